@@ -1,0 +1,70 @@
+"""The light a photograph was taken in: spherical harmonics of the normals, fitted to its luminance."""
+from typing import Dict, Optional
+
+import cv2
+import numpy as np
+
+from .transfer import TO_LINEAR
+
+ORDER = 2
+SIDE = 256  # long side of the grid the fit is made on
+FLOOR = 0.05  # of the 95th percentile: the fitted light never falls below
+DARK = 0.1  # without a mask, pixels under this share of the 99th percentile are no evidence
+TERMS = {0: 1, 1: 4, 2: 9}
+
+
+def harmonics(x, y, z, order: int = ORDER):
+    """The real spherical harmonics up to `order` without their constants: (terms, ...) for normals x, y, z."""
+    terms = [np.ones_like(x), x, y, z, x * y, y * z, z * x, x * x - y * y, 3 * z * z - 1]
+    return np.stack(terms[:TERMS[order]])
+
+
+def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarray]) -> Dict:
+    """Fit the light of rgb (H, W, 3) uint8 by the normals (h, w, 3) of its surfaces (mask (h, w) 0..1, or None).
+
+    {"harmonics": coefficients of the irradiance relative to its mean over the surfaces, "floor": its smallest value}.
+    """
+    h, w = normals.shape[:2]
+    scale = min(1.0, SIDE / max(h, w))
+    size = max(1, round(w * scale)), max(1, round(h * scale))
+    luminance = linear_luminance(rgb, size)
+    n = cv2.resize(normals, size, interpolation=cv2.INTER_AREA).reshape(-1, 3)
+    n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-6)
+    y = luminance.ravel()
+    if mask is not None and (mask > 0.5).any():
+        use = cv2.resize(np.asarray(mask, np.float32), size, interpolation=cv2.INTER_AREA).ravel() > 0.5
+    else:
+        use = y >= DARK * np.percentile(y, 99)
+    basis = harmonics(*n[use].T.astype(np.float64))
+    y = y[use].astype(np.float64)
+    constant = {"harmonics": [1.0], "floor": FLOOR}
+    if y.size < 4 * len(basis) or not y.max() > 0:
+        return constant
+    ridge = 1e-3 * y.size * np.eye(len(basis))
+    ridge[0, 0] = 0
+    coefficients = np.linalg.solve(basis @ basis.T + ridge, basis @ y)
+    fitted = coefficients @ basis
+    floor = FLOOR * np.percentile(fitted, 95)
+    mean = np.maximum(fitted, floor).mean()
+    if not (floor > 0 and np.isfinite(mean)):
+        return constant
+    return {"harmonics": [float(c / mean) for c in coefficients], "floor": float(floor / mean)}
+
+
+def light_at(x, y, z, light: Dict):
+    """The estimated irradiance (mean 1) on normals x, y, z: float32 arrays of one shape."""
+    c = np.asarray(light["harmonics"], np.float32)
+    order = {1: 0, 4: 1, 9: 2}[len(c)]
+    return np.maximum(np.tensordot(c, harmonics(x, y, z, order), 1), np.float32(light["floor"]))
+
+
+def linear_luminance(rgb: np.ndarray, size) -> np.ndarray:
+    """Area-averaged linear luminance (h, w) float32 of rgb (H, W, 3) uint8; size is (w, h)."""
+    weights = (0.2126, 0.7152, 0.0722)
+    rows = []
+    H, (w, h) = rgb.shape[0], size
+    total = np.zeros((h, w), np.float32)
+    for channel, weight in enumerate(weights):
+        rows = cv2.LUT(np.ascontiguousarray(rgb[..., channel]), TO_LINEAR)
+        total += np.float32(weight) * cv2.resize(rows, (w, h), interpolation=cv2.INTER_AREA)
+    return total

@@ -1,0 +1,112 @@
+"""The scene a photograph shows, from its geometry: depth with a scale, in the units of the lights.
+
+Depth is kept as q = (median depth) / depth: 1 at the median surface, larger is nearer. A pixel at u, v (picture widths
+right of and above the middle) is at x = 2u/q, y = 2v/q, z = 2f(1 - 1/q) with the focal length f in picture widths:
+x runs -1..1 across the median surface, z = 0 is that surface, +1 is half a picture width nearer to the viewer.
+Straight lines of the scene are straight in (u, v, q), which is what the shadows are marched in.
+"""
+from typing import Dict, Optional
+
+import cv2
+import numpy as np
+
+from .geometry import Geometry
+from .illumination import estimate_light
+from .normals import FOCAL, normalised, normals_from_depth
+from .resample import shrink
+
+FIT_SIDE = 192  # long side of the grid the shift is searched on
+DEFAULT_SHIFT = 0.5  # nothing predicts the normals: the farthest surface is 3 times as far as the nearest
+FARTHEST = 0.04  # q never falls below: 25 times the median depth
+
+
+def fit_scene(rgb: np.ndarray, geometry: Geometry) -> Dict:
+    """What relighting needs to know about one photograph, JSON-able, the same for every picture size.
+
+    focal; scale and shift (q = scale * inverse_depth + shift); depth_angle, the mean angle in degrees between the
+    normals of that depth and the predicted ones (null without any); light, the photograph's own light, see
+    illumination.py. rgb: (H, W, 3) uint8, at any size.
+    """
+    small = shrink(_planes(geometry), _limit(geometry.inverse_depth.shape, FIT_SIDE))
+    d, mask = small[0], small[1] > 0.5
+    focal = float(geometry.focal or FOCAL)
+    known = d[mask] if mask.any() else d.ravel()
+    low, high = (float(v) for v in np.percentile(known, (1, 99)))
+    span = high - low
+    if not span > 1e-6 * max(abs(low), abs(high), 1e-30):
+        fit = {"focal": focal, "scale": 0.0, "shift": 1.0, "depth_angle": None}
+    else:
+        relative = np.clip((d - low) / span, 0, 1).astype(np.float32)
+        target = None if geometry.normals is None else normalised(np.ascontiguousarray(np.moveaxis(small[2:5], 0, 2)))
+        offset, angle = _search(relative, target, mask, focal)
+        middle = (float(np.median(known)) - low) / span + offset
+        fit = {"focal": focal, "scale": 1 / (span * middle), "shift": (offset - low / span) / middle,
+               "depth_angle": angle}
+    fit["light"] = estimate_light(rgb, scene_normals(geometry, fit), geometry.mask)
+    return fit
+
+
+def _search(relative, target, mask, focal):
+    """The shift of the relative inverse depth (0..1) whose normals agree best with the predicted: (shift, degrees)."""
+    if target is None:
+        return DEFAULT_SHIFT, None
+    edge = cv2.dilate(relative, None) - cv2.erode(relative, None)
+    use = mask & (edge <= np.percentile(edge, 85))
+    if use.sum() < 32:
+        return DEFAULT_SHIFT, None
+
+    def angle(shift):
+        n = normals_from_depth(relative + np.float32(shift), focal)
+        return float(np.degrees(np.arccos(np.clip((n[use] * target[use]).sum(1), -1, 1))).mean())
+
+    shifts = np.geomspace(0.03, 12, 16)
+    for _ in range(3):
+        errors = [angle(s) for s in shifts]
+        best = int(np.argmin(errors))
+        around = shifts[max(best - 1, 0)], shifts[min(best + 1, len(shifts) - 1)]
+        found = float(shifts[best]), errors[best]
+        shifts = np.geomspace(around[0], around[1], 5)
+    return found
+
+
+def relative_depth(inverse_depth: np.ndarray, fit: Dict) -> np.ndarray:
+    """q of inverse depths of any shape, float32."""
+    return np.maximum(inverse_depth * np.float32(fit["scale"]) + np.float32(fit["shift"]), np.float32(FARTHEST))
+
+
+def scene_normals(geometry: Geometry, fit: Dict) -> np.ndarray:
+    """(h, w, 3) float32: the predicted normals, or those of the depth."""
+    if geometry.normals is not None:
+        return normalised(np.array(geometry.normals, np.float32))
+    return normals_from_depth(relative_depth(geometry.inverse_depth, fit), fit["focal"])
+
+
+def coarse_scene(geometry: Geometry, fit: Dict, side: int):
+    """q and mask (None: everywhere) on a grid whose long side is at most `side`, with crisp silhouettes."""
+    h, w = _limit(geometry.inverse_depth.shape, side)
+    q = crisp(relative_depth(geometry.inverse_depth, fit))
+    rows = ((np.arange(h) + 0.5) * q.shape[0] / h).astype(np.intp)
+    columns = ((np.arange(w) + 0.5) * q.shape[1] / w).astype(np.intp)
+    mask: Optional[np.ndarray] = None
+    if geometry.mask is not None:
+        mask = geometry.mask[np.ix_(rows, columns)].astype(np.float32)
+    return np.ascontiguousarray(q[np.ix_(rows, columns)]), mask
+
+
+def crisp(q: np.ndarray, jump: float = 0.06) -> np.ndarray:
+    """Depths between the two sides of a silhouette snapped to the nearer side of the two."""
+    kernel = np.ones((3, 3), np.uint8)
+    near, far = cv2.dilate(q, kernel), cv2.erode(q, kernel)
+    return np.where(near < far * (1 + jump), q, np.where(near - q < q - far, near, far))
+
+
+def _planes(geometry):
+    d = np.asarray(geometry.inverse_depth, np.float32)
+    mask = np.ones_like(d) if geometry.mask is None else np.asarray(geometry.mask, np.float32)
+    extra = [] if geometry.normals is None else list(np.moveaxis(np.asarray(geometry.normals, np.float32), 2, 0))
+    return np.stack([d, mask] + extra)
+
+
+def _limit(shape, side):
+    scale = min(1.0, side / max(shape))
+    return max(1, int(round(shape[0] * scale))), max(1, int(round(shape[1] * scale)))
