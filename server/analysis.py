@@ -1,0 +1,253 @@
+"""The analysis of photos in the background: once for the same bytes, taken up again after a crash, waited for by others."""
+
+import asyncio
+import dataclasses
+import io
+import logging
+import threading
+import time
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Set
+
+import numpy as np
+
+from . import imaging, records
+from .encoding import encode_png
+from .errors import (
+    FileNotFound,
+    JobNotFound,
+    ModelError,
+    ModelMissing,
+    Overloaded,
+    RelightError,
+    StorageFull,
+    translate,
+)
+from .geometry import Geometry
+from .jobs import ANALYSIS, File, JobStore
+from .models import Engine
+from .normals import full_size_passes
+from .pool import Pool
+from .records import Record
+from .scene import fit_scene
+
+log = logging.getLogger("relight")
+MAX_ATTEMPTS = 3  # the first, and twice more after a crash
+POLL_SECONDS = 0.25  # how often a job that another process works on is looked at
+
+
+def pack(geometry: Geometry) -> bytes:
+    """Geometry as geometry.npz: inverse depth float32, normals and mask float16."""
+    arrays = {"inverse_depth": geometry.inverse_depth.astype(np.float32)}
+    if geometry.normals is not None:
+        arrays["normals"] = geometry.normals.astype(np.float16)
+    if geometry.mask is not None:
+        arrays["mask"] = geometry.mask.astype(np.float16)
+    if geometry.focal is not None:
+        arrays["focal"] = np.float32(geometry.focal)
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+def unpack(data: bytes) -> Geometry:
+    """The opposite of `pack`. Raises ValueError and the like for damaged bytes."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as z:
+        def get(name: str) -> Optional[np.ndarray]:
+            return z[name].astype(np.float32) if name in z else None
+
+        depth = get("inverse_depth")
+        if depth is None:
+            raise ValueError("no depth")
+        focal = get("focal")
+        return Geometry(depth, get("normals"), get("mask"), None if focal is None else float(focal))
+
+
+class Watch:
+    """Wakes those who wait for news of a job."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: Dict[str, Set[Any]] = {}
+
+    def tell(self, job_id: str) -> None:
+        """There is news (from any thread)."""
+        with self._lock:
+            waiting = list(self._waiting.get(job_id, ()))
+        for loop, event in waiting:
+            try:
+                loop.call_soon_threadsafe(event.set)
+            except RuntimeError:  # its loop has closed
+                pass
+
+    @contextmanager
+    def listen(self, job_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set at each piece of news."""
+        entry = (asyncio.get_running_loop(), asyncio.Event())
+        with self._lock:
+            self._waiting.setdefault(job_id, set()).add(entry)
+        try:
+            yield entry[1]
+        finally:
+            with self._lock:
+                self._waiting[job_id].discard(entry)
+                if not self._waiting[job_id]:
+                    del self._waiting[job_id]
+
+
+class Analyst:
+    """Takes jobs from `queued` to `ready` or `failed`, one at a time (the graph itself uses all processors)."""
+
+    def __init__(self, store: JobStore, engine: Optional[Engine], pool: Pool, max_pixels: int, observe: Any):
+        self.store, self.engine, self.pool, self.max_pixels = store, engine, pool, max_pixels
+        self.observe = observe  # (stage, seconds)
+        self.watch = Watch()
+        self._lock = threading.Lock()
+        self._mine: Set[str] = set()  # queued or running here
+
+    def holds(self, job_id: str) -> bool:
+        """Is that job queued or running in this process?"""
+        with self._lock:
+            return job_id in self._mine
+
+    def start(self, job_id: str, force: bool = False) -> None:
+        """Put a job in line. Raises Overloaded, unless forced."""
+        with self._lock:
+            if job_id in self._mine:
+                return
+            self._mine.add(job_id)
+        try:
+            future = self.pool.submit(self._work, job_id, force=force)
+        except Overloaded:
+            self._done(job_id)
+            raise
+        future.add_done_callback(lambda _: self._done(job_id))
+
+    def _done(self, job_id: str) -> None:
+        with self._lock:
+            self._mine.discard(job_id)
+        self.watch.tell(job_id)
+
+    def _step(self, record: Record, stage: str, state: str = records.ANALYSING) -> None:
+        record.stage, record.state = stage, state
+        records.save(self.store, record)
+        self.watch.tell(record.job_id)
+
+    def _work(self, job_id: str) -> None:
+        try:
+            record = records.load(self.store, job_id)
+            if record.state in (records.READY, records.FAILED):
+                return
+            record.worker = self.store.worker  # type: ignore[attr-defined]
+            record.attempts += 1
+            self._step(record, "reading")
+            try:
+                with self.store.analysis_lock(record.key):  # type: ignore[attr-defined]
+                    if not self._share(record):
+                        self._analyse(record)
+                    self.store.register(record.key, job_id)  # type: ignore[attr-defined]
+                    self._step(record, "ready", records.READY)
+            except JobNotFound:
+                self.store.unregister(record.key, job_id)  # type: ignore[attr-defined]
+                raise
+            except Exception as exc:
+                error = exc if isinstance(exc, RelightError) else ModelError()
+                if isinstance(exc, OSError):
+                    error = translate(exc)
+                log.error("job %s: analysis failed: %s", job_id, error.detail, exc_info=exc)
+                record.fail(error)
+                records.save(self.store, record)
+        except JobNotFound:
+            log.info("job %s: deleted during its analysis", job_id)
+        except StorageFull:
+            log.error("job %s: no room for its state; the sweep will take it up again", job_id)
+        except Exception as exc:
+            log.error("job %s: analysis broke off", job_id, exc_info=exc)
+
+    def _share(self, record: Record) -> bool:
+        """Take over the analysis of a twin, if there is one."""
+        for other in self.store.holders(record.key):  # type: ignore[attr-defined]
+            try:
+                twin = records.load(self.store, other)
+                if other == record.job_id or twin.state != records.READY or twin.key != record.key:
+                    continue
+                self.store.share(other, record.job_id, list(ANALYSIS))
+            except RelightError:
+                if not (self.store.names(record.job_id)):
+                    raise JobNotFound() from None
+                continue
+            record.models, record.depth_range, record.fit = twin.models, twin.depth_range, twin.fit
+            record.timings = {"shared": 0.0}
+            return True
+        return False
+
+    def _analyse(self, record: Record) -> None:
+        if self.engine is None:
+            raise ModelMissing()
+        clock = time.perf_counter()
+
+        def lap(stage: str) -> None:
+            nonlocal clock
+            now = time.perf_counter()
+            record.timings[stage] = round(now - clock, 4)
+            self.observe(stage, now - clock)
+            clock = now
+
+        rgb = np.ascontiguousarray(imaging.read_png(self.store.get(record.job_id, File.INPUT))[..., :3])
+        lap("reading")
+        self._step(record, "estimating")
+        geometry = self._checked(self.engine.analyse(rgb))
+        if record.focal is not None:
+            geometry = dataclasses.replace(geometry, focal=record.focal)
+        lap("estimating")
+        self._step(record, "fitting")
+        record.fit = fit_scene(rgb, geometry)
+        self.store.put(record.job_id, File.GEOMETRY, pack(geometry))
+        lap("fitting")
+        self._step(record, "storing")
+        normals, depth, span = full_size_passes(geometry, rgb)
+        self.store.put(record.job_id, File.NORMALS, encode_png(normals))
+        self.store.put(record.job_id, File.DEPTH, encode_png(depth))
+        record.depth_range = [float(span[0]), float(span[1])]
+        record.models = [str(m.get("name", "")) for m in self.engine.describe()]
+        lap("storing")
+
+    @staticmethod
+    def _checked(geometry: Geometry) -> Geometry:
+        """Whatever engine it was: no value that is not finite goes any further."""
+        for array in (geometry.inverse_depth, geometry.normals, geometry.mask):
+            if array is not None and not np.isfinite(array).all():
+                raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
+        return geometry
+
+    async def ready(self, job_id: str) -> Record:
+        """Wait until a job is ready. Raises JobNotFound, and what the analysis failed with."""
+        with self.watch.listen(job_id) as news:
+            while True:
+                news.clear()
+                record = await asyncio.to_thread(records.load, self.store, job_id)
+                if record.state == records.READY:
+                    return record
+                if record.state == records.FAILED:
+                    record.raise_error()
+                try:
+                    await asyncio.wait_for(news.wait(), POLL_SECONDS)
+                except asyncio.TimeoutError:
+                    pass
+
+    def adopt(self, record: Record) -> None:
+        """Take up a job whose process died, or whose files are gone; one that keeps killing its process fails."""
+        if record.attempts >= MAX_ATTEMPTS:
+            record.fail(ModelError("The analysis of this photo broke off several times. Upload another image."))
+            records.save(self.store, record)
+            return
+        record.worker, record.state, record.stage = self.store.worker, records.QUEUED, "waiting"  # type: ignore[attr-defined]
+        records.save(self.store, record)
+        self.start(record.job_id, force=True)
+
+    def missing(self, record: Record) -> List[File]:
+        """Which files a ready job lacks."""
+        have = set(self.store.names(record.job_id))
+        if File.INPUT not in have:
+            raise FileNotFound()
+        return [f for f in ANALYSIS if f not in have]

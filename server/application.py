@@ -1,0 +1,101 @@
+"""The application: what hangs on `app.state`, and its life from start to stop."""
+
+import asyncio
+import logging
+import sys
+from contextlib import asynccontextmanager, suppress
+from typing import AsyncIterator, Optional
+
+import cv2
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from . import __version__, errors, models, routes
+from .errors import ModelMissing, StartupError
+from .metrics import Metrics
+from .middleware import Frame, RequestIdFilter
+from .service import Service
+from .settings import Settings, load
+from .sweep import sweep
+
+log = logging.getLogger("relight")
+DESCRIPTION = "Upload a photo once, relight it from any light, download every pass."
+
+
+def _set_up_log(level: str) -> None:
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(request_id)s] %(message)s"))
+        handler.addFilter(RequestIdFilter())
+        log.addHandler(handler)
+        log.propagate = False
+    log.setLevel(level.upper())
+    logging.getLogger("uvicorn.access").disabled = True  # one line a request: ours, which has its id
+
+
+async def _housekeeping(service: Service, every: float) -> None:
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await asyncio.to_thread(sweep, service)
+        except Exception as exc:
+            log.error("sweep failed", exc_info=exc)
+
+
+def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engine] = None) -> FastAPI:
+    """The application. With an `engine` no graph is loaded. Raises StartupError when a setting is bad."""
+    settings = settings or load()
+    keys = settings.keys()
+    _set_up_log(settings.log_level)
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        cv2.setNumThreads(settings.processors)
+        used, problem = engine, None  # type: Any, Optional[RelightError]
+        if used is None:
+            try:
+                used = await asyncio.to_thread(models.load_engine, settings)
+            except ModelMissing as exc:
+                problem = exc
+                log.error("%s Uploads are refused until then.", exc.detail)
+        service = Service(settings, used, problem, metrics.observe)
+        metrics.watch(service)
+        app.state.service = service
+        if not keys:
+            log.warning("no RELIGHT_API_KEYS: everyone who reaches this server may use it")
+        for m in used.describe() if used is not None else ():
+            log.info("model %s runs on %s", m.get("name"), m.get("provider"))
+        await asyncio.to_thread(sweep, service, 10)
+        task = asyncio.create_task(_housekeeping(service, settings.sweep_seconds))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            await asyncio.to_thread(service.close)
+
+    app = FastAPI(title="Relight Server", version=__version__, description=DESCRIPTION, lifespan=lifespan, docs_url=None,
+                  redoc_url=None)
+    app.state.settings, app.state.metrics, app.state.keys = settings, metrics, keys
+    errors.install(app)
+    routes.install(app)
+    # The last added is the outermost.
+    if "*" not in settings.allowed_hosts:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
+    app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "HEAD", "POST", "DELETE"],
+                       allow_headers=["Authorization", "Content-Type", "If-None-Match"], allow_credentials=False,
+                       expose_headers=["ETag", "Server-Timing", "X-Request-ID", "Retry-After", "WWW-Authenticate"])
+    app.add_middleware(Frame, metrics=metrics, max_upload_bytes=settings.max_upload_bytes)
+    return app
+
+
+def build_app() -> FastAPI:
+    """What `uvicorn server:app` serves. A bad setting ends the process with one clear line."""
+    try:
+        return create_app()
+    except StartupError as exc:
+        print(f"relight: {exc}", file=sys.stderr)
+        raise SystemExit(2) from None

@@ -1,0 +1,55 @@
+"""Prepared pictures in memory: bounded by bytes, least recently used go first."""
+
+import threading
+from collections import OrderedDict
+from typing import Any, Callable, Dict, Hashable, Tuple
+
+
+class Cache:
+    """Keys are tuples that begin with the job id. Values have `nbytes`, which may grow while they are kept."""
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._values: OrderedDict[Tuple[Hashable, ...], Any] = OrderedDict()
+        self._making: Dict[Tuple[Hashable, ...], threading.Lock] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        with self._lock:
+            return sum(v.nbytes for v in self._values.values())
+
+    def get(self, key: Tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
+        """The value of a key, made by one caller while others wait for it."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if key in self._values:
+                    return self._values[key]
+            try:
+                value = make()
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
+            with self._lock:
+                self._values[key] = value
+            self.trim()
+            return value
+
+    def trim(self) -> None:
+        """Let go of the least recently used until the rest fits."""
+        with self._lock:
+            total = sum(v.nbytes for v in self._values.values())
+            while self._values and total > self.max_bytes:
+                total -= self._values.popitem(last=False)[1].nbytes
+
+    def drop(self, job_id: str) -> None:
+        """Let go of all that belongs to a job."""
+        with self._lock:
+            for key in [k for k in self._values if k[0] == job_id]:
+                del self._values[key]

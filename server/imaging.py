@@ -1,0 +1,171 @@
+"""Photos in: whatever people upload becomes 8-bit sRGB, upright, with its alpha set aside."""
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Optional
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from .errors import CorruptImage, EmptyFile, ImageTooLarge, UnsupportedImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
+# How a file of each kind begins: what begins so and does not open is damaged; what begins otherwise is no image of ours.
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8", b"II+\0", b"MM\0+")
+DIAGONAL_35MM = math.hypot(36.0, 24.0)
+EXIF_IFD, FOCAL_35MM = 0x8769, 0xA405
+UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+           8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what makes it 1
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A decoded upload."""
+
+    pixels: np.ndarray  # (H, W, 3) or, with alpha, (H, W, 4); uint8, sRGB
+    format: str
+    focal: Optional[float]  # focal length in units of the picture's width, from EXIF
+
+    @property
+    def rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8."""
+        return np.ascontiguousarray(self.pixels[..., :3])
+
+
+def heif_formats() -> tuple:
+    """("HEIF",) where pillow-heif is installed, else ()."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return ()
+    pillow_heif.register_heif_opener(thumbnails=False)
+    return ("HEIF",)
+
+
+def _looks_like_image(head: bytes) -> bool:
+    return head.startswith(MAGIC) or (head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1"))
+
+
+def _open(file: BinaryIO, formats: tuple, max_pixels: int) -> Image.Image:
+    """Read the header only. Raises EmptyFile, UnsupportedImage, CorruptImage, ImageTooLarge."""
+    head = file.read(16)
+    if not head:
+        raise EmptyFile()
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        raise (CorruptImage if _looks_like_image(head) else UnsupportedImage)() from None
+    except Image.DecompressionBombError:
+        raise ImageTooLarge(f"The image has more than {max_pixels} pixels. Make it smaller.") from None
+    except Exception:
+        raise CorruptImage() from None
+    if image.width < 1 or image.height < 1:
+        raise CorruptImage()
+    if image.width * image.height > max_pixels:
+        raise ImageTooLarge(f"The image has {image.width} x {image.height} pixels; at most {max_pixels} are taken. Make it smaller.")
+    return image
+
+
+def _exif(image: Image.Image, w: int, h: int) -> tuple:
+    """(orientation 1..8, focal length in picture widths or None) for the upright size w x h; damaged EXIF counts as none."""
+    try:
+        exif = image.getexif()
+        orientation = exif.get(0x0112, 1)
+        focal = exif.get_ifd(EXIF_IFD).get(FOCAL_35MM, 0)
+        orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+        focal = float(focal) if isinstance(focal, (int, float)) else 0.0
+    except Exception:
+        return 1, None
+    if orientation >= 5:
+        w, h = h, w
+    # CIPA DC-008: the 35 mm equivalent has the same diagonal angle of view as on 36 x 24 mm film.
+    return orientation, (focal / DIAGONAL_35MM * math.hypot(w, h) / w if 5 <= focal <= 2000 else None)
+
+
+def _to_srgb(image: Image.Image) -> Image.Image:
+    """Apply an embedded ICC profile; a missing or damaged one means sRGB."""
+    icc = image.info.get("icc_profile")
+    if not icc or image.mode not in ("RGB", "CMYK", "L"):
+        return image
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        if image.mode == "RGB" and "sRGB IEC61966-2.1" in (ImageCms.getProfileDescription(source) or ""):
+            return image
+        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB",
+                                         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                                         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION)
+    except Exception:
+        return image
+
+
+def _sixteen_bits(image: Image.Image) -> Image.Image:
+    """A 16-bit gray image as 8 bits, rounded. Raises UnsupportedImage for samples that do not fit 16 bits."""
+    values = np.asarray(image)
+    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
+        raise UnsupportedImage("Samples of more than 16 bits or in floating point are not read. Save the image with 8 or 16 bits.")
+    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Any mode as RGB or RGBA. Raises UnsupportedImage for modes that have no such meaning."""
+    mode = image.mode
+    if mode.startswith("I") or mode == "F":
+        return _sixteen_bits(image).convert("RGB")
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        alpha = image.convert("RGBA")
+        rgb = _to_srgb(image.convert("L" if mode == "LA" else "RGB")).convert("RGB")
+        rgb.putalpha(alpha.getchannel("A"))
+        return rgb
+    if mode in ("P", "1"):
+        return _to_srgb(image.convert("RGB"))
+    if mode in ("RGB", "L", "CMYK", "YCbCr"):
+        return _to_srgb(image if mode != "YCbCr" else image.convert("RGB")).convert("RGB")
+    raise UnsupportedImage(f"Images in colour mode {mode} are not read. Save it as RGB.")
+
+
+def decode(file: BinaryIO, max_pixels: int, formats: tuple = FORMATS) -> Photo:
+    """Decode a photo: first frame, upright (EXIF), sRGB (ICC), 8 bits a channel, alpha kept.
+
+    `file` is seekable and at its start. Raises EmptyFile, UnsupportedImage, CorruptImage, ImageTooLarge.
+    """
+    image: Any = _open(file, formats, max_pixels)
+    kind = image.format or ""
+    try:
+        orientation, focal = _exif(image, image.width, image.height)
+        image.load()
+        if image.width * image.height > max_pixels:
+            raise ImageTooLarge()
+        upright = _eight_bits(image)
+        if orientation in UPRIGHT:
+            upright = upright.transpose(UPRIGHT[orientation])
+        pixels = np.array(upright)
+    except (UnsupportedImage, ImageTooLarge):
+        raise
+    except MemoryError:
+        raise ImageTooLarge() from None
+    except Exception:
+        raise CorruptImage() from None
+    return Photo(pixels, kind, focal)
+
+
+def read_png(data: bytes) -> np.ndarray:
+    """A PNG of our own making, as (H, W, 3) or (H, W, 4) uint8."""
+    return np.array(Image.open(io.BytesIO(data), formats=("PNG",)))
+
+
+def fit_within(pixels: np.ndarray, max_side: int) -> np.ndarray:
+    """The picture, shrunk (area average) so that no side is longer than `max_side`; never enlarged."""
+    import cv2
+
+    h, w = pixels.shape[:2]
+    scale = max_side / max(h, w)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(w * scale)), max(1, round(h * scale)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,225 @@
+"""From manifest to geometry: what a graph wants and means is data beside it; no model is known here by name."""
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Protocol, Tuple
+
+import cv2
+import numpy as np
+
+from . import sessions
+from .errors import ModelError, ModelMissing, StartupError
+from .geometry import Geometry
+
+log = logging.getLogger("relight")
+ROLES = ("depth", "normals", "mask")
+REBUILD = "python export/export_models.py"
+AXES = {"x": 0, "y": 1, "z": 2}
+
+
+class Engine(Protocol):
+    """What estimates geometry. Tests hand in one that needs no graph."""
+
+    def analyse(self, rgb: np.ndarray) -> Geometry:
+        """Geometry of a photo, (H, W, 3) uint8 sRGB. Raises ModelError."""
+        ...
+
+    def describe(self) -> List[Dict[str, Any]]:
+        """What runs, for /models: one dict a graph."""
+        ...
+
+
+def digest(engine: Engine) -> str:
+    """A digest that changes whenever the engine would answer otherwise."""
+    text = json.dumps(engine.describe(), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def input_size(width: int, height: int, size: int, multiple: int, rule: str) -> Tuple[int, int, int, int]:
+    """How a photo is brought to a network: (w, h) to resize it to and (W, H) >= (w, h) to pad it to.
+
+    `size` is the length of the long (or short) side. Sides are rounded to the multiple where that changes their ratio by
+    less than 1/16; otherwise the aspect ratio is kept exactly and the rest is padded.
+    """
+    side = max(width, height) if rule == "long_side" else min(width, height)
+    scale = size / side
+    if max(width, height) * scale > 4 * size:  # short-side rule on a very long picture
+        scale = 4 * size / max(width, height)
+    out = []
+    for exact in (width * scale, height * scale):
+        rounded = max(multiple, round(exact / multiple) * multiple)
+        if abs(rounded - exact) < exact / 16:
+            out.append((rounded, rounded))
+        else:
+            inner = max(1, round(exact))
+            out.append((inner, math.ceil(inner / multiple) * multiple))
+    return out[0][0], out[1][0], out[0][1], out[1][1]
+
+
+def to_input(rgb: np.ndarray, spec: Mapping[str, Any], size: int) -> Tuple[np.ndarray, Tuple[int, int, int, int]]:
+    """A photo (H, W, 3) uint8 as the tensor (1, 3, H', W') float32 a manifest's `input` asks for, and its sizes."""
+    sizes = w, h, padded_w, padded_h = input_size(rgb.shape[1], rgb.shape[0], size, int(spec["multiple"]), spec["size_rule"])
+    shrinks = w < rgb.shape[1] or h < rgb.shape[0]
+    small = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    small = cv2.copyMakeBorder(small, 0, padded_h - h, 0, padded_w - w, cv2.BORDER_REPLICATE)
+    if spec.get("channels", "RGB") == "BGR":
+        small = small[..., ::-1]
+    x = (small.astype(np.float32) * np.float32(spec["scale"]) - np.float32(spec["mean"])) / np.float32(spec["std"])
+    return np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32), sizes
+
+
+def _plane(value: np.ndarray, channels: int, sizes: Tuple[int, int, int, int]) -> np.ndarray:
+    """An output as (h, w) or (h, w, channels) float32 with the padding cut off."""
+    a = np.asarray(value, np.float32)
+    while a.ndim > (3 if channels > 1 else 2) and a.shape[0] == 1:
+        a = a[0]
+    if channels > 1 and a.shape[0] == channels and a.shape[-1] != channels:
+        a = a.transpose(1, 2, 0)
+    w, h, padded_w, padded_h = sizes
+    rows, cols = max(1, round(a.shape[0] * h / padded_h)), max(1, round(a.shape[1] * w / padded_w))
+    a = np.ascontiguousarray(a[:rows, :cols])
+    if not np.isfinite(a).all():
+        raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
+    return a
+
+
+def our_axes(normals: np.ndarray, axes: List[str]) -> np.ndarray:
+    """Unit normals (h, w, 3) in our axes. axes[k] says along which of ours the network's channel k points, e.g. "-y"."""
+    out = np.empty_like(normals)
+    for k, axis in enumerate(axes):
+        out[..., AXES[axis[1]]] = -normals[..., k] if axis[0] == "-" else normals[..., k]
+    length = np.linalg.norm(out, axis=-1, keepdims=True)
+    return np.where(length > 1e-6, out / np.maximum(length, 1e-6), np.float32([0, 0, 1])).astype(np.float32)
+
+
+def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
+    """A depth output (h, w) or point output (h, w, 3) as inverse depth, larger = nearer."""
+    if meaning == "disparity":
+        return value
+    z = np.abs(value[..., 2]) if meaning == "points" else value
+    near = np.maximum(z, max(1e-6, float(np.percentile(z, 1)) * 0.1))
+    return (1.0 / near).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One loaded graph."""
+
+    manifest: Mapping[str, Any]
+    session: Any
+    provider: str
+
+
+class OnnxEngine:
+    """Runs the graphs that fill the roles; a graph that fills several runs once."""
+
+    def __init__(self, roles: Mapping[str, Graph], analysis_size: int = 0):
+        self.roles = roles
+        self.size = analysis_size
+
+    def analyse(self, rgb: np.ndarray) -> Geometry:
+        """See Engine."""
+        found: Dict[str, np.ndarray] = {}
+        focal: Optional[float] = None
+        for graph in {id(g): g for g in self.roles.values()}.values():
+            mine = [r for r in ROLES if self.roles.get(r) is graph]
+            found.update(self._run(graph, mine, rgb))
+            if "depth" in mine:
+                focal = graph.manifest.get("focal")
+        h, w = found["depth"].shape
+        for role in ("normals", "mask"):
+            if role in found and found[role].shape[:2] != (h, w):
+                found[role] = cv2.resize(found[role], (w, h), interpolation=cv2.INTER_LINEAR)
+        normals = found.get("normals")
+        if normals is not None:
+            normals = our_axes(normals, ["+x", "+y", "+z"])
+        return Geometry(found["depth"], normals, found.get("mask"), focal)
+
+    def _run(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
+        spec, outputs = graph.manifest["input"], graph.manifest["outputs"]
+        x, sizes = to_input(rgb, spec, self.size or int(spec["size"]))
+        try:
+            values = graph.session.run([outputs[r]["name"] for r in roles], {spec["name"]: x})
+        except Exception as exc:
+            raise ModelError() from exc
+        out: Dict[str, np.ndarray] = {}
+        for role, value in zip(roles, values):
+            o = outputs[role]
+            if role == "depth":
+                out[role] = inverse_depth(_plane(value, 3 if o["meaning"] == "points" else 1, sizes), o["meaning"])
+            elif role == "normals":
+                out[role] = our_axes(_plane(value, 3, sizes), o["axes"])
+            else:
+                mask = _plane(value, 1, sizes)
+                out[role] = np.clip(1 / (1 + np.exp(-mask)) if o["meaning"] == "logit" else mask, 0, 1).astype(np.float32)
+        return out
+
+    def describe(self) -> List[Dict[str, Any]]:
+        """See Engine."""
+        graphs = {id(g): g for g in self.roles.values()}.values()
+        return [{**g.manifest, "provider": g.provider, "roles_filled": [r for r in ROLES if self.roles.get(r) is g],
+                 "analysis_size": self.size or int(g.manifest["input"]["size"])} for g in graphs]
+
+    def warm_up(self) -> None:
+        """Run once on the shapes that will come, so that the first photo does not wait for it."""
+        for shape in ((384, 512, 3), (512, 384, 3)):
+            self.analyse(np.full(shape, 128, np.uint8))
+
+
+def load_graph(folder: Path, name: str, **options: Any) -> Graph:
+    """Load one graph and check it against its manifest. Raises ModelMissing with what is wrong and the cure."""
+    cure = f"Rebuild it with `{REBUILD}`."
+    try:
+        manifest = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        data = (folder / f"{name}.onnx").read_bytes()
+    except FileNotFoundError:
+        raise ModelMissing(f"The model {name} is not installed. {cure}") from None
+    except (OSError, ValueError):
+        raise ModelMissing(f"The model {name} cannot be read. {cure}") from None
+    if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
+        raise ModelMissing(f"The model {name} is damaged: its checksum is not that of its manifest. {cure}")
+    try:
+        session, provider = sessions.open_session(data, **options)
+        wanted = {o["name"] for o in manifest["outputs"].values()} | {manifest["input"]["name"]}
+        if not wanted <= {i.name for i in session.get_inputs()} | {o.name for o in session.get_outputs()}:
+            raise ValueError("names of inputs and outputs differ from the manifest")
+        for key in ("multiple", "size", "size_rule", "scale", "mean", "std"):
+            manifest["input"][key]
+    except StartupError:
+        raise
+    except Exception as exc:
+        log.error("model %s cannot be loaded", name, exc_info=exc)
+        raise ModelMissing(f"The model {name} cannot be loaded. {cure}") from None
+    return Graph(manifest, session, provider)
+
+
+def load_engine(settings: Any) -> OnnxEngine:
+    """The engine the settings ask for, warm. Raises ModelMissing, StartupError."""
+    names = {"depth": settings.depth_model, "normals": settings.normals_model, "mask": settings.mask_model}
+    graphs: Dict[str, Graph] = {}
+    roles: Dict[str, Graph] = {}
+    for role, name in names.items():
+        if not name:
+            if role == "depth":
+                raise ModelMissing("RELIGHT_DEPTH_MODEL is empty: name the graph that estimates depth.")
+            continue
+        if name not in graphs:
+            graphs[name] = load_graph(
+                settings.models_dir, name, provider=settings.provider, threads=settings.processors,
+                device_id=settings.device_id, gpu_memory_bytes=settings.gpu_memory_bytes,
+                cache=sessions.cache_folder(settings.models_dir) if settings.provider == "coreml" else "")
+        if role in graphs[name].manifest["outputs"]:
+            roles[role] = graphs[name]
+        elif role != "mask":
+            raise ModelMissing(f"The model {name} has no output for the role {role}. Rebuild it with `{REBUILD}`.")
+    engine = OnnxEngine(roles, settings.analysis_size)
+    try:
+        engine.warm_up()
+    except ModelError as exc:
+        log.error("the models failed on their first run", exc_info=exc)
+        raise ModelMissing(f"The models load but fail to run. Rebuild them with `{REBUILD}`.") from None
+    return engine

@@ -1,0 +1,214 @@
+"""The endpoints: HTTP in, service, HTTP out."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import os
+from email.utils import formatdate
+from pathlib import Path
+from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import UploadFile
+
+from . import schemas, sessions
+from .errors import InvalidRequest, ModelMissing, Unauthorized, problem_response
+from .openapi import describe, problems
+from .service import Service
+
+STATIC = Path(__file__).resolve().parent / "static"
+BLOCK = 1 << 18
+
+
+def get_service(request: Request) -> Service:
+    """The service of the application that serves this request."""
+    return request.app.state.service
+
+
+def get_owner(request: Request) -> str:
+    """A digest of the key sent along, "" on an open server. Raises Unauthorized.
+
+    Every key is compared, each in constant time, so that the time taken tells nothing.
+    """
+    keys = request.app.state.keys
+    if not keys:
+        return ""
+    scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+    given = hashlib.sha256(sent.strip().encode("utf-8", "surrogateescape")).digest()
+    found = False
+    for key in keys:
+        found |= hmac.compare_digest(given, hashlib.sha256(key.encode()).digest())
+    if not found or scheme.lower() != "bearer":
+        raise Unauthorized()
+    return hashlib.sha256(b"owner:" + given).hexdigest()[:32]
+
+
+Services = Annotated[Service, Depends(get_service)]
+Owner = Annotated[str, Depends(get_owner)]
+router = APIRouter(responses=problems("internal"))
+guarded = APIRouter(responses=problems("unauthorized", "internal"))
+
+
+@guarded.post("/upload", response_model=schemas.UploadAnswer, tags=["jobs"],
+              responses=problems("invalid_request", "empty_file", "corrupt_image", "unsupported_image", "file_too_large",
+                                 "image_too_large", "model_missing", "overloaded", "storage_full"),
+              openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
+                  "type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}}}}})
+async def upload(request: Request, service: Services, owner: Owner) -> Any:
+    """Store a photo and start its analysis in the background."""
+    if service.engine is None:
+        raise service.problem or ModelMissing()
+    with service.uploads():
+        async with request.form(max_files=1, max_fields=8) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise InvalidRequest("file: send the photo as multipart/form-data in the field `file`")
+            record = await service.upload(file.file, owner)
+    request.state.job_id = record.job_id
+    return {"job_id": record.job_id, "job_dir": f"jobs/{record.job_id}", "status": record.state, "width": record.width,
+            "height": record.height}
+
+
+@guarded.post("/relight", response_model=schemas.RelightAnswer, tags=["light"],
+              responses=problems("invalid_request", "invalid_light", "job_not_found", "file_too_large", "model_error",
+                                 "overloaded", "storage_full"))
+async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
+    """Relight a photo at full size; answers once relit.png is whole on disk."""
+    record, seconds = await service.relight(body, owner)
+    request.state.job_id, request.state.timings = record.job_id, seconds
+    return {"status": "ok", "job_id": record.job_id, "relit_path": f"jobs/{record.job_id}/relit.png", "width": record.width,
+            "height": record.height, "timings": seconds}
+
+
+@guarded.post("/preview", response_class=Response, tags=["light"],
+              responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+                               "description": "The relit picture"},
+                         **problems("invalid_request", "invalid_light", "job_not_found", "superseded", "file_too_large",
+                                    "model_error", "overloaded")})
+async def preview(body: schemas.PreviewBody, request: Request, service: Services, owner: Owner) -> Response:
+    """Relight a photo at screen size, from memory to memory."""
+    data, seconds = await service.preview(body, owner, request.is_disconnected)
+    request.state.job_id, request.state.timings = body.job_id, seconds
+    timing = ", ".join(f"{k};dur={v * 1000:.1f}" for k, v in seconds.items())
+    return Response(data, media_type="image/jpeg", headers={"Server-Timing": timing, "Cache-Control": "no-store"})
+
+
+@guarded.head("/download/{job_id}/{filename}", include_in_schema=False)
+@guarded.get("/download/{job_id}/{filename}", response_class=Response, tags=["jobs"],
+             responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+                              "description": "The pass"},
+                        304: {"description": "Not modified"}, **problems("job_not_found", "file_not_found")})
+async def download(job_id: str, filename: str, request: Request, service: Services, owner: Owner) -> Response:
+    """One pass: input.png, depth.png, normals.png or relit.png."""
+    name, file = await service.open_pass(job_id, filename, owner)
+    request.state.job_id = job_id
+    stat = os.fstat(file.fileno())
+    etag = '"' + hashlib.sha256(f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}".encode()).hexdigest()[:32] + '"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
+               "Content-Disposition": f'inline; filename="{name.value}"'}
+    known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
+    if etag in known or "*" in known:
+        file.close()
+        return Response(status_code=304, headers=headers)
+    headers["Content-Length"] = str(stat.st_size)
+    if request.method == "HEAD":
+        file.close()
+        return Response(headers=headers, media_type="image/png")
+    return StreamingResponse(_blocks(file), headers=headers, media_type="image/png")
+
+
+async def _blocks(file: BinaryIO) -> AsyncIterator[bytes]:
+    try:
+        while True:
+            block = await asyncio.to_thread(file.read, BLOCK)
+            if not block:
+                return
+            yield block
+    finally:
+        file.close()
+
+
+@guarded.delete("/job/{job_id}", response_model=schemas.DeleteAnswer, tags=["jobs"], responses=problems("job_not_found"))
+async def delete(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
+    """Delete a job and all its files."""
+    request.state.job_id = job_id[:36]
+    await service.delete(job_id, owner)
+    return {"status": "deleted"}
+
+
+@guarded.get("/job/{job_id}", response_model=schemas.JobState, tags=["jobs"], responses=problems("job_not_found"))
+async def job(job_id: str, service: Services, owner: Owner) -> Any:
+    """The state of a job."""
+    return await service.state(job_id, owner)
+
+
+@guarded.get("/job/{job_id}/events", response_class=Response, tags=["jobs"],
+             responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}},
+                              "description": "Events named `state`; the data is that of GET /job/{job_id}"},
+                        **problems("job_not_found")})
+async def events(job_id: str, service: Services, owner: Owner) -> Response:
+    """The state of a job whenever it changes, until it is ready or failed."""
+    await service.state(job_id, owner)
+
+    async def stream() -> AsyncIterator[str]:
+        async for state in service.events(job_id, owner):
+            yield f"event: state\ndata: {json.dumps(state)}\n\n" if state is not None else ": still here\n\n"
+
+    return StreamingResponse(stream(), media_type="text/event-stream",
+                             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+
+
+@router.get("/health", tags=["server"])
+async def health() -> Dict[str, str]:
+    """Is the process alive?"""
+    return {"status": "alive"}
+
+
+@router.get("/ready", tags=["server"], responses=problems("model_missing"))
+async def ready(request: Request, service: Services) -> Any:
+    """Are the models loaded and warm, and on which provider do they really run?"""
+    if service.engine is None:
+        return problem_response(service.problem or ModelMissing(), request.state.request_id)
+    return {"ready": True, "keys": bool(request.app.state.keys),
+            "models": [{"name": m.get("name"), "provider": m.get("provider"), "roles": m.get("roles_filled")}
+                       for m in service.engine.describe()]}
+
+
+@guarded.get("/models", tags=["server"])
+async def models(service: Services) -> Dict[str, Any]:
+    """The manifests of the models that run, and the defaults and limits of /relight and /upload."""
+    s = service.settings
+    return {"models": service.engine.describe() if service.engine is not None else [], "runtime": sessions.runtime(),
+            "threads": s.processors, "defaults": schemas.defaults(),
+            "limits": {"lights": schemas.MAX_LIGHTS, "upload_bytes": s.max_upload_bytes, "pixels": s.max_pixels,
+                       "formats": list(service.formats), "job_ttl_seconds": s.job_ttl_seconds}}
+
+
+@guarded.get("/metrics", response_class=Response, tags=["server"],
+             responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}})
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(request.app.state.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+@router.get("/", include_in_schema=False)
+async def page() -> Response:
+    """The page."""
+    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    """The OpenAPI page."""
+    return FileResponse(STATIC / "docs.html", headers={"Cache-Control": "no-cache"})
+
+
+def install(app: FastAPI) -> None:
+    """Give the application its endpoints."""
+    app.include_router(router)
+    app.include_router(guarded)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    describe(app)

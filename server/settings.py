@@ -1,0 +1,98 @@
+"""Every setting of the server, read from the environment (prefix RELIGHT_) or a .env file."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, List, Literal, Optional
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from . import cpus
+from .errors import StartupError
+
+ROOT = Path(__file__).resolve().parent.parent
+LOCAL_ORIGINS = [f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in (3000, 4200, 5173, 8000, 8080)]
+# Pillow refuses what is twice this; the header is judged before any pixel is decoded.
+PIXEL_CEILING = 89_478_485
+
+
+class Settings(BaseSettings):
+    """The README's table is made from these fields: name, unit, default, meaning (a test compares them)."""
+
+    model_config = SettingsConfigDict(env_prefix="RELIGHT_", env_file=".env", extra="ignore")
+
+    jobs_dir: Path = Field(ROOT / "jobs", description="folder of the jobs; several processes may share it")
+    models_dir: Path = Field(ROOT / "onnx_models", description="folder of the graphs and their manifests")
+    depth_model: str = Field("relight-geometry", description="name of the graph that estimates depth")
+    normals_model: str = Field("relight-geometry", description="name of the graph that estimates normals; empty: from depth")
+    mask_model: str = Field("relight-geometry", description="name of the graph that tells surface from sky; empty: none")
+    analysis_size: int = Field(0, ge=0, le=2048, description="pixels; size of the network's input, 0: the manifest's")
+    provider: Literal["auto", "cpu", "cuda", "coreml"] = Field("auto", description="where the graphs run; auto never picks CoreML")
+    device_id: int = Field(0, ge=0, le=63, description="which CUDA device")
+    gpu_memory_bytes: int = Field(0, ge=0, description="bytes; cap of the CUDA arena, 0: none")
+    threads: int = Field(0, ge=0, le=256, description="processors to use, 0: those this process may use")
+    max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="bytes; the largest file taken")
+    max_pixels: int = Field(40_000_000, ge=1, le=PIXEL_CEILING, description="pixels; the largest image taken")
+    max_queue: int = Field(32, ge=0, le=10_000, description="pieces of work that may wait; beyond it: overloaded")
+    upload_timeout_seconds: float = Field(30, gt=0, description="seconds without a byte after which an upload is dropped")
+    job_ttl_seconds: float = Field(24 * 3600, gt=0, description="seconds after its last use at which a job expires")
+    jobs_quota_bytes: int = Field(10 * 2**30, ge=0, description="bytes all jobs may take, 0: no limit; least recently used go first")
+    key_jobs: int = Field(0, ge=0, description="jobs one key may have, 0: no limit")
+    key_bytes: int = Field(0, ge=0, description="bytes the jobs of one key may take, 0: no limit")
+    sweep_seconds: float = Field(60, gt=0, description="seconds between two sweeps of the jobs folder")
+    maps_cache_bytes: int = Field(512 * 2**20, ge=0, description="bytes of prepared pictures kept in memory")
+    cors_origins: Annotated[List[str], NoDecode] = Field(LOCAL_ORIGINS, description="origins that may call from a page, comma-separated or JSON")
+    allowed_hosts: Annotated[List[str], NoDecode] = Field(["*"], description="host names the server answers to, comma-separated; *: any")
+    api_keys: Annotated[List[str], NoDecode] = Field([], repr=False, description="keys that may use the server, comma-separated; none: open")
+    api_keys_file: Optional[Path] = Field(None, description="file with one key a line, added to the above")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
+
+    @field_validator("cors_origins", "allowed_hosts", "api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
+            value = [v.strip() for v in value if v.strip()]
+        return value
+
+    @field_validator("log_level", "provider", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("depth_model", "normals_model", "mask_model")
+    @classmethod
+    def _plain_name(cls, value: str) -> str:
+        if value and (not value.replace("-", "").replace("_", "").replace(".", "").isalnum() or value.startswith(".")):
+            raise ValueError("a model name holds only letters, digits, '-', '_' and '.'")
+        return value
+
+    @property
+    def processors(self) -> int:
+        """Threads to use: the setting, or what affinity and the control group allow."""
+        return self.threads or cpus.available()
+
+    def keys(self) -> List[str]:
+        """All keys, from the setting and from the file. Raises StartupError when the file cannot be read."""
+        keys = list(self.api_keys)
+        if self.api_keys_file is not None:
+            try:
+                lines = self.api_keys_file.read_text("utf-8").splitlines()
+            except OSError as exc:
+                raise StartupError(f"RELIGHT_API_KEYS_FILE cannot be read: {exc.strerror}") from None
+            keys += [s for s in (line.strip() for line in lines) if s and not s.startswith("#")]
+        return keys
+
+
+def load(**overrides: Any) -> Settings:
+    """Settings from the environment. Raises StartupError with one clear line when a value is bad."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as exc:
+        parts = []
+        for e in exc.errors():
+            name = "_".join(str(p) for p in e["loc"][:1]).upper()
+            parts.append(f"RELIGHT_{name}: {e['msg']}")
+        raise StartupError("; ".join(parts)) from None
+    except Exception as exc:  # pydantic-settings: a value that is no JSON, an unreadable .env
+        raise StartupError(f"settings cannot be read: {exc}") from None

@@ -1,0 +1,75 @@
+"""Housekeeping: leftovers of dead processes, jobs whose process died, age, quota. One process at a time."""
+
+import logging
+import time
+
+from filelock import Timeout
+
+from . import records
+from .errors import JobNotFound, RelightError, StorageFull
+from .jobs import File
+from .service import Service
+
+log = logging.getLogger("relight")
+
+
+def sweep(service: Service, timeout: float = 0) -> bool:
+    """One sweep; False when another process is at it."""
+    lock = service.store.sweep_lock(timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    try:
+        service.store.clean()
+        for entry in list(service.store.list()):
+            try:
+                _look_after(service, entry.job_id, entry.used)
+            except JobNotFound:
+                pass
+            except RelightError as exc:
+                log.error("sweep: job %s: %s", entry.job_id, exc.detail)
+        try:
+            service.make_room("", 0)
+        except StorageFull:
+            log.warning("sweep: the jobs in use take more than the quota")
+        return True
+    except OSError as exc:
+        log.error("sweep: broke off", exc_info=exc)
+        return True
+    finally:
+        lock.release()
+
+
+def _look_after(service: Service, job_id: str, used: float) -> None:
+    expired = used + service.settings.job_ttl_seconds < time.time()
+    try:
+        record = records.load(service.store, job_id)
+    except JobNotFound:  # damaged beyond reading: nobody can reach it
+        if expired or not _readable(service, job_id):
+            log.warning("sweep: removed a damaged job folder")
+            service.store.delete(job_id)
+        return
+    if service.analyst.holds(job_id):
+        return
+    unfinished = record.state in (records.QUEUED, records.ANALYSING)
+    if unfinished and service.store.is_alive(record.worker) and record.worker != service.store.worker:
+        return
+    if unfinished and not (record.worker == service.store.worker and time.time() - used < 5):  # not one just being made
+        if File.INPUT not in service.store.names(job_id):
+            service.remove(job_id)
+        elif service.engine is not None:
+            log.warning("job %s: taking its analysis up again (attempt %d)", job_id, record.attempts + 1)
+            service.analyst.adopt(record)
+    elif expired and not service.in_use(job_id):
+        log.info("job %s: expired", job_id)
+        service.remove(job_id)
+
+
+def _readable(service: Service, job_id: str) -> bool:
+    """Is job.json there and whole?"""
+    try:
+        records.load(service.store, job_id)
+        return True
+    except JobNotFound:
+        return False
