@@ -138,17 +138,17 @@ class Analyst:
             record = records.load(self.store, job_id)
             if record.state in (records.READY, records.FAILED):
                 return
-            record.worker = self.store.worker  # type: ignore[attr-defined]
+            record.worker = self.store.worker
             record.attempts += 1
             self._step(record, "reading")
             try:
-                with self.store.analysis_lock(record.key):  # type: ignore[attr-defined]
+                with self.store.analysis_lock(record.key):
                     if not self._share(record):
                         self._analyse(record)
-                    self.store.register(record.key, job_id)  # type: ignore[attr-defined]
+                    self.store.register(record.key, job_id)
                     self._step(record, "ready", records.READY)
             except JobNotFound:
-                self.store.unregister(record.key, job_id)  # type: ignore[attr-defined]
+                self.store.unregister(record.key, job_id)
                 raise
             except Exception as exc:
                 error = exc if isinstance(exc, RelightError) else ModelError()
@@ -166,7 +166,7 @@ class Analyst:
 
     def _share(self, record: Record) -> bool:
         """Take over the analysis of a twin, if there is one."""
-        for other in self.store.holders(record.key):  # type: ignore[attr-defined]
+        for other in self.store.holders(record.key):
             try:
                 twin = records.load(self.store, other)
                 if other == record.job_id or twin.state != records.READY or twin.key != record.key:
@@ -241,7 +241,7 @@ class Analyst:
             record.fail(ModelError("The analysis of this photo broke off several times. Upload another image."))
             records.save(self.store, record)
             return
-        record.worker, record.state, record.stage = self.store.worker, records.QUEUED, "waiting"  # type: ignore[attr-defined]
+        record.worker, record.state, record.stage = self.store.worker, records.QUEUED, "waiting"
         records.save(self.store, record)
         self.start(record.job_id, force=True)
 

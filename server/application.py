@@ -82,13 +82,13 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
     app.state.settings, app.state.metrics, app.state.keys = settings, metrics, keys
     errors.install(app)
     routes.install(app)
-    # The last added is the outermost.
+    # The last added is the outermost; CORS is, so that a page can read every answer, a 500 too.
+    app.add_middleware(Frame, metrics=metrics, max_upload_bytes=settings.max_upload_bytes)
     if "*" not in settings.allowed_hosts:
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "HEAD", "POST", "DELETE"],
                        allow_headers=["Authorization", "Content-Type", "If-None-Match"], allow_credentials=False,
                        expose_headers=["ETag", "Server-Timing", "X-Request-ID", "Retry-After", "WWW-Authenticate"])
-    app.add_middleware(Frame, metrics=metrics, max_upload_bytes=settings.max_upload_bytes)
     return app
 
 

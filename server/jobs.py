@@ -1,23 +1,10 @@
-"""Job storage: a small protocol, and its implementation on a local folder.
-
-Layout of the folder: `<uuid4>/` one job; `.new-<worker>-<n>/` a job being made, `.gone-<worker>-<n>/` one being deleted,
-`.workers/<worker>.lock` held by a living process, `.analyses/<key>/<uuid4>` which jobs hold the analysis of that key.
-A job appears by one rename and vanishes by one rename; each file lands by write to a temporary, fsync, rename.
-"""
+"""Job storage: what a job consists of, and the small protocol of a place to keep jobs."""
 
 import enum
-import os
-import shutil
-import time
 import uuid
-from pathlib import Path
-from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Protocol
+from typing import BinaryIO, Callable, ContextManager, Iterator, List, Mapping, NamedTuple, Optional, Protocol
 
-from filelock import FileLock, Timeout
-
-from .errors import FileNotFound, JobNotFound, from_oserror
-
-TOUCH_GRAIN = 10.0  # seconds; a job used again within them is not touched again
+from .errors import FileNotFound, JobNotFound
 
 
 class File(str, enum.Enum):
@@ -44,7 +31,12 @@ class Entry(NamedTuple):
 
 
 class JobStore(Protocol):
-    """Where jobs live. All methods block; all raise JobNotFound for an unknown job, StorageFull when there is no room."""
+    """Where jobs live. All methods block; all raise JobNotFound for an unknown job, StorageFull when there is no room.
+
+    `worker` names this process; `is_alive` asks about any, so that the work of the dead can be taken up by others.
+    """
+
+    worker: str
 
     def create(self, job_id: str, files: Mapping[File, bytes]) -> None: ...
     def put(self, job_id: str, name: File, data: bytes) -> None: ...
@@ -55,6 +47,14 @@ class JobStore(Protocol):
     def delete(self, job_id: str) -> None: ...
     def list(self) -> Iterator[Entry]: ...
     def touch(self, job_id: str) -> float: ...
+    def is_alive(self, worker: str) -> bool: ...
+    def analysis_lock(self, key: str) -> ContextManager[object]: ...
+    def sweep_lock(self, timeout: float) -> ContextManager[object]: ...
+    def register(self, key: str, job_id: str) -> None: ...
+    def unregister(self, key: str, job_id: str) -> None: ...
+    def holders(self, key: str) -> List[str]: ...
+    def clean(self) -> None: ...
+    def close(self) -> None: ...
 
 
 def parse_id(text: str) -> str:
@@ -74,272 +74,6 @@ def parse_pass(text: str) -> File:
         if name.value == text:
             return name
     raise FileNotFound("There is no such file. A job has " + ", ".join(n.value for n in PASSES) + ".")
-
-
-def _sync_folder(path: Path) -> None:
-    """Make renames in a folder durable where the system can (POSIX)."""
-    if os.name == "posix":
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-class LocalStore:
-    """Jobs in a folder on this machine, shared by any number of processes."""
-
-    def __init__(self, root: Path):
-        self.root = Path(root)
-        self.worker = uuid.uuid4().hex
-        self._count = 0
-        try:
-            for folder in (self.root, self.root / ".workers", self.root / ".analyses"):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._alive = self.lock_worker(self.worker)
-        except OSError as exc:
-            raise from_oserror(exc) from exc
-
-    def close(self) -> None:
-        """Give up this process's mark of life."""
-        self._alive.release()
-        (self.root / ".workers" / f"{self.worker}.lock").unlink(missing_ok=True)
-
-    # -- names and locks
-
-    def _temporary(self, kind: str) -> str:
-        self._count += 1
-        return f".{kind}-{self.worker}-{self._count}-{uuid.uuid4().hex[:8]}"
-
-    def lock_worker(self, worker: str) -> FileLock:
-        """The held lock of that worker. Raises Timeout while it lives elsewhere."""
-        lock = FileLock(self.root / ".workers" / f"{worker}.lock", timeout=0, mode=0o600, thread_local=False)
-        lock.acquire()
-        return lock
-
-    def sweep_lock(self, timeout: float = 0) -> FileLock:
-        """The lock under which one process at a time sweeps."""
-        return FileLock(self.root / ".workers" / "sweep", timeout=timeout, mode=0o600, thread_local=False)
-
-    def analysis_lock(self, key: str) -> FileLock:
-        """The lock under which the analysis of one key is made, once. The key is a hexadecimal digest."""
-        return FileLock(self.root / ".workers" / f"key-{key}", mode=0o600, thread_local=False)
-
-    def is_alive(self, worker: str) -> bool:
-        """Does that worker still run? (Its lock falls when it dies, however it dies.)"""
-        if worker == self.worker:
-            return True
-        try:
-            lock = self.lock_worker(uuid.UUID(worker).hex)
-        except Timeout:
-            return True
-        except (ValueError, OSError):
-            return False
-        lock.release()
-        (self.root / ".workers" / f"{worker}.lock").unlink(missing_ok=True)
-        return False
-
-    # -- files
-
-    def _write(self, path: Path, data: bytes) -> None:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-        with os.fdopen(fd, "wb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-
-    def _guard(self, job_id: str, work: Callable[[Path], None]) -> None:
-        """Run file work in a job's folder; a vanished folder is JobNotFound, a full disk StorageFull."""
-        folder = self.root / job_id
-        try:
-            work(folder)
-        except OSError as exc:
-            if not folder.is_dir():
-                raise JobNotFound() from None
-            raise from_oserror(exc) from exc
-
-    def create(self, job_id: str, files: Mapping[File, bytes]) -> None:
-        """A new job with its first files, all or nothing."""
-        draft = self.root / self._temporary("new")
-        try:
-            draft.mkdir(mode=0o700)
-            for name, data in files.items():
-                self._write(draft / name.value, data)
-            _sync_folder(draft)
-            os.rename(draft, self.root / job_id)
-            _sync_folder(self.root)
-        except OSError as exc:
-            shutil.rmtree(draft, ignore_errors=True)
-            raise from_oserror(exc) from exc
-
-    def put(self, job_id: str, name: File, data: bytes) -> None:
-        """Replace one file of a job, all or nothing."""
-
-        def work(folder: Path) -> None:
-            draft = folder / self._temporary("tmp")
-            try:
-                self._write(draft, data)
-                _replace(draft, folder / name.value)
-                _sync_folder(folder)
-            except OSError:
-                draft.unlink(missing_ok=True)
-                raise
-
-        self._guard(job_id, work)
-
-    def share(self, source: str, target: str, names: List[File]) -> None:
-        """Give one job files of another: by hard link where the file system can, else by copy."""
-
-        def work(folder: Path) -> None:
-            for name in names:
-                draft = folder / self._temporary("tmp")
-                try:
-                    try:
-                        os.link(self.root / source / name.value, draft)
-                    except (OSError, AttributeError, NotImplementedError):
-                        self._write(draft, (self.root / source / name.value).read_bytes())
-                    _replace(draft, folder / name.value)
-                finally:
-                    draft.unlink(missing_ok=True)  # renaming a link onto its twin leaves it behind
-            _sync_folder(folder)
-
-        self._guard(target, work)
-
-    def open(self, job_id: str, name: File) -> BinaryIO:
-        """The file, open for reading: what is read stays whole though it be replaced or deleted meanwhile."""
-        try:
-            return open(self.root / job_id / name.value, "rb")
-        except FileNotFoundError:
-            if (self.root / job_id / File.JOB.value).exists():
-                raise FileNotFound(f"{name.value} is not made yet for this job.") from None
-            raise JobNotFound() from None
-        except OSError as exc:
-            raise from_oserror(exc) from exc
-
-    def get(self, job_id: str, name: File) -> bytes:
-        """The bytes of a file."""
-        with self.open(job_id, name) as f:
-            return f.read()
-
-    def names(self, job_id: str) -> List[File]:
-        """Which files a job has."""
-        return [n for n in File if (self.root / job_id / n.value).is_file()]
-
-    # -- jobs
-
-    def delete(self, job_id: str) -> None:
-        """Make a job vanish at once, then free its files."""
-        gone = self.root / self._temporary("gone")
-        try:
-            os.rename(self.root / job_id, gone)
-        except FileNotFoundError:
-            raise JobNotFound() from None
-        except OSError as exc:  # Windows, while a file of it is open: take away what can be taken
-            if not (self.root / job_id).is_dir():
-                raise JobNotFound() from None
-            gone = self.root / job_id
-            try:
-                (gone / File.JOB.value).unlink(missing_ok=True)
-            except OSError:
-                raise from_oserror(exc) from exc
-        shutil.rmtree(gone, ignore_errors=True)
-
-    def list(self) -> Iterator[Entry]:
-        """All jobs, in no order."""
-        for folder in os.scandir(self.root):
-            if folder.name.startswith("."):
-                continue
-            try:
-                stats = {f.name: f.stat() for f in os.scandir(folder.path)}
-            except OSError:
-                continue
-            if File.JOB.value in stats:
-                yield Entry(folder.name, sum(s.st_size for s in stats.values()), stats[File.JOB.value].st_mtime)
-
-    def touch(self, job_id: str) -> float:
-        """Note that a job is used now; returns when it was last used (seconds since the epoch)."""
-        path = self.root / job_id / File.JOB.value
-        try:
-            now, used = time.time(), path.stat().st_mtime
-            if abs(now - used) > TOUCH_GRAIN:
-                os.utime(path)
-                return now
-            return used
-        except FileNotFoundError:
-            raise JobNotFound() from None
-        except OSError as exc:
-            raise from_oserror(exc) from exc
-
-    # -- shared analyses
-
-    def register(self, key: str, job_id: str) -> None:
-        """Note that this job holds the analysis of that key."""
-        folder = self.root / ".analyses" / key
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            os.close(os.open(folder / job_id, os.O_WRONLY | os.O_CREAT, 0o600))
-        except OSError as exc:
-            raise from_oserror(exc) from exc
-
-    def unregister(self, key: str, job_id: str) -> None:
-        """Forget that note, and the key with its last one."""
-        folder = self.root / ".analyses" / key
-        try:
-            (folder / job_id).unlink(missing_ok=True)
-            folder.rmdir()
-        except OSError:
-            pass
-
-    def holders(self, key: str) -> List[str]:
-        """The jobs noted under a key."""
-        try:
-            return sorted(os.listdir(self.root / ".analyses" / key))
-        except OSError:
-            return []
-
-    # -- leftovers
-
-    def clean(self) -> None:
-        """Remove what dead processes left: half-made and half-deleted jobs, temporaries, notes of jobs that are gone."""
-        alive: Dict[str, bool] = {self.worker: True}
-
-        def dead(name: str) -> bool:
-            parts = name.split("-")
-            if len(parts) < 3 or parts[0] not in (".new", ".gone", ".tmp"):
-                return False
-            return not alive.setdefault(parts[1], self.is_alive(parts[1]))
-
-        for entry in list(os.scandir(self.root)):
-            if dead(entry.name):
-                shutil.rmtree(entry.path, ignore_errors=True)
-            elif entry.is_dir() and not entry.name.startswith("."):
-                try:
-                    inside = os.listdir(entry.path)
-                except OSError:
-                    continue
-                for name in inside:
-                    if dead(name):
-                        Path(entry.path, name).unlink(missing_ok=True)
-        for lock in list(os.scandir(self.root / ".workers")):
-            if lock.name.endswith(".lock"):
-                self.is_alive(lock.name[:-5])
-        for key in list(os.scandir(self.root / ".analyses")):
-            for job_id in self.holders(key.name):
-                if not (self.root / job_id / File.JOB.value).exists():
-                    self.unregister(key.name, job_id)
-            if not self.holders(key.name):
-                self.unregister(key.name, "")
-
-
-def _replace(source: Path, target: Path) -> None:
-    """os.replace, patient on Windows with a reader that has the target open."""
-    for attempt in range(50):
-        try:
-            return os.replace(source, target)
-        except PermissionError:
-            if os.name != "nt" or attempt == 49:
-                raise
-            time.sleep(0.02)
 
 
 def free_of(entries: List[Entry], quota: int, need: int, keep: Callable[[str], bool]) -> Optional[List[str]]:

@@ -79,6 +79,14 @@ def load(store: jobs.JobStore, job_id: str) -> Record:
     return record
 
 
+def load_owned(store: jobs.JobStore, job_id: str, owner: str) -> Record:
+    """The job of that id, as a client sent it. Raises JobNotFound also when it belongs to another owner."""
+    record = load(store, jobs.parse_id(job_id))
+    if record.owner != owner:
+        raise JobNotFound()
+    return record
+
+
 def save(store: jobs.JobStore, record: Record) -> None:
     """Write job.json. Raises JobNotFound when the job was deleted meanwhile, StorageFull."""
     store.put(record.job_id, jobs.File.JOB, record.dump())

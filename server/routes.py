@@ -77,7 +77,7 @@ async def upload(request: Request, service: Services, owner: Owner) -> Any:
                                  "overloaded", "storage_full"))
 async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
     """Relight a photo at full size; answers once relit.png is whole on disk."""
-    record, seconds = await service.relight(body, owner)
+    record, seconds = await service.renderer.relight(body, owner)
     request.state.job_id, request.state.timings = record.job_id, seconds
     return {"status": "ok", "job_id": record.job_id, "relit_path": f"jobs/{record.job_id}/relit.png", "width": record.width,
             "height": record.height, "timings": seconds}
@@ -90,7 +90,7 @@ async def relight(body: schemas.RelightBody, request: Request, service: Services
                                     "model_error", "overloaded")})
 async def preview(body: schemas.PreviewBody, request: Request, service: Services, owner: Owner) -> Response:
     """Relight a photo at screen size, from memory to memory."""
-    data, seconds = await service.preview(body, owner, request.is_disconnected)
+    data, seconds = await service.renderer.preview(body, owner, request.is_disconnected)
     request.state.job_id, request.state.timings = body.job_id, seconds
     timing = ", ".join(f"{k};dur={v * 1000:.1f}" for k, v in seconds.items())
     return Response(data, media_type="image/jpeg", headers={"Server-Timing": timing, "Cache-Control": "no-store"})

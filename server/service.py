@@ -1,73 +1,28 @@
-"""What the endpoints do, without HTTP: upload, wait, relight, preview, hand out, delete."""
+"""What the endpoints do, without HTTP: upload, tell, hand out, delete; relighting is rendering.py."""
 
 import asyncio
 import hashlib
 import logging
 import time
 import uuid
-from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, AsyncIterator, Awaitable, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
-
-import numpy as np
+from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
 
 from . import imaging, jobs, models, records
-from .analysis import Analyst, unpack
+from .analysis import Analyst
 from .cache import Cache
-from .encoding import encode_jpeg, encode_png
-from .errors import FileTooLarge, JobNotFound, ModelMissing, Overloaded, RelightError, StorageFull, Superseded
-from .geometry import Geometry
-from .jobs import File, LocalStore
+from .encoding import encode_png
+from .errors import FileTooLarge, JobNotFound, ModelMissing, Overloaded, RelightError, StorageFull
+from .jobs import File
 from .pool import Pool
 from .records import Record
-from .schemas import PreviewBody, RelightBody
+from .rendering import Renderer
 from .settings import Settings
-from .shading import prepare, relight
+from .store import LocalStore
 
 log = logging.getLogger("relight")
 RECENT = 60.0  # seconds; what was used so lately, here or in another process, is in use
 KEPT_ALIVE = 15.0  # seconds between two looks at a job that an event stream watches
-
-
-@dataclass
-class Prepared:
-    """A picture ready to be relit at one size."""
-
-    maps: Any
-    alpha: Optional[np.ndarray]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held now."""
-        return int(self.maps.nbytes) + (self.alpha.nbytes if self.alpha is not None else 0)
-
-
-@dataclass
-class Held:
-    """Geometry in the cache."""
-
-    geometry: Geometry
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held now."""
-        g = self.geometry
-        return sum(a.nbytes for a in (g.inverse_depth, g.normals, g.mask) if a is not None)
-
-
-class Turn:
-    """One preview of a stream: it waits until it is started, and may be superseded until then."""
-
-    def __init__(self) -> None:
-        self.started = False
-        self.replaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def begin(self) -> None:
-        """Called where the work begins."""
-        if self.replaced.done():
-            raise Superseded()
-        self.started = True
 
 
 class Service:
@@ -84,8 +39,7 @@ class Service:
         self.analyst = Analyst(self.store, engine, self.analysis_pool, settings.max_pixels, observe)
         self.formats = imaging.FORMATS + imaging.heif_formats()
         self.engine_digest = models.digest(engine) if engine is not None else ""
-        self._streams: Dict[Tuple[str, str], Turn] = {}
-        self._using: Counter[str] = Counter()
+        self.renderer = Renderer(self.store, self.analyst, self.pool, self.cache, observe)
         self._uploads = 0
 
     def close(self) -> None:
@@ -94,28 +48,11 @@ class Service:
         self.analysis_pool.close()
         self.store.close()
 
-    # -- who may, and what is in use
-
-    def _load(self, job_id: str, owner: str) -> Record:
-        record = records.load(self.store, jobs.parse_id(job_id))
-        if record.owner != owner:
-            raise JobNotFound()
-        return record
-
-    @contextmanager
-    def using(self, job_id: str) -> Iterator[None]:
-        """Keep a job from being swept while it is worked with."""
-        self._using[job_id] += 1
-        try:
-            yield
-        finally:
-            self._using[job_id] -= 1
-            if self._using[job_id] <= 0:
-                del self._using[job_id]
+    # -- what is in use, and room
 
     def in_use(self, job_id: str) -> bool:
         """Is this job worked with, here or by what its state says?"""
-        if job_id in self._using or self.analyst.holds(job_id):
+        if self.renderer.uses(job_id) or self.analyst.holds(job_id):
             return True
         try:
             return records.load(self.store, job_id).state in (records.QUEUED, records.ANALYSING)
@@ -138,7 +75,7 @@ class Service:
             now = time.time()
             used = {e.job_id: e.used for e in entries}
             victims = jobs.free_of(entries, s.jobs_quota_bytes, need,
-                                   lambda j: abs(now - used[j]) < RECENT and self.in_use(j) or j in self._using)
+                                   lambda j: abs(now - used[j]) < RECENT and self.in_use(j) or self.renderer.uses(j))
             if victims is None:
                 raise StorageFull()
             for job_id in victims:
@@ -200,115 +137,12 @@ class Service:
         photo = imaging.decode(file, self.settings.max_pixels, self.formats)
         data = encode_png(photo.pixels)
         self.make_room(owner, len(data))
-        digest.update(f"|{self.engine_digest}|{self.settings.analysis_size}|{owner}".encode())
+        digest.update(f"|{self.engine_digest}|{owner}".encode())
         h, w = photo.pixels.shape[:2]
-        record = Record(job_id=str(uuid.uuid4()), width=w, height=h, key=digest.hexdigest(), owner=owner, worker=self.store.worker,
-                        format=photo.format, alpha=photo.pixels.shape[2] == 4, focal=photo.focal)
+        record = Record(job_id=str(uuid.uuid4()), width=w, height=h, key=digest.hexdigest(), owner=owner,
+                        worker=self.store.worker, format=photo.format, alpha=photo.pixels.shape[2] == 4, focal=photo.focal)
         self.store.create(record.job_id, {File.INPUT: data, File.JOB: record.dump()})
         return record
-
-    # -- relight and preview
-
-    def _geometry(self, record: Record) -> Geometry:
-        def make() -> Held:
-            try:
-                return Held(unpack(self.store.get(record.job_id, File.GEOMETRY)))
-            except (jobs.FileNotFound, ValueError, KeyError, EOFError, OSError) as exc:
-                raise self._damaged(record) from exc
-
-        return self.cache.get((record.job_id, "geometry"), make).geometry
-
-    def _damaged(self, record: Record) -> RelightError:
-        """A ready job whose files were lost is analysed anew; meanwhile the client is told to come back."""
-        log.error("job %s: its files are missing or damaged; analysing it again", record.job_id)
-        record.attempts = 0
-        self.analyst.adopt(record)
-        return Overloaded("The files of this job were damaged; it is being analysed again. Retry after a moment.")
-
-    def _prepared(self, record: Record, max_side: int) -> Prepared:
-        side = min(max_side, max(record.width, record.height))
-
-        def make() -> Prepared:
-            geometry = self._geometry(record)
-            pixels = imaging.fit_within(imaging.read_png(self.store.get(record.job_id, File.INPUT)), side)
-            alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
-            return Prepared(prepare(np.ascontiguousarray(pixels[..., :3]), geometry, record.fit), alpha)
-
-        return self.cache.get((record.job_id, side), make)
-
-    async def _ready(self, job_id: str, owner: str) -> Record:
-        record = await asyncio.to_thread(self._load, job_id, owner)
-        await asyncio.to_thread(self.store.touch, record.job_id)
-        if record.state == records.READY:
-            return record
-        with self.pool.admitted():
-            return await self.analyst.ready(record.job_id)
-
-    async def relight(self, body: RelightBody, owner: str) -> Tuple[Record, Dict[str, float]]:
-        """Make relit.png; returns when it is whole on disk. Also returns seconds by stage."""
-        clock = Laps(self.observe)
-        job_id = jobs.parse_id(body.job_id)
-        with self.using(job_id):
-            record = await self._ready(job_id, owner)
-            clock.lap("wait")
-            await self.pool.run(self._relight, record, body, clock)
-        return record, clock.seconds
-
-    def _relight(self, record: Record, body: RelightBody, clock: "Laps") -> None:
-        clock.lap("queue")
-        ready = self._prepared(record, max(record.width, record.height))
-        clock.lap("maps")
-        out = relight(ready.maps, body.rig(), threads=self.pool.share())
-        self.cache.trim()
-        if ready.alpha is not None:
-            out = np.dstack([out, ready.alpha])
-        clock.lap("shade")
-        data = encode_png(out)
-        clock.lap("encode")
-        self.store.put(record.job_id, File.RELIT, data)
-        clock.lap("store")
-
-    async def preview(self, body: PreviewBody, owner: str, gone: Callable[[], Awaitable[bool]]) -> Tuple[bytes, Dict[str, float]]:
-        """A relit JPEG from memory, and seconds by stage. Raises Superseded when a newer one of its stream came first."""
-        clock, turn = Laps(self.observe), Turn()
-        job_id = jobs.parse_id(body.job_id)
-        key = (job_id, owner + "|" + (body.stream or ""))
-        if body.stream:
-            older = self._streams.get(key)
-            if older is not None and not older.started and not older.replaced.done():
-                older.replaced.set_result(None)
-            self._streams[key] = turn
-        work = asyncio.ensure_future(self._preview(job_id, body, owner, turn, clock, gone))
-        try:
-            await asyncio.wait({work, turn.replaced}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise Superseded()
-            return work.result(), clock.seconds
-        finally:
-            work.cancel()
-            if self._streams.get(key) is turn:
-                del self._streams[key]
-
-    async def _preview(self, job_id: str, body: PreviewBody, owner: str, turn: Turn, clock: "Laps",
-                       gone: Callable[[], Awaitable[bool]]) -> bytes:
-        with self.using(job_id):
-            record = await self._ready(job_id, owner)
-            clock.lap("wait")
-            if await gone():
-                raise Superseded("The client has gone.")
-            return await self.pool.run(self._render_preview, record, body, turn, clock)
-
-    def _render_preview(self, record: Record, body: PreviewBody, turn: Turn, clock: "Laps") -> bytes:
-        turn.begin()
-        clock.lap("queue")
-        ready = self._prepared(record, body.max_side)
-        clock.lap("maps")
-        out = relight(ready.maps, body.rig(), threads=self.pool.share())
-        self.cache.trim()
-        clock.lap("shade")
-        data = encode_jpeg(out, body.quality)
-        clock.lap("encode")
-        return data
 
     # -- the rest
 
@@ -317,7 +151,7 @@ class Service:
         return await asyncio.to_thread(self._state, job_id, owner)
 
     def _state(self, job_id: str, owner: str) -> Dict[str, Any]:
-        record = self._load(job_id, owner)
+        record = records.load_owned(self.store, job_id, owner)
         used = self.store.touch(record.job_id)
         return record.public(self.store.names(record.job_id), used, self.settings.job_ttl_seconds)
 
@@ -349,7 +183,7 @@ class Service:
         return await asyncio.to_thread(self._open_pass, job_id, name, owner)
 
     def _open_pass(self, job_id: str, name: str, owner: str) -> Tuple[File, BinaryIO]:
-        record = self._load(job_id, owner)
+        record = records.load_owned(self.store, job_id, owner)
         file = jobs.parse_pass(name)
         self.store.touch(record.job_id)
         return file, self.store.open(record.job_id, file)
@@ -358,21 +192,6 @@ class Service:
         """Delete a job. Raises JobNotFound."""
 
         def work() -> None:
-            self.remove(self._load(job_id, owner).job_id)
+            self.remove(records.load_owned(self.store, job_id, owner).job_id)
 
         await asyncio.to_thread(work)
-
-
-class Laps:
-    """Seconds by stage."""
-
-    def __init__(self, observe: Callable[[str, float], None]):
-        self.seconds: Dict[str, float] = {}
-        self._observe, self._last = observe, time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """The stage that ends now."""
-        now = time.perf_counter()
-        self.seconds[stage] = round(now - self._last, 5)
-        self._observe(stage, now - self._last)
-        self._last = now

@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     normals_model: str = Field("relight-geometry", description="name of the graph that estimates normals; empty: from depth")
     mask_model: str = Field("relight-geometry", description="name of the graph that tells surface from sky; empty: none")
     analysis_size: int = Field(0, ge=0, le=2048, description="pixels; size of the network's input, 0: the manifest's")
-    provider: Literal["auto", "cpu", "cuda", "coreml"] = Field("auto", description="where the graphs run; auto never picks CoreML")
+    provider: Literal["auto", "cpu", "cuda", "coreml"] = Field("auto",
+        description="where the graphs run; auto never picks CoreML")
     device_id: int = Field(0, ge=0, le=63, description="which CUDA device")
     gpu_memory_bytes: int = Field(0, ge=0, description="bytes; cap of the CUDA arena, 0: none")
     threads: int = Field(0, ge=0, le=256, description="processors to use, 0: those this process may use")
@@ -36,14 +37,18 @@ class Settings(BaseSettings):
     max_queue: int = Field(32, ge=0, le=10_000, description="pieces of work that may wait; beyond it: overloaded")
     upload_timeout_seconds: float = Field(30, gt=0, description="seconds without a byte after which an upload is dropped")
     job_ttl_seconds: float = Field(24 * 3600, gt=0, description="seconds after its last use at which a job expires")
-    jobs_quota_bytes: int = Field(10 * 2**30, ge=0, description="bytes all jobs may take, 0: no limit; least recently used go first")
+    jobs_quota_bytes: int = Field(10 * 2**30, ge=0,
+        description="bytes all jobs may take, 0: no limit; least recently used go first")
     key_jobs: int = Field(0, ge=0, description="jobs one key may have, 0: no limit")
     key_bytes: int = Field(0, ge=0, description="bytes the jobs of one key may take, 0: no limit")
     sweep_seconds: float = Field(60, gt=0, description="seconds between two sweeps of the jobs folder")
     maps_cache_bytes: int = Field(512 * 2**20, ge=0, description="bytes of prepared pictures kept in memory")
-    cors_origins: Annotated[List[str], NoDecode] = Field(LOCAL_ORIGINS, description="origins that may call from a page, comma-separated or JSON")
-    allowed_hosts: Annotated[List[str], NoDecode] = Field(["*"], description="host names the server answers to, comma-separated; *: any")
-    api_keys: Annotated[List[str], NoDecode] = Field([], repr=False, description="keys that may use the server, comma-separated; none: open")
+    cors_origins: Annotated[List[str], NoDecode] = Field(LOCAL_ORIGINS,
+        description="origins that may call from a page, comma-separated or JSON")
+    allowed_hosts: Annotated[List[str], NoDecode] = Field(["*"],
+        description="host names the server answers to, comma-separated; *: any")
+    api_keys: Annotated[List[str], NoDecode] = Field([], repr=False,
+        description="keys that may use the server, comma-separated; none: open")
     api_keys_file: Optional[Path] = Field(None, description="file with one key a line, added to the above")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 

@@ -46,9 +46,8 @@ def _look_after(service: Service, job_id: str, used: float) -> None:
     try:
         record = records.load(service.store, job_id)
     except JobNotFound:  # damaged beyond reading: nobody can reach it
-        if expired or not _readable(service, job_id):
-            log.warning("sweep: removed a damaged job folder")
-            service.store.delete(job_id)
+        log.warning("sweep: removed a damaged job folder")
+        service.store.delete(job_id)
         return
     if service.analyst.holds(job_id):
         return
@@ -65,11 +64,3 @@ def _look_after(service: Service, job_id: str, used: float) -> None:
         log.info("job %s: expired", job_id)
         service.remove(job_id)
 
-
-def _readable(service: Service, job_id: str) -> bool:
-    """Is job.json there and whole?"""
-    try:
-        records.load(service.store, job_id)
-        return True
-    except JobNotFound:
-        return False

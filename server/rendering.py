@@ -1,0 +1,205 @@
+"""Relit pictures of jobs: waiting for the analysis, prepared maps in memory, previews of which only the newest counts."""
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Awaitable, Callable, Dict, Iterator, Optional, Tuple
+
+import numpy as np
+
+from . import imaging, jobs, records
+from .analysis import Analyst, unpack
+from .cache import Cache
+from .encoding import encode_jpeg, encode_png
+from .errors import Overloaded, RelightError, Superseded
+from .geometry import Geometry
+from .jobs import File, JobStore
+from .pool import Pool
+from .records import Record
+from .schemas import PreviewBody, RelightBody
+from .shading import prepare, relight
+
+log = logging.getLogger("relight")
+
+
+@dataclass
+class Prepared:
+    """A picture ready to be relit at one size."""
+
+    maps: Any
+    alpha: Optional[np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        return int(self.maps.nbytes) + (self.alpha.nbytes if self.alpha is not None else 0)
+
+
+@dataclass
+class Held:
+    """Geometry in the cache."""
+
+    geometry: Geometry
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        g = self.geometry
+        return sum(a.nbytes for a in (g.inverse_depth, g.normals, g.mask) if a is not None)
+
+
+class Turn:
+    """One preview of a stream: it waits until it is started, and may be superseded until then."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self.replaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def begin(self) -> None:
+        """Called where the work begins."""
+        if self.replaced.done():
+            raise Superseded()
+        self.started = True
+
+
+class Laps:
+    """Seconds by stage."""
+
+    def __init__(self, observe: Callable[[str, float], None]):
+        self.seconds: Dict[str, float] = {}
+        self._observe, self._last = observe, time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """The stage that ends now."""
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._last, 5)
+        self._observe(stage, now - self._last)
+        self._last = now
+
+
+class Renderer:
+    """Makes relit pictures. Methods that are `async` run on the event loop and never block it."""
+
+    def __init__(self, store: JobStore, analyst: Analyst, pool: Pool, cache: Cache, observe: Callable[[str, float], None]):
+        self.store, self.analyst, self.pool, self.cache, self.observe = store, analyst, pool, cache, observe
+        self._streams: Dict[Tuple[str, str], Turn] = {}
+        self._using: Counter[str] = Counter()
+
+    def uses(self, job_id: str) -> bool:
+        """Is a picture of this job being made?"""
+        return job_id in self._using
+
+    @contextmanager
+    def using(self, job_id: str) -> Iterator[None]:
+        """Keep a job from being swept while it is worked with."""
+        self._using[job_id] += 1
+        try:
+            yield
+        finally:
+            self._using[job_id] -= 1
+            if self._using[job_id] <= 0:
+                del self._using[job_id]
+
+    def _geometry(self, record: Record) -> Geometry:
+        def make() -> Held:
+            try:
+                return Held(unpack(self.store.get(record.job_id, File.GEOMETRY)))
+            except (jobs.FileNotFound, ValueError, KeyError, EOFError, OSError) as exc:
+                raise self._damaged(record) from exc
+
+        return self.cache.get((record.job_id, "geometry"), make).geometry
+
+    def _damaged(self, record: Record) -> RelightError:
+        """A ready job whose files were lost is analysed anew; meanwhile the client is told to come back."""
+        log.error("job %s: its files are missing or damaged; analysing it again", record.job_id)
+        record.attempts = 0
+        self.analyst.adopt(record)
+        return Overloaded("The files of this job were damaged; it is being analysed again. Retry after a moment.")
+
+    def _prepared(self, record: Record, max_side: int) -> Prepared:
+        side = min(max_side, max(record.width, record.height))
+
+        def make() -> Prepared:
+            geometry = self._geometry(record)
+            pixels = imaging.fit_within(imaging.read_png(self.store.get(record.job_id, File.INPUT)), side)
+            alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
+            return Prepared(prepare(np.ascontiguousarray(pixels[..., :3]), geometry, record.fit), alpha)
+
+        return self.cache.get((record.job_id, side), make)
+
+    async def _ready(self, job_id: str, owner: str) -> Record:
+        record = await asyncio.to_thread(records.load_owned, self.store, job_id, owner)
+        await asyncio.to_thread(self.store.touch, record.job_id)
+        if record.state == records.READY:
+            return record
+        with self.pool.admitted():
+            return await self.analyst.ready(record.job_id)
+
+    async def relight(self, body: RelightBody, owner: str) -> Tuple[Record, Dict[str, float]]:
+        """Make relit.png; returns when it is whole on disk. Also returns seconds by stage."""
+        clock = Laps(self.observe)
+        job_id = jobs.parse_id(body.job_id)
+        with self.using(job_id):
+            record = await self._ready(job_id, owner)
+            clock.lap("wait")
+            await self.pool.run(self._relight, record, body, clock)
+        return record, clock.seconds
+
+    def _relight(self, record: Record, body: RelightBody, clock: "Laps") -> None:
+        clock.lap("queue")
+        ready = self._prepared(record, max(record.width, record.height))
+        clock.lap("maps")
+        out = relight(ready.maps, body.rig(), threads=self.pool.share())
+        self.cache.trim()
+        if ready.alpha is not None:
+            out = np.dstack([out, ready.alpha])
+        clock.lap("shade")
+        data = encode_png(out)
+        clock.lap("encode")
+        self.store.put(record.job_id, File.RELIT, data)
+        clock.lap("store")
+
+    async def preview(self, body: PreviewBody, owner: str, gone: Callable[[], Awaitable[bool]]) -> Tuple[bytes, Dict[str, float]]:
+        """A relit JPEG from memory, and seconds by stage. Raises Superseded when a newer one of its stream came first."""
+        clock, turn = Laps(self.observe), Turn()
+        job_id = jobs.parse_id(body.job_id)
+        key = (job_id, owner + "|" + (body.stream or ""))
+        if body.stream:
+            older = self._streams.get(key)
+            if older is not None and not older.started and not older.replaced.done():
+                older.replaced.set_result(None)
+            self._streams[key] = turn
+        work = asyncio.ensure_future(self._preview(job_id, body, owner, turn, clock, gone))
+        try:
+            await asyncio.wait({work, turn.replaced}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise Superseded()
+            return work.result(), clock.seconds
+        finally:
+            work.cancel()
+            if self._streams.get(key) is turn:
+                del self._streams[key]
+
+    async def _preview(self, job_id: str, body: PreviewBody, owner: str, turn: Turn, clock: "Laps",
+                       gone: Callable[[], Awaitable[bool]]) -> bytes:
+        with self.using(job_id):
+            record = await self._ready(job_id, owner)
+            clock.lap("wait")
+            if await gone():
+                raise Superseded("The client has gone.")
+            return await self.pool.run(self._render_preview, record, body, turn, clock)
+
+    def _render_preview(self, record: Record, body: PreviewBody, turn: Turn, clock: "Laps") -> bytes:
+        turn.begin()
+        clock.lap("queue")
+        ready = self._prepared(record, body.max_side)
+        clock.lap("maps")
+        out = relight(ready.maps, body.rig(), threads=self.pool.share())
+        self.cache.trim()
+        clock.lap("shade")
+        data = encode_jpeg(out, body.quality)
+        clock.lap("encode")
+        return data
