@@ -1,0 +1,108 @@
+// Live preview: one request in flight, the newest look next, never an older frame over a newer one.
+
+import { preview } from './api.js';
+
+const SETTLE_MS = 160;
+const SLOW_MS = 140;
+const FAST_MS = 70;
+const SMALLEST = 320;
+const LARGEST = 4096;
+
+export class Live extends EventTarget {
+  job = null;
+  #stream = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+  #look; // () => body: the rig at the moment of sending
+  #fullSide; // () => the side that the screen can show
+  #wanted = null;
+  #flight = null;
+  #asked = 0;
+  #painted = 0;
+  #movingSide = 768;
+  #settle = 0;
+  #pause = 0;
+
+  constructor(look, fullSide) {
+    super();
+    this.#look = look;
+    this.#fullSide = fullSide;
+  }
+
+  open(job) {
+    this.close();
+    this.job = job;
+  }
+
+  close() {
+    this.#flight?.abort.abort();
+    clearTimeout(this.#settle);
+    clearTimeout(this.#pause);
+    this.job = this.#wanted = this.#flight = null;
+    this.#pause = 0;
+  }
+
+  /** Asks for a frame of the rig as it is. While it moves the frame is small; once it rests, as sharp as the screen. */
+  ask({ moving = false } = {}) {
+    if (!this.job) return;
+    this.#asked += 1;
+    this.#wanted = { moving, order: this.#asked };
+    clearTimeout(this.#settle);
+    if (moving) {
+      this.#settle = setTimeout(() => this.ask(), SETTLE_MS);
+      if (this.#flight && !this.#flight.moving) this.#flight.abort.abort(); // a sharp frame of what is gone
+    }
+    this.#next();
+  }
+
+  async #next() {
+    if (this.#flight || this.#pause || !this.#wanted || !this.job) return;
+    const { job } = this;
+    const flight = { ...this.#wanted, abort: new AbortController() };
+    this.#wanted = null;
+    this.#flight = flight;
+    const full = Math.min(LARGEST, Math.max(64, Math.round(this.#fullSide())));
+    const side = flight.moving ? Math.min(full, this.#movingSide) : full;
+    let rest = 0;
+    try {
+      const body = { ...this.#look(), max_side: side, quality: flight.moving ? 80 : 92, stream: this.#stream };
+      const answer = await preview(job.id, body, { signal: flight.abort.signal });
+      const bitmap = await createImageBitmap(answer.blob);
+      if (this.job !== job || flight.order < this.#painted) bitmap.close();
+      else {
+        this.#painted = flight.order;
+        if (flight.moving) this.#pace(answer.ms, full);
+        this.#tell('frame', { bitmap, ms: answer.ms, stages: answer.stages, bytes: answer.blob.size, moving: flight.moving });
+      }
+    } catch (error) {
+      if (this.job !== job) return;
+      if (error.name !== 'AbortError') rest = this.#trouble(error, flight);
+    } finally {
+      if (this.#flight === flight) this.#flight = null;
+    }
+    if (rest) {
+      this.#pause = setTimeout(() => {
+        this.#pause = 0;
+        this.#next();
+      }, rest);
+    } else this.#next();
+  }
+
+  /** What to do about a failed frame: how long to wait before the next one, in ms. */
+  #trouble(error, flight) {
+    if (error.code === 'superseded') return 0;
+    const again = error.code === 'overloaded' || error.code === 'unreachable';
+    if (again) this.#wanted ??= { moving: false, order: flight.order };
+    if (error.code !== 'overloaded') this.#tell('trouble', { error });
+    if (!again) return 0;
+    return error.code === 'overloaded' ? 1000 * (error.retryAfter || 1) : 1500;
+  }
+
+  #pace(ms, full) {
+    if (ms > SLOW_MS) this.#movingSide = Math.max(SMALLEST, this.#movingSide * 0.8);
+    else if (ms < FAST_MS) this.#movingSide = Math.min(full, 1600, this.#movingSide * 1.12);
+    this.#movingSide = Math.round(this.#movingSide);
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
