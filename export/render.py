@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Renders training pictures with exact depth, normals and masks.
+
+  python export/render.py --out data --count 2000                      procedural scenes only
+  python export/render.py --out data --assets DIR --minutes 60 --workers 2
+  python export/render.py --out ring --assets DIR --ring 64            for ever, newest 64 shards stay (streaming)
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+for _v in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
+    os.environ.setdefault(_v, '1')
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+
+def parse(argv=None):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--out', required=True, help='folder of the shards (made when absent)')
+    p.add_argument('--assets', help='asset folder with a manifest.json; without it scenes are procedural')
+    p.add_argument('--seed', type=int, default=1, help='picture k of a seed is always the same (default 1)')
+    p.add_argument('--count', type=int, help='stop when the folder holds this many pictures of the seed')
+    p.add_argument('--minutes', type=float, help='stop after this time')
+    p.add_argument('--workers', type=int, default=1, help='processes (default 1)')
+    p.add_argument('--size', type=int, default=288, help='width and height in pixels (default 288)')
+    p.add_argument('--ring', type=int, help='keep the newest N shards only and go on for ever')
+    p.add_argument('--stop-file', help='a worker ends after its shard when this file exists; worker 0 goes on with all of the work')
+    p.add_argument('--worker', type=int, help=argparse.SUPPRESS)
+    a = p.parse_args(argv)
+    if not (a.count or a.minutes or a.ring):
+        p.error('say how much: --count, --minutes or --ring')
+    return a
+
+
+def stopped(a):
+    return bool(a.stop_file) and os.path.exists(a.stop_file)
+
+
+def work(a):
+    """Renders the shards of one worker; resumes after what is there."""
+    import cv2
+    from training import dataset
+    from training.assets import Library
+    cv2.setNumThreads(1)
+    library, t0, n, me = Library(a.assets), time.time(), 0, a.worker or 0
+    have = {int(Path(s).name.split('_')[1]) for s in dataset.shards(a.out) if Path(s).name.startswith(f'{a.seed}_')}
+    last = -(-a.count // dataset.SHARD) if a.count else None
+    i = max(have) + 1 if a.ring and have else 0
+    while (last is None or i < last) and not (a.minutes and time.time() - t0 > a.minutes * 60):
+        alone = stopped(a)
+        if alone and me:
+            break
+        done = os.path.exists(os.path.join(a.out, dataset.name(a.seed, i) + '.json'))
+        if done or (i % a.workers != me and not alone):
+            i += 1
+            continue
+        dataset.write_shard(a.out, a.seed, i, dataset.render_shard(library, a.seed, i, a.size))
+        n += dataset.SHARD
+        if a.ring:
+            for k in range(max(0, i - a.ring - a.workers), i - a.ring + 1):
+                dataset.remove_shard(a.out, a.seed, k)
+        print(f'worker {me}: shard {i}, {n} pictures, {n / (time.time() - t0):.2f} images/s', flush=True)
+        i += 1
+
+
+def main(argv=None):
+    a = parse(argv)
+    Path(a.out).mkdir(parents=True, exist_ok=True)
+    if a.worker is not None or a.workers == 1:
+        return work(a)
+    base = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
+    t0, procs = time.time(), [subprocess.Popen([*base, '--worker', str(k)]) for k in range(a.workers)]
+    try:
+        codes = [p.wait() for p in procs]
+    except KeyboardInterrupt:
+        for p in procs:
+            p.terminate()
+        return 130
+    print(f'finished in {time.time() - t0:.0f} s')
+    return max(codes)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

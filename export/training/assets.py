@@ -1,0 +1,169 @@
+"""The asset library: meshes, heads, skies, textures and pictures of an --assets folder, or procedural parts alone.
+
+The folder's manifest.json lists every file with its licence; meshes are .npz files with arrays v, f, uv, n, fm and a JSON
+list of materials. Without a folder everything still works, from procedural textures and shapes.
+"""
+from __future__ import annotations
+
+import json
+from collections import OrderedDict, defaultdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import textures
+from .geometry import Mesh, vertex_normals
+from .kernels import LINEAR
+from .renderer import Material, Texture
+
+f32 = np.float32
+MAX_TEXTURE = 512
+
+
+class Cache(OrderedDict):
+    """Least-recently-used store of a fixed number of items."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.limit = limit
+
+    def fetch(self, key, make):
+        if key not in self:
+            self[key] = make()
+            if len(self) > self.limit:
+                self.popitem(last=False)
+        self.move_to_end(key)
+        return self[key]
+
+
+class Library:
+    """folder None: procedural only. licences: keep only these licence strings (None: all)."""
+
+    def __init__(self, folder=None, licences=None):
+        self.folder = Path(folder) if folder else None
+        self.meshes, self.tex, self.pictures, self.hdris, self.reliefs = defaultdict(list), defaultdict(list), [], [], []
+        self.has_head = False
+        self._meshes, self._images, self._hdri, self._head = Cache(160), Cache(500), Cache(40), None
+        if not self.folder:
+            return
+        path = self.folder / 'manifest.json'
+        if not path.is_file():
+            raise FileNotFoundError(f'{path} not found: --assets needs a folder with a manifest.json')
+        m = json.loads(path.read_text())
+        ok = lambda e: licences is None or e['license'] in licences
+        for e in filter(ok, m['meshes']):
+            self.meshes[e['category']].append(e['name'])
+        for e in filter(ok, m['textures']):
+            self.tex[e['kind']].append(e['file'])
+            if e.get('displacement'):
+                self.reliefs.append((e['file'], e['displacement'], e['kind']))
+        self.pictures = [e['file'] for e in m['pictures'] if ok(e)]
+        self.hdris = [e['name'] for e in m['hdri'] if ok(e)]
+        self.has_head = any(ok(e) for e in m['heads'])
+
+    def names(self, category, prefix=''):
+        return [n for n in self.meshes.get(category, []) if n.startswith(prefix)]
+
+    def pick(self, rng, *categories):
+        """A random mesh of the categories, None when there is none."""
+        pool = [(c, n) for c in categories for n in self.meshes.get(c, [])]
+        return self.mesh(*pool[rng.integers(len(pool))]) if pool else None
+
+    def mesh(self, category, name):
+        return self._meshes.fetch((category, name), lambda: self._load(category, name))
+
+    def _load(self, category, name):
+        d = np.load(self.folder / 'meshes' / category / f'{name}.npz')
+        f, n = d['f'].astype(np.int32), d['n'].astype(f32) / 127
+        mats = []
+        for m in json.loads(str(d['materials'])):
+            color = np.asarray(m.get('color') or [1, 1, 1], float)[:3]
+            lin = LINEAR[np.clip(np.rint(color * 255), 0, 255).astype(int)]
+            tex = ('file', m['tex'], m.get('alpha_tex')) if m.get('tex') or m.get('alpha_tex') else None
+            mats.append(Material(color=tuple(float(v) for v in lin), tex=tex, mode='picture' if tex else 'plain',
+                                 rough=float(np.clip(m.get('rough', .6), .1, 1)), metal=float(m.get('metal', 0) > .5 and .9),
+                                 alpha=bool(m.get('alpha_tex'))))
+        n /= np.linalg.norm(n, axis=1, keepdims=True) + 1e-12
+        return Mesh(d['v'].astype(f32), f, n, d['uv'].astype(f32)[f], d['c'] if 'c' in d else None, d['fm'].astype(int), mats,
+                    float(d['scale']), *(d[k].astype(f32) if k in d else None for k in ('head_center', 'head_forward')))
+
+    def image(self, key):
+        """Texture of a key: ('file', path, alpha path or None) or ('made', kind, number)."""
+        return self._images.fetch(key, lambda: Texture(self._read(key)))
+
+    def _read(self, key):
+        if key[0] == 'made':
+            rgb = textures.make(key[1], key[2])
+            return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+        alpha = Image.open(self.folder / key[2]).convert('L') if len(key) > 2 and key[2] else None
+        im = Image.open(self.folder / key[1]).convert('RGB') if key[1] else Image.new('RGB', alpha.size, (255, 255, 255))
+        k = min(1, MAX_TEXTURE / max(im.size))
+        if k < 1:
+            im = im.resize((round(im.size[0] * k), round(im.size[1] * k)), Image.BILINEAR, reducing_gap=2)
+        alpha = alpha.resize(im.size, Image.BILINEAR) if alpha else Image.new('L', im.size, 255)
+        return np.dstack([np.asarray(im), np.asarray(alpha)])
+
+    def made(self, rng, *kinds):
+        """Key of a procedural texture."""
+        return ('made', str(rng.choice(kinds)), int(rng.integers(textures.COUNT)))
+
+    def photo(self, rng, *kinds):
+        """Key of a photographed tileable texture of the kinds, or None."""
+        pool = [t for k in kinds for t in self.tex.get(k, [])]
+        return ('file', str(rng.choice(pool))) if pool else None
+
+    def picture(self, rng):
+        """Key of a flat picture to print on things: a photo or painting, else procedural print."""
+        if self.pictures and rng.random() < .6:
+            return ('file', str(rng.choice(self.pictures)))
+        return self.made(rng, 'print', 'print', 'page')
+
+    def height_map(self, file):
+        """(h,w) float32 0..1 of a displacement picture."""
+        return np.asarray(Image.open(self.folder / file).convert('L').resize((200, 200), Image.BILINEAR), f32) / 255
+
+    def hdri(self, name):
+        """Sky picture (h,w,3) float32 of unit mean with its sun taken out, the sun's direction and its share of light."""
+        return self._hdri.fetch(name, lambda: split_sun(np.load(self.folder / 'hdri' / f'{name}.npz')['rgb'].astype(f32)))
+
+    def head(self):
+        """Blend-shape head arrays (dict), loaded once."""
+        if self._head is None:
+            d = np.load(self.folder / 'heads' / 'ict_face.npz')
+            names = [str(x) for x in d['material_names']]
+            hide = [i for i, x in enumerate(names) if x in ('M_LacrimalFluid', 'M_EyeBlend', 'M_EyeOcclusion', 'M_EyeLashes')]
+            keep = ~np.isin(d['fm'], hide)
+            self._head = {'v': d['v'], 'f': d['f'][keep].astype(np.int32), 'fm': d['fm'][keep].astype(int), 'uv': d['uv'][d['fuv'][keep]].astype(f32),
+                          'names': names, 'id': d['id_delta'], 'expr': d['expr_delta'], 'expr_names': [str(x) for x in d['expr_names']]}
+        return self._head
+
+    def random_head(self, rng, materials):
+        """A new face (metres, head centre at the origin); materials: dict name -> Material. Never shuts lips without a jaw."""
+        h = self.head()
+        k = rng.choice(100, 40, replace=False)
+        v = h['v'] + np.tensordot(rng.normal(0, 1.1, 40).astype(f32), h['id'][k].astype(f32), 1)
+        free = [i for i, n in enumerate(h['expr_names']) if n != 'mouthClose']
+        for i in rng.choice(free, int(rng.integers(0, 6)), replace=False):
+            v += f32(rng.uniform(.1, 1)) * h['expr'][i].astype(f32)
+        v = ((v - f32([0, -1, 0])) * f32(.01)).astype(f32)
+        mats = [materials[n] for n in h['names']]
+        return Mesh(v, h['f'], vertex_normals(v, h['f']), h['uv'], None, h['fm'], mats, 1., np.zeros(3, f32), f32([0, 0, 1]))
+
+
+def split_sun(a):
+    """Splits an equirectangular sky into (sky of unit mean, sun direction at yaw 0, sun irradiance)."""
+    h, w = a.shape[:2]
+    a = np.nan_to_num(np.maximum(a, 0), posinf=6e4)
+    lum = a @ f32([.2126, .7152, .0722])
+    th = (np.arange(h) + .5) / h * np.pi
+    sa = (np.sin(th) * np.pi / h * 2 * np.pi / w)[:, None]
+    cap = max(np.percentile(lum, 99.5), 1e-3) * 1.5
+    i, j = np.unravel_index(np.argmax(lum), lum.shape)
+    ph = ((j + .5) / w - .5) * 2 * np.pi
+    d = np.array([np.sin(th[i]) * np.sin(ph), np.cos(th[i]), -np.sin(th[i]) * np.cos(ph)])
+    k = np.minimum(1, cap / np.maximum(lum, 1e-6))[..., None]
+    over = ((a - a * k) * sa[..., None]).sum((0, 1))
+    a = a * k
+    s = max((a.mean(-1) * sa).sum() / (4 * np.pi), 1e-6)
+    return np.ascontiguousarray(a / s, f32), d, (over / s).astype(f32)

@@ -1,0 +1,62 @@
+"""The mix of scenes, and cameras that see something worth learning from."""
+from __future__ import annotations
+
+import numpy as np
+
+from . import scenes_indoor, scenes_objects, scenes_outdoor, scenes_people
+from .renderer import Scene, look_at, pixel_rays
+
+KINDS = {'room': (.20, scenes_indoor.room), 'outdoor': (.16, scenes_outdoor.street), 'portrait': (.22, scenes_people.portrait),
+         'table': (.15, scenes_objects.table), 'clutter': (.10, scenes_objects.clutter), 'object': (.06, scenes_objects.single),
+         'animal': (.05, scenes_objects.animal), 'cloth': (.03, scenes_objects.cloth), 'facade': (.03, scenes_outdoor.facade)}
+
+
+def choose(rng):
+    p = np.array([k[0] for k in KINDS.values()])
+    return str(rng.choice(list(KINDS), p=p / p.sum()))
+
+
+def sees(scene, eye, cam, focal, near=.02):
+    """Whether a view holds enough surface, none of it touching the lens, and enough depth or slope."""
+    o, d, cos = pixel_rays(20, 20, eye, cam, focal)
+    prim, _, _, t = scene.trace(o, d)
+    hit = prim >= 0
+    if hit.mean() < .15:
+        return False
+    t, ids = t[hit], scene.fm[prim[hit]]
+    z = t * cos[hit]
+    return t.min() > near * np.median(t) and t.min() > .04 and np.percentile(z, 97) / np.percentile(z, 3) > 1.03 and np.bincount(ids).max() < .97 * len(prim)
+
+
+def shoot(rng, shot):
+    """A candidate (target, view, size or eye, (fov lo, hi)) becomes (eye, camera rows, focal)."""
+    at, view, size, (lo, hi) = shot
+    fov = np.deg2rad(rng.uniform(lo, hi))
+    focal = .5 / np.tan(fov / 2)
+    at = np.asarray(at, float)
+    eye = np.asarray(size, float) if view is None else at + np.asarray(view) * (size * focal)
+    roll = rng.normal(0, .04) if rng.random() < .92 else rng.normal(0, .3)
+    return eye, look_at(eye, at, roll), focal
+
+
+def make(library, rng, views=2, kind=None):
+    """A built scene and its cameras: (kind, scene, [(eye, cam, focal), ...]); None when no camera saw enough."""
+    kind = kind or choose(rng)
+    scene = Scene(library)
+    shots = list(KINDS[kind][1](scene, rng))
+    cams = [shoot(rng, s) for s in shots]
+    flash = rng.random() < .06 and kind != 'object'
+    if flash:
+        eye, cam, _ = cams[0]
+        far = 1. if shots[0][1] is None else float(shots[0][2])
+        scene.lamp(eye + .05 * far * cam[0] + .08 * far * cam[1], np.ones(3) * rng.uniform(2, 15) * far * far * 2, .02)
+    scene.lights = scene.lights[:4]
+    scene.build()
+    limit = .2 if kind == 'object' else .02
+    good = []
+    for c in cams[:1] if flash else cams:
+        if sees(scene, *c, near=limit if kind != 'outdoor' else .01):
+            good.append(c)
+            if len(good) == views:
+                break
+    return (kind, scene, good) if good else None

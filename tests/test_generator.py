@@ -1,0 +1,173 @@
+"""The scene generator: labels against known geometry, repeatability, shards. Procedural only, no assets."""
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip('embreex', reason='the generator needs requirements-export.txt (embreex)')
+pytest.importorskip('numba', reason='the generator needs requirements-export.txt (numba)')
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'export'))
+from training import dataset, geometry, renderer, scenes  # noqa: E402
+from training.assets import Library, split_sun  # noqa: E402
+from training.scenes_common import UPRIGHT  # noqa: E402
+
+import render as cli  # noqa: E402
+
+EYE = np.zeros(3)
+AHEAD = renderer.look_at(EYE, (0, 0, -1))
+
+
+@pytest.fixture(scope='module')
+def library():
+    return Library()
+
+
+def shot(scene, focal=1.5, w=96, cam=AHEAD, eye=EYE, **kw):
+    return renderer.render(scene.build(), eye, cam, focal, np.random.default_rng(0), w, **kw)
+
+
+def ball(library, z=-5.):
+    s = renderer.Scene(library)
+    s.add(geometry.sphere(64), renderer.Material(spec=0.), pos=(0, 0, z))
+    return s
+
+
+def test_sphere_normals_depth_and_mask(library):
+    r = shot(ball(library))
+    g = ((np.arange(96) + .5) / 96 - .5) / 1.5
+    x, y = np.meshgrid(g, -g)
+    d = np.stack([x, y, -np.ones_like(x)], -1)
+    a, b, c = (d ** 2).sum(-1), -2 * (d @ [0, 0, -5.]), 24.
+    disc = b * b - 4 * a * c
+    t = (-b - np.sqrt(np.maximum(disc, 0))) / (2 * a)
+    assert (r['mask'] == (disc > 0)).mean() > .995
+    inner = disc > 1.
+    n = d * t[..., None] - [0, 0, -5.]
+    assert np.abs(r['depth'] - t)[inner].max() < .01
+    assert (r['normal'] * n).sum(-1)[inner].min() > .999
+    assert (r['depth'][~r['mask']] == 0).all() and (r['normal'][~r['mask']] == 0).all()
+
+
+def test_axes(library):
+    n, m = (lambda r: (r['normal'], r['mask']))(shot(ball(library)))
+    assert n[48, 60, 0] > .3 and n[48, 36, 0] < -.3, '+x is right'
+    assert n[36, 48, 1] > .3 and n[60, 48, 1] < -.3, '+y is up'
+    assert n[48, 48, 2] > .99, '+z looks at the viewer'
+
+
+@pytest.mark.parametrize('angle', [0., .6, -.9])
+def test_plane_depth_is_z_and_normal_follows_the_camera(library, angle):
+    s = renderer.Scene(library)
+    s.box(renderer.Material(), (60, 60, .2), (0, 0, -8.1))
+    cam = renderer.look_at(EYE, (np.sin(angle), 0, -np.cos(angle)))
+    r = shot(s, cam=cam, w=48)
+    on = r['mask']
+    g = ((np.arange(48) + .5) / 48 - .5) / 1.5
+    world_z = (g[None, :, None] * cam[0] - g[:, None, None] * cam[1] - cam[2])[..., 2]
+    assert np.allclose((r['depth'] * -world_z)[on], 8, atol=1e-3)
+    assert np.allclose(r['normal'][on], cam @ [0, 0, 1], atol=1e-3)
+
+
+def test_light_comes_from_where_it_is_put(library):
+    s = ball(library)
+    s.env = np.zeros((2, 4, 3), np.float32)
+    s.sun((1, 0, .3), 3.)
+    rgb = shot(s)['rgb'].mean(-1)
+    assert rgb[96, 120] > 5 * rgb[96, 72]
+
+
+def test_lambert(library):
+    """A plane under a distant light alone: albedo * E * cos / pi."""
+    s = renderer.Scene(library)
+    s.env = np.zeros((2, 4, 3), np.float32)
+    s.box(renderer.Material(color=(.5, .5, .5), spec=0.), (60, 60, .2), (0, 0, -8.1))
+    s.sun((0, 1, 1), 2., .001)
+    assert np.allclose(shot(s, w=32)['rgb'], .5 * 2 * np.sqrt(.5) / np.pi, rtol=.02)
+
+
+def test_shadow(library):
+    s = renderer.Scene(library)
+    s.env = np.zeros((2, 4, 3), np.float32)
+    s.box(renderer.Material(spec=0.), (60, 60, .2), (0, 0, -8.1))
+    s.box(renderer.Material(spec=0.), (60, 30, .2), (0, 23.5, -4))      # its lower edge shades all above y = 4.5 behind
+    s.sun((0, 1, 1), 2., .001)
+    rgb = shot(s, w=32, focal=.8)['rgb'].mean(-1)
+    assert rgb[1, 32] < .02 and rgb[40, 32] > .1, 'in the shadow of the board only above'
+
+
+def test_transparent_texels_let_rays_through(library):
+    class Holes:
+        def image(self, key):
+            a = np.full((8, 8, 4), 255, np.uint8)
+            a[:, :4, 3] = 0
+            return renderer.Texture(a)
+    s = renderer.Scene(Holes())
+    sheet = geometry.cloth(np.random.default_rng(0), 2, 0.)
+    s.add(sheet, renderer.Material(tex='half', mode='picture', alpha=True), UPRIGHT, (2, 2, 2), (0, 0, -3))
+    s.box(renderer.Material(), (60, 60, .2), (0, 0, -8.1))
+    d = shot(s, w=32)['depth']
+    assert d[16, 8] == pytest.approx(8, abs=.01) and d[16, 24] == pytest.approx(3, abs=.01)
+
+
+def test_print_is_not_relief(library):
+    s = renderer.Scene(library)
+    s.box(renderer.Material(tex=('made', 'page', 1), mode='picture', bump=.8), (4, 4, .2), (0, 0, -3.1))
+    r = shot(s, w=48)
+    assert np.ptp(r['rgb'].mean(-1)) > .05
+    assert np.allclose(r['normal'], [0, 0, 1], atol=1e-4) and np.allclose(r['depth'], 3, atol=1e-4)
+
+
+@pytest.mark.parametrize('kind', list(scenes.KINDS))
+def test_every_kind_gives_sound_labels(library, kind):
+    for p in dataset.render_pair(library, 11, 1, 48, kind):
+        on = p['mask'] > 0
+        assert on.any() and p['kind'] == kind and .3 < p['focal'] < 12
+        assert p['inv'].max() == 1 and (p['inv'][on] > 0).all() and (p['inv'][~on] == 0).all()
+        n = p['nrm'].astype(float) / 127
+        assert np.allclose(np.linalg.norm(n[on], axis=-1), 1, atol=.02) and (n[~on] == 0).all()
+        assert (n[on][:, 2] > -.9).all()
+        assert p['rgb'].std() > 2 and 8 < p['rgb'].mean() < 247 or kind == 'object'
+
+
+def test_same_seed_same_pictures(library):
+    a, b, c = (dataset.render_pair(Library(), s, 3, 40) for s in (5, 5, 6))
+    for key in dataset.ARRAYS:
+        assert all(np.array_equal(x[key], y[key]) for x, y in zip(a, b))
+    assert not np.array_equal(a[0]['rgb'], c[0]['rgb'])
+
+
+def test_shards_ring_and_resume(tmp_path, monkeypatch):
+    calls = []
+
+    def fake(library, seed, index, size=288, count=32):
+        calls.append(index)
+        if len(calls) > 9:
+            raise KeyboardInterrupt
+        z = np.zeros((4, 4), np.uint8)
+        return [{'rgb': np.dstack([z] * 3), 'inv': z.astype(np.float16), 'nrm': np.dstack([z] * 3).astype(np.int8), 'mask': z, 'kind': 'x', 'focal': 1.}] * 2
+    monkeypatch.setattr(dataset, 'render_shard', fake)
+    out = str(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(['--out', out, '--ring', '3', '--seed', '4'])
+    left = [os.path.basename(s) for s in dataset.shards(out)]
+    assert left == [dataset.name(4, i) for i in (6, 7, 8)]
+    assert len(list(tmp_path.glob('*.npy'))) == 3 * 4 and not list(tmp_path.glob('*.tmp'))
+    d = dataset.read_shard(dataset.shards(out)[0])
+    assert d['rgb'].shape == (2, 4, 4, 3) and d['meta']['seed'] == 4
+    calls.clear()
+    cli.main(['--out', out, '--count', '320', '--seed', '4'])
+    assert calls == [0, 1, 2, 3, 4, 5, 9], 'what is there is not rendered again'
+
+
+def test_sun_is_taken_out_of_a_sky():
+    a = np.ones((64, 128, 3), np.float32)
+    a[16, 96] = 5000
+    sky, d, e = split_sun(a)
+    assert sky.max() < 3 and e.min() > .5 and d @ [np.sin(np.pi / 4), np.cos(np.pi / 4), 0] > .99
+
+
+def test_missing_assets_say_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match='--assets'):
+        Library(tmp_path)
