@@ -15,7 +15,7 @@ from PIL import Image
 from . import textures
 from .geometry import Mesh, vertex_normals
 from .kernels import LINEAR
-from .renderer import Material, Texture
+from .materials import Arena, Material, Texture
 
 f32 = np.float32
 MAX_TEXTURE = 512
@@ -43,8 +43,8 @@ class Library:
     def __init__(self, folder=None, licences=None):
         self.folder = Path(folder) if folder else None
         self.meshes, self.tex, self.pictures, self.hdris, self.reliefs = defaultdict(list), defaultdict(list), [], [], []
-        self.has_head = False
-        self._meshes, self._images, self._hdri, self._head = Cache(160), Cache(500), Cache(40), None
+        self.has_head, self.arena = False, Arena()
+        self._meshes, self._images, self._hdri, self._head = Cache(160), Cache(60), Cache(40), None
         if not self.folder:
             return
         path = self.folder / 'manifest.json'

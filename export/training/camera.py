@@ -26,20 +26,19 @@ def defocus(im, inverse, rng):
 
 
 def photograph(rgb, inverse, rng, gray=.06, clean=False):
-    """(2h,2w,3) linear sub-samples and (h,w) inverse depth -> (h,w,3) uint8 sRGB photograph.
+    """(h,w,3) linear picture and (h,w) inverse depth -> (h,w,3) uint8 sRGB photograph.
 
     gray: share of black-and-white pictures; clean leaves out noise, defocus, odd tones and JPEG.
     """
     h, w = inverse.shape
     im = np.maximum(rgb, 0)
-    lum = im[::2, ::2] @ np.array([.2126, .7152, .0722], f32)
+    lum = im @ np.array([.2126, .7152, .0722], f32)
     lit = lum[inverse > 0] if (inverse > 0).any() else lum
     key = rng.uniform(.22, .36) if clean else rng.uniform(.14, .5)
     level = np.percentile(lit, rng.uniform(55, 85))
     top = np.percentile(lit, 98)
     im = im * f32(min(key / max(level, 1e-5), 2.2 / max(top, 1e-5)))
     im = np.minimum(im, 3)
-    im = (im[::2, ::2] + im[1::2, ::2] + im[::2, 1::2] + im[1::2, 1::2]) * f32(.25)
     if not clean:
         if rng.random() < .8:
             im = im * np.clip(1 + rng.normal(0, .09, 3), .6, 1.5).astype(f32)

@@ -240,68 +240,7 @@ def add_light(idx, blocked, d, c, view, n, x, gain, diffuse, glossy):
 
 
 @jit
-def atrous(e, n, z, m, step, out):
-    """One edge-avoiding 3x3 wavelet pass over e (h,w,c) guided by normals, depth and material."""
-    h, w, nc = e.shape
-    for y in range(h):
-        for x in range(w):
-            for c in range(nc):
-                out[y, x, c] = 0
-            if m[y, x] < 0:
-                continue
-            ws = f32(0)
-            z0 = z[y, x]
-            for dy in range(-1, 2):
-                yy = y + dy * step
-                if yy < 0 or yy >= h:
-                    continue
-                for dx in range(-1, 2):
-                    xx = x + dx * step
-                    if xx < 0 or xx >= w or m[yy, xx] != m[y, x]:
-                        continue
-                    dz = (z[yy, xx] - z0) / (z0 * f32(.02) * step)
-                    dn = 1 - (n[y, x, 0] * n[yy, xx, 0] + n[y, x, 1] * n[yy, xx, 1] + n[y, x, 2] * n[yy, xx, 2])
-                    k = 1 / ((1 + dz * dz * f32(.3)) * (1 + dn * dn * 900) * (1 + f32(.5) * (dx * dx + dy * dy)))
-                    ws += k
-                    for c in range(nc):
-                        out[y, x, c] += k * e[yy, xx, c]
-            for c in range(nc):
-                out[y, x, c] /= ws
-
-
-@jit
-def upsample(e, n, z, m, nh, zh, mh, first, out):
-    """Joint upsampling by two: e (h,w,c) at every other pixel of (nh, zh, mh); first = 1 when sample (0,0) sits on pixel (0,0)."""
-    hh, wh = zh.shape
-    h, w, nc = e.shape
-    for y in range(hh):
-        for x in range(wh):
-            for c in range(nc):
-                out[y, x, c] = 0
-            if mh[y, x] < 0:
-                continue
-            ws, z0 = f32(1e-12), zh[y, x]
-            ay = y // 2 if first else (y - 1 if y % 2 == 0 else y) // 2
-            ax = x // 2 if first else (x - 1 if x % 2 == 0 else x) // 2
-            for yy in range(max(ay, 0), min(ay + 2, h)):
-                for xx in range(max(ax, 0), min(ax + 2, w)):
-                    if m[yy, xx] < 0:
-                        continue
-                    dz = (z[yy, xx] - z0) / (z0 * f32(.02))
-                    dn = 1 - (nh[y, x, 0] * n[yy, xx, 0] + nh[y, x, 1] * n[yy, xx, 1] + nh[y, x, 2] * n[yy, xx, 2])
-                    dy, dx = (f32(yy) * 2 - y, f32(xx) * 2 - x) if first else (f32(yy) * 2 + f32(.5) - y, f32(xx) * 2 + f32(.5) - x)
-                    k = 1 / ((1 + dz * dz) * (1 + dn * dn * 900) * (f32(.3) + dx * dx + dy * dy))
-                    if m[yy, xx] != mh[y, x]:
-                        k *= f32(.02)
-                    ws += k
-                    for c in range(nc):
-                        out[y, x, c] += k * e[yy, xx, c]
-            for c in range(nc):
-                out[y, x, c] /= ws
-
-
-@jit
-def compose(m, albedo, x, n, d, u, mats, out):
+def compose(albedo, x, n, d, u, mats, out):
     """Radiance of each sub-sample from its albedo, irradiance u[:, :3] and reflected light u[:, 3:]; misses untouched."""
     for i in range(albedo.shape[0]):
         if x[i, 0] < 0:

@@ -4,7 +4,8 @@ from __future__ import annotations
 import numpy as np
 
 from . import scenes_indoor, scenes_objects, scenes_outdoor, scenes_people
-from .renderer import Scene, look_at, pixel_rays
+from .renderer import look_at, pixel_rays
+from .scene import Scene
 
 KINDS = {'room': (.20, scenes_indoor.room), 'outdoor': (.16, scenes_outdoor.street), 'portrait': (.22, scenes_people.portrait),
          'table': (.15, scenes_objects.table), 'clutter': (.10, scenes_objects.clutter), 'object': (.06, scenes_objects.single),

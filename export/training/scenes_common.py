@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import geometry as G
-from .renderer import Material
+from .materials import Material
 
 f32 = np.float32
 SKIN = np.array([[.62, .42, .32], [.55, .34, .24], [.45, .27, .18], [.3, .17, .1], [.14, .075, .045], [.66, .48, .39]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import geometry as G
-from .renderer import Material
+from .materials import Material
 from .scenes_common import (UPRIGHT, f32, hue, lighting, plain, printed, small_things, stand, surface, thing, yaw)
 
 SIZES = {'Bed': 2., 'Sofa': 1.9, 'Couch': 2.1, 'Chair': .95, 'Stool': .6, 'Table': 1.3, 'Desk': 1.4, 'Shelf': 1.6, 'Book': 1.8, 'Wardrobe': 2.,

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import geometry as G
-from .renderer import Material
+from .materials import Material
 from .scenes_common import (UPRIGHT, f32, ground, hue, lighting, pitch, place_object, plain, printed, shape, stand, surface, thing, tumble, yaw)
 from .scenes_indoor import books
 from .scenes_people import face_materials, skin, stone

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import geometry as G
-from .renderer import Material
+from .materials import Material
 from .scenes_common import (SKIN, UPRIGHT, f32, ground, hue, lighting, plain, printed, small_things, stand, surface, yaw)
 from .scenes_indoor import furniture
 from .scenes_outdoor import tree
