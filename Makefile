@@ -1,0 +1,38 @@
+# make run · make test · make smoke; see README.md for what each expands to where there is no make.
+PYTHON ?= python3
+PYTHON311 ?= $(shell command -v python3.11 || echo $(PYTHON))
+HOST ?= 127.0.0.1
+PORT ?= 8000
+VENV ?= .venv
+VENV_TEST ?= .venv-test
+
+.PHONY: run test smoke lint models clean
+
+run: $(VENV)/.installed
+	@echo "Relight Server: http://$(HOST):$(PORT)"
+	$(VENV)/bin/uvicorn server:app --host $(HOST) --port $(PORT)
+
+test: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python -m pytest
+
+smoke:
+	$(PYTHON) tests/smoke.py
+
+lint: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python -m ruff check .
+
+models: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python export/export_models.py
+
+clean:
+	rm -rf $(VENV) $(VENV_TEST)
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV_TEST)/.installed: requirements.txt requirements-export.txt
+	$(PYTHON311) -m venv $(VENV_TEST)
+	$(VENV_TEST)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-export.txt
+	@touch $@

@@ -1,0 +1,400 @@
+"""The HTTP contract, with an analytic engine."""
+
+import io
+import json
+import os
+import threading
+import uuid
+
+import numpy as np
+import pytest
+from conftest import encoded, finished, gradient, linear, picture, problem, upload
+from fakes import FakeEngine, Gated, Raising
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from server.application import create_app
+
+LIGHT = {"x": 0.5, "y": 0.3, "z": 0.8}
+
+
+def relight(client, job_id, **body):
+    body = body if "lights" in body or "x" in body else {**LIGHT, **body}
+    return client.post("/relight", json={"job_id": job_id, **body})
+
+
+def test_upload_answers_with_the_contract_s_keys(client):
+    answer = client.post("/upload", files={"file": ("a.png", encoded(gradient(60, 80)))})
+    body = answer.json()
+    assert answer.status_code == 200
+    assert set(body) >= {"job_id", "job_dir", "status", "width", "height"}
+    assert uuid.UUID(body["job_id"]).version == 4
+    assert body["job_dir"] == f"jobs/{body['job_id']}" and (body["width"], body["height"]) == (80, 60)
+    assert body["status"] in ("queued", "analysing", "ready")
+
+
+def test_relight_waits_for_the_analysis_and_relit_png_is_there(client):
+    job = upload(client)
+    answer = relight(client, job)
+    assert answer.status_code == 200 and answer.json()["status"] == "ok"
+    assert answer.json()["relit_path"] == f"jobs/{job}/relit.png"
+    assert picture(client, job).shape == (60, 80, 3)
+
+
+def test_paths_in_answers_begin_with_jobs_wherever_the_storage_is(settings, tmp_path):
+    with TestClient(create_app(settings(jobs_dir=tmp_path / "else" / "where"), FakeEngine())) as client:
+        job = upload(client)
+        assert relight(client, job).json()["relit_path"] == f"jobs/{job}/relit.png"
+        assert (tmp_path / "else" / "where" / job / "relit.png").is_file()
+
+
+def test_state_tells_progress_files_and_times(client):
+    job = upload(client)
+    state = finished(client, job)
+    assert state["state"] == "ready" and state["progress"] == 1 and state["error"] is None
+    assert set(state["files"]) == {"input.png", "depth.png", "normals.png"}
+    assert state["created"] < state["expires"] and state["depth_range"][0] < state["depth_range"][1]
+    relight(client, job)
+    assert "relit.png" in client.get(f"/job/{job}").json()["files"]
+
+
+def test_events_end_with_ready(client):
+    job = upload(client)
+    with client.stream("GET", f"/job/{job}/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        text = "".join(answer.iter_text())
+    states = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    assert states[-1]["state"] == "ready" and states[-1]["job_id"] == job
+    progress = [s["progress"] for s in states]
+    assert progress == sorted(progress)
+
+
+def test_passes_have_the_size_of_the_input_and_the_documented_encodings(client):
+    job = upload(client, encoded(gradient(90, 70)))
+    finished(client, job)
+    assert np.array_equal(picture(client, job, "input.png"), gradient(90, 70))
+    normals, depth = picture(client, job, "normals.png"), picture(client, job, "depth.png")
+    assert normals.shape == (90, 70, 3) and normals.dtype == np.uint8
+    assert depth.shape == (90, 70) and depth.dtype.itemsize > 1 and depth.min() == 0 and depth.max() == 65535
+    length = np.linalg.norm(normals / 255 * 2 - 1, axis=-1)
+    assert np.abs(length - 1).max() < 0.02
+
+
+def test_strength_0_is_exactly_the_input_whatever_else_is_asked(client):
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3)).astype(np.uint8)
+    job = upload(client, encoded(pixels))
+    for more in ({}, {"exposure": 3, "delight": 1, "ambient": 7}, {"specular": {"strength": 1}, "shadow": {"strength": 1}}):
+        assert relight(client, job, strength=0, **more).status_code == 200
+        assert np.array_equal(picture(client, job), pixels)
+
+
+def test_sphere_shows_the_axes(client):
+    """The fake engine sees a ball in the middle: light from +x brightens its right, +y its top, +z its middle."""
+    job = upload(client, encoded(np.full((120, 120, 3), 110, np.uint8)))
+    means = {}
+    for name, light in {"right": (1, 0, 0.2), "left": (-1, 0, 0.2), "up": (0, 1, 0.2), "down": (0, -1, 0.2), "front": (0, 0, 1)}.items():
+        relight(client, job, x=light[0], y=light[1], z=light[2], ambient=0, delight=0, shadow={"strength": 0})
+        out = linear(picture(client, job)).mean(-1)
+        means[name] = {"l": out[55:65, 35:45].mean(), "r": out[55:65, 75:85].mean(), "t": out[35:45, 55:65].mean(),
+                       "b": out[75:85, 55:65].mean(), "m": out[55:65, 55:65].mean()}
+    assert means["right"]["r"] > 1.5 * means["right"]["l"] and means["left"]["l"] > 1.5 * means["left"]["r"]
+    assert means["up"]["t"] > 1.5 * means["up"]["b"] and means["down"]["b"] > 1.5 * means["down"]["t"]
+    assert means["front"]["m"] > means["front"]["l"] and means["front"]["m"] > means["front"]["t"]
+
+
+def test_doubling_the_intensity_doubles_linear_light(client):
+    job = upload(client, encoded(np.full((100, 100, 3), 60, np.uint8)))
+    light = {"type": "directional", "direction": [0, 0, 1], "shadow": False}
+    outs = []
+    for intensity in (0.4, 0.8):
+        relight(client, job, lights=[{**light, "intensity": intensity}], ambient=0, delight=0)
+        outs.append(linear(picture(client, job))[45:55, 45:55].mean())
+    assert outs[1] / outs[0] == pytest.approx(2, rel=0.03)  # 8-bit codes round
+
+
+def test_mirrored_photo_with_mirrored_light_gives_the_mirrored_picture(client):
+    pixels = gradient(64, 64)
+    jobs = upload(client, encoded(pixels)), upload(client, encoded(pixels[:, ::-1]))
+    outs = []
+    for job, x in zip(jobs, (0.7, -0.7)):
+        relight(client, job, x=x, y=0.2, z=0.6)
+        outs.append(picture(client, job).astype(int))
+    difference = np.abs(outs[0] - outs[1][:, ::-1])
+    assert difference.mean() < 0.5 and np.percentile(difference, 99.5) <= 3
+
+
+def test_alpha_is_carried_untouched(client):
+    pixels = np.dstack([gradient(50, 40), np.tile(np.linspace(0, 255, 40).astype(np.uint8), (50, 1))])
+    job = upload(client, encoded(pixels))
+    relight(client, job)
+    out = picture(client, job)
+    assert out.shape == (50, 40, 4) and np.array_equal(out[..., 3], pixels[..., 3])
+    assert np.array_equal(picture(client, job, "input.png"), pixels)
+    relight(client, job, strength=0)
+    assert np.array_equal(picture(client, job), pixels)
+
+
+def test_preview_is_a_jpeg_of_the_asked_size_and_writes_nothing(client, tmp_path):
+    job = upload(client, encoded(gradient(300, 400)))
+    finished(client, job)
+    before = sorted(p.name for p in (tmp_path / "jobs" / job).iterdir())
+    answer = client.post("/preview", json={"job_id": job, **LIGHT, "max_side": 200, "quality": 90})
+    assert answer.status_code == 200 and answer.headers["content-type"] == "image/jpeg"
+    assert Image.open(io.BytesIO(answer.content)).size == (200, 150)
+    assert {"wait", "maps", "shade", "encode"} <= {s.split(";")[0].strip() for s in answer.headers["server-timing"].split(",")}
+    assert sorted(p.name for p in (tmp_path / "jobs" / job).iterdir()) == before
+    larger = client.post("/preview", json={"job_id": job, **LIGHT, "max_side": 4096})
+    assert Image.open(io.BytesIO(larger.content)).size == (400, 300)  # never enlarged
+
+
+def test_download_headers_head_and_etag(client):
+    job = upload(client)
+    finished(client, job)
+    answer = client.get(f"/download/{job}/depth.png")
+    assert answer.headers["content-type"] == "image/png" and int(answer.headers["content-length"]) == len(answer.content)
+    head = client.head(f"/download/{job}/depth.png")
+    assert head.status_code == 200 and head.content == b"" and head.headers["etag"] == answer.headers["etag"]
+    assert head.headers["content-length"] == answer.headers["content-length"]
+    again = client.get(f"/download/{job}/depth.png", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304 and again.content == b""
+    tags = set()
+    for x in (-1, 1):
+        relight(client, job, x=x, y=0, z=0.2)
+        tags.add(client.get(f"/download/{job}/relit.png").headers["etag"])
+    assert len(tags) == 2
+
+
+def test_delete_and_again(client, tmp_path):
+    job = upload(client)
+    finished(client, job)
+    assert client.delete(f"/job/{job}").json() == {"status": "deleted"}
+    problem(client.delete(f"/job/{job}"), 404, "job_not_found")
+    problem(client.get(f"/job/{job}"), 404, "job_not_found")
+    problem(relight(client, job), 404, "job_not_found")
+    problem(client.post("/preview", json={"job_id": job, **LIGHT}), 404, "job_not_found")
+    left = [p for p in (tmp_path / "jobs").rglob("*") if job in str(p) or p.is_file() and p.parent.name != ".workers"]
+    assert left == []
+
+
+def test_same_file_twice_makes_two_jobs_and_one_analysis(settings):
+    engine = FakeEngine()
+    with TestClient(create_app(settings(), engine)) as client:
+        first, second, other = upload(client), upload(client), upload(client, encoded(gradient(61, 80)))
+        for job in (first, second, other):
+            assert finished(client, job)["state"] == "ready"
+        assert first != second and engine.calls == 2
+        assert np.array_equal(picture(client, first, "normals.png"), picture(client, second, "normals.png"))
+        client.delete(f"/job/{first}")
+        assert relight(client, second).status_code == 200  # what was shared outlives the first
+        assert picture(client, second, "depth.png").shape == (60, 80)
+
+
+def test_two_relights_at_once_each_leave_a_whole_picture(client):
+    job = upload(client, encoded(gradient(200, 200)))
+    finished(client, job)
+    answers = []
+    threads = [threading.Thread(target=lambda k=k: answers.append(relight(client, job, x=k - 2.5, y=0, z=1).status_code))
+               for k in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert answers == [200] * 6 and picture(client, job).shape == (200, 200, 3)
+
+
+def test_health_ready_models_metrics_and_pages(client):
+    assert client.get("/health").json()["status"] == "alive"
+    assert client.get("/ready").json()["ready"] is True
+    body = client.get("/models").json()
+    assert body["models"] and {"ambient", "delight", "shadow"} <= set(body["defaults"])
+    upload(client)
+    assert 'relight_requests_total{method="POST",route="/upload",status="200"} 1.0' in client.get("/metrics").text
+    assert "text/html" in client.get("/").headers["content-type"]
+    assert client.get("/openapi.json").json()["paths"]["/relight"]["post"]["responses"]["422"]
+
+
+# -- errors, each by its cause
+
+BAD_LIGHTS = {
+    "x": {"x": "left", "y": 0, "z": 1}, "y": {"x": 0, "y": None, "z": 1}, "x, y, z": {"x": 0, "y": 0, "z": 0}, "z": {"x": 1, "y": 0},
+    "direction": {"lights": [{"type": "directional", "direction": [0, 0, 0]}]},
+    "position": {"lights": [{"type": "point", "position": [0, 0, 101]}]},
+    "target": {"lights": [{"type": "spot", "position": [0, 1, 1], "target": [0, 1, 1]}]},
+    "color": {"lights": [{"type": "directional", "direction": [0, 0, 1], "color": "red"}]},
+    "temperature": {"lights": [{"type": "directional", "direction": [0, 0, 1], "temperature": 999}]},
+    "intensity": {"lights": [{"type": "directional", "direction": [0, 0, 1], "intensity": -1}]},
+    "angle": {"lights": [{"type": "directional", "direction": [0, 0, 1], "angle": 91}]},
+    "cone": {"lights": [{"type": "spot", "position": [0, 0, 1], "target": [0, 0, 0], "cone": 180}]},
+    "blend": {"lights": [{"type": "spot", "position": [0, 0, 1], "target": [0, 0, 0], "blend": 1.1}]},
+    "radius": {"lights": [{"type": "point", "position": [0, 0, 1], "radius": 11}]},
+    "range": {"lights": [{"type": "point", "position": [0, 0, 1], "range": 0}]},
+    "shadow": {"lights": [{"type": "directional", "direction": [0, 0, 1], "shadow": "yes"}]},
+    "lights": {"lights": []}, "type": {"lights": [{"type": "area"}]},
+}
+
+
+@pytest.mark.parametrize("field", BAD_LIGHTS)
+def test_invalid_light_names_the_field(client, field):
+    detail = problem(client.post("/relight", json={"job_id": str(uuid.uuid4()), **BAD_LIGHTS[field]}), 422, "invalid_light")
+    assert field in detail
+
+
+def test_both_ways_of_light_and_neither_are_refused(client):
+    job = str(uuid.uuid4())
+    both = {**LIGHT, "lights": [{"type": "directional", "direction": [0, 0, 1]}]}
+    problem(client.post("/relight", json={"job_id": job, **both}), 422, "invalid_light")
+    problem(client.post("/relight", json={"job_id": job}), 422, "invalid_light")
+    many = {"lights": [{"type": "directional", "direction": [0, 0, 1]}] * 17}
+    problem(client.post("/relight", json={"job_id": job, **many}), 422, "invalid_light")
+
+
+@pytest.mark.parametrize("field,value", [("ambient", -0.1), ("strength", 1.01), ("delight", "1"), ("exposure", 6), ("surprise", 1)])
+def test_invalid_request_names_the_field(client, field, value):
+    assert field in problem(client.post("/relight", json={"job_id": str(uuid.uuid4()), **LIGHT, field: value}), 422, "invalid_request")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"job_id": 5}', b'{"x": NaN}', b"[" * 100_000, b"\xff\xfe"])
+def test_bodies_that_are_no_request(client, body):
+    answer = client.post("/relight", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422 and answer.json()["code"] in ("invalid_request", "invalid_light")
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])
+def test_numbers_that_are_not_finite(client, number):
+    body = f'{{"job_id": "{uuid.uuid4()}", "x": {number}, "y": 0, "z": 1}}'
+    problem(client.post("/relight", content=body, headers={"Content-Type": "application/json"}), 422, "invalid_light")
+
+
+@pytest.mark.parametrize("job_id", ["nonsense", "..", "%2e%2e", "..%5c..", "a%00b", str(uuid.uuid1()), str(uuid.uuid4()).upper(),
+                                    "{" + str(uuid.uuid4()) + "}", "jobs", ".workers", str(uuid.uuid4())])
+def test_ids_that_are_none(client, job_id):
+    for answer in (client.get(f"/job/{job_id}"), client.delete(f"/job/{job_id}"), client.get(f"/download/{job_id}/input.png"),
+                   client.get(f"/job/{job_id}/events")):
+        assert answer.status_code == 404 and answer.json()["code"] in ("job_not_found", "not_found")
+    problem(client.post("/relight", json={"job_id": job_id, **LIGHT}), 404, "job_not_found")
+
+
+@pytest.mark.parametrize("name", ["job.json", "geometry.npz", "input.jpg", "..", "%2e%2e%2fjob.json", "..%5cjob.json", "input.png%00",
+                                  "INPUT.PNG", ".tmp", "input.png/", "%2e%2e/%2e%2e/etc/passwd"])
+def test_names_that_are_no_pass(client, name):
+    job = upload(client)
+    finished(client, job)
+    answer = client.get(f"/download/{job}/{name}", follow_redirects=False)
+    assert answer.status_code == 404 and answer.json()["code"] in ("file_not_found", "not_found"), answer.text
+
+
+def test_a_pass_not_made_yet_says_which(client):
+    job = upload(client)
+    finished(client, job)
+    assert "relit.png" in problem(client.get(f"/download/{job}/relit.png"), 404, "file_not_found")
+
+
+def test_not_found_and_method_not_allowed(client):
+    problem(client.get("/nothing/here"), 404, "not_found")
+    answer = client.put("/upload")
+    problem(answer, 405, "method_not_allowed")
+    assert "POST" in answer.headers["allow"]
+
+
+def test_upload_without_the_field_or_without_a_form(client):
+    assert "file" in problem(client.post("/upload", files={"photo": ("a.png", b"x")}), 422, "invalid_request")
+    problem(client.post("/upload", data={"file": "text"}), 422, "invalid_request")
+    problem(client.post("/upload", content=b"x"), 422, "invalid_request")
+    problem(client.post("/upload", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=b"}), 422, "invalid_request")
+
+
+def test_model_error_is_told_on_relight_and_in_the_state(settings):
+    with TestClient(create_app(settings(), Raising()), raise_server_exceptions=False) as client:
+        job = upload(client)
+        state = finished(client, job)
+        assert state["state"] == "failed" and state["error"]["code"] == "model_error"
+        assert "secret" not in problem(relight(client, job), 500, "model_error")
+
+
+def test_values_that_are_not_finite_are_a_model_error(settings):
+    class NaN(FakeEngine):
+        def analyse(self, rgb):
+            geometry = super().analyse(rgb)
+            geometry.inverse_depth[0, 0] = np.nan
+            return geometry
+
+    with TestClient(create_app(settings(), NaN()), raise_server_exceptions=False) as client:
+        problem(relight(client, upload(client)), 500, "model_error")
+
+
+def test_model_missing_stores_nothing_and_names_the_cure(settings, tmp_path):
+    (tmp_path / "models").mkdir()
+    with TestClient(create_app(settings(models_dir=tmp_path / "models")), raise_server_exceptions=False) as client:
+        assert client.get("/health").status_code == 200
+        assert "python export/export_models.py" in problem(client.get("/ready"), 503, "model_missing")
+        answer = client.post("/upload", files={"file": ("a.png", encoded(gradient()))})
+        assert "python export/export_models.py" in problem(answer, 503, "model_missing")
+    assert [p for p in (tmp_path / "jobs").iterdir() if not p.name.startswith(".")] == []
+
+
+def test_overloaded_at_once_with_retry_after(settings):
+    engine = Gated()
+    with TestClient(create_app(settings(max_queue=1), engine), raise_server_exceptions=False) as client:
+        jobs = [upload(client, encoded(gradient(40 + k, 40))) for k in range(2)]
+        answer = client.post("/upload", files={"file": ("a.png", encoded(gradient()))})
+        problem(answer, 503, "overloaded")
+        assert int(answer.headers["retry-after"]) >= 1
+        engine.open.set()
+        for job in jobs:
+            assert finished(client, job)["state"] == "ready"
+
+
+def test_superseded_only_within_one_stream(settings):
+    engine = Gated()
+    with TestClient(create_app(settings(), engine), raise_server_exceptions=False) as client:
+        job = upload(client)
+        answers = {}
+
+        def preview(name, stream):
+            body = {"job_id": job, **LIGHT, "max_side": 64}
+            answers[name] = client.post("/preview", json={**body, "stream": stream} if stream else body)
+
+        threads = []
+        for name, stream in (("old", "tab"), ("other", "tab 2"), ("free 1", None), ("free 2", None), ("new", "tab")):
+            threads.append(threading.Thread(target=preview, args=(name, stream)))
+            threads[-1].start()
+            threads[-1].join(0.3)
+        assert set(answers) == {"old"}  # refused at once; the others wait
+        problem(answers["old"], 409, "superseded")
+        engine.open.set()
+        for t in threads:
+            t.join()
+        assert {n: a.status_code for n, a in answers.items() if n != "old"} == dict.fromkeys(("other", "free 1", "free 2", "new"), 200)
+
+
+def test_delete_during_the_analysis_is_safe(settings, tmp_path):
+    engine = Gated()
+    with TestClient(create_app(settings(), engine), raise_server_exceptions=False) as client:
+        job = upload(client)
+        assert client.delete(f"/job/{job}").status_code == 200
+        engine.open.set()
+        second = upload(client, encoded(gradient(33, 44)))
+        assert finished(client, second)["state"] == "ready"
+        assert {p.name for p in (tmp_path / "jobs").iterdir() if not p.name.startswith(".")} == {second}
+
+
+def test_quota_takes_the_least_recently_used_first_and_refuses_what_cannot_fit(settings, tmp_path):
+    noise = np.random.default_rng(1).integers(0, 256, (4, 100, 100, 3)).astype(np.uint8)
+    with TestClient(create_app(settings(jobs_quota_bytes=400_000), FakeEngine()), raise_server_exceptions=False) as client:
+        jobs = []
+        for pixels in noise:
+            jobs.append(upload(client, encoded(pixels)))
+            finished(client, jobs[-1])
+            os.utime(tmp_path / "jobs" / jobs[-1] / "job.json", (1e9 + len(jobs), 1e9 + len(jobs)))
+        big = np.random.default_rng(2).integers(0, 256, (320, 320, 3)).astype(np.uint8)
+        client.post("/upload", files={"file": ("big.png", encoded(big))})
+        assert client.get(f"/job/{jobs[0]}").status_code == 404
+        huge = np.random.default_rng(3).integers(0, 256, (400, 400, 3)).astype(np.uint8)
+        problem(client.post("/upload", files={"file": ("huge.png", encoded(huge))}), 507, "storage_full")
+
+
+def test_cors_is_an_explicit_list_without_credentials(client):
+    allowed = client.get("/health", headers={"Origin": "http://localhost:5173"})
+    assert allowed.headers["access-control-allow-origin"] == "http://localhost:5173"
+    assert "access-control-allow-credentials" not in allowed.headers
+    assert "access-control-allow-origin" not in client.get("/health", headers={"Origin": "https://evil.example"}).headers

@@ -1,0 +1,217 @@
+"""Manifests, input sizes, axes, sessions; and the one promise that matters: no training framework."""
+
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from conftest import ROOT
+from onnx import TensorProto, helper
+
+from server import cpus, errors, models, sessions
+
+
+def tiny_graph(folder, name="tiny", meaning="disparity", axes=("+x", "+y", "+z"), nan=False):
+    """A graph of one convolution: depth = red, normals = a constant (0.6, 0, 0.8) in the network's own axes."""
+    depth = np.zeros((1, 3, 1, 1), np.float32)
+    depth[0, 0] = np.nan if nan else 1
+    nodes = [helper.make_node("Conv", ["image", "w"], ["depth"]), helper.make_node("Conv", ["image", "v", "b"], ["normals"])]
+    graph = helper.make_graph(
+        nodes, name, [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "h", "w"])],
+        [helper.make_tensor_value_info("depth", TensorProto.FLOAT, [1, 1, "h", "w"]),
+         helper.make_tensor_value_info("normals", TensorProto.FLOAT, [1, 3, "h", "w"])],
+        [onnx.numpy_helper.from_array(a, n) for a, n in ((depth, "w"), (np.zeros((3, 3, 1, 1), np.float32), "v"),
+                                                         (np.float32([0.6, 0, 0.8]), "b"))])
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    manifest = {"format": 1, "name": name, "graph": name + ".onnx", "sha256": hashlib.sha256(data).hexdigest(),
+                "roles": ["depth", "normals"], "licence": "MIT", "focal": 0.9,
+                "input": {"name": "image", "layout": "NCHW", "channels": "RGB", "scale": 1 / 255, "mean": [0, 0, 0],
+                          "std": [1, 1, 1], "size": 64, "size_rule": "long_side", "multiple": 32},
+                "outputs": {"depth": {"name": "depth", "meaning": meaning}, "normals": {"name": "normals", "axes": list(axes)}}}
+    (folder / f"{name}.onnx").write_bytes(data)
+    (folder / f"{name}.json").write_text(json.dumps(manifest))
+    return manifest
+
+
+@pytest.fixture
+def tiny(settings, tmp_path):
+    def load(**overrides):
+        return models.load_engine(settings(models_dir=tmp_path, depth_model="tiny", normals_model="tiny", mask_model="", threads=1,
+                                           **overrides))
+
+    return load
+
+
+def ramp():
+    """Red grows from left to right, (96, 128, 3) uint8."""
+    out = np.zeros((96, 128, 3), np.uint8)
+    out[..., 0] = np.arange(128) * 2
+    return out
+
+
+def test_depth_meanings_and_normal_axes(tmp_path, tiny):
+    tiny_graph(tmp_path)
+    g = tiny().analyse(ramp())
+    assert g.inverse_depth.shape == (48, 64) and g.inverse_depth.dtype == np.float32 and g.focal == 0.9
+    assert (np.diff(g.inverse_depth.mean(0)) > 0).all()  # red is near
+    tiny_graph(tmp_path, meaning="depth")
+    assert (np.diff(tiny().analyse(ramp()).inverse_depth.mean(0)[8:]) < 0).all()  # red is far
+    for axes, expected in ((("+x", "+y", "+z"), (0.6, 0, 0.8)), (("-x", "+y", "+z"), (-0.6, 0, 0.8)), (("-y", "+x", "+z"), (0, -0.6, 0.8)),
+                           (("+z", "-y", "-x"), (-0.8, 0, 0.6))):
+        tiny_graph(tmp_path, axes=axes)
+        normals = tiny().analyse(ramp()).normals
+        assert np.allclose(normals, expected, atol=1e-6) and normals.dtype == np.float32
+
+
+def test_no_normals_model_leaves_them_to_the_depth(tmp_path, settings):
+    tiny_graph(tmp_path)
+    engine = models.load_engine(settings(models_dir=tmp_path, depth_model="tiny", normals_model="", mask_model=""))
+    assert engine.analyse(ramp()).normals is None
+    assert engine.describe()[0]["roles_filled"] == ["depth"]
+
+
+def test_a_graph_that_fills_two_roles_runs_once(tmp_path, tiny):
+    tiny_graph(tmp_path)
+    engine = tiny()
+    graph = engine.roles["depth"]
+    assert graph is engine.roles["normals"]
+    calls = []
+
+    class Counting:
+        def run(self, *a):
+            calls.append(a)
+            return graph.session.run(*a)
+
+    counted = models.Graph(graph.manifest, Counting(), graph.provider)
+    models.OnnxEngine({"depth": counted, "normals": counted}).analyse(ramp())
+    assert len(calls) == 1
+
+
+def test_values_that_are_not_finite_are_a_model_error(tmp_path, tiny):
+    tiny_graph(tmp_path, nan=True)
+    with pytest.raises(errors.ModelMissing):  # found when warming up
+        tiny()
+
+
+@pytest.mark.parametrize("damage", ["no graph", "no manifest", "flipped byte", "cut short", "manifest is no JSON", "role without output"])
+def test_a_damaged_model_is_missing_and_the_cure_is_named(tmp_path, tiny, damage):
+    manifest = tiny_graph(tmp_path)
+    graph, text = tmp_path / "tiny.onnx", tmp_path / "tiny.json"
+    data = bytearray(graph.read_bytes())
+    if damage == "no graph":
+        graph.unlink()
+    elif damage == "no manifest":
+        text.unlink()
+    elif damage == "flipped byte":
+        data[len(data) // 2] ^= 1
+        graph.write_bytes(data)
+    elif damage == "cut short":
+        graph.write_bytes(data[:50])
+    elif damage == "manifest is no JSON":
+        text.write_text("{")
+    else:
+        del manifest["outputs"]["normals"]
+        text.write_text(json.dumps(manifest))
+    with pytest.raises(errors.ModelMissing, match="python export/export_models.py"):
+        tiny()
+
+
+@pytest.mark.parametrize("w,h", [(640, 480), (480, 640), (1000, 1000), (1920, 1080), (5000, 40), (1, 1), (1, 65500), (33, 32)])
+def test_the_aspect_ratio_is_kept(w, h):
+    a, b, padded_a, padded_b = models.input_size(w, h, 384, 32, "long_side")
+    assert padded_a % 32 == 0 and padded_b % 32 == 0 and padded_a >= a >= 1 and padded_b >= b >= 1
+    if min(a, b) > 8:  # below that whole pixels are coarser than any ratio
+        assert (a / b) / (w / h) == pytest.approx(1, abs=0.07)
+    assert max(a, b) <= 384 + 32
+
+
+def test_padding_is_cut_off_again():
+    y = np.zeros((1, 1, 32, 64), np.float32)
+    y[0, 0, :24, :50] = 1
+    assert models._plane(y, 1, (50, 24, 64, 32)).shape == (24, 50) and models._plane(y, 1, (50, 24, 64, 32)).min() == 1
+    half = y[:, :, ::2, ::2]
+    assert models._plane(half, 1, (50, 24, 64, 32)).shape == (12, 25)
+
+
+# -- providers, with none of the hardware
+
+
+class FakeSession:
+    """A session that really runs on `actual`."""
+
+    actual = "CPUExecutionProvider"
+    asked = None
+
+    def __init__(self, graph, options, providers):
+        type(self).asked = [p for p, _ in providers]
+        self.threads = options.intra_op_num_threads
+
+    def get_providers(self):
+        return [self.actual, "CPUExecutionProvider"]
+
+
+ALL = ("CoreMLExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+
+
+def test_auto_takes_cuda_then_cpu_and_never_coreml():
+    assert sessions.choose("auto", ALL) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert sessions.choose("auto", ("CoreMLExecutionProvider", "CPUExecutionProvider")) == ["CPUExecutionProvider"]
+    assert sessions.choose("coreml", ALL)[0] == "CoreMLExecutionProvider"
+
+
+@pytest.mark.parametrize("provider", ["cuda", "coreml"])
+def test_an_explicit_choice_that_cannot_be_had_stops_the_start(provider):
+    with pytest.raises(errors.StartupError, match="RELIGHT_PROVIDER"):
+        sessions.choose(provider, ("CPUExecutionProvider",))
+
+
+def test_a_silent_fall_back_is_found_out(monkeypatch, caplog):
+    monkeypatch.setattr(sessions.ort, "InferenceSession", FakeSession)
+    with pytest.raises(errors.StartupError, match="fell back"):
+        sessions.open_session(b"", "cuda", available=ALL)
+    with caplog.at_level(logging.WARNING, "relight"):
+        logging.getLogger("relight").propagate = True
+        _, actual = sessions.open_session(b"", "auto", available=ALL)
+    assert actual == "CPUExecutionProvider" and "runs on CPUExecutionProvider" in caplog.text
+    monkeypatch.setattr(FakeSession, "actual", "CUDAExecutionProvider")
+    assert sessions.open_session(b"", "cuda", available=ALL)[1] == "CUDAExecutionProvider"
+
+
+def test_processors_are_those_of_affinity_and_quota(tmp_path, monkeypatch):
+    monkeypatch.setattr(cpus.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    proc = tmp_path / "cgroup"
+    proc.write_text("0::/box\n")
+    (tmp_path / "box").mkdir()
+    for text, expected in (("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1), ("1600000 100000", 8)):
+        (tmp_path / "box" / "cpu.max").write_text(text)
+        assert cpus.available(str(tmp_path), str(proc)) == expected
+    (tmp_path / "box" / "cpu.max").unlink()
+    (tmp_path / "box" / "cpu.cfs_quota_us").write_text("200000")
+    (tmp_path / "box" / "cpu.cfs_period_us").write_text("100000")
+    assert cpus.available(str(tmp_path), str(proc)) == 2
+
+
+# -- the house
+
+
+def test_server_imports_no_training_framework():
+    code = ("import sys, pkgutil, importlib, server\n"
+            "for m in pkgutil.iter_modules(server.__path__): importlib.import_module('server.' + m.name)\n"
+            "print([m for m in sys.modules if m.split('.')[0] in ('torch', 'onnx', 'tensorflow', 'jax')])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_importing_a_module_builds_no_application():
+    code = "import sys, server.shading, server; print('server.application' in sys.modules, 'fastapi' in sys.modules, 'app' in vars(server))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False", "False"], done.stdout + done.stderr
+
+
+def test_modules_stay_small():
+    for path in (ROOT / "server").glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 300, f"{path.name} wants to be two modules"

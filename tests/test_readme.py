@@ -1,0 +1,87 @@
+"""The README's snippets, run as they stand there against a real server."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import uvicorn
+from conftest import ROOT, encoded, gradient
+from fakes import FakeEngine
+from PIL import Image
+
+from server.application import create_app
+
+
+def snippets(language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+
+
+@pytest.fixture
+def served(settings):
+    """The address of a real server over an analytic engine."""
+    server = uvicorn.Server(uvicorn.Config(create_app(settings(), FakeEngine()), port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield "http://127.0.0.1:%d" % server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    thread.join()
+
+
+@pytest.fixture
+def photo(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(encoded(gradient(48, 64), "JPEG"))
+    return tmp_path
+
+
+def test_curl(served, photo):
+    (snippet,) = snippets("bash")
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    tools = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", snippet.replace("http://127.0.0.1:8000", served)], cwd=photo,
+                          env=tools, capture_output=True, text=True)
+    assert done.returncode == 0 and '"status":"deleted"' in done.stdout, done.stdout + done.stderr
+    assert Image.open(photo / "relit.png").size == (64, 48)
+
+
+def test_python(served, photo):
+    (snippet,) = snippets("python")
+    done = subprocess.run([sys.executable, "-c", snippet.replace("http://127.0.0.1:8000", served)], cwd=photo, capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(photo / "relit.png").size == (64, 48)
+
+
+def test_javascript(served, photo):
+    (snippet,) = snippets("js")
+    if shutil.which("node") is None:
+        pytest.skip("node is not installed: it stands in for a browser here (fetch, FormData, Blob)")
+    run = snippet + """
+const fs = require("node:fs");
+relightPhoto(process.argv[1], new Blob([fs.readFileSync("photo.jpg")]), { x: -0.6, y: 0.4, z: 0.7 })
+  .then(async (picture) => fs.writeFileSync("relit.png", Buffer.from(await picture.arrayBuffer())));
+"""
+    done = subprocess.run(["node", "-e", run, served], cwd=photo, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(photo / "relit.png").size == (64, 48)
+
+
+def test_cuda_requirements_differ_only_in_the_runtime():
+    plain, cuda = ((ROOT / f"requirements{s}.txt").read_text().splitlines()[1:] for s in ("", "-cuda"))
+    changed = [(a, b) for a, b in zip(plain, cuda) if a != b]
+    assert len(plain) == len(cuda) and len(changed) == 1
+    assert changed[0][0].startswith("onnxruntime>") and changed[0][1].startswith("onnxruntime-gpu[")
+
+
+def test_the_commands_in_the_readme_are_the_makefile_s():
+    makefile, readme = (ROOT / "Makefile").read_text(), (ROOT / "README.md").read_text("utf-8")
+    for target in ("run", "test", "smoke"):
+        assert f"\n{target}:" in makefile and f"make {target}" in readme
+    assert "uvicorn server:app --host $(HOST) --port $(PORT)" in makefile and "-m pytest" in makefile

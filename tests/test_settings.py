@@ -1,0 +1,56 @@
+"""Settings: what the README says of them is true, and a bad value stops the start with one clear line."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+from server.errors import StartupError
+from server.settings import Settings, load
+
+
+@pytest.mark.parametrize("name,value", [("MAX_PIXELS", "many"), ("MAX_PIXELS", "0"), ("PROVIDER", "tpu"), ("THREADS", "-1"),
+                                        ("JOB_TTL_SECONDS", "0"), ("LOG_LEVEL", "loud"), ("CORS_ORIGINS", "[1"),
+                                        ("DEPTH_MODEL", "../x"), ("API_KEYS_FILE", "/nowhere/keys")])
+def test_a_bad_value_stops_the_start_with_one_line(name, value, tmp_path):
+    env = {**os.environ, f"RELIGHT_{name}": value, "RELIGHT_JOBS_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", "import server; server.app"], cwd=ROOT, env=env, capture_output=True, text=True)
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 2 and len(lines) == 1, done.stderr
+    assert f"RELIGHT_{name}" in lines[0] or name == "CORS_ORIGINS"
+
+
+def test_lists_are_read_from_commas_and_json(monkeypatch):
+    monkeypatch.setenv("RELIGHT_CORS_ORIGINS", "https://a.example, https://b.example")
+    monkeypatch.setenv("RELIGHT_API_KEYS", '["k1", "k2"]')
+    s = load()
+    assert s.cors_origins == ["https://a.example", "https://b.example"] and s.keys() == ["k1", "k2"]
+
+
+def test_keys_come_from_a_file_too_and_never_show(tmp_path):
+    (tmp_path / "keys").write_text("# ours\nsecret-a\n\nsecret-b\n")
+    s = load(api_keys=["secret-c"], api_keys_file=tmp_path / "keys")
+    assert s.keys() == ["secret-c", "secret-a", "secret-b"] and "secret" not in repr(s)
+
+
+def test_unknown_provider_is_refused_before_anything_else():
+    with pytest.raises(StartupError):
+        load(provider="nope")
+
+
+def test_every_setting_stands_in_the_readme_with_its_default():
+    rows = {}
+    for line in (ROOT / "README.md").read_text("utf-8").splitlines():
+        match = re.match(r"\| `RELIGHT_([A-Z_]+)` \| (.*?) \|", line)
+        if match:
+            rows[match[1].lower()] = match[2].strip("` ")
+    assert set(rows) == set(Settings.model_fields)
+    for name, text in rows.items():
+        default = Settings.model_fields[name].default
+        if isinstance(default, bool) or isinstance(default, (int, float)):
+            assert float(text.replace(" ", "").replace(",", "")) == float(default), name
+        elif isinstance(default, str) and default:
+            assert text == default, name

@@ -1,0 +1,178 @@
+"""Jobs on disk: whole or not there, taken up again after a crash, nothing left behind."""
+
+import errno
+import os
+import time
+import uuid
+
+import numpy as np
+import pytest
+from conftest import encoded, finished, gradient, picture, problem, upload
+from fakes import FakeEngine, Gated
+from fastapi.testclient import TestClient
+
+from server import errors, jobs, records
+from server.application import create_app
+from server.jobs import File
+from server.store import LocalStore
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = LocalStore(tmp_path / "jobs")
+    yield made
+    made.close()
+
+
+def new(store, **files):
+    job = str(uuid.uuid4())
+    store.create(job, {File.JOB: b"{}", File.INPUT: b"picture", **{File[k.upper()]: v for k, v in files.items()}})
+    return job
+
+
+def test_put_get_list_touch_delete(store):
+    job = new(store)
+    store.put(job, File.RELIT, b"x" * 100)
+    assert store.get(job, File.RELIT) == b"x" * 100 and set(store.names(job)) == {File.JOB, File.INPUT, File.RELIT}
+    (entry,) = store.list()
+    assert entry.job_id == job and entry.size == 100 + len("picture") + len("{}") and abs(entry.used - time.time()) < 10
+    os.utime(store.root / job / "job.json", (1, 1))
+    assert store.touch(job) > 1 and next(iter(store.list())).used > 1
+    store.delete(job)
+    assert list(store.list()) == []
+    for call in (lambda: store.get(job, File.INPUT), lambda: store.put(job, File.RELIT, b""), lambda: store.delete(job),
+                 lambda: store.touch(job)):
+        with pytest.raises(errors.JobNotFound):
+            call()
+    assert not (store.root / job).exists()
+
+
+def test_an_open_file_stays_what_it_was(store):
+    job = new(store, relit=b"first" * 1000)
+    with store.open(job, File.RELIT) as f:
+        store.put(job, File.RELIT, b"second")
+        store.delete(job)
+        assert f.read() == b"first" * 1000
+
+
+def test_a_full_disk_is_storage_full_and_leaves_nothing(store, monkeypatch):
+    job = new(store, relit=b"old")
+    real = os.fsync
+
+    def full(fd):
+        if os.fstat(fd).st_size > 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(errors.StorageFull):
+        store.put(job, File.RELIT, b"new and longer than that")
+    with pytest.raises(errors.StorageFull):
+        store.create(str(uuid.uuid4()), {File.INPUT: b"longer than ten bytes"})
+    assert store.get(job, File.RELIT) == b"old"
+    assert [e.job_id for e in store.list()] == [job]
+    assert not [p for p in store.root.rglob("*") if p.name.startswith((".tmp", ".new"))]
+
+
+def test_files_are_for_their_owner_only(store):
+    job = new(store)
+    for path in (store.root / job, store.root / job / "input.png", store.root / job / "job.json"):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(store, tmp_path):
+    job = new(store)
+    dead, living = uuid.uuid4().hex, LocalStore(tmp_path / "jobs")
+    names = {w: [f".new-{w}-1-a", f".gone-{w}-2-b"] for w in (dead, living.worker)}
+    for w in names:
+        for name in names[w]:
+            (store.root / name).mkdir()
+            (store.root / name / "input.png").write_bytes(b"x")
+        (store.root / job / f".tmp-{w}-3-c").write_bytes(b"x")
+    (store.root / ".analyses" / "ab").mkdir()
+    (store.root / ".analyses" / "ab" / str(uuid.uuid4())).touch()
+    store.clean()
+    left = {p.name for p in store.root.rglob("*")}
+    assert not any(dead in n for n in left) and "ab" not in left
+    assert {*names[living.worker], f".tmp-{living.worker}-3-c"} <= left and job in left
+    living.close()
+    store.clean()
+    assert not any(living.worker in p.name for p in store.root.rglob("*"))
+
+
+def test_ids_and_names_are_parsed_never_joined():
+    good = str(uuid.uuid4())
+    assert jobs.parse_id(good) == good
+    for bad in (good.upper(), "{" + good + "}", good.replace("-", ""), "urn:uuid:" + good, str(uuid.uuid1()), "..", "", good + "\0", None):
+        with pytest.raises(errors.JobNotFound):
+            jobs.parse_id(bad)
+    for bad in ("job.json", "geometry.npz", "../x", "relit.png\0", "Relit.png", ""):
+        with pytest.raises(errors.FileNotFound):
+            jobs.parse_pass(bad)
+
+
+def test_free_of_takes_the_oldest_that_may_go():
+    entries = [jobs.Entry("a", 40, 3), jobs.Entry("b", 30, 1), jobs.Entry("c", 20, 2)]
+    assert jobs.free_of(entries, 100, 5, lambda j: False) == []
+    assert jobs.free_of(entries, 100, 20, lambda j: False) == ["b"]
+    assert jobs.free_of(entries, 100, 20, lambda j: j == "b") == ["c"]
+    assert jobs.free_of(entries, 100, 120, lambda j: False) is None
+
+
+# -- over restarts
+
+
+def test_a_job_outlives_a_restart(settings):
+    with TestClient(create_app(settings(), FakeEngine())) as client:
+        job = upload(client)
+        finished(client, job)
+        client.post("/relight", json={"job_id": job, "x": 1, "y": 0, "z": 1})
+        before = picture(client, job)
+    with TestClient(create_app(settings(), FakeEngine())) as client:
+        assert client.get(f"/job/{job}").json()["state"] == "ready"
+        assert np.array_equal(picture(client, job), before)
+        assert client.post("/relight", json={"job_id": job, "x": 1, "y": 0, "z": 1}).status_code == 200
+        assert np.array_equal(picture(client, job), before)
+
+
+def abandoned(root, state="analysing", attempts=1):
+    """A job as a killed process leaves it."""
+    store = LocalStore(root)
+    record = records.Record(job_id=str(uuid.uuid4()), width=80, height=60, key="00", worker=uuid.uuid4().hex, state=state,
+                            attempts=attempts)
+    store.create(record.job_id, {File.INPUT: encoded(gradient()), File.JOB: record.dump()})
+    store.close()
+    return record.job_id
+
+
+@pytest.mark.parametrize("state,attempts", [("queued", 0), ("analysing", 1), ("analysing", 2)])
+def test_an_interrupted_analysis_is_taken_up_again(settings, tmp_path, state, attempts):
+    job = abandoned(tmp_path / "jobs", state, attempts)
+    with TestClient(create_app(settings(), FakeEngine())) as client:
+        assert finished(client, job)["state"] == "ready"
+
+
+def test_a_picture_that_keeps_killing_the_process_fails_in_the_end(settings, tmp_path):
+    job = abandoned(tmp_path / "jobs", "analysing", 3)
+    engine = FakeEngine()
+    with TestClient(create_app(settings(), engine), raise_server_exceptions=False) as client:
+        assert finished(client, job)["state"] == "failed" and engine.calls == 0
+        problem(client.post("/relight", json={"job_id": job, "x": 1, "y": 0, "z": 1}), 500, "model_error")
+
+
+def test_jobs_expire_by_their_last_use_but_never_one_in_use(settings, tmp_path):
+    engine = Gated()
+    with TestClient(create_app(settings(job_ttl_seconds=100, sweep_seconds=0.1), engine)) as client:
+        engine.open.set()
+        old, fresh = upload(client), upload(client, encoded(gradient(50, 50)))
+        finished(client, old), finished(client, fresh)
+        engine.open.clear()
+        busy = upload(client, encoded(gradient(51, 51)))
+        for job in (old, busy):
+            os.utime(tmp_path / "jobs" / job / "job.json", (time.time() - 200, time.time() - 200))
+        deadline = time.monotonic() + 10
+        while (tmp_path / "jobs" / old).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        engine.open.set()
+        assert finished(client, busy)["state"] == "ready" and client.get(f"/job/{fresh}").status_code == 200
