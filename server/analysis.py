@@ -21,7 +21,7 @@ from .errors import (
     Overloaded,
     RelightError,
     StorageFull,
-    translate,
+    from_oserror,
 )
 from .geometry import Geometry
 from .jobs import ANALYSIS, File, JobStore
@@ -153,7 +153,7 @@ class Analyst:
             except Exception as exc:
                 error = exc if isinstance(exc, RelightError) else ModelError()
                 if isinstance(exc, OSError):
-                    error = translate(exc)
+                    error = from_oserror(exc)
                 log.error("job %s: analysis failed: %s", job_id, error.detail, exc_info=exc)
                 record.fail(error)
                 records.save(self.store, record)

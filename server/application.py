@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from . import __version__, errors, models, routes
+from . import __version__, models, problems, routes
 from .errors import ModelMissing, StartupError
 from .metrics import Metrics
 from .middleware import Frame, RequestIdFilter
@@ -80,7 +80,7 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
     app = FastAPI(title="Relight Server", version=__version__, description=DESCRIPTION, lifespan=lifespan, docs_url=None, redirect_slashes=False,
                   redoc_url=None)
     app.state.settings, app.state.metrics, app.state.keys = settings, metrics, keys
-    errors.install(app)
+    problems.install(app)
     routes.install(app)
     # The last added is the outermost; CORS is, so that a page can read every answer, a 500 too.
     app.add_middleware(Frame, metrics=metrics, max_upload_bytes=settings.max_upload_bytes)

@@ -1,15 +1,7 @@
-"""One family of exceptions, one handler, one shape of answer (RFC 9457 problem details)."""
+"""One family of exceptions. problems.py turns them into answers."""
 
 import errno
-import logging
-from typing import Any, Dict, Mapping, Optional
-
-from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-
-log = logging.getLogger("relight")
+from typing import Mapping, Optional
 
 
 class RelightError(Exception):
@@ -67,67 +59,9 @@ class StartupError(RuntimeError):
 
 
 def from_oserror(exc: OSError) -> RelightError:
-    """A full disk is `storage_full`; any other fault of the system is ours."""
+    """A disk that is full or may not be written to is `storage_full`; any other fault of the system is ours."""
     if exc.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG):
         return StorageFull()
+    if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return StorageFull("The server may not write to its jobs folder. Its operator has to give it the right to.")
     return RelightError()
-
-
-def problem(error: RelightError, request_id: str) -> Dict[str, Any]:
-    """The RFC 9457 body of an error."""
-    return {"type": "about:blank", "title": error.title, "status": error.status, "detail": error.detail,
-            "code": error.code, "request_id": request_id}
-
-
-def problem_response(error: RelightError, request_id: str) -> JSONResponse:
-    """The HTTP answer for an error."""
-    headers = dict(error.headers)
-    if isinstance(error, Overloaded):
-        headers.setdefault("Retry-After", "1")
-    if isinstance(error, Unauthorized):
-        headers.setdefault("WWW-Authenticate", "Bearer")
-    return JSONResponse(problem(error, request_id), error.status, headers, media_type="application/problem+json")
-
-
-def from_validation(errors: Any) -> RelightError:
-    """Pydantic's findings as one sentence naming each field; those about a light get `invalid_light`."""
-    parts, light = [], False
-    for e in list(errors)[:5]:
-        loc = [str(p) for p in e.get("loc", ()) if p not in ("body", "query", "path", "directional", "point", "spot")]
-        light = light or bool(loc and loc[0] in ("lights", "x", "y", "z")) or e.get("type") == "invalid_light"
-        field = ".".join(loc) or "body"
-        parts.append(f"{field}: {e.get('msg', 'invalid')}")
-    return (InvalidLight if light else InvalidRequest)("; ".join(parts) or None)
-
-
-def translate(exc: Exception) -> RelightError:
-    """Any exception as one of ours. What is not a known kind is `internal`."""
-    if isinstance(exc, RelightError):
-        return exc
-    if isinstance(exc, RequestValidationError):
-        return from_validation(exc.errors())
-    if isinstance(exc, HTTPException):
-        if exc.status_code == 404:
-            return NotFound()
-        if exc.status_code == 405:
-            return MethodNotAllowed(headers=exc.headers)
-        if exc.status_code == 413:
-            return FileTooLarge()
-        if 400 <= exc.status_code < 500:
-            return InvalidRequest("The request could not be read: " + str(exc.detail))
-    if isinstance(exc, OSError):
-        return from_oserror(exc)
-    return RelightError()
-
-
-def install(app: FastAPI) -> None:
-    """Give every error of the application, FastAPI's own included, the one shape."""
-
-    async def handle(request: Request, exc: Exception) -> JSONResponse:
-        error = translate(exc)
-        if error.status >= 500 and not isinstance(error, (Overloaded, ModelMissing)):
-            log.error("%s: %s", error.code, error.detail, exc_info=exc)
-        return problem_response(error, getattr(request.state, "request_id", ""))
-
-    for kind in (RelightError, RequestValidationError, HTTPException, OSError):
-        app.add_exception_handler(kind, handle)

@@ -8,8 +8,9 @@ from typing import Any, Dict, Optional
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import FileTooLarge, problem_response, translate
+from .errors import FileTooLarge
 from .metrics import Metrics
+from .problems import problem_response, translate
 
 log = logging.getLogger("relight")
 request_id: "contextvars.ContextVar[str]" = contextvars.ContextVar("request_id", default="-")

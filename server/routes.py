@@ -15,8 +15,9 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import UploadFile
 
 from . import schemas, sessions
-from .errors import InvalidRequest, ModelMissing, Unauthorized, problem_response
+from .errors import InvalidRequest, ModelMissing, Unauthorized
 from .openapi import describe, problems
+from .problems import problem_response
 from .service import Service
 
 STATIC = Path(__file__).resolve().parent / "static"
