@@ -265,7 +265,7 @@ def test_numbers_that_are_not_finite(client, number):
     problem(client.post("/relight", content=body, headers={"Content-Type": "application/json"}), 422, "invalid_light")
 
 
-@pytest.mark.parametrize("job_id", ["nonsense", "..", "%2e%2e", "..%5c..", "a%00b", str(uuid.uuid1()), str(uuid.uuid4()).upper(),
+@pytest.mark.parametrize("job_id", ["nonsense", "%2e%2e", "..%5c..", "a%00b", str(uuid.uuid1()), str(uuid.uuid4()).upper(),
                                     "{" + str(uuid.uuid4()) + "}", "jobs", ".workers", str(uuid.uuid4())])
 def test_ids_that_are_none(client, job_id):
     for answer in (client.get(f"/job/{job_id}"), client.delete(f"/job/{job_id}"), client.get(f"/download/{job_id}/input.png"),
