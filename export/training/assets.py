@@ -13,12 +13,14 @@ import numpy as np
 from PIL import Image
 
 from . import textures
-from .geometry import Mesh, vertex_normals
+from .geometry import Mesh
+from .heads import Heads
 from .kernels import LINEAR
 from .materials import Arena, Material, Texture
 
 f32 = np.float32
-MAX_TEXTURE = 512
+MAX_TEXTURE = {'mtex': 512}                        # by folder; others:
+MAX_OTHER = 320
 
 
 class Cache(OrderedDict):
@@ -44,7 +46,7 @@ class Library:
         self.folder = Path(folder) if folder else None
         self.meshes, self.tex, self.pictures, self.hdris, self.reliefs = defaultdict(list), defaultdict(list), [], [], []
         self.has_head, self.arena = False, Arena()
-        self._meshes, self._images, self._hdri, self._head = Cache(160), Cache(60), Cache(40), None
+        self._meshes, self._images, self._hdri, self._head = Cache(700), Cache(4), Cache(40), None
         if not self.folder:
             return
         path = self.folder / 'manifest.json'
@@ -97,12 +99,18 @@ class Library:
             rgb = textures.make(key[1], key[2])
             return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
         alpha = Image.open(self.folder / key[2]).convert('L') if len(key) > 2 and key[2] else None
-        im = Image.open(self.folder / key[1]).convert('RGB') if key[1] else Image.new('RGB', alpha.size, (255, 255, 255))
-        k = min(1, MAX_TEXTURE / max(im.size))
+        im = self._picture(key[1]) if key[1] else Image.new('RGB', alpha.size, (255, 255, 255))
+        k = min(1, MAX_TEXTURE.get(str(key[1]).split('/')[0], MAX_OTHER) / max(im.size))
         if k < 1:
             im = im.resize((round(im.size[0] * k), round(im.size[1] * k)), Image.BILINEAR, reducing_gap=2)
         alpha = alpha.resize(im.size, Image.BILINEAR) if alpha else Image.new('L', im.size, 255)
         return np.dstack([np.asarray(im), np.asarray(alpha)])
+
+    def _picture(self, path):
+        im = Image.open(self.folder / path)
+        size = MAX_TEXTURE.get(path.split('/')[0], MAX_OTHER)
+        im.draft('RGB', (size, size))              # JPEG decoders halve on the way, for nothing
+        return im.convert('RGB')
 
     def made(self, rng, *kinds):
         """Key of a procedural texture."""
@@ -127,28 +135,11 @@ class Library:
         """Sky picture (h,w,3) float32 of unit mean with its sun taken out, the sun's direction and its share of light."""
         return self._hdri.fetch(name, lambda: split_sun(np.load(self.folder / 'hdri' / f'{name}.npz')['rgb'].astype(f32)))
 
-    def head(self):
-        """Blend-shape head arrays (dict), loaded once."""
+    def random_head(self, rng, stone=None):
+        """A new blend-shape face (metres, mid-head at the origin)."""
         if self._head is None:
-            d = np.load(self.folder / 'heads' / 'ict_face.npz')
-            names = [str(x) for x in d['material_names']]
-            hide = [i for i, x in enumerate(names) if x in ('M_LacrimalFluid', 'M_EyeBlend', 'M_EyeOcclusion', 'M_EyeLashes')]
-            keep = ~np.isin(d['fm'], hide)
-            self._head = {'v': d['v'], 'f': d['f'][keep].astype(np.int32), 'fm': d['fm'][keep].astype(int), 'uv': d['uv'][d['fuv'][keep]].astype(f32),
-                          'names': names, 'id': d['id_delta'], 'expr': d['expr_delta'], 'expr_names': [str(x) for x in d['expr_names']]}
-        return self._head
-
-    def random_head(self, rng, materials):
-        """A new face (metres, head centre at the origin); materials: dict name -> Material. Never shuts lips without a jaw."""
-        h = self.head()
-        k = rng.choice(100, 40, replace=False)
-        v = h['v'] + np.tensordot(rng.normal(0, 1.1, 40).astype(f32), h['id'][k].astype(f32), 1)
-        free = [i for i, n in enumerate(h['expr_names']) if n != 'mouthClose']
-        for i in rng.choice(free, int(rng.integers(0, 6)), replace=False):
-            v += f32(rng.uniform(.1, 1)) * h['expr'][i].astype(f32)
-        v = ((v - f32([0, -1, 0])) * f32(.01)).astype(f32)
-        mats = [materials[n] for n in h['names']]
-        return Mesh(v, h['f'], vertex_normals(v, h['f']), h['uv'], None, h['fm'], mats, 1., np.zeros(3, f32), f32([0, 0, 1]))
+            self._head = Heads(self.folder / 'heads' / 'ict_face.npz')
+        return self._head.random(rng, self, stone)
 
 
 def split_sun(a):

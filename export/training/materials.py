@@ -63,7 +63,7 @@ class Texture:
 class Arena:
     """All textures in use, end to end in one byte array; emptied when full, between scenes only."""
 
-    def __init__(self, size=320 << 20, rows=1024):
+    def __init__(self, size=1 << 30, rows=4096):
         self.data, self.table, self.levels = np.empty(size, np.uint8), np.zeros((rows, K.LEVELS, 3), np.int64), np.ones(rows, np.int64)
         self.where, self.end = {}, 0
 

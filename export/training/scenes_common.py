@@ -7,7 +7,6 @@ from . import geometry as G
 from .materials import Material
 
 f32 = np.float32
-SKIN = np.array([[.62, .42, .32], [.55, .34, .24], [.45, .27, .18], [.3, .17, .1], [.14, .075, .045], [.66, .48, .39]])
 
 
 def hue(rng, sat=.6, lo=.05, hi=.85):

@@ -7,7 +7,7 @@ from . import geometry as G
 from .materials import Material
 from .scenes_common import (UPRIGHT, f32, ground, hue, lighting, pitch, place_object, plain, printed, shape, stand, surface, thing, tumble, yaw)
 from .scenes_indoor import books
-from .scenes_people import face_materials, skin, stone
+from .scenes_people import stone
 
 
 def around(rng, at, size, low=6, high=40, spread=.7, fov=(20, 55)):
@@ -103,7 +103,7 @@ def single(s, rng):
     k = rng.random()
     body = stone(rng) if rng.random() < .45 else thing(rng, lib, .8) if rng.random() < .5 else None
     if k < .18 and lib.has_head:
-        m, body = lib.random_head(rng, face_materials(rng, lib, body)), None
+        m, body = lib.random_head(rng, body), None
         m.v = m.v * 5
     elif k < .5:
         m = lib.pick(rng, 'statue', 'statue', 'animal', 'bust', 'object', 'food', 'head')

@@ -4,32 +4,11 @@ from __future__ import annotations
 import numpy as np
 
 from . import geometry as G
+from .heads import skin_colour
 from .materials import Material
-from .scenes_common import (SKIN, UPRIGHT, f32, ground, hue, lighting, plain, printed, small_things, stand, surface, yaw)
+from .scenes_common import (UPRIGHT, f32, ground, hue, lighting, plain, printed, small_things, stand, surface, yaw)
 from .scenes_indoor import furniture
 from .scenes_outdoor import tree
-
-
-def skin(rng):
-    w = rng.dirichlet(np.ones(len(SKIN)) * .4)
-    return w @ SKIN * rng.uniform(.8, 1.15)
-
-
-def face_materials(rng, lib, stone=None):
-    """Materials of the blend-shape head, by part name."""
-    c = skin(rng)
-    base = Material(color=tuple(c), color2=tuple(c * [.85, .68, .64]), tex=lib.made(rng, 'noise'), mode='mix', tile=rng.uniform(2, 6),
-                    rough=rng.uniform(.35, .65))
-    white = Material(color=(.7, .68, .66), rough=.15)
-    m = {'M_Face': base, 'M_BackHead': base, 'M_GumsTongue': Material(color=(.35, .1, .09), rough=.3), 'M_Teeth': Material(color=(.65, .6, .5), rough=.3)}
-    if stone:
-        m = {k: stone for k in m}
-        white = stone
-    iris = stone or Material(color=tuple(rng.uniform(.01, .12, 3)), rough=.12)
-    m.update({'M_ScleraLeft': white, 'M_ScleraRight': white, 'M_IrisLeft': iris, 'M_IrisRight': iris})
-    for k in ('M_LacrimalFluid', 'M_EyeBlend', 'M_EyeOcclusion', 'M_EyeLashes'):
-        m[k] = base
-    return m
 
 
 def stone(rng):
@@ -57,7 +36,7 @@ def dressed(rng, lib, mesh):
 
 def mannequin(s, rng, pos, rot):
     """Procedural stand-in for a person (no assets): ball head, capsule trunk, limbs, clothes. Returns head centre."""
-    c, shirt, legs = Material(color=tuple(skin(rng)), rough=.5), surface(rng, s.library, (), ('stripe', 'print', 'weave'), .4, .4, 0), plain(rng)
+    c, shirt, legs = Material(color=tuple(skin_colour(rng)), rough=.5), surface(rng, s.library, (), ('stripe', 'print', 'weave'), .4, .4, 0), plain(rng)
     ball = G.superquadric(rng, 1., 1., 32)
     at = lambda p: np.asarray(pos) + rot @ np.asarray(p, f32)
     for size, p, m in (((.16, .22, .19), (0, 1.6, 0), c), ((.1, .16, .1), (0, 1.46, 0), c), ((.42, .62, .26), (0, 1.15, 0), shirt),
@@ -123,20 +102,20 @@ def behind(s, rng):
 
 def portrait(s, rng):
     """One person (or statue, or head), now and then others around."""
-    lib = s.library
+    lib, kind = s.library, ''
     lighting(s, rng)
     k = rng.random()
     turn = rng.normal(0, .35)
-    if lib.has_head and k < .2:
-        m = lib.random_head(rng, face_materials(rng, lib, stone(rng) if rng.random() < .25 else None))
+    if lib.has_head and k < .27:
+        m = lib.random_head(rng, stone(rng) if rng.random() < .2 else None)
         r, hc = yaw(turn), np.array([0, 1.6, 0])
         s.add(m, None, r, 1., hc)
         look = r @ f32([0, 0, 1])
-        if rng.random() < .35:
+        if rng.random() < .25:
             wear_hat(s, rng, hc, r)
         s.add(G.superquadric(rng, .8, .9, 32), surface(rng, lib, ('fabric',), ('stripe', 'weave', 'print'), .3, .3), r, (.22, .26, .13), hc + [0, -.42, -.03])
         frame = rng.choice(['close', 'head', 'bust'], p=[.4, .4, .2])
-    elif k < .32 and lib.names('statue'):
+    elif k < .38 and lib.names('statue'):
         m = lib.pick(rng, 'statue', 'statue', 'head', 'character')
         h = stand(s, rng, m, stone(rng) if rng.random() < .7 else None, rng.uniform(.6, 2), 0, .8, 0, yaw(turn))
         hc, look = np.array([0, .8 + h * .8, 0]), f32([0, 0, 1])
@@ -144,7 +123,7 @@ def portrait(s, rng):
     else:
         kind = 'bust' if rng.random() < .6 else 'human'
         hc, look = person(s, rng, 0, 0, turn, kind)
-        frame = rng.choice(['close', 'head', 'bust', 'half', 'full'], p=[.2, .28, .3, .17, .05] if kind == 'bust' else [.1, .15, .25, .25, .25])
+        frame = rng.choice(['close', 'head', 'bust', 'half', 'full'], p=[.28, .4, .32, 0, 0] if kind == 'bust' else [.1, .15, .25, .25, .25])
         if rng.random() < .08:
             wear_hat(s, rng, hc, yaw(np.arctan2(look[0], look[2])))
     others = int(rng.choice([0, 0, 0, 1, 2, 4]))
@@ -158,7 +137,7 @@ def portrait(s, rng):
         small_things(s, rng, 0, 1.02, .55, (.6, .2), int(rng.integers(1, 5)), .18)
     if rng.random() < .45:
         s.lamp(hc + rng.normal(0, 1, 3) * [1.2, .6, .4] + [0, .5, 1.1], hue(rng, .35, .7, 1) * rng.uniform(1, 8), rng.uniform(.03, .5))
-    size = {'close': rng.uniform(.13, .26), 'head': rng.uniform(.27, .42), 'bust': rng.uniform(.42, .8), 'half': rng.uniform(.8, 1.2), 'full': rng.uniform(1.7, 2.3)}[frame]
+    size = {'close': rng.uniform(.13, .26), 'head': rng.uniform(.27, .42), 'bust': rng.uniform(.42, .62 if kind == 'bust' else .8), 'half': rng.uniform(.8, 1.2), 'full': rng.uniform(1.7, 2.3)}[frame]
     az0 = np.arctan2(look[0], look[2])
     for _ in range(8):
         at = np.array(hc, float)

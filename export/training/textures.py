@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 
 S = 256
 KINDS = ('noise', 'marble', 'wood', 'tile', 'stripe', 'brick', 'facade', 'cells', 'print', 'page', 'streak', 'weave')
-COUNT = 120                                        # pictures per kind
+COUNT = 60                                         # pictures per kind
 _fonts = sorted(glob.glob('/usr/share/fonts/**/*.ttf', recursive=True) + glob.glob('/Library/Fonts/*.ttf'))
 _WORDS = ('the of and light depth surface normal shadow open sale coffee garden 2024 1987 street number market fresh paper image model '
           'house night river stone milk tea honey volume part one history atlas physics music no. 50% new original quality best soup '
