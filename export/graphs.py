@@ -1,0 +1,203 @@
+"""From a torch module to one self-contained ONNX file with its manifest; refuses what does not agree with torch."""
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Iterable, Optional
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+MAX_IR, MAX_OPSET = 10, 21  # the newest that onnxruntime 1.19 (the last one for Python 3.9) reads
+SMALL = 256  # initialisers with fewer values stay float32: nothing to gain
+REBUILD = "python export/export_models.py"
+
+
+class ExportError(Exception):
+    """The network could not be turned into a graph that may be shipped; the message says why and what to do."""
+
+
+@dataclass
+class Exportable:
+    """A torch module together with all that a manifest says of it.
+
+    `module(image)` takes (1, 3, h, w) float32, normalised as `input` says, and returns a tensor or a tuple of them, in
+    the order of `outputs`: role -> {"name": ..., and "meaning" and "metric" for depth, "axes" for normals, "meaning" for
+    mask}. `shapes` are the (height, width) pairs at which torch and ONNX Runtime must agree within `tolerance`, relative
+    to the largest value of each output.
+    """
+
+    name: str
+    module: nn.Module
+    outputs: dict[str, dict[str, Any]]
+    input: dict[str, Any]
+    licence: str
+    source: str
+    shapes: tuple[tuple[int, int], tuple[int, int]] = ((256, 320), (352, 224))
+    tolerance: float = 1e-3
+    opset: int = 17
+    focal: Optional[float] = None
+    fixed: bool = False  # the graph takes one input size only: shapes[0]
+    trained: dict[str, Any] = field(default_factory=dict)
+    rebuild: str = REBUILD
+
+
+def input_spec(size: int, multiple: int, mean: Iterable[float], std: Iterable[float], size_rule: str = "long_side") -> dict[str, Any]:
+    """The manifest's description of an RGB input: x = (rgb / 255 - mean) / std, sides rounded to `multiple`."""
+    return {"name": "image", "layout": "NCHW", "channels": "RGB", "scale": 1 / 255, "mean": list(mean), "std": list(std),
+            "size": size, "size_rule": size_rule, "multiple": multiple, "resize": "area_or_cubic"}
+
+
+def build(network: Exportable, half: bool = False) -> tuple[bytes, dict[str, Any]]:
+    """(graph, manifest) of a network, checked. Its weights are rounded to float16 in place, so that torch compares like with like.
+
+    With `half` the arithmetic is float16 too (inputs and outputs stay float32). Raises ExportError.
+    """
+    round_weights(network.module)
+    module = HalfArithmetic(network.module).eval() if half else network.module.eval()
+    graph = shrink_weights(trace(network, module))
+    check_graph(graph)
+    data = graph.SerializeToString(deterministic=True)
+    parity = check_parity(data, network, tolerance=max(network.tolerance, 5e-2) if half else network.tolerance)
+    return data, describe(network, graph, data, parity)
+
+
+def describe(network: Exportable, graph: onnx.ModelProto, data: bytes, parity: dict[str, Any]) -> dict[str, Any]:
+    """The manifest: everything the server has to know about the graph."""
+    return {"format": 1, "name": network.name, "graph": network.name + ".onnx", "sha256": hashlib.sha256(data).hexdigest(),
+            "roles": list(network.outputs), "input": network.input, "outputs": network.outputs, "focal": network.focal,
+            "licence": network.licence, "source": network.source, "opset": graph.opset_import[0].version,
+            "ir_version": graph.ir_version, "parameters": sum(p.numel() for p in network.module.parameters()),
+            "rebuild": network.rebuild, "parity": parity, "trained": network.trained}
+
+
+class HalfArithmetic(nn.Module):
+    """The module computed in float16 between a float32 input and float32 outputs."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module.half()
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(t.float() for t in as_tuple(self.module(image.half())))
+
+
+def round_weights(module: nn.Module) -> None:
+    """Round the parameters that the graph stores as float16 to float16 values, in place."""
+    with torch.no_grad():
+        for tensor in module.parameters():
+            if tensor.numel() >= SMALL and tensor.dtype == torch.float32:
+                tensor.copy_(tensor.half().float())
+
+
+def trace(network: Exportable, module: nn.Module) -> onnx.ModelProto:
+    """Export with torch's tracing exporter: one file, no external data, dynamic height and width unless fixed."""
+    buffer, names = io.BytesIO(), [o["name"] for o in network.outputs.values()]
+    axes = None if network.fixed else {n: {2: "height" if n == "image" else n + "_height", 3: "width" if n == "image" else n + "_width"}
+                                       for n in ["image"] + [o["name"] for o in network.outputs.values() if not o.get("flat")]}
+    example = torch.zeros(1, 3, *network.shapes[0])
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(module, (example,), buffer, input_names=["image"], output_names=names,
+                              dynamic_axes=axes, opset_version=network.opset, do_constant_folding=True, dynamo=False)
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+        raise ExportError(unsupported(network.name, error)) from error
+    return onnx.load_model_from_string(buffer.getvalue())
+
+
+def unsupported(name: str, error: Exception) -> str:
+    """One readable message for an operator the exporter does not know."""
+    return (f"{name}: torch cannot express this network as ONNX: {str(error).strip().splitlines()[0]}\n"
+            "Ways out: raise `opset` in the adapter (up to 21); replace the operator in a small wrapper module "
+            "(for example attention by its plain matmul-softmax form, antialiased resizing by bilinear); "
+            "or set `fixed=True` when only the dynamic size is the trouble.")
+
+
+def shrink_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
+    """Store float32 weights as float16 behind a Cast to float32: half the file, the arithmetic unchanged.
+
+    ONNX Runtime folds the casts when it loads the graph. Weights beyond float16's range stay float32. In place.
+    """
+    casts, kept = [], []
+    for tensor in graph.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < SMALL or np.abs(values).max() > 65504:
+            kept.append(tensor)
+            continue
+        stored = tensor.name + ".float16"
+        kept.append(numpy_helper.from_array(values.astype(np.float16), stored))
+        casts.append(helper.make_node("Cast", [stored], [tensor.name], name=tensor.name + ".cast", to=TensorProto.FLOAT))
+    nodes = casts + list(graph.graph.node)
+    del graph.graph.initializer[:], graph.graph.node[:]
+    graph.graph.initializer.extend(kept), graph.graph.node.extend(nodes)
+    return graph
+
+
+def check_graph(graph: onnx.ModelProto) -> None:
+    """Raise ExportError unless the oldest supported ONNX Runtime can read the graph and it is one whole file."""
+    onnx.checker.check_model(graph)
+    opset = max(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx"))
+    if graph.ir_version > MAX_IR or opset > MAX_OPSET:
+        raise ExportError(f"IR {graph.ir_version}, opset {opset}: the oldest supported ONNX Runtime reads IR {MAX_IR} and opset {MAX_OPSET} at most")
+    if any(t.data_location == TensorProto.EXTERNAL for t in graph.graph.initializer):
+        raise ExportError("the graph keeps weights outside its file")
+
+
+def check_parity(data: bytes, network: Exportable, tolerance: Optional[float] = None) -> dict[str, Any]:
+    """Compare torch and ONNX Runtime at the network's shapes; the manifest's `parity` entry. Raises ExportError."""
+    tolerance = network.tolerance if tolerance is None else tolerance
+    session = session_of(data)
+    shapes = network.shapes[:1] if network.fixed else network.shapes
+    worst: dict[str, float] = {}
+    for height, width in shapes:
+        x = probe(height, width)
+        dtype = next((p.dtype for p in network.module.parameters()), torch.float32)
+        with torch.no_grad():
+            expected = [t.float().numpy() for t in as_tuple(network.module(torch.from_numpy(x).to(dtype)))]
+        for (role, output), a, b in zip(network.outputs.items(), expected, session.run(None, {"image": x}), strict=True):
+            if a.shape != b.shape:
+                raise ExportError(f"{network.name}: {output['name']} is {b.shape} in ONNX Runtime, {a.shape} in torch, at {height}x{width}")
+            error = float(np.abs(a - b).max() / max(1.0, np.abs(a).max()))
+            if not error <= tolerance:
+                raise ExportError(f"{network.name}: {output['name']} differs from torch by {error:.2g} (allowed {tolerance:.2g}) at {height}x{width}")
+            worst[role] = max(worst.get(role, 0.0), error)
+    return {"shapes": [list(s) for s in shapes], "tolerance": tolerance, "runtime": onnxruntime.__version__, "torch": torch.__version__.split("+")[0],
+            "worst": {k: float(f"{v:.0e}") for k, v in worst.items()}}
+
+
+def probe(height: int, width: int) -> np.ndarray:
+    """A smooth pattern with some noise in it, (1, 3, height, width) float32 of about unit variance."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:height, 0:width] / 24.0
+    waves = np.stack([np.sin(x + k) * np.cos(0.7 * y - k) for k in range(3)])
+    return (waves + 0.2 * rng.standard_normal(waves.shape))[None].astype(np.float32)
+
+
+def session_of(data: bytes) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def as_tuple(output: Any) -> tuple[torch.Tensor, ...]:
+    return tuple(output) if isinstance(output, (tuple, list)) else (output,)
+
+
+def write(folder: Path, data: bytes, manifest: dict[str, Any]) -> None:
+    """Write graph and manifest, each complete or not at all, the manifest last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(manifest, indent=2) + "\n"
+    for name, content in ((manifest["graph"], data), (manifest["name"] + ".json", text.encode())):
+        temporary = folder / f".{name}.{os.getpid()}"
+        temporary.write_bytes(content)
+        os.replace(temporary, folder / name)

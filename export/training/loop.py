@@ -1,0 +1,256 @@
+"""The training loop's parts: state that survives being killed, schedules, validation, contact sheets."""
+from __future__ import annotations
+
+import copy
+import ctypes
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Iterable
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from . import data, losses
+
+ENCODER_RATE = 0.3  # of the decoder's learning rate: it starts from good weights
+WARM_UP = 150  # steps
+CLIP = 2.0  # gradient norm
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "camera.png", "color.png", "coins.png")
+
+
+def keep_memory() -> None:
+    """Ask glibc never to hand freed memory back: activations are as large every step, and faulting pages in anew costs a third."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26), (-8, 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
+            libc.mallopt(option, value)
+    except (OSError, AttributeError):
+        pass  # another C library: nothing gained, nothing lost
+
+
+@dataclass
+class State:
+    """All that a run is: killed and loaded again it goes on as if nothing had happened."""
+
+    net: nn.Module
+    optimiser: torch.optim.Optimizer
+    ema: dict[str, torch.Tensor]
+    step: int = 0
+    seconds: float = 0.0
+    samples: int = 0
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        temporary = path.with_suffix(".tmp")
+        torch.save({"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), "ema": self.ema, "step": self.step,
+                    "seconds": self.seconds, "samples": self.samples, "log": self.log}, temporary)
+        os.replace(temporary, path)
+
+    def load(self, path: Path) -> None:
+        saved = torch.load(path, map_location=next(self.net.parameters()).device, weights_only=True)
+        self.net.load_state_dict(saved["net"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.ema, self.step, self.seconds = saved["ema"], saved["step"], saved["seconds"]
+        self.samples, self.log = saved["samples"], saved["log"]
+
+
+def start(net: nn.Module, rate: float) -> State:
+    """A fresh state: AdamW with a slower encoder, and a running average of the weights."""
+    encoder = list(net.encoder.parameters())
+    known = {id(p) for p in encoder}
+    groups = [{"params": encoder, "lr": rate * ENCODER_RATE, "peak": rate * ENCODER_RATE},
+              {"params": [p for p in net.parameters() if id(p) not in known], "lr": rate, "peak": rate}]
+    return State(net, torch.optim.AdamW(groups, weight_decay=1e-2, fused=True), {k: v.detach().clone() for k, v in net.state_dict().items()})
+
+
+def learning_rate(step: int, done: float) -> float:
+    """Factor of the peak rate: linear warm-up, then half a cosine down to one percent. `done` is the share of the run, 0..1."""
+    return min(1.0, (step + 1) / WARM_UP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def size_at(step: int, done: float, seed: int, sizes: tuple[int, ...] = (160, 192, 256, 320)) -> int:
+    """The size of a step: small and cheap first, larger later, always mixed, since photos are analysed at several sizes."""
+    odds = np.interp(done, (0.0, 0.4, 0.75, 1.0), (0, 1, 2, 3))
+    mixes = np.array([(0.8, 0.2, 0.0, 0.0), (0.4, 0.4, 0.2, 0.0), (0.0, 0.4, 0.5, 0.1), (0.0, 0.15, 0.6, 0.25)])
+    k = min(int(odds), 2)
+    mix = mixes[k] + (odds - k) * (mixes[k + 1] - mixes[k])
+    return int(np.random.default_rng([seed, step, 7]).choice(sizes, p=mix / mix.sum()))
+
+
+class Workers:
+    """Replicas of one network that share its parameters; each takes a part of every batch on a thread of its own.
+
+    One core per replica and one meeting a step: operators split over cores meet thousands of times a step, and crawl as
+    soon as anything else wants a core.
+    """
+
+    def __init__(self, net: nn.Module, count: int):
+        self.nets = [net]
+        for _ in range(count - 1):
+            replica = copy.deepcopy(net)
+            for mine, shared in zip(replica.parameters(), net.parameters(), strict=True):
+                mine.data = shared.data
+            self.nets.append(replica)
+        torch.set_num_threads(1 if count > 1 else torch.get_num_threads())
+        self.pool = ThreadPoolExecutor(count, initializer=lambda: torch.set_num_threads(1)) if count > 1 else None
+
+    def gradients(self, work: Callable[[nn.Module, int], dict[str, float]]) -> dict[str, float]:
+        """Run work(net, part), which ends in backward(), on every replica; leaves the mean gradient on the first. Mean of the results."""
+        for net in self.nets:
+            net.zero_grad(set_to_none=True)
+        parts = range(len(self.nets))
+        results = list(self.pool.map(work, self.nets, parts) if self.pool else map(work, self.nets, parts))
+        with torch.no_grad():
+            for shared, *others in zip(*(net.parameters() for net in self.nets)):
+                for other in others:
+                    shared.grad.add_(other.grad)
+                if others:
+                    shared.grad.div_(len(self.nets))
+            for shared, *others in zip(*(net.buffers() for net in self.nets)):
+                if others and shared.is_floating_point():
+                    shared.copy_(sum([shared, *others]) / len(self.nets))
+                for other in others:
+                    other.copy_(shared)
+        return {k: sum(r[k] for r in results) / len(results) for k in results[0]}
+
+
+def train_step(state: State, workers: Workers, make: Callable[[int], tuple[Any, Any]], done: float, device: str, bf16: bool) -> dict[str, float]:
+    """One optimiser step on the batches make(part), one per worker; the loss terms by name. Raises FloatingPointError on a loss that is not finite."""
+
+    def work(net: nn.Module, part: int) -> dict[str, float]:
+        image, target = make(part)
+        with torch.autocast(device, torch.bfloat16, enabled=bf16):
+            predicted = net.train()(image.to(device, memory_format=torch.channels_last))
+        terms = losses.losses(tuple(p.float() for p in predicted), tuple(t.to(device) for t in target))
+        loss = losses.total(terms)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"step {state.step}: loss is {loss.item()}")
+        loss.backward()
+        return {k: v.item() for k, v in terms.items()} | {"loss": loss.item(), "samples": image.shape[0]}
+
+    factor = learning_rate(state.step, done)
+    for group in state.optimiser.param_groups:
+        group["lr"] = group["peak"] * factor
+    terms = workers.gradients(work)
+    nn.utils.clip_grad_norm_(state.net.parameters(), CLIP)
+    state.optimiser.step()
+    state.step += 1
+    state.samples += int(terms.pop("samples") * len(workers.nets))
+    update_average(state)
+    return terms
+
+
+@torch.no_grad()
+def update_average(state: State, horizon: float = 250.0) -> None:
+    """Exponential moving average of weights and batch-norm statistics, over the last `horizon` steps or a fifth of the run so far."""
+    keep = 1 - 1 / min(horizon, 1 + state.step / 5)
+    for key, value in state.net.state_dict().items():
+        if value.is_floating_point():
+            state.ema[key].lerp_(value, 1 - keep)
+        else:
+            state.ema[key].copy_(value)
+
+
+@torch.no_grad()
+def validate(net: nn.Module, shards: data.Shards, size: int = 256, limit: int = 256) -> dict[str, dict[str, float]]:
+    """Scores per scene kind and "all": mean angle, share under 30 degrees, depth order, mask accuracy, and facing's angle."""
+    net.eval()
+    device = next(net.parameters()).device
+    rows: dict[str, list[list[float]]] = {}
+    for k in np.linspace(0, len(shards) - 1, min(limit, len(shards))).astype(int):
+        image, (disparity, normals, mask) = data.collate([data.whole(shards[k], size)])
+        predicted = [p.float().cpu() for p in net(image.to(device, memory_format=torch.channels_last))]
+        surface = (mask > 0.5) & (normals.norm(dim=1, keepdim=True) > 0.5)
+        if surface.sum() < 50:
+            continue
+        truth = F.normalize(normals, dim=1)
+        angle = angles(F.normalize(predicted[1], dim=1), truth)[surface]
+        facing = angles(torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).expand_as(truth), truth)[surface]
+        order = ordinal(predicted[0][surface].numpy(), disparity[surface].numpy())
+        hits = ((predicted[2] > 0) == (mask > 0.5)).float().mean().item()
+        row = [angle.mean().item(), (angle < 30).float().mean().item() * 100, order, hits * 100, facing.mean().item(), 1.0]
+        for name in (shards.kind(k), "all"):
+            rows.setdefault(name, []).append(row)
+    names = ("mean", "under30", "ordinal", "mask", "facing")
+    return {kind: dict(zip(names, np.nanmean(r, 0)[:5].round(2).tolist())) | {"images": len(r)} for kind, r in sorted(rows.items())}
+
+
+def angles(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Degrees between unit vectors along dimension 1, kept."""
+    return torch.rad2deg(torch.acos((a * b).sum(1, keepdim=True).clamp(-1, 1)))
+
+
+def ordinal(predicted: np.ndarray, truth: np.ndarray, pairs: int = 4000) -> float:
+    """Percent of random pixel pairs, at least 5 % apart in depth, whose order is right."""
+    i, j = np.random.default_rng(0).integers(0, truth.size, (2, pairs))
+    apart = np.maximum(truth[i], truth[j]) > 1.05 * np.maximum(np.minimum(truth[i], truth[j]), 1e-4)
+    if apart.sum() < 50:
+        return float("nan")
+    return float(((predicted[i] > predicted[j]) == (truth[i] > truth[j]))[apart].mean() * 100)
+
+
+def table(scores: dict[str, dict[str, float]]) -> str:
+    head = f"{'kind':12s} {'images':>6s} {'mean':>6s} {'<30':>6s} {'order':>6s} {'mask':>6s} {'facing':>7s}"
+    return "\n".join([head] + [f"{k:12s} {s['images']:6.0f} {s['mean']:6.2f} {s['under30']:6.1f} {s['ordinal']:6.1f} {s['mask']:6.1f} {s['facing']:7.2f}"
+                               for k, s in scores.items()])
+
+
+def photos(names: Iterable[str] = PHOTOS) -> list[np.ndarray]:
+    """RGB photographs that the scikit-image wheel carries, for the eye."""
+    from skimage import data as wheel
+
+    out = []
+    for name in names:
+        path = Path(wheel.__file__).parent / name
+        if path.exists():
+            out.append(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB))
+    return out
+
+
+@torch.no_grad()
+def predict(net: nn.Module, rgb: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(disparity (h, w), unit normals (h, w, 3), mask probability (h, w)) on half the grid of a long side of `size`."""
+    factor = size / max(rgb.shape[:2])
+    height, width = (max(32, round(s * factor / 32) * 32) for s in rgb.shape[:2])
+    small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+    image = torch.from_numpy((small.astype(np.float32) - data.MEAN) / data.STD).permute(2, 0, 1)[None]
+    disparity, normals, mask = net.eval()(image.to(next(net.parameters()).device, memory_format=torch.channels_last))
+    return (disparity[0, 0].cpu().numpy(), F.normalize(normals, dim=1)[0].permute(1, 2, 0).cpu().numpy(),
+            torch.sigmoid(mask)[0, 0].cpu().numpy())
+
+
+def tiles(rgb: np.ndarray, disparity: np.ndarray, normals: np.ndarray, mask: np.ndarray, side: int = 224) -> list[np.ndarray]:
+    """Picture, normals (black without surface), disparity and mask as uint8 RGB squares."""
+    low, high = np.percentile(disparity, (1, 99))
+    grey = np.clip((disparity - low) / max(high - low, 1e-6), 0, 1) * 255
+    colour = (normals + 1) / 2 * 255 * (mask[..., None] > 0.5)
+    planes = [rgb, colour, np.repeat(grey[..., None], 3, -1), np.repeat(mask[..., None] * 255, 3, -1)]
+    return [fit(p, side) for p in planes]
+
+
+def fit(image: np.ndarray, side: int) -> np.ndarray:
+    """The image inside a gray square."""
+    factor = side / max(image.shape[:2])
+    image = cv2.resize(image.astype(np.float32), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    out = np.full((side, side, 3), 64, np.uint8)
+    out[: image.shape[0], : image.shape[1]] = np.clip(image + 0.5, 0, 255)[:side, :side]
+    return out
+
+
+def contact_sheet(net: nn.Module, shards: data.Shards | None, path: Path, size: int = 256, rendered: int = 8) -> None:
+    """Photographs (picture, normals, disparity, mask), then validation pictures with the true normals and disparity beside."""
+    rows = [tiles(rgb, *predict(net, rgb, size)) for rgb in photos()]
+    for k in np.linspace(0, len(shards) - 1, min(rendered, len(shards))).astype(int) if shards and len(shards) else ():
+        sample = shards[k]
+        truth = tiles(sample.rgb, sample.disparity, sample.normals, sample.mask)
+        guess = tiles(sample.rgb, *predict(net, np.ascontiguousarray(sample.rgb), size))
+        rows += [[guess[0], guess[1], guess[2], guess[3]], [truth[0], truth[1], truth[2], truth[3]]]
+    pairs = [np.concatenate(rows[k] + (rows[k + 1] if k + 1 < len(rows) else [np.zeros_like(t) for t in rows[k]]), 1) for k in range(0, len(rows), 2)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(pairs), cv2.COLOR_RGB2BGR))

@@ -1,0 +1,59 @@
+"""Training losses. All take half-resolution maps, channels first, and average over the batch.
+
+Shapes: disparity and mask (n, 1, h, w), normals (n, 3, h, w). A mask of 1 says that there is a surface.
+"""
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WEIGHTS = {"disparity": 1.0, "gradient": 0.5, "cosine": 1.0, "chord": 0.7, "mask": 0.2}
+SKY_WEIGHT = 0.5  # of a pixel without surface in the disparity loss: it is known to be farthest, and there are many
+
+
+def standardise(disparity: Tensor) -> Tensor:
+    """(n, pixels) disparity free of scale and shift: median 0, mean absolute deviation 1 (MiDaS)."""
+    centred = disparity - disparity.median(1, keepdim=True).values
+    return centred / centred.abs().mean(1, keepdim=True).clamp(min=1e-3)
+
+
+def disparity_losses(predicted: Tensor, target: Tensor, mask: Tensor, scales: int = 4) -> tuple[Tensor, Tensor]:
+    """(L1, multi-scale gradient L1) of standardised disparities: blind to any scale and shift of the prediction."""
+    shape, flat = predicted.shape, predicted.shape[0]
+    difference = (standardise(predicted.reshape(flat, -1)) - standardise(target.reshape(flat, -1))).view(shape)
+    weight = SKY_WEIGHT + (1 - SKY_WEIGHT) * mask
+    level = (weight * difference.abs().clamp(max=4)).sum() / weight.sum().clamp(min=1)
+    gradient = difference.new_zeros(())
+    for k in range(scales):
+        d = difference[..., :: 2**k, :: 2**k]
+        gradient = gradient + d.diff(dim=-1).abs().clamp(max=2).mean() + d.diff(dim=-2).abs().clamp(max=2).mean()
+    return level, gradient
+
+
+def coherence(normals: Tensor) -> Tensor:
+    """(n, 1, h, w), 0..1: how much the true normals within 5 pixels agree. Foliage and the like get a small weight."""
+    return F.avg_pool2d(normals, 5, 1, 2, count_include_pad=False).norm(dim=1, keepdim=True).clamp(0, 1)
+
+
+def normal_losses(predicted: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """(1 - cosine, chord length) between unit vectors, over the surface. The chord keeps its gradient at small angles."""
+    u, g = F.normalize(predicted, dim=1, eps=1e-4), F.normalize(target, dim=1, eps=1e-4)
+    weight = mask * coherence(g * mask) ** 2
+    total = weight.sum().clamp(min=1)
+    cosine = (u * g).sum(1, keepdim=True)
+    chord = ((u - g).square().sum(1, keepdim=True) + 1e-6).sqrt() - 1e-3
+    return (weight * (1 - cosine)).sum() / total, (weight * chord).sum() / total
+
+
+def losses(predicted: tuple[Tensor, Tensor, Tensor], target: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
+    """Every term by name, unweighted. Both tuples are (disparity, normals, mask); the predicted mask is a logit."""
+    disparity, normals, mask = target
+    level, gradient = disparity_losses(predicted[0], disparity, mask)
+    cosine, chord = normal_losses(predicted[1], normals, mask)
+    return {"disparity": level, "gradient": gradient, "cosine": cosine, "chord": chord,
+            "mask": F.binary_cross_entropy_with_logits(predicted[2], mask)}
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    return sum(WEIGHTS[name] * term for name, term in terms.items())
