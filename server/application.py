@@ -12,7 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from . import __version__, models, problems, routes
-from .errors import ModelMissing, StartupError
+from .errors import ModelMissing, RelightError, StartupError
 from .metrics import Metrics
 from .middleware import Frame, RequestIdFilter
 from .service import Service
@@ -32,6 +32,13 @@ def _set_up_log(level: str) -> None:
         log.propagate = False
     log.setLevel(level.upper())
     logging.getLogger("uvicorn.access").disabled = True  # one line a request: ours, which has its id
+
+
+async def _warm(service: Service) -> None:
+    try:
+        await asyncio.to_thread(service.decoders.warm)
+    except RelightError as exc:
+        log.error("no decoder process could be started: uploads will fail", exc_info=exc)
 
 
 async def _housekeeping(service: Service, every: float) -> None:
@@ -68,13 +75,14 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
         for m in used.describe() if used is not None else ():
             log.info("model %s runs on %s", m.get("name"), m.get("provider"))
         await asyncio.to_thread(sweep, service, 10)
-        task = asyncio.create_task(_housekeeping(service, settings.sweep_seconds))
+        tasks = [asyncio.create_task(_housekeeping(service, settings.sweep_seconds)), asyncio.create_task(_warm(service))]
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             await asyncio.to_thread(service.close)
 
     app = FastAPI(title="Relight Server", version=__version__, description=DESCRIPTION, lifespan=lifespan, docs_url=None, redirect_slashes=False,

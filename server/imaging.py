@@ -4,7 +4,7 @@ import io
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Optional
+from typing import Any, BinaryIO, Callable, Optional, Tuple
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -13,9 +13,11 @@ from .errors import CorruptImage, EmptyFile, ImageTooLarge, UnsupportedImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 # How a file of each kind begins: what begins so and does not open is damaged; what begins otherwise is no image of ours.
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8", b"II+\0", b"MM\0+")
+MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM", b"GIF8", b"II+\0", b"MM\0+")
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 EXIF_IFD, FOCAL_35MM = 0x8769, 0xA405
+BAND = 1 << 20  # pixels converted at a time
+RLE = 3  # zlib's strategy: as small as the default for photographs, and faster
 UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
            8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what makes it 1
@@ -46,6 +48,8 @@ def heif_formats() -> tuple:
 
 
 def _looks_like_image(head: bytes) -> bool:
+    if head[:4] == b"RIFF":
+        return head[8:12] == b"WEBP"
     return head.startswith(MAGIC) or (head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1"))
 
 
@@ -106,52 +110,80 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 def _sixteen_bits(image: Image.Image) -> Image.Image:
     """A 16-bit gray image as 8 bits, rounded. Raises UnsupportedImage for samples that do not fit 16 bits."""
-    values = np.asarray(image)
-    if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
-        raise UnsupportedImage("Samples of more than 16 bits or in floating point are not read. Save the image with 8 or 16 bits.")
-    return Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
+    out = Image.new("L", image.size)
+    rows = max(1, BAND // image.width)
+    for top in range(0, image.height, rows):
+        values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
+            raise UnsupportedImage("Samples of more than 16 bits or in floating point are not read. "
+                                   "Save the image with 8 or 16 bits.")
+        out.paste(Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)), (0, top))
+    return out
+
+
+def _as(image: Image.Image, mode: str) -> Image.Image:
+    """In that mode, without a copy where it is already."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Any mode as RGB or RGBA. Raises UnsupportedImage for modes that have no such meaning."""
     mode = image.mode
     if mode.startswith("I") or mode == "F":
-        return _sixteen_bits(image).convert("RGB")
+        return _as(_sixteen_bits(image), "RGB")
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        alpha = image.convert("RGBA")
-        rgb = _to_srgb(image.convert("L" if mode == "LA" else "RGB")).convert("RGB")
-        rgb.putalpha(alpha.getchannel("A"))
+        if not image.info.get("icc_profile"):
+            return _as(image, "RGBA")
+        alpha = _as(image, "RGBA").getchannel("A")
+        rgb = _as(_to_srgb(image.convert("L" if mode == "LA" else "RGB")), "RGB")
+        rgb.putalpha(alpha)
         return rgb
-    if mode in ("P", "1"):
+    if mode in ("P", "1", "YCbCr"):
         return _to_srgb(image.convert("RGB"))
-    if mode in ("RGB", "L", "CMYK", "YCbCr"):
-        return _to_srgb(image if mode != "YCbCr" else image.convert("RGB")).convert("RGB")
+    if mode in ("RGB", "L", "CMYK"):
+        return _as(_to_srgb(image), "RGB")
     raise UnsupportedImage(f"Images in colour mode {mode} are not read. Save it as RGB.")
 
 
-def decode(file: BinaryIO, max_pixels: int, formats: tuple = FORMATS) -> Photo:
-    """Decode a photo: first frame, upright (EXIF), sRGB (ICC), 8 bits a channel, alpha kept.
+def read_upright(file: BinaryIO, max_pixels: int, formats: tuple = FORMATS,
+                 opened: Callable[[int, int], None] = lambda w, h: None) -> Tuple[Image.Image, str, Optional[float]]:
+    """A photo's first frame, upright (EXIF), in sRGB (ICC), as RGB or RGBA; its format; its focal length in picture widths.
 
-    `file` is seekable and at its start. Raises EmptyFile, UnsupportedImage, CorruptImage, ImageTooLarge.
+    `file` is seekable and at its start; `opened(width, height)` is called when the header is read and no pixel decoded.
+    Raises EmptyFile, UnsupportedImage, CorruptImage, ImageTooLarge.
     """
     image: Any = _open(file, formats, max_pixels)
     kind = image.format or ""
+    opened(image.width, image.height)
     try:
         orientation, focal = _exif(image, image.width, image.height)
         image.load()
         if image.width * image.height > max_pixels:
             raise ImageTooLarge()
-        upright = _eight_bits(image)
+        image = _eight_bits(image)
         if orientation in UPRIGHT:
-            upright = upright.transpose(UPRIGHT[orientation])
-        pixels = np.array(upright)
+            image = image.transpose(UPRIGHT[orientation])
     except (UnsupportedImage, ImageTooLarge):
         raise
     except MemoryError:
-        raise ImageTooLarge() from None
+        raise ImageTooLarge("Decoding the image takes more memory than a photo of its size may.") from None
     except Exception:
         raise CorruptImage() from None
-    return Photo(pixels, kind, focal)
+    return image, kind, focal
+
+
+def decode(file: BinaryIO, max_pixels: int, formats: tuple = FORMATS) -> Photo:
+    """A photo as an array; see `read_upright`."""
+    image, kind, focal = read_upright(file, max_pixels, formats)
+    return Photo(np.array(image), kind, focal)
+
+
+def to_png(image: Image.Image) -> bytes:
+    """An RGB or RGBA image as a PNG of its pixels alone: no profile, no text, no EXIF."""
+    image.info.clear()
+    out = io.BytesIO()
+    image.save(out, "PNG", compress_level=1, compress_type=RLE)
+    return out.getvalue()
 
 
 def read_png(data: bytes) -> np.ndarray:

@@ -185,7 +185,7 @@ async def models(service: Services) -> Dict[str, Any]:
     return {"models": service.engine.describe() if service.engine is not None else [], "runtime": sessions.runtime(),
             "threads": s.processors, "defaults": schemas.defaults(),
             "limits": {"lights": schemas.MAX_LIGHTS, "upload_bytes": s.max_upload_bytes, "pixels": s.max_pixels,
-                       "formats": list(service.formats), "job_ttl_seconds": s.job_ttl_seconds}}
+                       "formats": list(service.decoders.formats), "job_ttl_seconds": s.job_ttl_seconds}}
 
 
 @guarded.get("/metrics", response_class=Response, tags=["server"],

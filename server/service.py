@@ -8,10 +8,10 @@ import uuid
 from contextlib import contextmanager
 from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
 
-from . import imaging, jobs, models, records
+from . import jobs, models, records
 from .analysis import Analyst
 from .cache import Cache
-from .encoding import encode_png
+from .decoders import Decoders
 from .errors import FileTooLarge, JobNotFound, ModelMissing, Overloaded, RelightError, StorageFull
 from .jobs import File
 from .pool import Pool
@@ -37,7 +37,7 @@ class Service:
         self.analysis_pool = Pool("analysis", 1, settings.max_queue)
         self.cache = Cache(settings.maps_cache_bytes)
         self.analyst = Analyst(self.store, engine, self.analysis_pool, settings.max_pixels, observe)
-        self.formats = imaging.FORMATS + imaging.heif_formats()
+        self.decoders = Decoders(settings.decoder_processes, settings.max_pixels, settings.max_upload_bytes)
         self.engine_digest = models.digest(engine) if engine is not None else ""
         self.renderer = Renderer(self.store, self.analyst, self.pool, self.cache, observe)
         self._uploads = 0
@@ -46,6 +46,7 @@ class Service:
         """Finish what runs and give up the store."""
         self.pool.close()
         self.analysis_pool.close()
+        self.decoders.close()
         self.store.close()
 
     # -- what is in use, and room
@@ -134,14 +135,12 @@ class Service:
         if size > self.settings.max_upload_bytes:
             raise FileTooLarge(f"The file has more than {self.settings.max_upload_bytes} bytes.")
         file.seek(0)
-        photo = imaging.decode(file, self.settings.max_pixels, self.formats)
-        data = encode_png(photo.pixels)
-        self.make_room(owner, len(data))
+        photo = self.decoders.decode(file, size)
+        self.make_room(owner, len(photo.png))
         digest.update(f"|{self.engine_digest}|{owner}".encode())
-        h, w = photo.pixels.shape[:2]
-        record = Record(job_id=str(uuid.uuid4()), width=w, height=h, key=digest.hexdigest(), owner=owner,
-                        worker=self.store.worker, format=photo.format, alpha=photo.pixels.shape[2] == 4, focal=photo.focal)
-        self.store.create(record.job_id, {File.INPUT: data, File.JOB: record.dump()})
+        record = Record(job_id=str(uuid.uuid4()), width=photo.width, height=photo.height, key=digest.hexdigest(), owner=owner,
+                        worker=self.store.worker, format=photo.format, alpha=photo.alpha, focal=photo.focal)
+        self.store.create(record.job_id, {File.INPUT: photo.png, File.JOB: record.dump()})
         return record
 
     # -- the rest

@@ -34,6 +34,9 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, le=256, description="processors to use, 0: those this process may use")
     max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="bytes; the largest file taken")
     max_pixels: int = Field(40_000_000, ge=1, le=PIXEL_CEILING, description="pixels; the largest image taken")
+    decoders: int = Field(-1, ge=-1, le=64,
+        description="processes that decode uploads, each with bounded time and memory; -1: one a processor, at most 4; "
+                    "0: none, decode in the server's own process (trusted files only)")
     max_queue: int = Field(32, ge=0, le=10_000, description="pieces of work that may wait; beyond it: overloaded")
     upload_timeout_seconds: float = Field(30, gt=0, description="seconds without a byte after which an upload is dropped")
     job_ttl_seconds: float = Field(24 * 3600, gt=0, description="seconds after its last use at which a job expires")
@@ -76,6 +79,11 @@ class Settings(BaseSettings):
     def processors(self) -> int:
         """Threads to use: the setting, or what affinity and the control group allow."""
         return self.threads or cpus.available()
+
+    @property
+    def decoder_processes(self) -> int:
+        """Decoder processes to use: the setting, or one a processor, at most 4."""
+        return min(4, self.processors) if self.decoders < 0 else self.decoders
 
     def keys(self) -> List[str]:
         """All keys, from the setting and from the file. Raises StartupError when the file cannot be read."""

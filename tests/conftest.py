@@ -29,7 +29,7 @@ def settings(tmp_path):
     """Settings over a jobs folder of the test's own; call with overrides."""
 
     def make(**overrides):
-        return load(**{"jobs_dir": tmp_path / "jobs", "log_level": "warning", "sweep_seconds": 3600, **overrides})
+        return load(**{"jobs_dir": tmp_path / "jobs", "log_level": "warning", "sweep_seconds": 3600, "decoders": 0, **overrides})
 
     return make
 
