@@ -80,8 +80,8 @@ def full_size_passes(geometry: Geometry, rgb: np.ndarray):
     scale = np.float32(65535 / (high - low) if high > low else 0)
     normals, depth = np.empty(size + (3,), np.uint8), np.empty(size, np.uint16)
     for start in range(0, size[0], 256):
-        stop = min(start + 256, size[0])
-        band = [sampler.rows(p, start, stop) for p in wide]
-        normals[start:stop] = encode_normals(normalised(np.stack(band[:3], axis=2)))
-        depth[start:stop] = np.rint((band[3] - np.float32(low)) * scale)
+        rows = slice(start, min(start + 256, size[0]))
+        band = [sampler.rows(p, rows) for p in wide]
+        normals[rows] = encode_normals(normalised(np.stack(band[:3], axis=2)))
+        depth[rows] = np.rint((band[3] - np.float32(low)) * scale)
     return normals, depth, (low, high)

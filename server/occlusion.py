@@ -4,7 +4,6 @@ import numpy as np
 
 from .normals import normals_from_depth, view_grid
 
-SIDE = 256  # long side of the grid
 RADIUS = 0.3  # of the surroundings that count, in half picture widths at the median surface
 DIRECTIONS, STEPS = 8, 4
 BIAS = 0.1  # sine of the elevation under which nothing occludes
@@ -34,7 +33,7 @@ def ambient_occlusion(q: np.ndarray, focal: float) -> np.ndarray:
         for step in range(1, STEPS + 1):
             du, dv = np.float32(np.cos(a) * step / STEPS) * reach, np.float32(np.sin(a) * step / STEPS) * reach
             there = cv2.remap(q, column + du * np.float32(w), row - dv * np.float32(w), cv2.INTER_LINEAR,
-                              borderMode=cv2.BORDER_REPLICATE)
+                              borderMode=cv2.BORDER_CONSTANT, borderValue=1e-3)  # no picture: far away
             to = position(there, U + du, V + dv) - here
             square = np.maximum((to * to).sum(0), np.float32(1e-12))
             rise = (to * n).sum(0) / np.sqrt(square) - np.float32(BIAS)

@@ -1,10 +1,18 @@
-"""From the network's grid to the picture's pixels, a band of rows at a time."""
+"""Between the grids of the geometry and the pixels of a picture, a band of rows at a time."""
+from typing import Tuple
+
 import cv2
 import numpy as np
 
 
-def shrink(planes, size):
-    """(n, h, w) float32 planes area-averaged so that no side is longer than `size` (H, W); smaller sides stay."""
+def limited(shape, side: int) -> Tuple[int, int]:
+    """The shape (h, w) scaled down, if need be, to a long side of `side`; neither side falls below 1."""
+    scale = min(1.0, side / max(shape))
+    return max(1, int(round(shape[0] * scale))), max(1, int(round(shape[1] * scale)))
+
+
+def shrink(planes: np.ndarray, size) -> np.ndarray:
+    """(n, h, w) float32 planes area-averaged so that no side is longer than that of `size` (H, W); else as they are."""
     h, w = planes.shape[1:]
     H, W = min(h, size[0]), min(w, size[1])
     if (H, W) == (h, w):
@@ -13,25 +21,41 @@ def shrink(planes, size):
 
 
 class Resampler:
-    """Bilinear interpolation from a grid (h, w) to a picture (H, W), pixel centres at halves, edges repeated."""
+    """Bilinear interpolation from a grid (h, w) to a picture (H, W): centres at halves, edges repeated."""
 
     def __init__(self, grid, size):
         self.grid, self.size = tuple(grid), tuple(size)
-        h, H = self.grid[0], self.size[0]
-        row = np.clip((np.arange(H) + 0.5) * h / H - 0.5, 0, h - 1)
-        self.top = np.minimum(row.astype(np.intp), max(h - 2, 0))
-        self.below = np.minimum(self.top + 1, h - 1)
-        self.weight = (row - self.top).astype(np.float32)[:, None]
+        self.top, self.down = _places(self.grid[0], self.size[0])
+        self.left, self.right = _places(self.grid[1], self.size[1])
+        self.below = np.minimum(self.top + 1, self.grid[0] - 1)
 
-    def widen(self, plane):
+    def widen(self, plane: np.ndarray) -> np.ndarray:
         """(h, w) float32 to (h, W) float32: the horizontal half of the work, done once per plane."""
         return cv2.resize(plane, (self.size[1], self.grid[0]), interpolation=cv2.INTER_LINEAR)
 
-    def rows(self, wide, start, stop, out=None):
-        """Rows start..stop of the interpolated picture from a widened plane: (stop - start, W) float32."""
-        a = np.take(wide, self.top[start:stop], axis=0, out=out, mode="clip")
-        b = np.take(wide, self.below[start:stop], axis=0)
+    def rows(self, wide: np.ndarray, rows: slice) -> np.ndarray:
+        """Rows of the interpolated picture from a widened plane: (r, W) float32."""
+        a, b = np.take(wide, self.top[rows], 0, mode="clip"), np.take(wide, self.below[rows], 0, mode="clip")
         b -= a
-        b *= self.weight[start:stop]
+        b *= self.down[rows, None]
         a += b
         return a
+
+    def cells(self, flags: np.ndarray, rows: slice) -> Tuple[np.ndarray, np.ndarray]:
+        """Row and column of the pixels among `rows` whose upper left texel of the four around is flagged (h, w) bool."""
+        wide = np.take(flags, self.left, 1)
+        r, c = np.nonzero(np.take(wide, self.top[rows], 0))
+        return r + rows.start, c
+
+
+def _places(n, N):
+    """For N pixels along n texels: the texel before each, and how far the pixel is past it (0..1)."""
+    place = np.clip((np.arange(N) + 0.5) * n / N - 0.5, 0, n - 1)
+    before = np.minimum(place.astype(np.intp), max(n - 2, 0))
+    return before, (place - before).astype(np.float32)
+
+
+def bands(size, pixels: int):
+    """Slices of rows that cover a picture (H, W), of about so many pixels each."""
+    step = max(1, pixels // size[1])
+    return [slice(start, min(start + step, size[0])) for start in range(0, size[0], step)]

@@ -13,7 +13,7 @@ import numpy as np
 from .geometry import Geometry
 from .illumination import estimate_light
 from .normals import FOCAL, normalised, normals_from_depth
-from .resample import shrink
+from .resample import limited, shrink
 
 FIT_SIDE = 192  # long side of the grid the shift is searched on
 DEFAULT_SHIFT = 0.5  # nothing predicts the normals: the farthest surface is 3 times as far as the nearest
@@ -27,7 +27,7 @@ def fit_scene(rgb: np.ndarray, geometry: Geometry) -> Dict:
     normals of that depth and the predicted ones (null without any); light, the photograph's own light, see
     illumination.py. rgb: (H, W, 3) uint8, at any size.
     """
-    small = shrink(_planes(geometry), _limit(geometry.inverse_depth.shape, FIT_SIDE))
+    small = shrink(_planes(geometry), limited(geometry.inverse_depth.shape, FIT_SIDE))
     d, mask = small[0], small[1] > 0.5
     focal = float(geometry.focal or FOCAL)
     known = d[mask] if mask.any() else d.ravel()
@@ -83,7 +83,7 @@ def scene_normals(geometry: Geometry, fit: Dict) -> np.ndarray:
 
 def coarse_scene(geometry: Geometry, fit: Dict, side: int):
     """q and mask (None: everywhere) on a grid whose long side is at most `side`, with crisp silhouettes."""
-    h, w = _limit(geometry.inverse_depth.shape, side)
+    h, w = limited(geometry.inverse_depth.shape, side)
     q = crisp(relative_depth(geometry.inverse_depth, fit))
     rows = ((np.arange(h) + 0.5) * q.shape[0] / h).astype(np.intp)
     columns = ((np.arange(w) + 0.5) * q.shape[1] / w).astype(np.intp)
@@ -105,8 +105,3 @@ def _planes(geometry):
     mask = np.ones_like(d) if geometry.mask is None else np.asarray(geometry.mask, np.float32)
     extra = [] if geometry.normals is None else list(np.moveaxis(np.asarray(geometry.normals, np.float32), 2, 0))
     return np.stack([d, mask] + extra)
-
-
-def _limit(shape, side):
-    scale = min(1.0, side / max(shape))
-    return max(1, int(round(shape[0] * scale))), max(1, int(round(shape[1] * scale)))

@@ -1,228 +1,212 @@
-"""Relighting: the maps of a photograph once per picture size, and the relit picture for a rig of lights.
+"""Relighting: the picture for a rig of lights, from the maps of a photograph.
 
 The ratio image: every pixel of the photograph, in linear light, times (new light) / (estimated old light) at its normal.
 """
-import threading
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Dict, Optional
+from typing import Callable, List, Optional
 
 import cv2
 import numpy as np
 
-from . import occlusion, shadows
-from .geometry import Geometry
-from .illumination import light_at
-from .lights import Light, Rig, unit
-from .resample import Resampler, shrink
-from .scene import coarse_scene, relative_depth, scene_normals
+from .lights import WHITE, Light, Rig, unit
+from .maps import LOG, PIXELS, SNORM, Maps, prepare
+from .resample import bands
 from .transfer import TO_LINEAR, encode
 
-PIXELS = 1 << 16  # of a band: its float32 planes stay in the cache
-SNORM = np.float32(1 / 32767)
-LOG = np.float32(1 / 8192)  # of a step of Maps.log_light
-SHADOWS_KEPT = 32
-DARKEST = 1e-6
+__all__ = ["Cancelled", "illuminate", "prepare", "relight"]
+
+# linear / (1 - linear) of the 256 codes: how soon the shoulder bends a pixel's gain
+CROWDED = (TO_LINEAR / np.maximum(1 - TO_LINEAR, np.float32(1e-6))).astype(np.float32)
 
 
-class Superseded(Exception):
+class Cancelled(Exception):
     """The caller no longer wants the picture."""
 
 
-@dataclass
-class Maps:
-    """What relight needs of one picture size (H, W), as small as 8-bit results allow; nbytes is what it holds."""
-
-    rgb: np.ndarray  # (3, H, W) uint8 sRGB
-    normals: np.ndarray  # (3, H, W) int16, times 32767
-    depth: np.ndarray  # (H, W) uint16: q from depth_range[0] to depth_range[1]
-    depth_range: tuple
-    log_light: np.ndarray  # (H, W) int16, times 8192: natural logarithm of the estimated old light
-    light_samples: np.ndarray  # (n,) float32: the same logarithm over the whole photograph, the same for every size
-    occlusion: np.ndarray  # (H, W) uint8
-    mask: Optional[np.ndarray]  # (H, W) uint8; None: a surface everywhere
-    focal: float
-    coarse: np.ndarray  # (h, w) float32: q of the shadow grid
-    shadows: "OrderedDict" = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held, with the shadow cache full."""
-        arrays = (self.rgb, self.normals, self.depth, self.log_light, self.occlusion, self.mask, self.coarse)
-        return sum(a.nbytes for a in arrays if a is not None) + SHADOWS_KEPT * self.coarse.size * 4
-
-
-def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
-    """The maps of a picture rgb (H, W, 3) uint8 of any size, from the geometry and fit_scene of its photograph."""
-    H, W = rgb.shape[:2]
-    n = scene_normals(geometry, fit)
-    log_grid = np.log(light_at(n[..., 0], n[..., 1], n[..., 2], fit["light"]))
-    surface = np.ones(log_grid.shape, bool) if geometry.mask is None else geometry.mask > 0.5
-    samples = log_grid[surface] if surface.any() else log_grid.ravel()
-    coarse, _ = coarse_scene(geometry, fit, shadows.SIDE)
-    ao = occlusion.ambient_occlusion(coarse, fit["focal"])
-    planes = [*np.moveaxis(n, 2, 0), relative_depth(geometry.inverse_depth, fit)]
-    if geometry.mask is not None:
-        planes.append(np.asarray(geometry.mask, np.float32))
-    planes = shrink(np.stack(planes), (H, W))
-    sampler = Resampler(planes.shape[1:], (H, W))
-    wide = [sampler.widen(p) for p in planes]
-    low, high = float(planes[3].min()), float(planes[3].max())
-    maps = Maps(rgb=np.ascontiguousarray(np.moveaxis(rgb, 2, 0)), normals=np.empty((3, H, W), np.int16),
-                depth=np.empty((H, W), np.uint16), depth_range=(low, high), log_light=np.empty((H, W), np.int16),
-                light_samples=samples[:: max(1, samples.size // 20000)],
-                occlusion=cv2.resize(np.rint(ao * 255).astype(np.uint8), (W, H), interpolation=cv2.INTER_LINEAR),
-                mask=None if geometry.mask is None else np.empty((H, W), np.uint8), focal=fit["focal"], coarse=coarse)
-    for rows in _bands(H, W):
-        x, y, z, q = (sampler.rows(p, rows.start, rows.stop) for p in wide[:4])
-        length = np.maximum(np.sqrt(x * x + y * y + z * z), np.float32(1e-6))
-        x, y, z = x / length, y / length, z / length
-        for k, p in enumerate((x, y, z)):
-            maps.normals[k, rows] = np.rint(p / SNORM)
-        maps.depth[rows] = np.rint((q - np.float32(low)) * np.float32(65535 / (high - low) if high > low else 0))
-        maps.log_light[rows] = np.rint(np.clip(np.log(light_at(x, y, z, fit["light"])), -3.9, 3.9) / LOG)
-        if maps.mask is not None:
-            maps.mask[rows] = np.rint(np.clip(sampler.rows(wide[4], rows.start, rows.stop), 0, 1) * 255)
-    return maps
-
-
-def _bands(H, W):
-    step = max(1, PIXELS // W)
-    return [slice(start, min(start + step, H)) for start in range(0, H, step)]
-
-
-def relight(maps: Maps, rig: Rig, threads: int = 1, cancelled=None) -> np.ndarray:
-    """The relit picture (H, W, 3) uint8. `cancelled()` is asked between bands: true raises Superseded.
+def relight(maps: Maps, rig: Rig, threads: int = 1, cancelled: Optional[Callable[[], bool]] = None) -> np.ndarray:
+    """The relit picture (H, W, 3) uint8. `cancelled()` is asked between bands: true raises Cancelled.
 
     Strength 0 gives the photograph itself, to the code.
     """
     _, H, W = maps.rgb.shape
     if rig.strength == 0:
         return np.ascontiguousarray(np.moveaxis(maps.rgb, 0, 2))
-    grid = Resampler(maps.coarse.shape, (H, W))
-    wide = [_shadow(maps, light, grid) if light.shadow and rig.shadow_strength > 0 else None for light in rig.lights]
+    shades = [_Shade(maps, light, rig) for light in rig.lights]
+    even = np.exp(np.float32(rig.delight) * maps.light_samples).mean(dtype=np.float64)
+    factor = np.float32(even * 2.0 ** rig.exposure)
     out = np.empty((H, W, 3), np.uint8)
 
     def band(rows):
         if cancelled is not None and cancelled():
-            raise Superseded
-        _relight_rows(maps, rig, rows, [None if s is None else (s, grid) for s in wide], out)
+            raise Cancelled
+        _relight_rows(maps, rig, shades, factor, rows, out)
 
-    if threads > 1:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(band, _bands(H, W)))
+    parts = bands((H, W), PIXELS)
+    if threads > 1 and len(parts) > 1:
+        with ThreadPoolExecutor(min(threads, len(parts))) as pool:
+            list(pool.map(band, parts))
     else:
-        for rows in _bands(H, W):
+        for rows in parts:
             band(rows)
     return out
 
 
-def _shadow(maps, light, grid):
-    """The visibility of one lamp, from the cache of these maps or marched."""
-    key = (light.kind, light.direction, light.position, light.angle, light.radius)
-    with maps.lock:
-        if key in maps.shadows:
-            maps.shadows.move_to_end(key)
-            return maps.shadows[key]
-    seen = grid.widen(shadows.visibility(light, maps.coarse, maps.focal))
-    with maps.lock:
-        maps.shadows[key] = seen
-        while len(maps.shadows) > SHADOWS_KEPT:
-            maps.shadows.popitem(last=False)
-    return seen
+class _Shade:
+    """One light of a rig with what its shadow leaves of it on the shadow grid."""
+
+    def __init__(self, maps, light, rig):
+        self.light = light
+        self.texels = self.wide = None
+        if light.shadow and rig.shadow_strength > 0:
+            seen = maps.visibility(light)
+            self.texels = np.float32(1 - rig.shadow_strength) + np.float32(rig.shadow_strength) * seen
+            self.wide = maps.sampler.widen(self.texels)
 
 
-def _relight_rows(maps, rig, rows, shadow, out):
-    n = maps.normals[:, rows] * SNORM
-    ratio, shine = illuminate(maps, rig, rows, n, shadow)
-    log_light = maps.log_light[rows] * LOG
-    reference = cv2.exp(log_light * np.float32(-rig.delight)) * np.float32(
-        np.exp(rig.delight * maps.light_samples).mean() * 2.0 ** rig.exposure)
-    for k in range(3):
-        ratio[k] *= reference
-    linear = cv2.LUT(np.ascontiguousarray(maps.rgb[:, rows]), TO_LINEAR).reshape(3, *log_light.shape)
-    lit = linear * ratio + shine * np.float32(2.0 ** rig.exposure)
-    old, new = linear.max(0), lit.max(0)
-    room, more = 1 - old, np.maximum(new - old, 0)
-    kept = old + room * more / np.sqrt(room * room + more * more + np.float32(1e-12))
-    lit *= np.where(new > old, kept / np.maximum(new, np.float32(DARKEST)), 1)
-    blend = np.float32(rig.strength)
-    if maps.mask is not None:
-        blend = maps.mask[rows] * np.float32(rig.strength / 255)
-    linear += (lit - linear) * blend
-    for k in range(3):
-        out[rows, :, k] = encode(linear[k])
+def illuminate(maps: Maps, rig: Rig, rows: slice, shades: Optional[list] = None):
+    """The new light on rows of the picture, before delight and tone: (irradiance, highlights).
 
-
-def illuminate(maps, rig, rows, n, shadow):
-    """The new light on rows of the picture: (irradiance, specular), (3, r, W) float32, before any tone."""
-    shape = n.shape[1:]
-    E = np.empty((3, *shape), np.float32)
-    E[:] = maps.occlusion[rows] * np.float32(rig.ambient / 255)
-    shine = np.zeros((3, *shape), np.float32)
+    Each is a list of planes (r, W) float32: one where all light is white, else three; highlights [] without specular.
+    """
+    shades = [_Shade(maps, light, rig) for light in rig.lights] if shades is None else shades
+    white = all(tuple(light.color) == WHITE for light in rig.lights)
+    glossy = rig.specular_strength > 0
+    ambient = np.multiply(maps.occlusion[rows], np.float32(rig.ambient / 255), dtype=np.float32)
+    irradiance = [ambient] if white else [ambient, ambient.copy(), ambient.copy()]
+    highlights: List[np.ndarray] = [np.zeros_like(ambient) for _ in irradiance] if glossy and rig.lights else []
+    n = [np.multiply(p, SNORM, dtype=np.float32) for p in maps.normals[:, rows]] if rig.lights else None
     place = None
-    for light, seen in zip(rig.lights, shadow):
+    for shade in shades:
+        light = shade.light
         if light.kind == "directional":
-            l, power = [np.float32(c) for c in light.direction], np.float32(light.intensity)
+            l, power = [np.float32(c) for c in light.direction], None
         else:
             place = _positions(maps, rows) if place is None else place
             l, power = _lamp(light, place)
-        cosine = l[0] * n[0] + l[1] * n[1] + l[2] * n[2]
+        cosine = n[0] * l[0]
+        spare = n[1] * l[1]
+        cosine += spare
+        cosine += np.multiply(n[2], l[2], out=spare)
         np.maximum(cosine, 0, out=cosine)
-        power = cosine * power
-        if seen is not None:
-            wide, grid = seen
-            power *= grid.rows(wide, rows.start, rows.stop) * np.float32(rig.shadow_strength) + np.float32(
-                1 - rig.shadow_strength)
-        gloss = _specular(n, l, cosine, rig) if rig.specular_strength > 0 else None
-        for k in range(3):
-            E[k] += power * np.float32(light.color[k])
+        gloss = _ggx(n, l, cosine, rig.roughness) if glossy else None
+        if power is not None:
+            cosine *= power
+        if shade.wide is not None:
+            cosine *= maps.from_grid(shade.texels, shade.wide, rows)
+        for k, plane in enumerate(irradiance):
+            strength = np.float32(light.intensity * light.color[k] if not white else light.intensity)
+            lit = np.multiply(cosine, strength, out=spare)
+            plane += lit
             if gloss is not None:
-                shine[k] += power * gloss * np.float32(light.color[k])
-    return E, shine
+                highlights[k] += lit * gloss * np.float32(rig.specular_strength)
+    return irradiance, highlights
+
+
+def _relight_rows(maps, rig, shades, factor, rows, out):
+    irradiance, highlights = illuminate(maps, rig, rows, shades)
+    old = cv2.exp(np.multiply(maps.log_light[rows], np.float32(-rig.delight) * LOG, dtype=np.float32))
+    old = old.reshape(irradiance[0].shape)
+    old *= factor
+    for ratio in irradiance:
+        ratio *= old
+    blend = np.float32(rig.strength)
+    if maps.mask is not None:
+        blend = np.multiply(maps.mask[rows], np.float32(rig.strength / 65535), dtype=np.float32)
+    codes = maps.rgb[:, rows]
+    if len(irradiance) == 1 and not highlights:
+        gain = _bend(irradiance[0], codes)
+        gain -= 1
+        gain *= blend
+        gain += 1
+        for k in range(3):
+            out[rows, :, k] = encode(np.multiply(_linear(codes[k]), gain, out=old))
+        return
+    before = [_linear(c) for c in codes]
+    after = [b * irradiance[k % len(irradiance)] for k, b in enumerate(before)]
+    for k, shine in enumerate(highlights * (3 // max(len(highlights), 1))):
+        after[k] += shine * np.float32(2.0 ** rig.exposure)
+    kept = _shoulder(np.maximum(np.maximum(*before[:2]), before[2]), np.maximum(np.maximum(*after[:2]), after[2]))
+    for k, (b, a) in enumerate(zip(before, after)):
+        a *= kept
+        a -= b
+        a *= blend
+        a += b
+        out[rows, :, k] = encode(a)
+
+
+def _linear(codes):
+    return cv2.LUT(codes, TO_LINEAR).reshape(codes.shape)
+
+
+def _bend(ratio, codes):
+    """The gain of each pixel from its ratio, in place; the shoulder of _shoulder() where light is white.
+
+    With e = ratio - 1 above 1, and p the largest channel: 1 + e / sqrt(1 + (e p / (1 - p))^2).
+    """
+    largest = cv2.max(cv2.max(codes[0], codes[1]), codes[2])
+    more = np.maximum(ratio, 1)
+    more -= 1
+    bent = cv2.LUT(largest, CROWDED).reshape(ratio.shape)
+    bent *= more
+    bent *= bent
+    bent += 1
+    np.sqrt(bent, out=bent)
+    more /= bent
+    np.minimum(ratio, 1, out=ratio)
+    ratio += more
+    return ratio
+
+
+def _shoulder(old, new):
+    """The factor that keeps a pixel's largest channel, old before and new after relighting, from reaching white.
+
+    What is added beyond the old value is bent so that it never exceeds the room left; what is not brighter stays.
+    """
+    room, more = 1 - old, np.maximum(new - old, 0)
+    kept = old + room * more / np.sqrt(room * room + more * more + np.float32(1e-12))
+    return np.where(new > old, kept / np.maximum(new, np.float32(1e-12)), np.float32(1))
 
 
 def _positions(maps, rows):
     """Scene positions (3, r, W) float32 of rows of the picture."""
     H, W = maps.depth.shape
-    low, high = maps.depth_range
-    r = 1 / (maps.depth[rows] * np.float32((high - low) / 65535) + np.float32(low))
+    depth = 1 / maps.depth[rows]
     u = ((np.arange(W) + 0.5) / W * 2 - 1).astype(np.float32)
     v = ((H - 2 * np.arange(H)[rows] - 1) / W).astype(np.float32)
-    return np.stack([u * r, v[:, None] * r, np.float32(2 * maps.focal) * (1 - r)])
+    return np.stack([u * depth, v[:, None] * depth, np.float32(2 * maps.focal) * (1 - depth)])
 
 
-def _lamp(light, place):
-    """Toward a lamp in the scene, and what arrives from it before the cosine."""
+def _lamp(light: Light, place):
+    """Unit vectors toward a lamp in the scene, and how much of it arrives before the cosine."""
     l = [np.float32(c) - p for c, p in zip(light.position, place)]
-    square = np.maximum(l[0] * l[0] + l[1] * l[1] + l[2] * l[2], np.float32(1e-12))
-    distance = np.sqrt(square)
-    l = [c / distance for c in l]
-    power = np.float32(light.intensity) / (1 + square * np.float32(1 / light.range ** 2))
+    square = l[0] * l[0] + l[1] * l[1] + l[2] * l[2]
+    np.maximum(square, np.float32(1e-12), out=square)
+    shorter = 1 / np.sqrt(square)
+    for c in l:
+        c *= shorter
+    power = 1 / (1 + square * np.float32(1 / light.range ** 2))
     if light.kind == "spot":
         axis = [np.float32(c) for c in unit([a - b for a, b in zip(light.position, light.target)])]
-        half = np.radians(light.cone / 2)
-        inner, outer = np.cos(half * (1 - light.blend)), np.cos(half)
-        inside = l[0] * axis[0] + l[1] * axis[1] + l[2] * axis[2]
-        t = np.clip((inside - np.float32(outer)) / np.float32(max(inner - outer, 1e-6)), 0, 1)
+        outer = np.cos(np.radians(light.cone / 2))
+        inner = np.cos(np.radians(light.cone / 2) * (1 - light.blend))
+        t = l[0] * axis[0] + l[1] * axis[1] + l[2] * axis[2]
+        t = np.clip((t - np.float32(outer)) * np.float32(1 / max(inner - outer, 1e-6)), 0, 1)
         power *= t * t * (3 - 2 * t)
     return l, power
 
 
-def _specular(n, l, cosine, rig):
-    """GGX with the height-correlated Smith term and Schlick's Fresnel (F0 = 0.04), times pi like the irradiance.
+def _ggx(n, l, cosine, roughness):
+    """Cook-Torrance with GGX, the height-correlated Smith term, Schlick's Fresnel (F0 = 0.04), the viewer at +z.
 
-    Walter et al. 2007; Heitz 2014. The viewer is at +z.
+    Times pi, as the irradiance is. Walter et al. 2007, Heitz 2014. For a mirror direction it is at its largest.
     """
-    alpha2 = np.float32(rig.roughness ** 4)
-    h = [l[0], l[1], l[2] + 1]
+    alpha2 = np.float32(roughness ** 4)
+    h = [l[0], l[1], l[2] + np.float32(1)]
     length = np.sqrt(np.maximum(h[0] * h[0] + h[1] * h[1] + h[2] * h[2], np.float32(1e-12)))
-    nh = np.clip((h[0] * n[0] + h[1] * n[1] + h[2] * n[2]) / length, 0, 1)
-    lh = length / 2  # l.h with |l| = |v| = 1
+    apart = sum(np.square(a / length - b) for a, b in zip(h, n)) * np.float32(0.5)  # 1 - n.h, without cancellation
+    apart = np.minimum(apart, 1)
     nv = np.maximum(n[2], np.float32(1e-3))
-    d = alpha2 / np.square(nh * nh * (alpha2 - 1) + 1)
+    sharp = apart * (2 - apart) * (1 - alpha2) + alpha2
     smith = cosine * np.sqrt(nv * nv * (1 - alpha2) + alpha2) + nv * np.sqrt(cosine * cosine * (1 - alpha2) + alpha2)
-    fresnel = np.float32(0.04) + np.float32(0.96) * (1 - np.minimum(lh, 1)) ** 5
-    return d * fresnel * np.float32(0.5 * rig.specular_strength) / np.maximum(smith, np.float32(1e-6))
+    fresnel = np.float32(0.04) + np.float32(0.96) * (1 - np.minimum(length / 2, 1)) ** 5
+    return alpha2 / (sharp * sharp) * fresnel * np.float32(0.5) / np.maximum(smith, np.float32(1e-6))

@@ -1,0 +1,90 @@
+"""The fast engine against the plain float64 one."""
+import numpy as np
+import pytest
+import reference
+from light_scenes import FIT, ball_and_wall, random_scene
+
+from server.lights import WHITE, Light, Rig, blackbody, hex_color, unit
+from server.maps import COARSE
+from server.resample import Resampler
+from server.scene import crisp, relative_depth
+from server.shading import prepare, relight
+from server.shadows import ShadowGrid
+
+
+def random_light(rng, shadow=False):
+    color = [WHITE, hex_color("#%02x%02x%02x" % tuple(rng.integers(20, 256, 3))), blackbody(rng.uniform(1500, 15000))]
+    away = lambda: tuple(float(v) for v in rng.uniform(-1.5, 1.5, 3))  # noqa: E731
+    return Light(kind=rng.choice(["directional", "point", "spot"]), direction=unit(rng.normal(size=3)), position=away(), target=away(),
+                 color=color[rng.integers(3)], intensity=float(rng.choice([0.3, 1, 1, 4, 30])), range=float(rng.uniform(0.2, 3)),
+                 cone=float(rng.uniform(10, 160)), blend=float(rng.choice([0, 0.3, 1])), shadow=shadow)
+
+
+def random_rig(rng):
+    some = lambda *values: float(rng.choice(values))  # noqa: E731
+    return Rig(lights=tuple(random_light(rng) for _ in range(rng.integers(1, 4))), ambient=some(0, 0.05, 0.3, 2),
+               strength=some(1, 1, 0.5, 0.05), delight=some(0, 0.5, 1), shadow_strength=0.0, exposure=some(0, 0, -2, 1),
+               specular_strength=some(0, 0, 0.5, 1), roughness=some(0.1, 0.5, 1))
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_within_one_code_of_the_oracle(seed):
+    rng = np.random.default_rng(seed)
+    rgb, geometry, fit = random_scene(rng, 40, 56, masked=seed % 2)
+    rig = random_rig(rng)
+    maps = prepare(rgb, geometry, fit)
+    fast = relight(maps, rig).astype(int)
+    slow = reference.relight(rgb, crisp(relative_depth(geometry.inverse_depth, fit)), geometry.normals, geometry.mask,
+                             maps.occlusion / 255, fit["light"], fit["focal"], rig).astype(int)
+    off = np.abs(fast - slow).max(2)
+    assert (off <= 1).mean() >= 0.999, (rig, off.max(), (off > 1).mean())
+
+
+def test_threads_change_nothing():
+    rng = np.random.default_rng(1)
+    rgb, geometry, fit = random_scene(rng, 400, 560, masked=True)
+    maps, rig = prepare(rgb, geometry, fit), Rig(lights=(random_light(rng, True), random_light(rng, True)))
+    assert np.array_equal(relight(maps, rig, threads=1), relight(maps, rig, threads=4))
+
+
+LAMPS = {
+    "side": Light(direction=unit((-0.8, 0.3, 0.6)), angle=1.0),
+    "soft": Light(direction=unit((0.5, 0.7, 0.5)), angle=25.0),
+    "near": Light(kind="point", position=(0.8, 0.4, 0.9), radius=0.1),
+}
+
+
+@pytest.mark.parametrize("name", LAMPS)
+def test_coarse_shadows_near_full_resolution_ones(name):
+    """Mean difference of the visibility at most 0.02; every edge within one texel of the coarse grid."""
+    full, times = (144, 192), 2
+    light = LAMPS[name]
+    fine = ball_and_wall(*full)[0].inverse_depth
+    coarse = ball_and_wall(full[0] // times, full[1] // times)[0].inverse_depth
+    exact = reference.visibility(light, fine, FIT["focal"], points=range(16) if name == "soft" else (0, 9))
+    seen = ShadowGrid(coarse, FIT["focal"]).visibility(light)
+    sampler = Resampler(coarse.shape, full)
+    seen = sampler.rows(sampler.widen(seen), slice(0, full[0]))
+    assert np.abs(seen - exact).mean() <= 0.02
+    if name != "soft":
+        assert_edges_near(seen > 0.5, without_hairs(exact > 0.5, times), times)
+
+
+def without_hairs(flags, width):
+    """Lines thinner than `width` + 1 pixels taken out, light ones and dark ones: the coarse grid cannot hold them."""
+    import cv2
+    kernel = np.ones((width + 1, width + 1), np.uint8)
+    opened = cv2.morphologyEx(flags.astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    return cv2.morphologyEx(opened, cv2.MORPH_OPEN, kernel) > 0
+
+
+def assert_edges_near(a, b, reach):
+    """Where a and b differ, both change within `reach` pixels."""
+    import cv2
+    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    for x, y in ((a, b), (b, a)):
+        assert not (cv2.erode(x.astype(np.uint8), kernel).astype(bool) & ~y).any()
+
+
+def test_the_grid_of_shadows_is_the_one_measured():
+    assert COARSE <= 256  # the pictures of the oracle test are not larger, so that nothing is resampled in them
