@@ -40,9 +40,10 @@ class Cache(OrderedDict):
 
 
 class Library:
-    """folder None: procedural only. licences: keep only these licence strings (None: all)."""
+    """folder None: procedural only. licences: keep only these licence strings (None: all). detail multiplies texture sizes."""
 
-    def __init__(self, folder=None, licences=None):
+    def __init__(self, folder=None, licences=None, detail=1):
+        self.detail = detail
         self.folder = Path(folder) if folder else None
         self.meshes, self.tex, self.pictures, self.hdris, self.reliefs = defaultdict(list), defaultdict(list), [], [], []
         self.has_head, self.arena = False, Arena()
@@ -87,8 +88,24 @@ class Library:
                                  rough=float(np.clip(m.get('rough', .6), .1, 1)), metal=float(m.get('metal', 0) > .5 and .9),
                                  alpha=bool(m.get('alpha_tex'))))
         n /= np.linalg.norm(n, axis=1, keepdims=True) + 1e-12
-        return Mesh(d['v'].astype(f32), f, n, d['uv'].astype(f32)[f], d['c'] if 'c' in d else None, d['fm'].astype(int), mats,
-                    float(d['scale']), *(d[k].astype(f32) if k in d else None for k in ('head_center', 'head_forward')))
+        uv, fm = d['uv'].astype(f32)[f], d['fm'].astype(int)
+        return Mesh(d['v'].astype(f32), f, n, uv, d['c'] if 'c' in d else None, fm, mats, float(d['scale']), self._veil(uv, fm, mats),
+                    *(d[k].astype(f32) if k in d else None for k in ('head_center', 'head_forward')))
+
+    def _veil(self, uv, fm, mats):
+        """Triangles whose alpha is below a half on the average of seven places."""
+        if not any(m.alpha for m in mats):
+            return None
+        w = np.array([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4], [1, 4, 4], [4, 1, 4], [4, 4, 1]], f32)
+        w /= w.sum(1, keepdims=True)
+        out = np.zeros(len(fm), bool)
+        for i, m in enumerate(mats):
+            if m.alpha:
+                a = np.asarray(Image.open(self.folder / m.tex[2]).convert('L').resize((256, 256), Image.BILINEAR))
+                k = np.flatnonzero(fm == i)
+                p = (np.einsum('sb,fbc->sfc', w, uv[k]) * 256).astype(int) % 256
+                out[k] = a[p[..., 1], p[..., 0]].mean(0) < 128
+        return out
 
     def image(self, key):
         """Texture of a key: ('file', path, alpha path or None) or ('made', kind, number)."""
@@ -100,15 +117,18 @@ class Library:
             return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
         alpha = Image.open(self.folder / key[2]).convert('L') if len(key) > 2 and key[2] else None
         im = self._picture(key[1]) if key[1] else Image.new('RGB', alpha.size, (255, 255, 255))
-        k = min(1, MAX_TEXTURE.get(str(key[1]).split('/')[0], MAX_OTHER) / max(im.size))
+        k = min(1, self._limit(key[1]) / max(im.size))
         if k < 1:
             im = im.resize((round(im.size[0] * k), round(im.size[1] * k)), Image.BILINEAR, reducing_gap=2)
         alpha = alpha.resize(im.size, Image.BILINEAR) if alpha else Image.new('L', im.size, 255)
         return np.dstack([np.asarray(im), np.asarray(alpha)])
 
+    def _limit(self, path):
+        return self.detail * MAX_TEXTURE.get(str(path).split('/')[0], MAX_OTHER)
+
     def _picture(self, path):
         im = Image.open(self.folder / path)
-        size = MAX_TEXTURE.get(path.split('/')[0], MAX_OTHER)
+        size = self._limit(path)
         im.draft('RGB', (size, size))              # JPEG decoders halve on the way, for nothing
         return im.convert('RGB')
 

@@ -25,6 +25,7 @@ class Mesh:
     fm: np.ndarray = None            # (F,) int, index into materials
     materials: list = field(default_factory=list)
     scale: float = 1.0               # metres per unit
+    veil: np.ndarray = None          # (F,) bool: mostly transparent, casts no shadow; None: none
     head: np.ndarray = None          # (3,) mid-head of people, in the mesh's own units
     forward: np.ndarray = None       # (3,) where that head looks
 

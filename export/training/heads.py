@@ -97,4 +97,4 @@ class Heads:
         if stone:
             mats = [stone] * len(mats)
         v = ((v + f32([0, 1, 0])) * f32(.01)).astype(f32)
-        return Mesh(v, self.f, n, self.uv, None, part, mats, 1., np.zeros(3, f32), f32([0, 0, 1]))
+        return Mesh(v, self.f, n, self.uv, None, part, mats, head=np.zeros(3, f32), forward=f32([0, 0, 1]))

@@ -50,7 +50,7 @@ def _direct(s, p, n, view, x, rng, reps):
 
 def _radiance(s, o, d, ambient, rng):
     """Light that comes back along rays: sky, glowing things, and one bounce lit by one light and an ambient term."""
-    t, p, n, _, a, x = s.hit(o, d, .02)
+    t, p, n, _, a, x = s.hit(o, d, .02, bounce=True)
     miss = x[:, 0] < 0
     out = a * ambient
     if len(s.rows):

@@ -48,7 +48,8 @@ class Scene:
         if uv is None:
             uv = np.zeros((len(mesh.f), 3, 2), f32)
         c = mesh.c if mesh.c is not None and mat is None else np.full((len(world), 3), 255, np.uint8)
-        self.parts.append((world.astype(f32), mesh.f, n.astype(f32), uv.astype(f32), c, fm.astype(np.int32)))
+        self.parts.append((world.astype(f32), mesh.f, n.astype(f32), uv.astype(f32), c, fm.astype(np.int32),
+                           np.zeros(len(mesh.f), bool) if mesh.veil is None or mat is not None else mesh.veil))
         return world
 
     def box(self, mat, size, pos, rot=EYE3):
@@ -63,7 +64,7 @@ class Scene:
 
     def build(self):
         """Joins everything and builds the ray-tracing tree."""
-        v, f, n, uv, c, fm = zip(*self.parts)
+        v, f, n, uv, c, fm, veil = zip(*self.parts)
         base = np.cumsum([0] + [len(x) for x in v[:-1]])
         cat = lambda a, t: np.ascontiguousarray(np.concatenate(a), dtype=t)
         self.v, self.n, self.uv, self.c, self.fm = cat(v, f32), cat(n, f32), cat(uv, f32), cat(c, np.uint8), cat(fm, np.int32)
@@ -79,6 +80,12 @@ class Scene:
         self.has_alpha = bool(self.m[:, K.ALPHA].any())
         self.embree = rtcore_scene.EmbreeScene()
         TriangleMesh(self.embree, self.v, self.f)
+        veil = np.concatenate(veil)
+        self.shade, self.solid = self.embree, None  # what shadow and bounce rays meet: no lashes, no corneas
+        if veil.any():
+            self.solid = np.append(np.flatnonzero(~veil), -1).astype(np.int32)
+            self.shade = rtcore_scene.EmbreeScene()
+            TriangleMesh(self.shade, self.v, np.ascontiguousarray(self.f[~veil]))
         self.rows = np.array(self.lights, f32).reshape(-1, 8)
         self.env = np.ascontiguousarray(self.env, f32)
         return self
@@ -102,9 +109,14 @@ class Scene:
                 prim[idx], u[idx], v[idx], t[idx] = pr, uu, vv, r['tfar'] + base[idx]
         return prim, u, v, t
 
-    def hit(self, o, d, pixel, bump=False):
+    def hit(self, o, d, pixel, bump=False, bounce=False):
         """Traces and looks up: distance, point (lifted off the surface), label normal, shading normal, albedo, X."""
-        prim, u, v, t = self.trace(o, d)
+        if bounce:
+            r = self.shade.run(o, d, output=True)
+            prim, u, v, t = r['primID'], r['u'], r['v'], r['tfar']
+            prim = prim if self.solid is None else self.solid[prim]
+        else:
+            prim, u, v, t = self.trace(o, d)
         k = len(o)
         n, ns, a, x = (np.empty((k, w), f32) for w in (3, 3, 3, 4))
         K.surface(prim, u, v, t, d, self.f, self.v, self.n, self.uv, self.c, self.fm, self.dens, self.m, self.data, self.table,
@@ -114,7 +126,7 @@ class Scene:
 
     def blocked(self, p, d):
         """>= 0 where the segment p..p+d meets something."""
-        return self.embree.run(p, d, dists=np.ones(len(p), f32), query='OCCLUDED')
+        return self.shade.run(p, d, dists=np.ones(len(p), f32), query='OCCLUDED')
 
     def sky(self, d, env=None):
         out = np.empty_like(d)

@@ -17,8 +17,8 @@ def choose(rng):
     return str(rng.choice(list(KINDS), p=p / p.sum()))
 
 
-def sees(scene, eye, cam, focal, near=.02):
-    """Whether a view holds enough surface, none of it touching the lens, and enough depth or slope."""
+def sees(scene, eye, cam, focal, near=.02, share=.97):
+    """Whether a view holds enough surface, none of it touching the lens, enough depth or slope, and no material over more than `share`."""
     o, d, cos = pixel_rays(20, 20, eye, cam, focal)
     prim, _, _, t = scene.trace(o, d)
     hit = prim >= 0
@@ -26,7 +26,7 @@ def sees(scene, eye, cam, focal, near=.02):
         return False
     t, ids = t[hit], scene.fm[prim[hit]]
     z = t * cos[hit]
-    return t.min() > near * np.median(t) and t.min() > .04 and np.percentile(z, 97) / np.percentile(z, 3) > 1.03 and np.bincount(ids).max() < .97 * len(prim)
+    return t.min() > near * np.median(t) and t.min() > .04 and np.percentile(z, 97) / np.percentile(z, 3) > 1.03 and np.bincount(ids).max() < share * len(prim)
 
 
 def shoot(rng, shot):
@@ -54,10 +54,9 @@ def make(library, rng, views=2, kind=None):
     scene.lights = scene.lights[:4]
     scene.build()
     limit = .2 if kind == 'object' else .02
-    good = []
-    for c in cams[:1] if flash else cams:
-        if sees(scene, *c, near=limit if kind != 'outdoor' else .01):
-            good.append(c)
-            if len(good) == views:
-                break
+    limit, good = .01 if kind == 'outdoor' else limit, []
+    for share in (.6, .97):                         # rather a view with several things in it
+        for c in cams[:1] if flash else cams:
+            if len(good) < views and not any(c is g for g in good) and sees(scene, *c, near=limit, share=share):
+                good.append(c)
     return (kind, scene, good) if good else None

@@ -152,11 +152,13 @@ def room(s, rng):
         s.box(e, (ww, hh, .055), p, rot)
         if win:
             s.lamp(p + rot @ f32([0, 0, .3]), np.array([1, .97, .9]) * rng.uniform(2, 12), .25)
-    for _ in range(int(rng.integers(2, 10))):
+    spots = []
+    for _ in range(int(rng.integers(4, 15))):
         q = int(rng.integers(5))
         x, z, a = [(rng.uniform(-w / 2 + .5, w / 2 - .5), -d / 2 + .4, 0), (-w / 2 + .4, rng.uniform(-d / 2 + .4, d / 3), np.pi / 2),
                    (w / 2 - .4, rng.uniform(-d / 2 + .4, d / 3), -np.pi / 2), *[(rng.uniform(-w / 2 + .4, w / 2 - .4), rng.uniform(-d / 2 + .4, d / 3), rng.uniform(0, 6.3))] * 2][q]
         furniture(s, rng, x, z, a)
+        spots.append((x, z))
     if rng.random() < .25:
         from .scenes_people import person
         for _ in range(int(rng.integers(1, 3))):
@@ -168,12 +170,13 @@ def room(s, rng):
         for _ in range(int(rng.integers(1, 3))):
             s.lamp([rng.uniform(-w / 3, w / 3), h - rng.uniform(.1, .5), rng.uniform(-d / 3, d / 3)], np.array([1, rng.uniform(.75, 1), rng.uniform(.5, 1)]) * rng.uniform(3, 15), rng.uniform(.05, .3))
     s.lights = [s.lights[i] for i in rng.permutation(len(s.lights))[:3]]
-    near = rng.random() < .3
-    for _ in range(12):
+    near = rng.random() < .4
+    for _ in range(16):
         if near:                                    # a corner, a piece of furniture, from close
-            at = np.array([rng.uniform(-w / 2.2, w / 2.2), rng.uniform(.2, 1.6), -d / 2 + rng.uniform(.1, 1)])
-            a, q = rng.normal(0, .6), rng.uniform(-.1, .5)
-            yield at, np.array([np.sin(a) * np.cos(q), np.sin(q), np.cos(a) * np.cos(q)]), rng.uniform(.6, 1.6), (30, 65)
+            x, z = spots[rng.integers(len(spots))]
+            at = np.array([x + rng.normal(0, .15), rng.uniform(.3, 1.2), z])
+            a, q = rng.normal(0, .6), rng.uniform(-.1, .6)
+            yield at, np.array([np.sin(a) * np.cos(q), np.sin(q), np.cos(a) * np.cos(q)]), rng.uniform(.8, 2.2), (30, 65)
         else:
             eye = np.array([rng.uniform(-w / 2 + .3, w / 2 - .3), rng.uniform(.7, 1.9), rng.uniform(0, d / 2 - .15)])
             yield np.array([rng.uniform(-w / 3, w / 3), rng.uniform(.2, 1.5), rng.uniform(-d / 2, -d / 5)]), None, eye, (40, 80)

@@ -39,7 +39,7 @@ def table(s, rng):
     lighting(s, rng, rng.random() < .5)
     z = rng.choice([.15, .3, .6])
     support(s, rng, z)
-    n = int(rng.choice([1, 2, 3, 4, 6, 9, 12]))
+    n = int(rng.choice([1, 2, 3, 5, 8, 12, 18]))
     for _ in range(n):
         place_object(s, rng, rng.normal(0, z * .8), 0, rng.normal(0, z * .7), z * rng.uniform(.4, 1.5) * (1 if n > 2 else 1.5))
     if rng.random() < .35:                          # printed flat things lie about: papers, cards, boxes
@@ -70,8 +70,8 @@ def clutter(s, rng):
     elif k < .75:
         s.box(surface(rng, lib, ('wood', 'tile', 'fabric'), ('wood', 'noise', 'page', 'stripe'), .6, .3, .1), (3, .03, 2.4), (0, -.015, .2))
         tall = []
-        for _ in range(int(rng.integers(10, 32))):
-            x, z = rng.uniform(-.8, .8), rng.uniform(-.4, .6)
+        for _ in range(int(rng.integers(14, 48))):
+            x, z = rng.normal(0, .4), rng.uniform(-.4, .6)
             if rng.random() < .55:
                 w = rng.uniform(.05, .32, 3) * [1, rng.uniform(.3, 1.2), 1]
                 y = 0.
@@ -85,7 +85,7 @@ def clutter(s, rng):
         for _ in range(int(rng.integers(0, 4))):    # leaning boards and pictures
             s.box(printed(rng, lib), (*rng.uniform(.2, .7, 2), .02), (rng.uniform(-.8, .8), .3, -rng.uniform(.1, .4)), yaw(rng.normal(0, .4)) @ pitch(-rng.uniform(0, .3)))
     else:
-        for _ in range(int(rng.integers(10, 45))):
+        for _ in range(int(rng.integers(14, 60))):
             z = rng.uniform(-.35, .7)
             s.add(shape(rng, ('blob', 'lathe', 'super', 'box', 'box', 'cylinder', 'rock', 'prism', 'tube', 'foliage', 'cloth')), thing(rng, lib, .2), tumble(rng),
                   rng.uniform(.04, .2) * rng.uniform(.6, 1.3, 3), (rng.normal(0, .4), rng.normal(.3, .3), z))

@@ -1,6 +1,8 @@
 """People: portraits, close faces, busts, blend-shape heads, figures."""
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from . import geometry as G
@@ -31,7 +33,7 @@ def dressed(rng, lib, mesh):
             key = lib.made(rng, 'stripe', 'stripe', 'weave', 'print') if k < .6 else lib.photo(rng, 'fabric')
             out[i] = m.but(tex=key or lib.made(rng, 'stripe'), mode='picture', color=(rng.uniform(.5, 1),) * 3, tile=1.) if k < .8 else \
                 m.but(color=tuple(hue(rng, .9, .1, 1.)))
-    return G.Mesh(mesh.v, mesh.f, mesh.n, mesh.uv, mesh.c, mesh.fm, out, mesh.scale, mesh.head, mesh.forward)
+    return replace(mesh, materials=out)
 
 
 def mannequin(s, rng, pos, rot):

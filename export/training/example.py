@@ -1,0 +1,91 @@
+"""The example picture of the web page: a person at a table, from public-domain (CC0) assets alone.
+
+  python export/training/example.py --assets DIR --out server/static/example.jpg
+"""
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+if __package__ in (None, ''):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    __package__ = 'training'
+    import training  # noqa: F401
+
+from . import geometry as G  # noqa: E402
+from . import renderer  # noqa: E402
+from .assets import Library  # noqa: E402
+from .camera import encode  # noqa: E402
+from .materials import Material  # noqa: E402
+from .scene import Scene  # noqa: E402
+from .scenes_common import UPRIGHT, f32, stand, yaw  # noqa: E402
+
+CC0 = ('CC0-1.0',)
+
+
+def tile(name, per_metre, **kw):
+    return Material((1, 1, 1), tex=('file', f'tex/{name}.jpg'), mode='picture', tile=per_metre, metric=True, **kw)
+
+
+def build(library, bust='mhb_511', sky='brown_photostudio_02'):
+    """The scene and its camera (eye, rows, focal)."""
+    rng = np.random.default_rng(4)
+    s = Scene(library)
+    s.env, _, _ = library.hdri(sky)
+    s.env = s.env * f32(.55)
+    s.yaw = .6
+    s.box(Material((.36, .4, .37), rough=.9, spec=0.), (6, 4, .1), (0, 1.5, -1.05))
+    s.box(tile('acg_Wood026', 1.1, rough=.35), (2.2, .05, .8), (0, .725, .35))
+    m = library.mesh('bust', bust)
+    p = np.array([-.14, 1.27 - m.head[1] * m.scale, -.1])
+    s.add(m, None, yaw(.12), m.scale, p)
+    head = p + yaw(.12) @ (m.head * m.scale)
+    put = lambda category, name, size, x, z, turn=0., mat=None: stand(s, rng, library.mesh(category, name), mat, size, x, .75, z, yaw(turn))
+    put('plant', 'ph_fern_02', .42, .52, .02) if 'ph_fern_02' in library.names('plant') else None
+    clay, glaze = Material((.5, .2, .11), rough=.7), Material((.09, .2, .32), rough=.15, spec=.05)
+    stand(s, rng, G.lathe(np.random.default_rng(21)), glaze, .26, .3, .75, .3, yaw(0))
+    stand(s, rng, G.sphere(), Material((.62, .6, .55), rough=.8), .13, -.5, .75, .42, yaw(0))
+    for c, x, z in (((.45, .04, .03), .02, .5), ((.75, .27, .02), .115, .44), ((.35, .42, .05), .1, .56)):
+        stand(s, rng, G.blob(np.random.default_rng(7), 60, .02), Material(c, rough=.3), .085, x, .75, z)
+    put('food', 'khr_Avocado', .1, -.27, .5, .3)
+    for i, c in enumerate(((.45, .08, .06), (.12, .22, .3), (.65, .55, .3))):
+        s.box(Material(c, rough=.6), (.24 - .02 * i, .035, .17), (-.52, .77 + .035 * i, .12), yaw(.3 - .25 * i))
+    stand(s, rng, G.cylinder(.045, .1, .05), clay, .11, .52, .75, .5, yaw(0))
+    s.box(Material((.08, .06, .05), rough=.5), (.62, .78, .04), (.62, 1.36, -.985))
+    s.box(Material((1, 1, 1), tex=('file', 'pictures/' + Path(library.pictures[3]).name), mode='picture', rough=.6), (.54, .7, .05), (.62, 1.36, -.985))
+    s.add(G.drape(np.random.default_rng(2), 160), Material((.42, .36, .3), rough=.9, spec=0.), yaw(0), (.5, 1.3, .7), (-1.1, 1.3, -.8))
+    s.lamp((-1.5, 2.1, 1.7), np.array([1, .93, .84]) * 5.5, .35)
+    s.lamp((1.8, 1.5, 1.6), np.array([.8, .9, 1]) * 1.6, .5)
+    s.build()
+    eye = np.array([.1, 1.22, 2.05])
+    return s, (eye, renderer.look_at(eye, [.07, 1.06, 0]), 1.55)
+
+
+def main(argv=None):
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('--assets', required=True, help='asset folder with a manifest.json')
+    p.add_argument('--out', default='server/static/example.jpg')
+    p.add_argument('--bust', default='mhb_511')
+    p.add_argument('--width', type=int, default=960)
+    p.add_argument('--samples', type=int, default=10, help='indirect rays a pixel')
+    a = p.parse_args(argv)
+    s, view = build(Library(a.assets, CC0, detail=2), a.bust)
+    w, h = 2 * a.width, 2 * a.width * 3 // 4
+    im = renderer.render(s, *view, np.random.default_rng(0), w, h, a.samples, 8)['rgb']
+    im = cv2.resize(np.minimum(im * f32(.38 / np.percentile(im, 70)), 4), (a.width, h // 2), interpolation=cv2.INTER_AREA)
+    im = np.where(im > .7, .7 + .3 * (1 - np.exp(-(im - .7) / .3)), im)      # soft shoulder
+    rgb = (np.clip(encode(im), 0, 1) * 255 + .5).astype(np.uint8)
+    for q in (92, 88, 84, 80, 75):
+        _, b = cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, q, cv2.IMWRITE_JPEG_OPTIMIZE, 1])
+        if len(b) < 200_000:
+            break
+    Path(a.out).write_bytes(b.tobytes())
+    print(f'{a.out}: {len(b) // 1000} kB, quality {q}')
+
+
+if __name__ == '__main__':
+    main()
