@@ -148,7 +148,7 @@ def check_graph(graph: onnx.ModelProto) -> None:
     onnx.checker.check_model(graph)
     opset = max(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx"))
     if graph.ir_version > MAX_IR or opset > MAX_OPSET:
-        raise ExportError(f"IR {graph.ir_version}, opset {opset}: the oldest supported ONNX Runtime reads IR {MAX_IR} and opset {MAX_OPSET} at most")
+        raise ExportError(f"IR {graph.ir_version}, opset {opset}: the oldest supported ONNX Runtime reads {MAX_IR} and {MAX_OPSET} at most")
     if any(t.data_location == TensorProto.EXTERNAL for t in graph.graph.initializer):
         raise ExportError("the graph keeps weights outside its file")
 
@@ -169,9 +169,11 @@ def check_parity(data: bytes, network: Exportable, tolerance: Optional[float] = 
                 raise ExportError(f"{network.name}: {output['name']} is {b.shape} in ONNX Runtime, {a.shape} in torch, at {height}x{width}")
             error = float(np.abs(a - b).max() / max(1.0, np.abs(a).max()))
             if not error <= tolerance:
-                raise ExportError(f"{network.name}: {output['name']} differs from torch by {error:.2g} (allowed {tolerance:.2g}) at {height}x{width}")
+                raise ExportError(f"{network.name}: {output['name']} differs from torch by {error:.2g} at {height}x{width} "
+                                  f"(allowed: {tolerance:.2g})")
             worst[role] = max(worst.get(role, 0.0), error)
-    return {"shapes": [list(s) for s in shapes], "tolerance": tolerance, "runtime": onnxruntime.__version__, "torch": torch.__version__.split("+")[0],
+    return {"shapes": [list(s) for s in shapes], "tolerance": tolerance,
+            "runtime": onnxruntime.__version__, "torch": torch.__version__.split("+")[0],
             "worst": {k: float(f"{v:.0e}") for k, v in worst.items()}}
 
 

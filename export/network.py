@@ -12,7 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0  # the encoder's own normalisation, (rgb - 127) / 128
 STRIDE = 32  # sides of the input must be multiples of this
@@ -144,7 +144,8 @@ def round_channels(channels: float, divisor: int = 8) -> int:
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def fold_batch_norm(net: nn.Module) -> nn.Module:
@@ -154,7 +155,7 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
             for k in range(len(module) - 1):
                 conv, norm = module[k], module[k + 1]
                 if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                    module[k] = torch.nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
+                    module[k] = fuse_conv_bn_eval(conv, norm)
                     module[k + 1] = nn.Identity()
     return net
 

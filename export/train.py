@@ -13,21 +13,25 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Iterator
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import checkpoint  # noqa: E402
 import cv2  # noqa: E402
 import torch  # noqa: E402
-
-import checkpoint  # noqa: E402
 from network import GeometryNet, load_imagenet  # noqa: E402
 from training import data, loop  # noqa: E402
 
 NAME = "relight-geometry.safetensors"
+SHARD_BYTES = 24e6
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -44,6 +48,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--variant", type=int, default=2, choices=(0, 1, 2), help="EfficientNet-Lite variant of a new network (default 2)")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the decoder (default 1e-3; 3e-4 when resuming)")
+    p.add_argument("--freeze", type=int, default=4, metavar="N",
+                   help="first encoder blocks that are not trained (default 4: down to a quarter of the size)")
     p.add_argument("--sizes", type=int, nargs=4, default=(160, 192, 256, 320), metavar="N", help="picture sizes, small to large")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
@@ -72,7 +78,7 @@ def prepare(args: argparse.Namespace) -> loop.State:
     else:
         net = GeometryNet(args.variant)
         load_imagenet(net.encoder, args.variant)
-    state = loop.start(net.to(args.device, memory_format=torch.channels_last), args.rate)
+    state = loop.start(net.to(args.device, memory_format=torch.channels_last), args.rate, args.freeze)
     saved = args.out / "checkpoint.pt"
     if saved.exists():
         state.load(saved)
@@ -147,16 +153,39 @@ def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None)
     loop.contact_sheet(net, val, args.out / f"sheet_{state.step:06d}.png")
 
 
+@contextmanager
+def renderer(args: argparse.Namespace) -> Iterator[Path]:
+    """The folder to train from; with --stream a renderer fills it for as long as the block runs."""
+    if not args.stream:
+        yield args.data
+        return
+    ring = args.out / "ring"
+    ring.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(Path(__file__).with_name("render.py")), "--out", str(ring), "--seed", str(args.seed + 1),
+               "--ring", str(max(2, int(args.ring_gb * 1e9 / SHARD_BYTES)))] + (["--assets", str(args.assets)] if args.assets else [])
+    process = subprocess.Popen(command)
+    try:
+        while not any(ring.glob("*.json")):
+            if process.poll() is not None:
+                raise SystemExit(f"train: the renderer ended with {process.returncode}")
+            time.sleep(1)
+        yield ring
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the renderer is not left behind
     loop.keep_memory()
     args.out.mkdir(parents=True, exist_ok=True)
-    shards = data.Shards(args.data)
-    if not len(shards):
-        print(f"train: no shards in {args.data}", file=sys.stderr)
-        return 1
-    state = prepare(args)
-    run(args, state, shards)
+    with renderer(args) as folder:
+        shards = data.Shards(folder)
+        if not len(shards):
+            print(f"train: no shards in {folder}", file=sys.stderr)
+            return 1
+        run(args, prepare(args), shards)
     return 0
 
 

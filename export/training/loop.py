@@ -18,6 +18,7 @@ from torch import nn
 
 from . import data, losses
 
+Batch = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 ENCODER_RATE = 0.3  # of the decoder's learning rate: it starts from good weights
 WARM_UP = 150  # steps
 CLIP = 2.0  # gradient norm
@@ -60,13 +61,21 @@ class State:
         self.samples, self.log = saved["samples"], saved["log"]
 
 
-def start(net: nn.Module, rate: float) -> State:
-    """A fresh state: AdamW with a slower encoder, and a running average of the weights."""
+def start(net: nn.Module, rate: float, freeze: int = 0) -> State:
+    """A fresh state: AdamW with a slower encoder, and a running average of the weights.
+
+    The stem and the first `freeze` blocks of the encoder stay as they are: edges and colours are the same in every
+    picture, and their gradients, at the highest resolution, are the dearest.
+    """
+    if freeze:
+        net.encoder.stem.requires_grad_(False)
+        net.encoder.blocks[:freeze].requires_grad_(False)
     encoder = list(net.encoder.parameters())
     known = {id(p) for p in encoder}
     groups = [{"params": encoder, "lr": rate * ENCODER_RATE, "peak": rate * ENCODER_RATE},
               {"params": [p for p in net.parameters() if id(p) not in known], "lr": rate, "peak": rate}]
-    return State(net, torch.optim.AdamW(groups, weight_decay=1e-2, fused=True), {k: v.detach().clone() for k, v in net.state_dict().items()})
+    average = {k: v.detach().clone() for k, v in net.state_dict().items()}
+    return State(net, torch.optim.AdamW(groups, weight_decay=1e-2, fused=True), average)
 
 
 def learning_rate(step: int, done: float) -> float:
@@ -108,9 +117,9 @@ class Workers:
         results = list(self.pool.map(work, self.nets, parts) if self.pool else map(work, self.nets, parts))
         with torch.no_grad():
             for shared, *others in zip(*(net.parameters() for net in self.nets)):
-                for other in others:
-                    shared.grad.add_(other.grad)
-                if others:
+                if others and shared.grad is not None:
+                    for other in others:
+                        shared.grad.add_(other.grad)
                     shared.grad.div_(len(self.nets))
             for shared, *others in zip(*(net.buffers() for net in self.nets)):
                 if others and shared.is_floating_point():
@@ -120,8 +129,11 @@ class Workers:
         return {k: sum(r[k] for r in results) / len(results) for k in results[0]}
 
 
-def train_step(state: State, workers: Workers, make: Callable[[int], tuple[Any, Any]], done: float, device: str, bf16: bool) -> dict[str, float]:
-    """One optimiser step on the batches make(part), one per worker; the loss terms by name. Raises FloatingPointError on a loss that is not finite."""
+def train_step(state: State, workers: Workers, make: Callable[[int], Batch], done: float, device: str, bf16: bool) -> dict[str, float]:
+    """One optimiser step on the batches make(part), one per worker; the loss terms by name.
+
+    Raises FloatingPointError on a loss that is not finite.
+    """
 
     def work(net: nn.Module, part: int) -> dict[str, float]:
         image, target = make(part)
@@ -158,7 +170,7 @@ def update_average(state: State, horizon: float = 250.0) -> None:
 
 
 @torch.no_grad()
-def validate(net: nn.Module, shards: data.Shards, size: int = 256, limit: int = 256) -> dict[str, dict[str, float]]:
+def validate(net: nn.Module, shards: data.Shards, size: int = 256, limit: int = 128) -> dict[str, dict[str, float]]:
     """Scores per scene kind and "all": mean angle, share under 30 degrees, depth order, mask accuracy, and facing's angle."""
     net.eval()
     device = next(net.parameters()).device
@@ -197,8 +209,8 @@ def ordinal(predicted: np.ndarray, truth: np.ndarray, pairs: int = 4000) -> floa
 
 def table(scores: dict[str, dict[str, float]]) -> str:
     head = f"{'kind':12s} {'images':>6s} {'mean':>6s} {'<30':>6s} {'order':>6s} {'mask':>6s} {'facing':>7s}"
-    return "\n".join([head] + [f"{k:12s} {s['images']:6.0f} {s['mean']:6.2f} {s['under30']:6.1f} {s['ordinal']:6.1f} {s['mask']:6.1f} {s['facing']:7.2f}"
-                               for k, s in scores.items()])
+    columns = {"images": "6.0f", "mean": "6.2f", "under30": "6.1f", "ordinal": "6.1f", "mask": "6.1f", "facing": "7.2f"}
+    return "\n".join([head] + [f"{kind:12s} " + " ".join(format(s[c], f) for c, f in columns.items()) for kind, s in scores.items()])
 
 
 def photos(names: Iterable[str] = PHOTOS) -> list[np.ndarray]:
@@ -237,7 +249,8 @@ def tiles(rgb: np.ndarray, disparity: np.ndarray, normals: np.ndarray, mask: np.
 def fit(image: np.ndarray, side: int) -> np.ndarray:
     """The image inside a gray square."""
     factor = side / max(image.shape[:2])
-    image = cv2.resize(image.astype(np.float32), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    how = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    image = cv2.resize(image.astype(np.float32), None, fx=factor, fy=factor, interpolation=how)
     out = np.full((side, side, 3), 64, np.uint8)
     out[: image.shape[0], : image.shape[1]] = np.clip(image + 0.5, 0, 255)[:side, :side]
     return out
@@ -250,7 +263,8 @@ def contact_sheet(net: nn.Module, shards: data.Shards | None, path: Path, size: 
         sample = shards[k]
         truth = tiles(sample.rgb, sample.disparity, sample.normals, sample.mask)
         guess = tiles(sample.rgb, *predict(net, np.ascontiguousarray(sample.rgb), size))
-        rows += [[guess[0], guess[1], guess[2], guess[3]], [truth[0], truth[1], truth[2], truth[3]]]
-    pairs = [np.concatenate(rows[k] + (rows[k + 1] if k + 1 < len(rows) else [np.zeros_like(t) for t in rows[k]]), 1) for k in range(0, len(rows), 2)]
+        rows += [guess, truth]
+    rows += [[np.zeros_like(t) for t in rows[0]]] * (len(rows) % 2)
+    pairs = [np.concatenate(rows[k] + rows[k + 1], 1) for k in range(0, len(rows), 2)]
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(pairs), cv2.COLOR_RGB2BGR))

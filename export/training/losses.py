@@ -4,7 +4,6 @@ Shapes: disparity and mask (n, 1, h, w), normals (n, 3, h, w). A mask of 1 says 
 """
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,0 +1,173 @@
+"""The training code: losses that know the truth, augmentation that keeps it, runs that survive being killed."""
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs requirements-export.txt")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "export"))
+
+import train  # noqa: E402
+from network import GeometryNet  # noqa: E402
+from training import data, loop, losses  # noqa: E402
+
+SIDE = 96
+
+
+def sphere(radius=0.7, centre=(0.1, -0.05)):
+    """A ball before nothing: its picture is its normals, so that what happens to one must happen to the other."""
+    y, x = np.mgrid[0:SIDE, 0:SIDE] / (SIDE - 1) * 2 - 1
+    nx, ny = (x - centre[0]) / radius, (-y - centre[1]) / radius
+    inside = nx**2 + ny**2 < 1
+    normals = np.stack([nx, ny, np.sqrt(np.clip(1 - nx**2 - ny**2, 0, 1))], -1) * inside[..., None]
+    rgb = np.rint((normals + 1) * 127.5).astype(np.uint8)
+    disparity = ((0.5 + 0.5 * normals[..., 2]) * inside).astype(np.float32)
+    return data.Sample(rgb, disparity, normals.astype(np.float32), inside.astype(np.float32))
+
+
+def disagreement(sample):
+    """Degrees between the normals and those painted in the picture, at their own resolution, away from the rim."""
+    h, w = sample.mask.shape
+    painted = data.cv2.resize(np.ascontiguousarray(sample.rgb), (w, h), interpolation=data.cv2.INTER_AREA) / 127.5 - 1
+    inner = data.cv2.erode(sample.mask, np.ones((7, 7))) > 0
+    assert inner.sum() > 100
+    a, b = (v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (painted[inner], sample.normals[inner]))
+    return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
+
+
+@pytest.fixture
+def shards(tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for s in range(2):
+        write_shard(folder, s)
+    return folder
+
+
+def write_shard(folder, index):
+    items = [sphere(0.4 + 0.1 * k, (0.1 * index, 0.05 * k)) for k in range(4)]
+    stem = folder / f"0_{index:05d}"
+    np.save(f"{stem}.rgb.npy", np.stack([i.rgb for i in items]))
+    np.save(f"{stem}.inv.npy", np.stack([i.disparity for i in items]).astype(np.float16))
+    np.save(f"{stem}.nrm.npy", np.rint(np.stack([i.normals for i in items]) * 127).astype(np.int8))
+    np.save(f"{stem}.mask.npy", np.stack([i.mask for i in items]).astype(np.uint8))
+    Path(f"{stem}.json").write_text(json.dumps({"kinds": ["ball"] * 4, "focal": [0.9] * 4, "seed": 0, "size": SIDE}))
+
+
+def truth():
+    _, target = data.collate([data.whole(sphere(), SIDE), data.whole(sphere(0.5), SIDE)])
+    return target
+
+
+def test_losses_vanish_for_the_truth_and_only_for_it():
+    disparity, normals, mask = truth()
+    perfect = losses.losses((disparity, normals, (mask - 0.5) * 60), truth())
+    assert all(abs(float(v)) < 2e-3 for v in perfect.values())
+    turned = normals[:, [1, 0, 2]]
+    wrong = losses.losses((-disparity, turned, (0.5 - mask) * 60), truth())
+    assert all(float(wrong[k]) > 0.1 for k in losses.WEIGHTS)
+
+
+@pytest.mark.parametrize("scale,shift", [(7.0, 3.0), (0.01, -5.0)])
+def test_disparity_losses_do_not_see_scale_and_shift(scale, shift):
+    disparity, _, mask = truth()
+    guess = disparity + 0.1 * torch.randn(disparity.shape, generator=torch.Generator().manual_seed(0))
+    for a, b in zip(losses.disparity_losses(guess, disparity, mask), losses.disparity_losses(guess * scale + shift, disparity, mask)):
+        assert a > 0.01 and torch.isclose(a, b, rtol=1e-2)
+
+
+def test_sky_and_void_do_not_count_for_normals():
+    disparity, normals, mask = truth()
+    scribbled = torch.where(mask > 0.5, normals, torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))
+    assert all(float(v) < 2e-3 for v in losses.normal_losses(scribbled, normals, mask))
+
+
+@pytest.mark.parametrize("how", [data.flip, lambda s: data.whole(s, 64), lambda s: data.resize(s, 192, 192)],
+                         ids=["flip", "small", "large"])
+def test_normals_follow_the_picture_through_augmentation(how):
+    moved = how(sphere())
+    if how is data.flip:  # the painted red channel is x: it must change sign too
+        moved = moved._replace(rgb=np.where([True, False, False], 255 - moved.rgb, moved.rgb).astype(np.uint8))
+    assert disagreement(sphere()).mean() < 1 and disagreement(moved).mean() < 2
+
+
+@pytest.mark.parametrize("degrees", [12.0, -12.0])
+def test_a_turned_ball_is_still_a_ball(degrees):
+    """A centred ball looks the same after a turn, so its turned normals must equal the normals it had."""
+    ball = sphere(0.7, (0.0, 0.0))
+    turned = data.rotate(ball, degrees, ((SIDE - 1) / 2, (SIDE - 1) / 2))
+    inner = data.cv2.erode(ball.mask, np.ones((5, 5))) > 0
+    assert np.abs(turned.normals - ball.normals)[inner].max() < 0.05
+
+
+def test_stretched_ball_has_the_normals_of_an_ellipsoid():
+    a, k = 0.5, 1.25
+    view = data.resize(sphere(a, (0.0, 0.0)), 2 * SIDE, int(2 * SIDE * k))  # truth at SIDE x SIDE*k
+    h, w = view.mask.shape
+    y, x = np.mgrid[0:h, 0:w]
+    x, y = (x + 0.5) / w * 2 - 1, -((y + 0.5) / h * 2 - 1)
+    u, v = x / a, y / a
+    inside = u**2 + v**2 < 0.7
+    z = np.sqrt(np.clip(1 - u**2 - v**2, 0.01, 1))
+    expected = np.stack([u * k**-0.5, v * k**0.5, z], -1)  # gradient of the stretched implicit surface
+    expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
+    got = view.normals / np.maximum(np.linalg.norm(view.normals, axis=-1, keepdims=True), 1e-6)
+    assert np.degrees(np.arccos(np.clip((expected * got).sum(-1), -1, 1)))[inside].mean() < 2
+
+
+def test_batches_depend_on_seed_and_step_alone(shards):
+    again = [data.batch(data.Shards(shards), 3, 11, 64, range(4)) for _ in range(2)]
+    assert torch.equal(again[0][0], again[1][0])
+    halves = [data.batch(data.Shards(shards), 3, 11, 64, r) for r in (range(0, 2), range(2, 4))]
+    assert torch.equal(torch.cat([h[0] for h in halves]), again[0][0])
+    assert not torch.equal(data.batch(data.Shards(shards), 3, 12, 64, range(4))[0].sum(), again[0][0].sum())
+
+
+def test_shards_come_and_go(shards):
+    found = data.Shards(shards, every=0)
+    assert len(found) == 8 and found.kind(0) == "ball"
+    write_shard(shards, 7)
+    found.rescan()
+    assert len(found) == 12
+    for file in shards.glob("0_00000.*"):
+        file.unlink()
+    found.rescan()
+    assert len(found) == 8
+
+
+def short(shards, out, steps, **kwargs):
+    """A run of a small network, twelve steps long, stopped after `steps`."""
+    args = train.parse(["--data", str(shards), "--out", str(out), "--steps", "12", "--sizes", "32", "32", "64", "64"])
+    torch.manual_seed(0)
+    state = loop.start(GeometryNet(0, (16, 16, 16, 16, 16)).to(memory_format=torch.channels_last), args.rate)
+    saved = out / "checkpoint.pt"
+    out.mkdir(exist_ok=True)
+    if saved.exists():
+        state.load(saved)
+    workers, stream = loop.Workers(state.net, 2), data.Shards(shards)
+    terms = []
+    while state.step < steps:
+        size = loop.size_at(state.step, state.step / 12, 0, tuple(args.sizes))
+
+        def make(part, size=size):
+            return data.batch(stream, 0, state.step, size, range(2 * part, 2 * part + 2))
+
+        terms.append(loop.train_step(state, workers, make, state.step / 12, "cpu", False))
+    state.save(saved)
+    return state, terms
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(shards, tmp_path):
+    straight, _ = short(shards, tmp_path / "a", 6)
+    short(shards, tmp_path / "b", 3)
+    resumed, _ = short(shards, tmp_path / "b", 6)
+    assert resumed.step == straight.step == 6
+    for key, value in straight.ema.items():
+        assert torch.equal(value, resumed.ema[key]), key
+
+
+def test_training_lowers_the_loss(shards, tmp_path):
+    _, terms = short(shards, tmp_path / "c", 12)
+    assert terms[-1]["loss"] < 0.9 * terms[0]["loss"]
