@@ -1,4 +1,5 @@
 """The two sRGB curves (IEC 61966-2-1) as tables."""
+import cv2
 import numpy as np
 
 STEPS = 1 << 14  # 0.1 code per step at the steepest part of the curve, 16 KB: stays in the first cache
@@ -17,16 +18,25 @@ def linear_to_srgb(value):
 
 
 TO_LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # code -> linear light
-TO_CODE = np.rint(255 * linear_to_srgb((np.arange(STEPS) + 0.5) / STEPS)).astype(np.uint8)  # middle of each step
+TO_CODE = np.full((1, 1 << 16), 255, np.uint8)  # by the middle of each step; above 1 all is 255
+TO_CODE[0, :STEPS] = np.rint(255 * linear_to_srgb((np.arange(STEPS) + 0.5) / STEPS))
 TO_LINEAR.setflags(write=False)
 TO_CODE.setflags(write=False)
+WIDE_LUT = int(cv2.__version__.split(".")[0]) >= 5  # cv2.LUT takes 16-bit indices since 5.0: twice as fast
 
 
-def encode(linear, out=None):
-    """Linear light (float32, not below 0; what is above 1 becomes 255) to 8-bit sRGB codes of the same shape.
+def decode(codes):
+    """8-bit sRGB codes (h, w) to linear light, float32."""
+    return cv2.LUT(codes, TO_LINEAR).reshape(codes.shape)
+
+
+def encode(linear):
+    """Linear light (h, w) float32 in 0..4 (what is above 1 becomes 255) to 8-bit sRGB codes.
 
     Decoding and encoding gives every code back; any other value is at most 0.1 code off before rounding.
     """
     index = np.empty(linear.shape, np.uint16)
     np.multiply(linear, np.float32(STEPS), out=index, casting="unsafe")
-    return np.take(TO_CODE, index, out=out, mode="clip")
+    if WIDE_LUT:
+        return cv2.LUT(index, TO_CODE).reshape(linear.shape)
+    return np.take(TO_CODE, index, mode="clip")
