@@ -14,7 +14,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from . import __version__, models, problems, routes
 from .errors import ModelMissing, RelightError, StartupError
 from .metrics import Metrics
-from .middleware import Frame, RequestIdFilter
+from .middleware import Body, Frame, RequestIdFilter
 from .service import Service
 from .settings import Settings, load
 from .sweep import sweep
@@ -90,13 +90,14 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
     app.state.settings, app.state.metrics, app.state.keys = settings, metrics, keys
     problems.install(app)
     routes.install(app)
-    # The last added is the outermost; CORS is, so that a page can read every answer, a 500 too.
-    app.add_middleware(Frame, metrics=metrics, max_upload_bytes=settings.max_upload_bytes)
-    if "*" not in settings.allowed_hosts:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
+    # The last added is the outermost. CORS is outside the net under all faults, so that a page can read a 500 too.
+    app.add_middleware(Body, max_upload_bytes=settings.max_upload_bytes, patience=settings.upload_timeout_seconds)
     app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "HEAD", "POST", "DELETE"],
                        allow_headers=["Authorization", "Content-Type", "If-None-Match"], allow_credentials=False,
                        expose_headers=["ETag", "Server-Timing", "X-Request-ID", "Retry-After", "WWW-Authenticate"])
+    if "*" not in settings.allowed_hosts:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
+    app.add_middleware(Frame, metrics=metrics)
     return app
 
 

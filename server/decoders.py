@@ -107,12 +107,13 @@ class Decoders:
         self.count, self.max_pixels, self.max_bytes = count, max_pixels, max_bytes
         self.formats = imaging.FORMATS + imaging.heif_formats()
         self.deadline = PATIENCE * decoding.cpu_seconds(max_pixels)
-        self._idle: "queue.LifoQueue[Optional[_Process]]" = queue.LifoQueue()  # None: a place for one not yet started
+        self._idle: queue.LifoQueue[Optional[_Process]] = queue.LifoQueue()  # None: a place for one not yet started
         for _ in range(count):
             self._idle.put(None)
         self._lock = threading.Lock()
         self._all: List[_Process] = []
         self._closed = False
+        self.fallen = 0  # how many died of an upload
 
     @property
     def pids(self) -> List[int]:
@@ -137,6 +138,7 @@ class Decoders:
         try:
             facts, png = process.ask(file, size, self.deadline * process.slowness)
         except (EOFError, OSError, ValueError):
+            self.fallen += 1
             log.warning("a decoder process ended on an upload (exit status %s)", self._end(process))
             self._idle.put(None)
             raise CorruptImage("The file could not be decoded within the time and memory that a photo of its size may take. "

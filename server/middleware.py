@@ -1,14 +1,16 @@
-"""Round every request: an id, one log line, limits on the body, security headers, and the net under all faults."""
+"""Round every request: an id, one log line, limits on the body and on patience, security headers, a net under all faults."""
 
+import asyncio
 import contextvars
 import logging
 import time
 import uuid
 from typing import Any, Dict, Optional
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import FileTooLarge
+from .errors import FileTooLarge, InvalidRequest
 from .metrics import Metrics
 from .problems import problem_response, translate
 
@@ -17,7 +19,10 @@ request_id: "contextvars.ContextVar[str]" = contextvars.ContextVar("request_id",
 
 MAX_JSON_BYTES = 1 << 20
 OVERHEAD = 1 << 16  # what multipart may add to the file
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 5.0  # how long a refused client may go on sending, so that it reads the answer
+SEND_SECONDS = 60.0  # how long a client may take to read one block of an answer
+SLOWEST = 8192  # bytes a second that a body must keep on average, after the patience of the first moments
+METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
 
 PAGE_POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
                "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
@@ -34,11 +39,15 @@ class RequestIdFilter(logging.Filter):
         return True
 
 
-class Frame:
-    """The outermost middleware."""
+class TooSlow(InvalidRequest):  # type: ignore[valid-type,misc]
+    """The body does not arrive."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, max_upload_bytes: int):
-        self.app, self.metrics, self.max_upload_bytes = app, metrics, max_upload_bytes
+
+class Frame:
+    """The outermost middleware: what every answer carries, whoever made it, and what is noted of it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics):
+        self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -47,9 +56,23 @@ class Frame:
         token = request_id.set(uuid.uuid4().hex)
         state: Dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id.get()
-        started, status = time.perf_counter(), 0
+        started, status, replaced = time.perf_counter(), 0, False
 
         async def send_framed(message: Message) -> None:
+            nonlocal status, replaced
+            if replaced:  # the body of an answer that gave way to ours
+                return
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", []))
+                kinds = [v for k, v in headers if k == b"content-type"]
+                if message["status"] >= 400 and not any(v.startswith(b"application/problem+json") for v in kinds):
+                    replaced = True  # starlette's own refusals: of a host, of an origin
+                    kept = {k.decode(): v.decode() for k, v in headers if k in (b"vary", b"allow")}
+                    error = InvalidRequest("This server does not answer to that host name or that origin.", kept)
+                    return await problem_response(error, state["request_id"])(scope, receive, send_out)
+            await send_out(message)
+
+        async def send_out(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -58,56 +81,117 @@ class Frame:
                 headers += [h for h in HEADERS if h[0] not in names]
                 headers.append((b"x-request-id", state["request_id"].encode()))
                 message = {**message, "headers": headers}
-            await send(message)
+            try:
+                await asyncio.wait_for(send(message), SEND_SECONDS)
+            except asyncio.TimeoutError:
+                state["gone"] = True
+                raise ClientDisconnect() from None
 
-        limit = MAX_JSON_BYTES
-        if scope["path"].rstrip("/").endswith("/upload"):
-            limit = self.max_upload_bytes + OVERHEAD
         try:
-            await self.app(scope, _limited(scope, receive, limit), send_framed)
-        except Exception as exc:
-            error = translate(exc)
-            if error.status >= 500:
-                log.error("unhandled: %s", error.code, exc_info=exc)
-            if not status:
-                await problem_response(error, state["request_id"])(scope, receive, send_framed)
+            await self.app(scope, receive, send_framed)
+        except ClientDisconnect:
+            state["gone"] = True
         finally:
             self._note(scope, state, status, time.perf_counter() - started)
             request_id.reset(token)
 
     def _note(self, scope: Scope, state: Dict[str, Any], status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "other"
-        self.metrics.requests.labels(scope["method"], route, str(status or 499)).inc()
+        method = scope["method"] if scope["method"] in METHODS else "other"
+        told = "499" if state.get("gone") or not status else str(status)
+        self.metrics.requests.labels(method, route, told).inc()
         self.metrics.duration.labels(route).observe(seconds)
+        if "code" in state:
+            self.metrics.errors.labels(state["code"]).inc()
         stages = " ".join(f"{k}={v * 1000:.0f}ms" for k, v in state.get("timings", {}).items())
-        log.info("%s %s %s %.0fms job=%s%s", scope["method"], route, status or "gone", seconds * 1000, state.get("job_id", "-"),
-                 " " + stages if stages else "")
+        log.info("%s %s %s %.0fms job=%s%s", method, route, "gone" if told == "499" else told, seconds * 1000,
+                 state.get("job_id", "-"), " " + stages if stages else "")
 
 
-def _limited(scope: Scope, receive: Receive, limit: int) -> Receive:
-    """`receive`, refusing a body of more than `limit` bytes while it streams in."""
-    declared: Optional[int] = None
-    for name, value in scope["headers"]:
-        if name == b"content-length" and value.isdigit():
-            declared = int(value)
-    seen = 0
+class Body:
+    """The innermost: bounds on the bytes of a body and on the time it takes, and the net under all faults."""
 
-    async def drain(message: Message) -> None:
-        """Read on a little, so that the client is done sending and reads the answer."""
-        nonlocal seen
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while message.get("more_body") and seen < 4 * limit + (1 << 24) and time.monotonic() < deadline:
-            message = await receive()
-            seen += len(message.get("body", b""))
+    def __init__(self, app: ASGIApp, max_upload_bytes: int, patience: float):
+        self.app, self.max_upload_bytes, self.patience = app, max_upload_bytes, patience
 
-    async def limited() -> Message:
-        nonlocal seen
-        message = await receive()
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        upload = scope["path"].rstrip("/").endswith("/upload")
+        body = Incoming(scope, receive, self.max_upload_bytes + OVERHEAD if upload else MAX_JSON_BYTES, self.patience)
+        begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            if message["type"] == "http.response.body" and not message.get("more_body") and body.unread:
+                await send({**message, "more_body": True})
+                await body.drain()
+                message = {"type": "http.response.body", "body": b"", "more_body": False}
+            await send(message)
+
+        try:
+            await self.app(scope, body.receive, answer)
+        except ClientDisconnect:
+            raise
+        except Exception as exc:
+            error = translate(exc)
+            if error.status >= 500:
+                log.error("unhandled: %s", error.code, exc_info=exc)
+            if begun:
+                raise ClientDisconnect() from exc  # all that can be done is to end the connection
+            scope["state"]["code"] = error.code
+            await problem_response(error, scope["state"]["request_id"])(scope, receive, answer)
+
+
+class Incoming:
+    """The body of one request as it arrives."""
+
+    def __init__(self, scope: Scope, receive: Receive, limit: int, patience: float):
+        self._receive, self.limit, self.patience, self._state = receive, limit, patience, scope["state"]
+        self.declared: Optional[int] = None
+        chunked = False
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                self.declared = int(value)
+            chunked = chunked or name == b"transfer-encoding"
+        self.unread = chunked or bool(self.declared)  # is there more to come?
+        self.seen, self.started = 0, time.monotonic()
+
+    async def _next(self, seconds: float) -> Message:
+        message = await asyncio.wait_for(self._receive(), seconds)
         if message["type"] == "http.request":
-            seen += len(message.get("body", b""))
-            if seen > limit or (declared is not None and declared > limit):
-                await drain(message)
-                raise FileTooLarge(f"The request has more than {limit} bytes.")
+            self.seen += len(message.get("body", b""))
+            self.unread = bool(message.get("more_body"))
+        else:
+            self._state["gone"] = self._state.get("gone") or self.unread
+            self.unread = False
         return message
 
-    return limited
+    async def receive(self) -> Message:
+        """The next message. Raises FileTooLarge, TooSlow."""
+        if not self.unread:
+            return await self._receive()  # a body that is complete: this waits for the client to leave
+        if self.declared is not None and self.declared > self.limit:
+            raise FileTooLarge(f"The request has {self.declared} bytes; at most {self.limit} are taken.")
+        now = time.monotonic()
+        left = self.started + self.patience + self.seen / SLOWEST - now
+        try:
+            message = await self._next(max(0.0, min(self.patience, left)))
+        except asyncio.TimeoutError:
+            self.unread = False  # and will not be waited for
+            raise TooSlow("The request body came too slowly. Send it again over a better connection.", {"Connection": "close"}) from None
+        if self.seen > self.limit:
+            raise FileTooLarge(f"The request has more than {self.limit} bytes.")
+        return message
+
+    async def drain(self) -> None:
+        """Read on for a while after the answer, so that the client is done sending and reads it."""
+        end = time.monotonic() + DRAIN_SECONDS
+        most = self.seen + 4 * self.limit + (1 << 24)
+        while self.unread and self.seen < most:
+            try:
+                await self._next(max(0.0, end - time.monotonic()))
+            except asyncio.TimeoutError:
+                return

@@ -64,6 +64,8 @@ def translate(exc: Exception) -> RelightError:
     if isinstance(exc, RequestValidationError):
         return from_validation(exc.errors())
     if isinstance(exc, HTTPException):
+        if isinstance(exc.__cause__, RelightError):  # raised while FastAPI read the body
+            return exc.__cause__
         if exc.status_code == 404:
             return NotFound()
         if exc.status_code == 405:
@@ -85,6 +87,7 @@ def install(app: FastAPI) -> None:
         error = translate(exc)
         if error.status >= 500 and not isinstance(error, (Overloaded, ModelMissing)):
             log.error("%s: %s", error.code, error.detail, exc_info=exc)
+        request.state.code = error.code
         return problem_response(error, getattr(request.state, "request_id", ""))
 
     for kind in (RelightError, RequestValidationError, HTTPException, OSError):
