@@ -31,7 +31,7 @@ def tile(name, per_metre, **kw):
     return Material((1, 1, 1), tex=('file', f'tex/{name}.jpg'), mode='picture', tile=per_metre, metric=True, **kw)
 
 
-def build(library, bust='mhb_511', sky='brown_photostudio_02'):
+def build(library, bust='mhb_526', sky='brown_photostudio_02'):
     """The scene and its camera (eye, rows, focal)."""
     rng = np.random.default_rng(4)
     s = Scene(library)
@@ -62,14 +62,14 @@ def build(library, bust='mhb_511', sky='brown_photostudio_02'):
     s.lamp((1.8, 1.5, 1.6), np.array([.8, .9, 1]) * 1.6, .5)
     s.build()
     eye = np.array([.1, 1.22, 2.05])
-    return s, (eye, renderer.look_at(eye, [.07, 1.06, 0]), 1.55)
+    return s, (eye, renderer.look_at(eye, [.05, 1.07, 0]), 1.72)
 
 
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--assets', required=True, help='asset folder with a manifest.json')
     p.add_argument('--out', default='server/static/example.jpg')
-    p.add_argument('--bust', default='mhb_511')
+    p.add_argument('--bust', default='mhb_526')
     p.add_argument('--width', type=int, default=960)
     p.add_argument('--samples', type=int, default=10, help='indirect rays a pixel')
     a = p.parse_args(argv)
