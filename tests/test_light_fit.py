@@ -1,0 +1,121 @@
+"""What is found out about a photograph: its scale in depth, and the light it was taken in."""
+import json
+
+import numpy as np
+import pytest
+from light_scenes import FOCAL, ball_and_wall, smooth_field
+
+from server.geometry import Geometry
+from server.illumination import estimate_light, light_at
+from server.normals import encode_normals, full_size_passes, normals_from_depth
+from server.scene import fit_scene, relative_depth
+from server.transfer import linear_to_srgb
+
+
+def hills(h=144, w=192):
+    """True q of a smooth relief, and its normals at that focal length."""
+    q = smooth_field(np.random.default_rng(2), h, w, 0.6, 1.6).astype(np.float32)
+    return q, normals_from_depth(q, FOCAL)
+
+
+def angles(a, b):
+    return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
+
+
+@pytest.mark.parametrize("scale,shift", [(1, 0), (250.0, -40.0), (0.004, 7.0), (3.0, 0.5)])
+def test_scale_and_shift_of_the_depth_do_not_matter(scale, shift):
+    """Any affine inverse depth gives back the scene its normals speak of, with z = 0 at the median surface."""
+    q, normals = hills()
+    fit = fit_scene(np.full((*q.shape, 3), 128, np.uint8), Geometry(q * np.float32(scale) + np.float32(shift), normals, None, FOCAL))
+    got = relative_depth(q * np.float32(scale) + np.float32(shift), fit)
+    assert np.median(got) == pytest.approx(1, abs=0.01)
+    assert np.abs(got - q / np.median(q)).max() < 0.03
+    assert fit["depth_angle"] < 2
+    assert json.loads(json.dumps(fit)) == fit
+
+
+def test_normals_of_a_ball_and_its_wall():
+    geometry, _, on_ball = ball_and_wall(240, 320, radius=0.5)
+    got = normals_from_depth(geometry.inverse_depth * 37, FOCAL)
+    off = angles(got, geometry.normals)
+    assert np.median(off[on_ball]) < 1.5 and off[~on_ball].max() < 90
+    assert (off[~on_ball] < 0.1).mean() > 0.98  # no fringe along the silhouette
+    assert np.allclose(np.linalg.norm(got, axis=-1), 1, atol=1e-5) and got.dtype == np.float32
+
+
+def test_without_predicted_normals_a_scene_is_found_anyway():
+    q, _ = hills()
+    fit = fit_scene(np.full((*q.shape, 3), 128, np.uint8), Geometry(q))
+    assert fit["depth_angle"] is None
+    got = relative_depth(q, fit)
+    assert np.median(got) == pytest.approx(1, abs=0.01) and 2 < got.max() / got.min() < 4.5
+
+
+def lit_scene(order_2, seed=0):
+    """A photograph of random reflectance in a known light: (rgb, normals, true irradiance)."""
+    rng = np.random.default_rng(seed)
+    h, w = 120, 160
+    n = np.stack([smooth_field(rng, h, w, -0.9, 0.9), smooth_field(rng, h, w, -0.9, 0.9), smooth_field(rng, h, w, 0.2, 1)], -1)
+    n = (n / np.linalg.norm(n, axis=-1, keepdims=True)).astype(np.float32)
+    light = {"harmonics": [0.8, 0.35, 0.2, 0.25] + ([0.1, 0.05, -0.1, 0.08, 0.02] if order_2 else []), "floor": 0.02}
+    true = light_at(n[..., 0], n[..., 1], n[..., 2], light)
+    albedo = 0.35 * np.exp(rng.normal(0, 0.25, (h, w)))
+    rgb = np.rint(255 * linear_to_srgb(albedo * true)).astype(np.uint8)
+    return np.repeat(rgb[..., None], 3, 2), n, true
+
+
+@pytest.mark.parametrize("order_2", [False, True])
+def test_the_light_of_a_photograph_is_found(order_2):
+    rgb, n, true = lit_scene(order_2)
+    light = estimate_light(rgb, n, None)
+    got = light_at(n[..., 0], n[..., 1], n[..., 2], light)
+    assert got.mean() == pytest.approx(1, abs=0.03)
+    true = true / true.mean()
+    assert np.sqrt(np.mean((got - true) ** 2)) < 0.06
+    assert got.min() > 0
+
+
+def test_a_dark_background_is_no_evidence():
+    """Half of the picture black and facing: the light of the other half is found with the mask, and without."""
+    rgb, n, true = lit_scene(False)
+    rgb[:, :80], n[:, :80] = 3, (0, 0, 1)
+    surface = np.zeros(rgb.shape[:2], np.float32)
+    surface[:, 80:] = 1
+    true = true[:, 80:] / true[:, 80:].mean()
+    for mask in (surface, None):
+        got = light_at(n[..., 0], n[..., 1], n[..., 2], estimate_light(rgb, n, mask))[:, 80:]
+        assert np.sqrt(np.mean((got / got.mean() - true) ** 2)) < 0.1
+
+
+@pytest.mark.parametrize("rgb", [0, 255])
+def test_no_light_can_be_read_from_one_colour(rgb):
+    picture = np.full((30, 40, 3), rgb, np.uint8)
+    light = estimate_light(picture, np.tile(np.float32([0, 0, 1]), (30, 40, 1)), None)
+    n = np.linspace(-0.5, 0.5, 11, dtype=np.float32)
+    assert np.allclose(light_at(n * 0, n * 0, n * 0 + 1, light), 1, atol=0.02)
+
+
+def test_passes_have_the_size_and_coding_promised():
+    geometry, _, _ = ball_and_wall(48, 64)
+    rgb = np.zeros((150, 200, 3), np.uint8)
+    normals, depth, (low, high) = full_size_passes(geometry, rgb)
+    assert normals.shape == (150, 200, 3) and normals.dtype == np.uint8 and depth.shape == (150, 200) and depth.dtype == np.uint16
+    assert tuple(normals[5, 5]) == (128, 128, 255)
+    assert depth.min() == 0 and depth.max() == 65535 and depth[75, 100] > depth[5, 5]
+    assert low == pytest.approx(geometry.inverse_depth.min()) and high == pytest.approx(geometry.inverse_depth.max())
+    n = normals.astype(float) / 255 * 2 - 1
+    assert np.abs(np.linalg.norm(n, axis=-1) - 1).max() < 0.02
+
+
+@pytest.mark.parametrize("n,code", [((0, 0, 1), (128, 128, 255)), ((1, 0, 0), (255, 128, 128)), ((0, -1, 0), (128, 0, 128))])
+def test_normals_are_opengl_style(n, code):
+    assert tuple(encode_normals(np.array(n, np.float32))) == code
+
+
+def test_mirrored_passes():
+    geometry, _, _ = ball_and_wall(48, 64, centre=(0.2, 0.1, 0.3))
+    turned = Geometry(geometry.inverse_depth[:, ::-1].copy(), geometry.normals[:, ::-1] * np.float32([-1, 1, 1]), None, FOCAL)
+    rgb = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    a, b = full_size_passes(geometry, rgb), full_size_passes(turned, rgb[:, ::-1].copy())
+    assert np.abs(a[1].astype(int) - b[1][:, ::-1]).max() <= 1
+    assert np.abs(a[0][..., 1:].astype(int) - b[0][:, ::-1, 1:]).max() <= 1
