@@ -140,6 +140,18 @@ class OnnxEngine:
         return Geometry(found["depth"], normals, found.get("mask"), focal)
 
     def _run(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
+        """The outputs of one graph by role; with `mirror` in its manifest, the mean over the photo and its mirror image."""
+        found = self._run_once(graph, roles, rgb)
+        if graph.manifest["input"].get("mirror"):
+            twin = self._run_once(graph, roles, np.ascontiguousarray(rgb[:, ::-1]))
+            for role, value in twin.items():
+                value = value[:, ::-1] * (np.float32([-1, 1, 1]) if role == "normals" else np.float32(1))
+                found[role] = (found[role] + value) / 2
+            if "normals" in found:
+                found["normals"] = our_axes(found["normals"], ["+x", "+y", "+z"])
+        return found
+
+    def _run_once(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
         spec, outputs = graph.manifest["input"], graph.manifest["outputs"]
         x, sizes = to_input(rgb, spec, self.size or int(spec["size"]))
         try:

@@ -137,6 +137,19 @@ def test_padding_is_cut_off_again():
     assert models._plane(half, 1, (50, 24, 64, 32)).shape == (12, 25)
 
 
+def test_mirrored_averaging_makes_the_answer_symmetric(tmp_path, tiny):
+    """With `mirror`, the mirror image of a photo gives the mirror image of its geometry, whatever the network."""
+    manifest = tiny_graph(tmp_path)
+    manifest["input"]["mirror"] = True
+    (tmp_path / "tiny.json").write_text(json.dumps(manifest))
+    engine = tiny()
+    photo = np.random.default_rng(0).integers(0, 256, (96, 128, 3)).astype(np.uint8)
+    a, b = engine.analyse(photo), engine.analyse(np.ascontiguousarray(photo[:, ::-1]))
+    assert np.allclose(a.inverse_depth, b.inverse_depth[:, ::-1], atol=1e-5)
+    assert np.allclose(a.normals, b.normals[:, ::-1] * [-1, 1, 1], atol=1e-5)
+    assert np.allclose(a.normals, [0, 0, 1], atol=1e-6)  # (0.6, 0, 0.8) and its mirror image cancel in x
+
+
 # -- providers, with none of the hardware
 
 
