@@ -33,6 +33,7 @@ from .scene import fit_scene
 
 log = logging.getLogger("relight")
 MAX_ATTEMPTS = 3  # the first, and twice more after a crash
+MAX_STUCK = 3
 POLL_SECONDS = 0.25  # how often a job that another process works on is looked at
 
 
@@ -51,16 +52,26 @@ def pack(geometry: Geometry) -> bytes:
 
 
 def unpack(data: bytes) -> Geometry:
-    """The opposite of `pack`. Raises ValueError and the like for damaged bytes."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as z:
-        def get(name: str) -> Optional[np.ndarray]:
-            return z[name].astype(np.float32) if name in z else None
+    """The opposite of `pack`. Raises ValueError for damaged bytes."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as z:
+            found = {name: z[name].astype(np.float32) for name in ("inverse_depth", "normals", "mask", "focal") if name in z}
+        focal = float(found["focal"]) if "focal" in found else None
+        return checked(Geometry(found["inverse_depth"], found.get("normals"), found.get("mask"), focal))
+    except Exception:
+        raise ValueError("damaged geometry") from None
 
-        depth = get("inverse_depth")
-        if depth is None:
-            raise ValueError("no depth")
-        focal = get("focal")
-        return Geometry(depth, get("normals"), get("mask"), None if focal is None else float(focal))
+
+def checked(geometry: Geometry) -> Geometry:
+    """Whatever engine or file it came from: the right shapes, and no value that is not finite. Raises ModelError."""
+    h, w = np.shape(geometry.inverse_depth)
+    wanted = ((geometry.inverse_depth, (h, w)), (geometry.normals, (h, w, 3)), (geometry.mask, (h, w)))
+    for array, shape in wanted:
+        if array is not None and np.shape(array) != shape:
+            raise ModelError()
+        if array is not None and not np.isfinite(array).all():
+            raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
+    return geometry
 
 
 class Watch:
@@ -98,12 +109,19 @@ class Watch:
 class Analyst:
     """Takes jobs from `queued` to `ready` or `failed`, one at a time (the graph itself uses all processors)."""
 
-    def __init__(self, store: JobStore, engine: Optional[Engine], pool: Pool, max_pixels: int, observe: Any):
-        self.store, self.engine, self.pool, self.max_pixels = store, engine, pool, max_pixels
+    def __init__(self, store: JobStore, engine: Optional[Engine], pool: Pool, patience: float, observe: Any):
+        self.store, self.engine, self.pool, self.patience = store, engine, pool, patience
         self.observe = observe  # (stage, seconds)
         self.watch = Watch()
+        self.closing = threading.Event()
+        self.stuck = 0  # analyses that hang
         self._lock = threading.Lock()
         self._mine: Set[str] = set()  # queued or running here
+
+    @property
+    def hangs(self) -> bool:
+        """Did so many analyses hang that no more are begun?"""
+        return self.stuck >= MAX_STUCK
 
     def holds(self, job_id: str) -> bool:
         """Is that job queued or running in this process?"""
@@ -151,6 +169,8 @@ class Analyst:
                 self.store.unregister(record.key, job_id)
                 raise
             except Exception as exc:
+                if self.closing.is_set():
+                    return  # the next start takes it up again
                 error = exc if isinstance(exc, RelightError) else ModelError()
                 if isinstance(exc, OSError):
                     error = from_oserror(exc)
@@ -193,10 +213,10 @@ class Analyst:
             self.observe(stage, now - clock)
             clock = now
 
-        rgb = np.ascontiguousarray(imaging.read_png(self.store.get(record.job_id, File.INPUT))[..., :3])
+        rgb = self._photo(record)
         lap("reading")
         self._step(record, "estimating")
-        geometry = self._checked(self.engine.analyse(rgb))
+        geometry = self._estimate(rgb)
         if record.focal is not None:
             geometry = dataclasses.replace(geometry, focal=record.focal)
         lap("estimating")
@@ -212,13 +232,38 @@ class Analyst:
         record.models = [str(m.get("name", "")) for m in self.engine.describe()]
         lap("storing")
 
-    @staticmethod
-    def _checked(geometry: Geometry) -> Geometry:
-        """Whatever engine it was: no value that is not finite goes any further."""
-        for array in (geometry.inverse_depth, geometry.normals, geometry.mask):
-            if array is not None and not np.isfinite(array).all():
-                raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
-        return geometry
+    def _photo(self, record: Record) -> np.ndarray:
+        try:
+            pixels = imaging.read_png(self.store.get(record.job_id, File.INPUT))
+            if pixels.shape[:2] == (record.height, record.width):
+                return np.ascontiguousarray(pixels[..., :3])
+        except (FileNotFound, OSError, ValueError, SyntaxError):
+            pass
+        raise ModelError("The stored photo of this job is damaged. Upload it again.")
+
+    def _estimate(self, rgb: np.ndarray) -> Geometry:
+        """Ask the engine, in a thread of its own that is left behind when it hangs."""
+        if self.hangs:
+            raise ModelError("The model hangs. The server has to be started again.")
+        answer: List[Any] = []
+
+        def ask() -> None:
+            try:
+                answer.append(self.engine.analyse(rgb))  # type: ignore[union-attr]
+            except BaseException as exc:
+                answer.append(exc)
+
+        thread = threading.Thread(target=ask, daemon=True, name="estimate")
+        thread.start()
+        end = time.monotonic() + self.patience
+        while thread.is_alive() and time.monotonic() < end and not self.closing.is_set():
+            thread.join(min(0.25, max(0.0, end - time.monotonic())))
+        if not answer:
+            self.stuck += 1
+            raise ModelError("The analysis of this photo took too long. Upload it again; if that fails too, try another image.")
+        if isinstance(answer[0], BaseException):
+            raise answer[0]
+        return checked(answer[0])
 
     async def ready(self, job_id: str) -> Record:
         """Wait until a job is ready. Raises JobNotFound, and what the analysis failed with."""

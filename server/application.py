@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import AsyncIterator, Optional
 
@@ -18,8 +19,10 @@ from .middleware import Body, Frame, RequestIdFilter
 from .service import Service
 from .settings import Settings, load
 from .sweep import sweep
+from .workers import check_writable
 
 log = logging.getLogger("relight")
+FORGET_SECONDS = 2.0  # how soon what another process deleted leaves the memory of this one
 DESCRIPTION = "Upload a photo once, relight it from any light, download every pass."
 
 
@@ -42,18 +45,23 @@ async def _warm(service: Service) -> None:
 
 
 async def _housekeeping(service: Service, every: float) -> None:
+    due = time.monotonic() + every
     while True:
-        await asyncio.sleep(every)
+        await asyncio.sleep(min(every, FORGET_SECONDS))
         try:
-            await asyncio.to_thread(sweep, service)
+            await asyncio.to_thread(service.forget_deleted)
+            if time.monotonic() >= due:
+                due = time.monotonic() + every
+                await asyncio.to_thread(sweep, service)
         except Exception as exc:
-            log.error("sweep failed", exc_info=exc)
+            log.error("housekeeping failed", exc_info=exc)
 
 
 def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engine] = None) -> FastAPI:
     """The application. With an `engine` no graph is loaded. Raises StartupError when a setting is bad."""
     settings = settings or load()
     keys = settings.keys()
+    check_writable(settings.jobs_dir)
     _set_up_log(settings.log_level)
     metrics = Metrics()
 
@@ -74,7 +82,7 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
             log.warning("no RELIGHT_API_KEYS: everyone who reaches this server may use it")
         for m in used.describe() if used is not None else ():
             log.info("model %s runs on %s", m.get("name"), m.get("provider"))
-        await asyncio.to_thread(sweep, service, 10)
+        await asyncio.to_thread(sweep, service)
         tasks = [asyncio.create_task(_housekeeping(service, settings.sweep_seconds)), asyncio.create_task(_warm(service))]
         try:
             yield

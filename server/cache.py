@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from typing import Any, Callable, Dict, Hashable, Tuple
+from typing import Any, Callable, Dict, Hashable, Set, Tuple
 
 
 class Cache:
@@ -47,6 +47,11 @@ class Cache:
             total = sum(v.nbytes for v in self._values.values())
             while self._values and total > self.max_bytes:
                 total -= self._values.popitem(last=False)[1].nbytes
+
+    def jobs(self) -> Set[Hashable]:
+        """The jobs of which something is kept."""
+        with self._lock:
+            return {k[0] for k in self._values}
 
     def drop(self, job_id: str) -> None:
         """Let go of all that belongs to a job."""

@@ -61,10 +61,9 @@ def light_at(x, y, z, light: Dict):
 def linear_luminance(rgb: np.ndarray, size) -> np.ndarray:
     """Area-averaged linear luminance (h, w) float32 of rgb (H, W, 3) uint8; size is (w, h)."""
     weights = (0.2126, 0.7152, 0.0722)
-    rows = []
-    H, (w, h) = rgb.shape[0], size
+    w, h = size
     total = np.zeros((h, w), np.float32)
     for channel, weight in enumerate(weights):
-        rows = cv2.LUT(np.ascontiguousarray(rgb[..., channel]), TO_LINEAR)
-        total += np.float32(weight) * cv2.resize(rows, (w, h), interpolation=cv2.INTER_AREA)
+        plane = cv2.LUT(np.ascontiguousarray(rgb[..., channel]), TO_LINEAR)
+        total += np.float32(weight) * cv2.resize(plane, (w, h), interpolation=cv2.INTER_AREA)
     return total

@@ -1,6 +1,8 @@
 """job.json: what is known of a job, as it lies on disk and as clients see it."""
 
 import json
+import math
+import re
 import time
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
@@ -10,6 +12,7 @@ from . import jobs
 from .errors import ALL, JobNotFound, RelightError
 
 QUEUED, ANALYSING, READY, FAILED = "queued", "analysing", "ready", "failed"
+LAST_SECOND = 253402300799.0  # of the year 9999
 STAGES = {"waiting": 0.0, "reading": 0.05, "estimating": 0.1, "fitting": 0.6, "storing": 0.75, "ready": 1.0, "failed": 1.0}
 
 
@@ -63,7 +66,7 @@ class Record:
 
 
 def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return datetime.fromtimestamp(min(max(seconds, 0.0), LAST_SECOND), timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def load(store: jobs.JobStore, job_id: str) -> Record:
@@ -72,11 +75,28 @@ def load(store: jobs.JobStore, job_id: str) -> Record:
         data = json.loads(store.get(job_id, jobs.File.JOB))
         known = {f.name for f in fields(Record)}
         record = Record(**{k: v for k, v in data.items() if k in known})
-    except (ValueError, TypeError, AttributeError, jobs.FileNotFound):
+    except (ValueError, TypeError, AttributeError, RecursionError, jobs.FileNotFound):
         raise JobNotFound() from None
-    if record.job_id != job_id or record.state not in (QUEUED, ANALYSING, READY, FAILED):
+    if record.job_id != job_id or not _is_sound(record):
         raise JobNotFound()
     return record
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_sound(r: Record) -> bool:
+    """Is every field what it should be? (The file may have been damaged, or written by somebody else.)"""
+    return (
+        r.state in (QUEUED, ANALYSING, READY, FAILED) and all(isinstance(v, str) for v in (r.key, r.owner, r.worker, r.stage, r.format))
+        and all(isinstance(v, int) and 1 <= v < 2**31 for v in (r.width, r.height)) and isinstance(r.attempts, int)
+        and bool(re.fullmatch("[0-9a-f]{2,128}", r.key)) and _is_number(r.created) and isinstance(r.alpha, bool)
+        and (r.focal is None or _is_number(r.focal)) and (isinstance(r.fit, dict) or (r.fit is None and r.state != READY))
+        and isinstance(r.models, list) and all(isinstance(m, str) for m in r.models)
+        and (r.depth_range is None or (isinstance(r.depth_range, list) and len(r.depth_range) == 2 and all(map(_is_number, r.depth_range))))
+        and isinstance(r.timings, dict) and all(map(_is_number, r.timings.values()))
+        and (r.error is None or (isinstance(r.error, dict) and r.error.get("code") in ALL and isinstance(r.error.get("detail"), str))))
 
 
 def load_owned(store: jobs.JobStore, job_id: str, owner: str) -> Record:

@@ -107,15 +107,16 @@ class Renderer:
         def make() -> Held:
             try:
                 return Held(unpack(self.store.get(record.job_id, File.GEOMETRY)))
-            except (jobs.FileNotFound, ValueError, KeyError, EOFError, OSError) as exc:
-                raise self._damaged(record) from exc
+            except (jobs.FileNotFound, ValueError) as exc:
+                raise self.damaged(record) from exc
 
         return self.cache.get((record.job_id, "geometry"), make).geometry
 
-    def _damaged(self, record: Record) -> RelightError:
+    def damaged(self, record: Record) -> RelightError:
         """A ready job whose files were lost is analysed anew; meanwhile the client is told to come back."""
         log.error("job %s: its files are missing or damaged; analysing it again", record.job_id)
-        record.attempts = 0
+        self.cache.drop(record.job_id)
+        self.store.unregister(record.key, record.job_id)  # no twin may take over what is damaged
         self.analyst.adopt(record)
         return Overloaded("The files of this job were damaged; it is being analysed again. Retry after a moment.")
 
@@ -124,9 +125,15 @@ class Renderer:
 
         def make() -> Prepared:
             geometry = self._geometry(record)
-            pixels = imaging.fit_within(imaging.read_png(self.store.get(record.job_id, File.INPUT)), side)
-            alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
-            return Prepared(prepare(np.ascontiguousarray(pixels[..., :3]), geometry, record.fit), alpha)
+            try:
+                pixels = imaging.read_png(self.store.get(record.job_id, File.INPUT))
+                if pixels.shape[:2] != (record.height, record.width):
+                    raise ValueError("another picture")
+                pixels = imaging.fit_within(pixels, side)
+                alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
+                return Prepared(prepare(np.ascontiguousarray(pixels[..., :3]), geometry, record.fit), alpha)
+            except (jobs.FileNotFound, OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError) as exc:
+                raise self.damaged(record) from exc
 
         return self.cache.get((record.job_id, side), make)
 

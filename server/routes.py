@@ -38,7 +38,7 @@ def get_owner(request: Request) -> str:
     if not keys:
         return ""
     scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-    given = hashlib.sha256(sent.strip().encode("utf-8", "surrogateescape")).digest()
+    given = hashlib.sha256(sent.strip().encode("latin-1")).digest()  # the bytes as they came
     found = False
     for key in keys:
         found |= hmac.compare_digest(given, hashlib.sha256(key.encode()).digest())
@@ -135,8 +135,8 @@ async def _blocks(file: BinaryIO) -> AsyncIterator[bytes]:
 @guarded.delete("/job/{job_id}", response_model=schemas.DeleteAnswer, tags=["jobs"], responses=problems("job_not_found"))
 async def delete(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
     """Delete a job and all its files."""
-    request.state.job_id = job_id[:36]
     await service.delete(job_id, owner)
+    request.state.job_id = job_id
     return {"status": "deleted"}
 
 
@@ -173,6 +173,8 @@ async def ready(request: Request, service: Services) -> Any:
     """Are the models loaded and warm, and on which provider do they really run?"""
     if service.engine is None:
         return problem_response(service.problem or ModelMissing(), request.state.request_id)
+    if service.analyst.hangs:
+        return problem_response(ModelMissing("The model hangs. The server has to be started again."), request.state.request_id)
     return {"ready": True, "keys": bool(request.app.state.keys),
             "models": [{"name": m.get("name"), "provider": m.get("provider"), "roles": m.get("roles_filled")}
                        for m in service.engine.describe()]}

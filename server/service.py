@@ -8,11 +8,13 @@ import uuid
 from contextlib import contextmanager
 from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
 
+from filelock import Timeout
+
 from . import jobs, models, records
 from .analysis import Analyst
 from .cache import Cache
 from .decoders import Decoders
-from .errors import FileTooLarge, JobNotFound, ModelMissing, Overloaded, RelightError, StorageFull
+from .errors import FileNotFound, FileTooLarge, JobNotFound, ModelMissing, Overloaded, RelightError, StorageFull
 from .jobs import File
 from .pool import Pool
 from .records import Record
@@ -21,7 +23,8 @@ from .settings import Settings
 from .store import LocalStore
 
 log = logging.getLogger("relight")
-RECENT = 60.0  # seconds; what was used so lately, here or in another process, is in use
+RECENT = 30.0  # seconds; what was used so lately may be in use in another process, if there is one
+ROOM_SECONDS = 30.0  # how long an upload may wait for its turn to take room
 KEPT_ALIVE = 15.0  # seconds between two looks at a job that an event stream watches
 
 
@@ -36,14 +39,16 @@ class Service:
         self.pool = Pool("work", threads, settings.max_queue)
         self.analysis_pool = Pool("analysis", 1, settings.max_queue)
         self.cache = Cache(settings.maps_cache_bytes)
-        self.analyst = Analyst(self.store, engine, self.analysis_pool, settings.max_pixels, observe)
+        self.analyst = Analyst(self.store, engine, self.analysis_pool, settings.analysis_timeout_seconds, observe)
         self.decoders = Decoders(settings.decoder_processes, settings.max_pixels, settings.max_upload_bytes)
         self.engine_digest = models.digest(engine) if engine is not None else ""
         self.renderer = Renderer(self.store, self.analyst, self.pool, self.cache, observe)
         self._uploads = 0
+        self.clock = (time.time(), time.monotonic())  # at the last sweep
 
     def close(self) -> None:
         """Finish what runs and give up the store."""
+        self.analyst.closing.set()
         self.pool.close()
         self.analysis_pool.close()
         self.decoders.close()
@@ -61,7 +66,10 @@ class Service:
             return False
 
     def make_room(self, owner: str, need: int) -> None:
-        """Delete the least recently used jobs until `need` more bytes fit the quota. Raises StorageFull."""
+        """Delete the least recently used jobs until `need` more bytes fit the quota. Raises StorageFull.
+
+        To be called under the store's room lock.
+        """
         s = self.settings
         if not (s.jobs_quota_bytes or s.key_jobs or s.key_bytes):
             return
@@ -73,10 +81,9 @@ class Service:
             if s.key_bytes and sum(e.size for e in mine) + need > s.key_bytes:
                 raise StorageFull(f"The jobs of this key may take {s.key_bytes} bytes. Delete one first.")
         if s.jobs_quota_bytes:
-            now = time.time()
-            used = {e.job_id: e.used for e in entries}
-            victims = jobs.free_of(entries, s.jobs_quota_bytes, need,
-                                   lambda j: abs(now - used[j]) < RECENT and self.in_use(j) or self.renderer.uses(j))
+            now, alone = time.time(), self.store.is_alone()
+            lately = set() if alone else {e.job_id for e in entries if abs(now - e.used) < RECENT}
+            victims = jobs.free_of(entries, s.jobs_quota_bytes, need, lambda j: j in lately or self.in_use(j))
             if victims is None:
                 raise StorageFull()
             for job_id in victims:
@@ -136,12 +143,22 @@ class Service:
             raise FileTooLarge(f"The file has more than {self.settings.max_upload_bytes} bytes.")
         file.seek(0)
         photo = self.decoders.decode(file, size)
-        self.make_room(owner, len(photo.png))
         digest.update(f"|{self.engine_digest}|{owner}".encode())
         record = Record(job_id=str(uuid.uuid4()), width=photo.width, height=photo.height, key=digest.hexdigest(), owner=owner,
                         worker=self.store.worker, format=photo.format, alpha=photo.alpha, focal=photo.focal)
-        self.store.create(record.job_id, {File.INPUT: photo.png, File.JOB: record.dump()})
+        try:
+            with self.store.room_lock(ROOM_SECONDS):
+                self.make_room(owner, len(photo.png))
+                self.store.create(record.job_id, {File.INPUT: photo.png, File.JOB: record.dump()})
+        except Timeout:
+            raise Overloaded() from None
         return record
+
+    def forget_deleted(self) -> None:
+        """Let go of what is kept in memory of jobs that other processes have deleted."""
+        for job_id in self.cache.jobs():
+            if not self.store.exists(str(job_id)):
+                self.cache.drop(job_id)
 
     # -- the rest
 
@@ -185,7 +202,12 @@ class Service:
         record = records.load_owned(self.store, job_id, owner)
         file = jobs.parse_pass(name)
         self.store.touch(record.job_id)
-        return file, self.store.open(record.job_id, file)
+        try:
+            return file, self.store.open(record.job_id, file)
+        except FileNotFound:
+            if record.state == records.READY and file in jobs.ANALYSIS:
+                raise self.renderer.damaged(record) from None
+            raise
 
     async def delete(self, job_id: str, owner: str) -> None:
         """Delete a job. Raises JobNotFound."""

@@ -38,7 +38,9 @@ class Settings(BaseSettings):
         description="processes that decode uploads, each with bounded time and memory; -1: one a processor, at most 4; "
                     "0: none, decode in the server's own process (trusted files only)")
     max_queue: int = Field(32, ge=0, le=10_000, description="pieces of work that may wait; beyond it: overloaded")
-    upload_timeout_seconds: float = Field(30, gt=0, description="seconds without a byte after which an upload is dropped")
+    upload_timeout_seconds: float = Field(30, gt=0,
+        description="seconds without a byte after which an upload is dropped; after as many it must keep 8 kB a second")
+    analysis_timeout_seconds: float = Field(300, gt=0, description="seconds after which an analysis that hangs is given up")
     job_ttl_seconds: float = Field(24 * 3600, gt=0, description="seconds after its last use at which a job expires")
     jobs_quota_bytes: int = Field(10 * 2**30, ge=0,
         description="bytes all jobs may take, 0: no limit; least recently used go first")

@@ -76,7 +76,7 @@ class DepthMatch:
 
     def learn(self, q_pixels, rows):
         """q_pixels: (r, W) float32 of these rows; to be called for every band, from the first to the last."""
-        s, (h, w) = self.sampler, self.sampler.grid
+        s, w = self.sampler, self.sampler.grid[1]
         y, x = s.cells(self.flags, rows)
         a, b = s.down[y], s.right[x]
         depth, corner = np.log(q_pixels[y - rows.start, x]), s.top[y] * w + s.left[x]

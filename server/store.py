@@ -5,6 +5,7 @@ Layout of the folder: `<uuid4>/` one job; `.new-<worker>-<n>/` a job being made,
 A job appears by one rename and vanishes by one rename; each file lands by write to a temporary, fsync, rename.
 """
 
+import errno
 import os
 import shutil
 import time
@@ -12,10 +13,9 @@ import uuid
 from pathlib import Path
 from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping
 
-from filelock import FileLock, Timeout
-
 from .errors import FileNotFound, JobNotFound, from_oserror
-from .jobs import Entry, File
+from .jobs import Entry, File, parse_id
+from .workers import Workers
 
 TOUCH_GRAIN = 10.0  # seconds; a job used again within them is not touched again
 
@@ -30,58 +30,20 @@ def _sync_folder(path: Path) -> None:
             os.close(fd)
 
 
-class LocalStore:
+class LocalStore(Workers):
     """Jobs in a folder on this machine, shared by any number of processes."""
 
     def __init__(self, root: Path):
-        self.root = Path(root)
-        self.worker = uuid.uuid4().hex
+        super().__init__(root)
         self._count = 0
         try:
-            for folder in (self.root, self.root / ".workers", self.root / ".analyses"):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._alive = self.lock_worker(self.worker)
+            (self.root / ".analyses").mkdir(mode=0o700, exist_ok=True)
         except OSError as exc:
             raise from_oserror(exc) from exc
-
-    def close(self) -> None:
-        """Give up this process's mark of life."""
-        self._alive.release()
-        (self.root / ".workers" / f"{self.worker}.lock").unlink(missing_ok=True)
-
-    # -- names and locks
 
     def _temporary(self, kind: str) -> str:
         self._count += 1
         return f".{kind}-{self.worker}-{self._count}-{uuid.uuid4().hex[:8]}"
-
-    def lock_worker(self, worker: str) -> FileLock:
-        """The held lock of that worker. Raises Timeout while it lives elsewhere."""
-        lock = FileLock(self.root / ".workers" / f"{worker}.lock", timeout=0, mode=0o600, thread_local=False)
-        lock.acquire()
-        return lock
-
-    def sweep_lock(self, timeout: float) -> FileLock:
-        """The lock under which one process at a time sweeps."""
-        return FileLock(self.root / ".workers" / "sweep", timeout=timeout, mode=0o600, thread_local=False)
-
-    def analysis_lock(self, key: str) -> FileLock:
-        """The lock under which the analysis of one key, a hexadecimal digest, is made once. 256 locks serve all keys."""
-        return FileLock(self.root / ".workers" / f"analysis-{key[:2]}", mode=0o600, thread_local=False)
-
-    def is_alive(self, worker: str) -> bool:
-        """Does that worker still run? (Its lock falls when it dies, however it dies.)"""
-        if worker == self.worker:
-            return True
-        try:
-            lock = self.lock_worker(uuid.UUID(worker).hex)
-        except Timeout:
-            return True
-        except (ValueError, OSError):
-            return False
-        lock.release()
-        (self.root / ".workers" / f"{worker}.lock").unlink(missing_ok=True)
-        return False
 
     # -- files
 
@@ -165,6 +127,10 @@ class LocalStore:
         with self.open(job_id, name) as f:
             return f.read()
 
+    def exists(self, job_id: str) -> bool:
+        """Is there such a job?"""
+        return (self.root / job_id / File.JOB.value).exists()
+
     def names(self, job_id: str) -> List[File]:
         """Which files a job has."""
         return [n for n in File if (self.root / job_id / n.value).is_file()]
@@ -191,14 +157,13 @@ class LocalStore:
     def list(self) -> Iterator[Entry]:
         """All jobs, in no order."""
         for folder in os.scandir(self.root):
-            if folder.name.startswith("."):
-                continue
             try:
+                parse_id(folder.name)  # whatever else lies here is not ours
                 stats = {f.name: f.stat() for f in os.scandir(folder.path)}
-            except OSError:
+                last = stats[File.JOB.value] if File.JOB.value in stats else folder.stat()
+            except (OSError, JobNotFound):
                 continue
-            if File.JOB.value in stats:
-                yield Entry(folder.name, sum(s.st_size for s in stats.values()), stats[File.JOB.value].st_mtime)
+            yield Entry(folder.name, sum(s.st_size for s in stats.values()), last.st_mtime)
 
     def touch(self, job_id: str) -> float:
         """Note that a job is used now; returns when it was last used (seconds since the epoch)."""
@@ -206,7 +171,14 @@ class LocalStore:
         try:
             now, used = time.time(), path.stat().st_mtime
             if abs(now - used) > TOUCH_GRAIN:
-                os.utime(path)
+                try:
+                    os.utime(path)
+                except PermissionError:  # a folder that became read-only can still be read from
+                    return used
+                except OSError as exc:
+                    if exc.errno != errno.EROFS:
+                        raise
+                    return used
                 return now
             return used
         except FileNotFoundError:
@@ -251,7 +223,11 @@ class LocalStore:
             parts = name.split("-")
             if len(parts) < 3 or parts[0] not in (".new", ".gone", ".tmp"):
                 return False
-            return not alive.setdefault(parts[1], self.is_alive(parts[1]))
+            if parts[0] == ".gone" and parts[1] == self.worker:  # it could not be removed at first (Windows)
+                return True
+            if parts[1] not in alive:
+                alive[parts[1]] = self.is_alive(parts[1])
+            return not alive[parts[1]]
 
         for entry in list(os.scandir(self.root)):
             if dead(entry.name):
@@ -264,9 +240,7 @@ class LocalStore:
                 for name in inside:
                     if dead(name):
                         Path(entry.path, name).unlink(missing_ok=True)
-        for lock in list(os.scandir(self.root / ".workers")):
-            if lock.name.endswith(".lock"):
-                self.is_alive(lock.name[:-5])
+        self.forget_dead()
         for key in list(os.scandir(self.root / ".analyses")):
             for job_id in self.holders(key.name):
                 if not (self.root / job_id / File.JOB.value).exists():

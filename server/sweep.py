@@ -10,6 +10,7 @@ from .errors import JobNotFound, RelightError, StorageFull
 from .jobs import File
 from .service import Service
 
+JUMP = 300.0  # seconds
 log = logging.getLogger("relight")
 
 
@@ -22,15 +23,21 @@ def sweep(service: Service, timeout: float = 0) -> bool:
         return False
     try:
         service.store.clean()
+        jumped = _clock_jumped(service)
         for entry in list(service.store.list()):
             try:
-                _look_after(service, entry.job_id, entry.used)
+                if jumped or entry.used > time.time() + JUMP:
+                    service.store.touch(entry.job_id)  # its age cannot be told: it is young again
+                _look_after(service, entry.job_id, time.time() if jumped else entry.used)
             except JobNotFound:
                 pass
             except RelightError as exc:
                 log.error("sweep: job %s: %s", entry.job_id, exc.detail)
         try:
-            service.make_room("", 0)
+            with service.store.room_lock(1):
+                service.make_room("", 0)
+        except Timeout:
+            pass
         except StorageFull:
             log.warning("sweep: the jobs in use take more than the quota")
         return True
@@ -39,6 +46,17 @@ def sweep(service: Service, timeout: float = 0) -> bool:
         return True
     finally:
         lock.release()
+
+
+def _clock_jumped(service: Service) -> bool:
+    """Has the clock leapt since the last look, or the machine slept? Then no job has been unused as long as it seems."""
+    wall, steady = time.time(), time.monotonic()
+    before, service.clock = service.clock, (wall, steady)
+    leap = (wall - before[0]) - (steady - before[1])
+    if abs(leap) < JUMP:
+        return False
+    log.warning("sweep: the clock leapt by %.0f s; no job expires for that", leap)
+    return True
 
 
 def _look_after(service: Service, job_id: str, used: float) -> None:

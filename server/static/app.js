@@ -88,6 +88,7 @@ async function recover(error, failed, previous, earlier) {
   if (previous?.id && earlier && previous !== failed) {
     photo = new Photo({ id: previous.id, file: previous.file, name: previous.name });
     photo.state = previous.state;
+    photo.remember();
     viewer.setSize(...earlier);
     show('ready');
     live.open({ id: photo.id });
@@ -138,14 +139,15 @@ new Gestures($('#stage'), store, viewer, { split: setSplit, compare: () => $('#c
 
 // ---- seeing --------------------------------------------------------------------------------------------------------
 
+live.addEventListener('asked', () => { document.body.dataset.frame = 'waiting'; });
 live.addEventListener('frame', ({ detail }) => {
-  const { bitmap, ms, stages, bytes, moving } = detail;
+  const { bitmap, ms, stages, bytes, newest } = detail;
   viewer.setFrame('relit', bitmap);
   viewer.draw();
   const server = stages.find(([name]) => name === 'total')?.[1];
   $('#readout').textContent = `${bitmap.width} × ${bitmap.height} · ${Math.round(ms)} ms`;
   $('#readout').title = [`${Math.round(bytes / 1024)} kB in ${Math.round(ms)} ms`, server && `server ${server} ms`, ...stages.map(([name, each]) => `${name} ${each} ms`)].filter(Boolean).join('\n');
-  document.body.dataset.frame = moving ? 'moving' : 'still';
+  if (newest) document.body.dataset.frame = 'still';
   if ('away' in document.body.dataset) {
     delete document.body.dataset.away;
     toast('The server is back.');

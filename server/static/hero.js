@@ -30,7 +30,7 @@ export function hero() {
   }, { passive: true });
   new ResizeObserver(draw).observe(canvas);
   const drift = (time) => {
-    if (touched || !shown()) return;
+    if (touched || time > 40000 || !shown()) return;
     const angle = 2.3 - time / 4200;
     place = [Math.cos(angle) * 1.05, Math.sin(angle) * 1.05, 0.75];
     draw();

@@ -3,10 +3,11 @@
 import { preview } from './api.js';
 
 const SETTLE_MS = 160;
-const SLOW_MS = 140;
-const FAST_MS = 70;
-const SMALLEST = 320;
-const LARGEST = 4096;
+const SLOW_MS = 150;
+const FAST_MS = 60;
+// Few sizes, since the server prepares (and keeps) its maps for each.
+const SIDES = [384, 512, 768, 1024, 1536, 2048, 3072, 4096];
+const LARGEST_MOVING = 1536;
 
 export class Live extends EventTarget {
   job = null;
@@ -18,6 +19,7 @@ export class Live extends EventTarget {
   #asked = 0;
   #painted = 0;
   #movingSide = 768;
+  #pulse = 0; // frames in a row that came fast (> 0) or slowly (< 0)
   #settle = 0;
   #pause = 0;
 
@@ -46,6 +48,7 @@ export class Live extends EventTarget {
     this.#asked += 1;
     this.#wanted = { moving, order: this.#asked };
     clearTimeout(this.#settle);
+    this.#tell('asked');
     if (moving) {
       this.#settle = setTimeout(() => this.ask(), SETTLE_MS);
       if (this.#flight && !this.#flight.moving) this.#flight.abort.abort(); // a sharp frame of what is gone
@@ -59,7 +62,7 @@ export class Live extends EventTarget {
     const flight = { ...this.#wanted, abort: new AbortController() };
     this.#wanted = null;
     this.#flight = flight;
-    const full = Math.min(LARGEST, Math.max(64, Math.round(this.#fullSide())));
+    const full = SIDES.find((side) => side >= this.#fullSide()) ?? SIDES.at(-1);
     const side = flight.moving ? Math.min(full, this.#movingSide) : full;
     let rest = 0;
     try {
@@ -69,8 +72,8 @@ export class Live extends EventTarget {
       if (this.job !== job || flight.order < this.#painted) bitmap.close();
       else {
         this.#painted = flight.order;
-        if (flight.moving) this.#pace(answer.ms, full);
-        this.#tell('frame', { bitmap, ms: answer.ms, stages: answer.stages, bytes: answer.blob.size, moving: flight.moving });
+        if (flight.moving) this.#pace(answer);
+        this.#tell('frame', { bitmap, ms: answer.ms, stages: answer.stages, bytes: answer.blob.size, newest: flight.order === this.#asked && !flight.moving });
       }
     } catch (error) {
       if (this.job !== job) return;
@@ -96,10 +99,17 @@ export class Live extends EventTarget {
     return error.code === 'overloaded' ? 1000 * (error.retryAfter || 1) : 1500;
   }
 
-  #pace(ms, full) {
-    if (ms > SLOW_MS) this.#movingSide = Math.max(SMALLEST, this.#movingSide * 0.8);
-    else if (ms < FAST_MS) this.#movingSide = Math.min(full, 1600, this.#movingSide * 1.12);
-    this.#movingSide = Math.round(this.#movingSide);
+  /** Keeps the light under the finger: a smaller frame when they come slowly, a larger one when there is time. */
+  #pace({ ms, stages }) {
+    const maps = stages.find(([name]) => name === 'maps')?.[1] ?? 0; // made once for a size
+    const time = ms - maps;
+    if (time > SLOW_MS) this.#pulse = Math.min(0, this.#pulse) - 1;
+    else if (time < FAST_MS) this.#pulse = Math.max(0, this.#pulse) + 1;
+    const step = this.#pulse <= -3 ? -1 : this.#pulse >= 12 ? 1 : 0;
+    if (!step) return;
+    this.#pulse = 0;
+    this.#movingSide = SIDES[SIDES.indexOf(this.#movingSide) + step] ?? this.#movingSide;
+    this.#movingSide = Math.min(LARGEST_MOVING, this.#movingSide);
   }
 
   #tell(type, detail) {

@@ -27,7 +27,7 @@ export class Photo {
       this.id = answer.job_id;
       this.state = answer;
     }
-    this.#remember();
+    this.remember();
     for await (const state of this.#states(onStep)) {
       this.state = state;
       onStep({ stage: state.stage || state.state, progress: state.progress ?? null, state });
@@ -81,7 +81,7 @@ export class Photo {
     this.#abort.abort();
   }
 
-  #remember() {
+  remember() {
     try {
       sessionStorage.setItem(LAST, JSON.stringify({ id: this.id, name: this.name }));
     } catch { /* then a reload begins anew */ }

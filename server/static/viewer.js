@@ -137,6 +137,7 @@ export class Viewer extends EventTarget {
     context.clearRect(0, 0, ...this.#css);
     if (!this.size) return;
     const box = this.box;
+    canvas.dataset.box = [box.x, box.y, box.w, box.h].map((v) => v.toFixed(2)).join(' ');
     const { before, relit } = this.#frames;
     const main = this.#frames[this.view] ?? relit ?? before;
     if (!main) return;
