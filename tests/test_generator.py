@@ -1,4 +1,5 @@
 """The scene generator: labels against known geometry, repeatability, shards. Procedural only, no assets."""
+
 import os
 import sys
 from pathlib import Path
@@ -29,43 +30,43 @@ def shot(scene, focal=1.5, w=96, cam=AHEAD, eye=EYE, **kw):
     return renderer.render(scene.build(), eye, cam, focal, np.random.default_rng(0), w, **kw)
 
 
-def ball(library, z=-5.):
+def ball(library, z=-5.0):
     s = Scene(library)
-    s.add(geometry.sphere(64), Material(spec=0.), pos=(0, 0, z))
+    s.add(geometry.sphere(64), Material(spec=0.0), pos=(0, 0, z))
     return s
 
 
 def test_sphere_normals_depth_and_mask(library):
     r = shot(ball(library))
-    g = ((np.arange(96) + .5) / 96 - .5) / 1.5
+    g = ((np.arange(96) + 0.5) / 96 - 0.5) / 1.5
     x, y = np.meshgrid(g, -g)
     d = np.stack([x, y, -np.ones_like(x)], -1)
-    a, b, c = (d ** 2).sum(-1), -2 * (d @ [0, 0, -5.]), 24.
+    a, b, c = (d**2).sum(-1), -2 * (d @ [0, 0, -5.0]), 24.0
     disc = b * b - 4 * a * c
     t = (-b - np.sqrt(np.maximum(disc, 0))) / (2 * a)
-    assert (r['mask'] == (disc > 0)).mean() > .995
-    inner = disc > 1.
-    n = d * t[..., None] - [0, 0, -5.]
-    assert np.abs(r['depth'] - t)[inner].max() < .01
-    assert (r['normal'] * n).sum(-1)[inner].min() > .999
+    assert (r['mask'] == (disc > 0)).mean() > 0.995
+    inner = disc > 1.0
+    n = d * t[..., None] - [0, 0, -5.0]
+    assert np.abs(r['depth'] - t)[inner].max() < 0.01
+    assert (r['normal'] * n).sum(-1)[inner].min() > 0.999
     assert (r['depth'][~r['mask']] == 0).all() and (r['normal'][~r['mask']] == 0).all()
 
 
 def test_axes(library):
     n, m = (lambda r: (r['normal'], r['mask']))(shot(ball(library)))
-    assert n[48, 60, 0] > .3 and n[48, 36, 0] < -.3, '+x is right'
-    assert n[36, 48, 1] > .3 and n[60, 48, 1] < -.3, '+y is up'
-    assert n[48, 48, 2] > .99, '+z looks at the viewer'
+    assert n[48, 60, 0] > 0.3 and n[48, 36, 0] < -0.3, '+x is right'
+    assert n[36, 48, 1] > 0.3 and n[60, 48, 1] < -0.3, '+y is up'
+    assert n[48, 48, 2] > 0.99, '+z looks at the viewer'
 
 
-@pytest.mark.parametrize('angle', [0., .6, -.9])
+@pytest.mark.parametrize('angle', [0.0, 0.6, -0.9])
 def test_plane_depth_is_z_and_normal_follows_the_camera(library, angle):
     s = Scene(library)
-    s.box(Material(), (60, 60, .2), (0, 0, -8.1))
+    s.box(Material(), (60, 60, 0.2), (0, 0, -8.1))
     cam = renderer.look_at(EYE, (np.sin(angle), 0, -np.cos(angle)))
     r = shot(s, cam=cam, w=48)
     on = r['mask']
-    g = ((np.arange(48) + .5) / 48 - .5) / 1.5
+    g = ((np.arange(48) + 0.5) / 48 - 0.5) / 1.5
     world_z = (g[None, :, None] * cam[0] - g[:, None, None] * cam[1] - cam[2])[..., 2]
     assert np.allclose((r['depth'] * -world_z)[on], 8, atol=1e-3)
     assert np.allclose(r['normal'][on], cam @ [0, 0, 1], atol=1e-3)
@@ -74,7 +75,7 @@ def test_plane_depth_is_z_and_normal_follows_the_camera(library, angle):
 def test_light_comes_from_where_it_is_put(library):
     s = ball(library)
     s.env = np.zeros((2, 4, 3), np.float32)
-    s.sun((1, 0, .3), 3.)
+    s.sun((1, 0, 0.3), 3.0)
     rgb = shot(s)['rgb'].mean(-1)
     assert rgb[48, 60] > 5 * rgb[48, 36]
 
@@ -83,19 +84,19 @@ def test_lambert(library):
     """A plane under a distant light alone: albedo * E * cos / pi."""
     s = Scene(library)
     s.env = np.zeros((2, 4, 3), np.float32)
-    s.box(Material(color=(.5, .5, .5), spec=0.), (60, 60, .2), (0, 0, -8.1))
-    s.sun((0, 1, 1), 2., .001)
-    assert np.allclose(shot(s, w=32)['rgb'], .5 * 2 * np.sqrt(.5) / np.pi, rtol=.02)
+    s.box(Material(color=(0.5, 0.5, 0.5), spec=0.0), (60, 60, 0.2), (0, 0, -8.1))
+    s.sun((0, 1, 1), 2.0, 0.001)
+    assert np.allclose(shot(s, w=32)['rgb'], 0.5 * 2 * np.sqrt(0.5) / np.pi, rtol=0.02)
 
 
 def test_shadow(library):
     s = Scene(library)
     s.env = np.zeros((2, 4, 3), np.float32)
-    s.box(Material(spec=0.), (60, 60, .2), (0, 0, -8.1))
-    s.box(Material(spec=0.), (60, 30, .2), (0, 23.5, -4))      # its lower edge shades all above y = 4.5 behind
-    s.sun((0, 1, 1), 2., .001)
-    rgb = shot(s, w=32, focal=.8)['rgb'].mean(-1)
-    assert rgb[0, 16] < .02 and rgb[20, 16] > .1, 'in the shadow of the board only above'
+    s.box(Material(spec=0.0), (60, 60, 0.2), (0, 0, -8.1))
+    s.box(Material(spec=0.0), (60, 30, 0.2), (0, 23.5, -4))  # its lower edge shades all above y = 4.5 behind
+    s.sun((0, 1, 1), 2.0, 0.001)
+    rgb = shot(s, w=32, focal=0.8)['rgb'].mean(-1)
+    assert rgb[0, 16] < 0.02 and rgb[20, 16] > 0.1, 'in the shadow of the board only above'
 
 
 def test_transparent_texels_let_rays_through(library):
@@ -106,19 +107,20 @@ def test_transparent_texels_let_rays_through(library):
             a = np.full((8, 8, 4), 255, np.uint8)
             a[:, :4, 3] = 0
             return Texture(a)
+
     s = Scene(Holes())
-    sheet = geometry.cloth(np.random.default_rng(0), 2, 0.)
+    sheet = geometry.cloth(np.random.default_rng(0), 2, 0.0)
     s.add(sheet, Material(tex='half', mode='picture', alpha=True), UPRIGHT, (2, 2, 2), (0, 0, -3))
-    s.box(Material(), (60, 60, .2), (0, 0, -8.1))
+    s.box(Material(), (60, 60, 0.2), (0, 0, -8.1))
     d = shot(s, w=32)['depth']
-    assert d[16, 8] == pytest.approx(8, abs=.01) and d[16, 24] == pytest.approx(3, abs=.01)
+    assert d[16, 8] == pytest.approx(8, abs=0.01) and d[16, 24] == pytest.approx(3, abs=0.01)
 
 
 def test_print_is_not_relief(library):
     s = Scene(library)
-    s.box(Material(tex=('made', 'page', 1), mode='picture', bump=.8), (4, 4, .2), (0, 0, -3.1))
+    s.box(Material(tex=('made', 'page', 1), mode='picture', bump=0.8), (4, 4, 0.2), (0, 0, -3.1))
     r = shot(s, w=48)
-    assert np.ptp(r['rgb'].mean(-1)) > .05
+    assert np.ptp(r['rgb'].mean(-1)) > 0.05
     assert np.allclose(r['normal'], [0, 0, 1], atol=1e-4) and np.allclose(r['depth'], 3, atol=1e-4)
 
 
@@ -126,11 +128,11 @@ def test_print_is_not_relief(library):
 def test_every_kind_gives_sound_labels(library, kind):
     for p in dataset.render_pair(library, 11, 1, 48, kind):
         on = p['mask'] > 0
-        assert on.any() and p['kind'] == kind and .3 < p['focal'] < 12
+        assert on.any() and p['kind'] == kind and 0.3 < p['focal'] < 12
         assert p['inv'].max() == 1 and (p['inv'][on] > 0).all() and (p['inv'][~on] == 0).all()
         n = p['nrm'].astype(float) / 127
-        assert np.allclose(np.linalg.norm(n[on], axis=-1), 1, atol=.02) and (n[~on] == 0).all()
-        assert (n[on][:, 2] > -.9).all()
+        assert np.allclose(np.linalg.norm(n[on], axis=-1), 1, atol=0.02) and (n[~on] == 0).all()
+        assert (n[on][:, 2] > -0.9).all()
         assert p['rgb'].std() > 2 and 8 < p['rgb'].mean() < 247 or kind == 'object'
 
 
@@ -149,7 +151,17 @@ def test_shards_ring_and_resume(tmp_path, monkeypatch):
         if len(calls) > 9:
             raise KeyboardInterrupt
         z = np.zeros((4, 4), np.uint8)
-        return [{'rgb': np.dstack([z] * 3), 'inv': z.astype(np.float16), 'nrm': np.dstack([z] * 3).astype(np.int8), 'mask': z, 'kind': 'x', 'focal': 1.}] * 2
+        return [
+            {
+                'rgb': np.dstack([z] * 3),
+                'inv': z.astype(np.float16),
+                'nrm': np.dstack([z] * 3).astype(np.int8),
+                'mask': z,
+                'kind': 'x',
+                'focal': 1.0,
+            }
+        ] * 2
+
     monkeypatch.setattr(dataset, 'render_shard', fake)
     out = str(tmp_path)
     with pytest.raises(KeyboardInterrupt):
@@ -168,7 +180,7 @@ def test_sun_is_taken_out_of_a_sky():
     a = np.ones((64, 128, 3), np.float32)
     a[16, 96] = 5000
     sky, d, e = split_sun(a)
-    assert sky.max() < 3 and e.min() > .5 and d @ [np.sin(np.pi / 4), np.cos(np.pi / 4), 0] > .99
+    assert sky.max() < 3 and e.min() > 0.5 and d @ [np.sin(np.pi / 4), np.cos(np.pi / 4), 0] > 0.99
 
 
 def test_missing_assets_say_so(tmp_path):

@@ -54,7 +54,8 @@ class Library:
         if not path.is_file():
             raise FileNotFoundError(f'{path} not found: --assets needs a folder with a manifest.json')
         m = json.loads(path.read_text())
-        ok = lambda e: licences is None or e['license'] in licences
+        def ok(e):
+            return licences is None or e['license'] in licences
         for e in filter(ok, m['meshes']):
             self.meshes[e['category']].append(e['name'])
         for e in filter(ok, m['textures']):

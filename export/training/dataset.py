@@ -6,6 +6,7 @@ One shard of n pictures of size S is <seed>_<index:05d> with
 .mask.npy uint8 (n,S,S) 1 = surface; and, written last, .json {"kinds", "focal" (fx / width), "seed", "size"}.
 Pictures depend on (seed, number) alone.
 """
+
 from __future__ import annotations
 
 import json
@@ -31,15 +32,23 @@ def render_pair(library, seed, number, size=288, kind=None):
         out = []
         for i in range(VIEWS):
             eye, cam, focal = cams[i % len(cams)]
-            if i >= len(cams):                      # one good camera only: its picture again, closer and seen elsewhere
+            if i >= len(cams):  # one good camera only: its picture again, closer and seen elsewhere
                 focal *= rng.uniform(1.15, 1.6)
-                a, b = rng.normal(0, .06, 2)
-                cam = renderer.look_at(eye, eye - cam[2] + a * cam[0] + b * cam[1], rng.normal(0, .1))
+                a, b = rng.normal(0, 0.06, 2)
+                cam = renderer.look_at(eye, eye - cam[2] + a * cam[0] + b * cam[1], rng.normal(0, 0.1))
             r = renderer.render(scene, eye, cam, focal, rng, size)
             inv = np.where(r['mask'], 1 / np.maximum(r['depth'], 1e-6), 0)
             inv = inv / max(inv.max(), 1e-12)
-            out.append({'rgb': camera.photograph(r['rgb'], inv, rng, .33 if kind_ == 'object' else .06), 'inv': inv.astype(np.float16),
-                        'nrm': np.rint(r['normal'] * 127).astype(np.int8), 'mask': r['mask'].astype(np.uint8), 'kind': kind_, 'focal': float(focal)})
+            out.append(
+                {
+                    'rgb': camera.photograph(r['rgb'], inv, rng, 0.33 if kind_ == 'object' else 0.06),
+                    'inv': inv.astype(np.float16),
+                    'nrm': np.rint(r['normal'] * 127).astype(np.int8),
+                    'mask': r['mask'].astype(np.uint8),
+                    'kind': kind_,
+                    'focal': float(focal),
+                }
+            )
         return out
     raise RuntimeError(f'scene {number} of seed {seed}: no camera saw anything in 50 attempts')
 
@@ -63,7 +72,12 @@ def write_shard(folder, seed, index, pictures):
         with open(tmp, 'wb') as f:
             np.save(f, np.stack([p[key] for p in pictures]))
         os.replace(tmp, f'{base}.{key}.npy')
-    meta = {'kinds': [p['kind'] for p in pictures], 'focal': [p['focal'] for p in pictures], 'seed': seed, 'size': int(pictures[0]['rgb'].shape[0])}
+    meta = {
+        'kinds': [p['kind'] for p in pictures],
+        'focal': [p['focal'] for p in pictures],
+        'seed': seed,
+        'size': int(pictures[0]['rgb'].shape[0]),
+    }
     tmp = folder / f'.{base.name}.json.tmp'
     tmp.write_text(json.dumps(meta))
     os.replace(tmp, f'{base}.json')

@@ -1,4 +1,5 @@
 """Edge-avoiding filters that clean the sampled light and carry it between resolutions."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -26,9 +27,9 @@ def atrous(e, n, z, m, step, out):
                     xx = x + dx * step
                     if xx < 0 or xx >= w or m[yy, xx] != m[y, x]:
                         continue
-                    dz = (z[yy, xx] - z0) / (z0 * f32(.02) * step)
+                    dz = (z[yy, xx] - z0) / (z0 * f32(0.02) * step)
                     dn = 1 - (n[y, x, 0] * n[yy, xx, 0] + n[y, x, 1] * n[yy, xx, 1] + n[y, x, 2] * n[yy, xx, 2])
-                    k = 1 / ((1 + dz * dz * f32(.3)) * (1 + dn * dn * 900) * (1 + f32(.5) * (dx * dx + dy * dy)))
+                    k = 1 / ((1 + dz * dz * f32(0.3)) * (1 + dn * dn * 900) * (1 + f32(0.5) * (dx * dx + dy * dy)))
                     ws += k
                     for c in range(nc):
                         out[y, x, c] += k * e[yy, xx, c]
@@ -56,12 +57,12 @@ def _mix(e, n, z, m, y0, y1, x0, x1, sy, sx, scale, nx, ny, nz, z0, m0, out):
         for xx in range(max(x0, 0), min(x1, w)):
             if m[yy, xx] < 0:
                 continue
-            dz = (z[yy, xx] - z0) / (z0 * f32(.02))
+            dz = (z[yy, xx] - z0) / (z0 * f32(0.02))
             dn = 1 - (nx * n[yy, xx, 0] + ny * n[yy, xx, 1] + nz * n[yy, xx, 2])
             dy, dx = (yy - sy) * scale, (xx - sx) * scale
-            k = 1 / ((1 + dz * dz) * (1 + dn * dn * 900) * (f32(.3) + dx * dx + dy * dy))
+            k = 1 / ((1 + dz * dz) * (1 + dn * dn * 900) * (f32(0.3) + dx * dx + dy * dy))
             if m[yy, xx] != m0:
-                k *= f32(.02)
+                k *= f32(0.02)
             ws += k
             for c in range(nc):
                 out[c] += k * e[yy, xx, c]
@@ -78,8 +79,25 @@ def upsample(e, n, z, m, nh, zh, mh, out):
                 for c in range(out.shape[2]):
                     out[y, x, c] = 0
             else:
-                _mix(e, n, z, m, y // 2, y // 2 + 2, x // 2, x // 2 + 2, y * f32(.5), x * f32(.5), f32(2), nh[y, x, 0], nh[y, x, 1], nh[y, x, 2], zh[y, x],
-                     mh[y, x], out[y, x])
+                _mix(
+                    e,
+                    n,
+                    z,
+                    m,
+                    y // 2,
+                    y // 2 + 2,
+                    x // 2,
+                    x // 2 + 2,
+                    y * f32(0.5),
+                    x * f32(0.5),
+                    f32(2),
+                    nh[y, x, 0],
+                    nh[y, x, 1],
+                    nh[y, x, 2],
+                    zh[y, x],
+                    mh[y, x],
+                    out[y, x],
+                )
 
 
 @jit
@@ -90,7 +108,25 @@ def resample(e, n, z, m, ys, xs, ns, zs, x, out):
             for c in range(out.shape[1]):
                 out[i, c] = 0
         else:
-            _mix(e, n, z, m, ys[i] - 1, ys[i] + 2, xs[i] - 1, xs[i] + 2, f32(ys[i]), f32(xs[i]), f32(1), ns[i, 0], ns[i, 1], ns[i, 2], zs[i], x[i, 0], out[i])
+            _mix(
+                e,
+                n,
+                z,
+                m,
+                ys[i] - 1,
+                ys[i] + 2,
+                xs[i] - 1,
+                xs[i] + 2,
+                f32(ys[i]),
+                f32(xs[i]),
+                f32(1),
+                ns[i, 0],
+                ns[i, 1],
+                ns[i, 2],
+                zs[i],
+                x[i, 0],
+                out[i],
+            )
 
 
 @jit
@@ -104,6 +140,8 @@ def edges(m, z, n, out):
                 if yy >= h or xx >= w:
                     continue
                 dot = n[y, x, 0] * n[yy, xx, 0] + n[y, x, 1] * n[yy, xx, 1] + n[y, x, 2] * n[yy, xx, 2]
-                if m[y, x] != m[yy, xx] or (m[y, x] >= 0 and (abs(z[y, x] - z[yy, xx]) > f32(.04) * min(z[y, x], z[yy, xx]) or dot < f32(.96))):
+                if m[y, x] != m[yy, xx] or (
+                    m[y, x] >= 0 and (abs(z[y, x] - z[yy, xx]) > f32(0.04) * min(z[y, x], z[yy, xx]) or dot < f32(0.96))
+                ):
                     out[y, x] = 1
                     out[yy, xx] = 1

@@ -1,7 +1,8 @@
 """The example picture of the web page: a person at a table, from public-domain (CC0) assets alone.
 
-  python export/training/example.py --assets DIR --out server/static/example.jpg
+python export/training/example.py --assets DIR --out server/static/example.jpg
 """
+
 from __future__ import annotations
 
 import argparse
@@ -22,7 +23,7 @@ from .assets import Library  # noqa: E402
 from .camera import encode  # noqa: E402
 from .materials import Material  # noqa: E402
 from .scene import Scene  # noqa: E402
-from .scenes_common import UPRIGHT, f32, stand, yaw  # noqa: E402
+from .scenes_common import f32, stand, yaw  # noqa: E402
 
 CC0 = ('CC0-1.0',)
 
@@ -36,33 +37,41 @@ def build(library, bust='mhb_526', sky='brown_photostudio_02'):
     rng = np.random.default_rng(4)
     s = Scene(library)
     s.env, _, _ = library.hdri(sky)
-    s.env = s.env * f32(.55)
-    s.yaw = .6
-    s.box(Material((.36, .4, .37), rough=.9, spec=0.), (6, 4, .1), (0, 1.5, -1.05))
-    s.box(tile('acg_Wood026', 1.1, rough=.35), (2.2, .05, .8), (0, .725, .35))
+    s.env = s.env * f32(0.55)
+    s.yaw = 0.6
+    s.box(Material((0.36, 0.4, 0.37), rough=0.9, spec=0.0), (6, 4, 0.1), (0, 1.5, -1.05))
+    s.box(tile('acg_Wood026', 1.1, rough=0.35), (2.2, 0.05, 0.8), (0, 0.725, 0.35))
     m = library.mesh('bust', bust)
-    p = np.array([-.14, 1.27 - m.head[1] * m.scale, -.1])
-    s.add(m, None, yaw(.12), m.scale, p)
-    head = p + yaw(.12) @ (m.head * m.scale)
-    put = lambda category, name, size, x, z, turn=0., mat=None: stand(s, rng, library.mesh(category, name), mat, size, x, .75, z, yaw(turn))
-    put('plant', 'ph_fern_02', .42, .52, .02) if 'ph_fern_02' in library.names('plant') else None
-    clay, glaze = Material((.5, .2, .11), rough=.7), Material((.09, .2, .32), rough=.15, spec=.05)
-    stand(s, rng, G.lathe(np.random.default_rng(21)), glaze, .26, .3, .75, .3, yaw(0))
-    stand(s, rng, G.sphere(), Material((.62, .6, .55), rough=.8), .13, -.5, .75, .42, yaw(0))
-    for c, x, z in (((.45, .04, .03), .02, .5), ((.75, .27, .02), .115, .44), ((.35, .42, .05), .1, .56)):
-        stand(s, rng, G.blob(np.random.default_rng(7), 60, .02), Material(c, rough=.3), .085, x, .75, z)
-    put('food', 'khr_Avocado', .1, -.27, .5, .3)
-    for i, c in enumerate(((.45, .08, .06), (.12, .22, .3), (.65, .55, .3))):
-        s.box(Material(c, rough=.6), (.24 - .02 * i, .035, .17), (-.52, .77 + .035 * i, .12), yaw(.3 - .25 * i))
-    stand(s, rng, G.cylinder(.045, .1, .05), clay, .11, .52, .75, .5, yaw(0))
-    s.box(Material((.08, .06, .05), rough=.5), (.62, .78, .04), (.62, 1.36, -.985))
-    s.box(Material((1, 1, 1), tex=('file', 'pictures/' + Path(library.pictures[3]).name), mode='picture', rough=.6), (.54, .7, .05), (.62, 1.36, -.985))
-    s.add(G.drape(np.random.default_rng(2), 160), Material((.42, .36, .3), rough=.9, spec=0.), yaw(0), (.5, 1.3, .7), (-1.1, 1.3, -.8))
-    s.lamp((-1.5, 2.1, 1.7), np.array([1, .93, .84]) * 5.5, .35)
-    s.lamp((1.8, 1.5, 1.6), np.array([.8, .9, 1]) * 1.6, .5)
+    p = np.array([-0.14, 1.27 - m.head[1] * m.scale, -0.1])
+    s.add(m, None, yaw(0.12), m.scale, p)
+    def put(category, name, size, x, z, turn=0.0, mat=None):
+        return stand(
+            s, rng, library.mesh(category, name), mat, size, x, 0.75, z, yaw(turn)
+        )
+    put('plant', 'ph_fern_02', 0.42, 0.52, 0.02) if 'ph_fern_02' in library.names('plant') else None
+    clay, glaze = Material((0.5, 0.2, 0.11), rough=0.7), Material((0.09, 0.2, 0.32), rough=0.15, spec=0.05)
+    stand(s, rng, G.lathe(np.random.default_rng(21)), glaze, 0.26, 0.3, 0.75, 0.3, yaw(0))
+    stand(s, rng, G.sphere(), Material((0.62, 0.6, 0.55), rough=0.8), 0.13, -0.5, 0.75, 0.42, yaw(0))
+    for c, x, z in (((0.45, 0.04, 0.03), 0.02, 0.5), ((0.75, 0.27, 0.02), 0.115, 0.44), ((0.35, 0.42, 0.05), 0.1, 0.56)):
+        stand(s, rng, G.blob(np.random.default_rng(7), 60, 0.02), Material(c, rough=0.3), 0.085, x, 0.75, z)
+    put('food', 'khr_Avocado', 0.1, -0.27, 0.5, 0.3)
+    for i, c in enumerate(((0.45, 0.08, 0.06), (0.12, 0.22, 0.3), (0.65, 0.55, 0.3))):
+        s.box(Material(c, rough=0.6), (0.24 - 0.02 * i, 0.035, 0.17), (-0.52, 0.77 + 0.035 * i, 0.12), yaw(0.3 - 0.25 * i))
+    stand(s, rng, G.cylinder(0.045, 0.1, 0.05), clay, 0.11, 0.52, 0.75, 0.5, yaw(0))
+    s.box(Material((0.08, 0.06, 0.05), rough=0.5), (0.62, 0.78, 0.04), (0.62, 1.36, -0.985))
+    s.box(
+        Material((1, 1, 1), tex=('file', 'pictures/' + Path(library.pictures[3]).name), mode='picture', rough=0.6),
+        (0.54, 0.7, 0.05),
+        (0.62, 1.36, -0.985),
+    )
+    s.add(
+        G.drape(np.random.default_rng(2), 160), Material((0.42, 0.36, 0.3), rough=0.9, spec=0.0), yaw(0), (0.5, 1.3, 0.7), (-1.1, 1.3, -0.8)
+    )
+    s.lamp((-1.5, 2.1, 1.7), np.array([1, 0.93, 0.84]) * 5.5, 0.35)
+    s.lamp((1.8, 1.5, 1.6), np.array([0.8, 0.9, 1]) * 1.6, 0.5)
     s.build()
-    eye = np.array([.1, 1.22, 2.05])
-    return s, (eye, renderer.look_at(eye, [.05, 1.07, 0]), 1.72)
+    eye = np.array([0.1, 1.22, 2.05])
+    return s, (eye, renderer.look_at(eye, [0.05, 1.07, 0]), 1.72)
 
 
 def main(argv=None):
@@ -76,9 +85,9 @@ def main(argv=None):
     s, view = build(Library(a.assets, CC0, detail=2), a.bust)
     w, h = 2 * a.width, 2 * a.width * 3 // 4
     im = renderer.render(s, *view, np.random.default_rng(0), w, h, a.samples, 8)['rgb']
-    im = cv2.resize(np.minimum(im * f32(.38 / np.percentile(im, 70)), 4), (a.width, h // 2), interpolation=cv2.INTER_AREA)
-    im = np.where(im > .7, .7 + .3 * (1 - np.exp(-(im - .7) / .3)), im)      # soft shoulder
-    rgb = (np.clip(encode(im), 0, 1) * 255 + .5).astype(np.uint8)
+    im = cv2.resize(np.minimum(im * f32(0.38 / np.percentile(im, 70)), 4), (a.width, h // 2), interpolation=cv2.INTER_AREA)
+    im = np.where(im > 0.7, 0.7 + 0.3 * (1 - np.exp(-(im - 0.7) / 0.3)), im)  # soft shoulder
+    rgb = (np.clip(encode(im), 0, 1) * 255 + 0.5).astype(np.uint8)
     for q in (92, 88, 84, 80, 75):
         _, b = cv2.imencode('.jpg', rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, q, cv2.IMWRITE_JPEG_OPTIMIZE, 1])
         if len(b) < 200_000:

@@ -1,4 +1,5 @@
 """Compiled inner loops of the renderer (numba, one thread, float32)."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,8 +9,8 @@ f32 = np.float32
 # columns of a material row
 COLOR, COLOR2, TEX, MODE, ROUGH, METAL, SPEC, BUMP, EMIT, ALPHA, NMAT = 0, 3, 6, 7, 8, 9, 10, 11, 12, 13, 14
 LEVELS = 8
-_x = np.arange(256) / 255.
-LINEAR = np.where(_x <= .04045, _x / 12.92, ((_x + .055) / 1.055) ** 2.4).astype(f32)
+_x = np.arange(256) / 255.0
+LINEAR = np.where(_x <= 0.04045, _x / 12.92, ((_x + 0.055) / 1.055) ** 2.4).astype(f32)
 jit = njit(fastmath=True, cache=True, nogil=True)
 
 
@@ -17,14 +18,16 @@ jit = njit(fastmath=True, cache=True, nogil=True)
 def texel(data, table, k, level, u, v, lut, out):
     """Bilinear linear-light RGB of texture k at mip level into out (3,)."""
     off, h, w = table[k, level, 0], table[k, level, 1], table[k, level, 2]
-    x, y = u * w - f32(.5), v * h - f32(.5)
+    x, y = u * w - f32(0.5), v * h - f32(0.5)
     fx0, fy0 = np.floor(x), np.floor(y)
     fx, fy = x - fx0, y - fy0
     x0, y0 = int(fx0) % w, int(fy0) % h
     x1, y1 = (x0 + 1) % w, (y0 + 1) % h
     a, b, c, d = off + (y0 * w + x0) * 4, off + (y0 * w + x1) * 4, off + (y1 * w + x0) * 4, off + (y1 * w + x1) * 4
     for q in range(3):
-        out[q] = (lut[data[a + q]] * (1 - fx) + lut[data[b + q]] * fx) * (1 - fy) + (lut[data[c + q]] * (1 - fx) + lut[data[d + q]] * fx) * fy
+        out[q] = (lut[data[a + q]] * (1 - fx) + lut[data[b + q]] * fx) * (1 - fy) + (
+            lut[data[c + q]] * (1 - fx) + lut[data[d + q]] * fx
+        ) * fy
 
 
 @jit
@@ -84,7 +87,7 @@ def surface(prim, bu, bv, t, d, f, v, n, uv, vc, fm, dens, mats, data, table, le
         if nx * gx + ny * gy + nz * gz < 0:
             l = -l
         nx, ny, nz = nx * l, ny * l, nz * l
-        e = nx * dx + ny * dy + nz * dz + f32(.02)
+        e = nx * dx + ny * dy + nz * dz + f32(0.02)
         if e > 0:
             nx, ny, nz = nx - e * dx, ny - e * dy, nz - e * dz
             l = 1 / np.sqrt(nx * nx + ny * ny + nz * nz)
@@ -94,14 +97,14 @@ def surface(prim, bu, bv, t, d, f, v, n, uv, vc, fm, dens, mats, data, table, le
         if mode > 0 and k >= 0:
             u = uv[p, 0, 0] * a + uv[p, 1, 0] * b + uv[p, 2, 0] * g
             w = uv[p, 0, 1] * a + uv[p, 1, 1] * b + uv[p, 2, 1] * g
-            foot = t[i] * pixel / np.sqrt(abs(nx * dx + ny * dy + nz * dz) + f32(.1)) * dens[p]
-            lev = min(levels[k] - 1, max(0, int(np.log2(max(foot, f32(1.))) + f32(.4))))
+            foot = t[i] * pixel / np.sqrt(abs(nx * dx + ny * dy + nz * dz) + f32(0.1)) * dens[p]
+            lev = min(levels[k] - 1, max(0, int(np.log2(max(foot, f32(1.0))) + f32(0.4))))
             texel(data, table, k, lev, u, w, lut, c)
             if bump and mats[m, BUMP] > 0 and dens[p] > 0:
-                h = f32(1.) / table[k, lev, 2]
+                h = f32(1.0) / table[k, lev, 2]
                 texel(data, table, k, lev, u + h, w, lut, c1)
                 texel(data, table, k, lev, u, w + h, lut, c2)
-                s = mats[m, BUMP] * f32(.5)
+                s = mats[m, BUMP] * f32(0.5)
                 du, dv = (c1[1] - c[1]) * s, (c2[1] - c[1]) * s
                 s1, t1 = uv[p, 1, 0] - uv[p, 0, 0], uv[p, 1, 1] - uv[p, 0, 1]
                 s2, t2 = uv[p, 2, 0] - uv[p, 0, 0], uv[p, 2, 1] - uv[p, 0, 1]
@@ -114,7 +117,7 @@ def surface(prim, bu, bv, t, d, f, v, n, uv, vc, fm, dens, mats, data, table, le
                     nx, ny, nz = nx - tx * lt - bx * lb, ny - ty * lt - by * lb, nz - tz * lt - bz * lb
                     l = 1 / np.sqrt(nx * nx + ny * ny + nz * nz + f32(1e-20))
                     nx, ny, nz = nx * l, ny * l, nz * l
-                    e = nx * dx + ny * dy + nz * dz + f32(.02)
+                    e = nx * dx + ny * dy + nz * dz + f32(0.02)
                     if e > 0:
                         nx, ny, nz = nx - e * dx, ny - e * dy, nz - e * dz
                         l = 1 / np.sqrt(nx * nx + ny * ny + nz * nz)
@@ -141,15 +144,17 @@ def lookup_env(env, yaw, d, out):
     h, w = env.shape[:2]
     for i in range(d.shape[0]):
         th = np.arccos(min(f32(1), max(f32(-1), d[i, 1]))) / f32(np.pi)
-        ph = (np.arctan2(d[i, 0], -d[i, 2]) + yaw) / f32(2 * np.pi) + f32(.5)
+        ph = (np.arctan2(d[i, 0], -d[i, 2]) + yaw) / f32(2 * np.pi) + f32(0.5)
         ph -= np.floor(ph)
-        x, y = ph * w - f32(.5), min(max(th * h - f32(.5), f32(0)), f32(h - 1.001))
+        x, y = ph * w - f32(0.5), min(max(th * h - f32(0.5), f32(0)), f32(h - 1.001))
         xf = np.floor(x)
         x0, y0 = int(xf), int(y)
         fx, fy = x - xf, y - y0
         x1, x0 = (x0 + 1) % w, x0 % w
         for c in range(3):
-            out[i, c] = (env[y0, x0, c] * (1 - fx) + env[y0, x1, c] * fx) * (1 - fy) + (env[y0 + 1, x0, c] * (1 - fx) + env[y0 + 1, x1, c] * fx) * fy
+            out[i, c] = (env[y0, x0, c] * (1 - fx) + env[y0, x1, c] * fx) * (1 - fy) + (
+                env[y0 + 1, x0, c] * (1 - fx) + env[y0 + 1, x1, c] * fx
+            ) * fy
 
 
 @jit
@@ -164,9 +169,9 @@ def cosine_rays(n, k, seed, out):
         r0 = np.random.random()
         for j in range(k):
             r2 = (j + np.random.random()) / k
-            ph = 2 * np.pi * ((j * 0.61803398875 + r0 + .15 * np.random.random()) % 1)
+            ph = 2 * np.pi * ((j * 0.61803398875 + r0 + 0.15 * np.random.random()) % 1)
             r = np.sqrt(r2)
-            x, y, z = r * np.cos(ph), r * np.sin(ph), np.sqrt(max(0., 1 - r2))
+            x, y, z = r * np.cos(ph), r * np.sin(ph), np.sqrt(max(0.0, 1 - r2))
             out[i * k + j, 0] = x * (1 + s * nx * nx * a) + y * b + z * nx
             out[i * k + j, 1] = x * s * b + y * (s + ny * ny * a) + z * ny
             out[i * k + j, 2] = -x * s * nx - y * ny + z * nz
@@ -189,14 +194,14 @@ def light_rays(p, n, lights, which, seed, d, c, idx):
         dx, dy, dz = lights[k, 1] + ox * l, lights[k, 2] + oy * l, lights[k, 3] + oz * l
         if lights[k, 0] == 0:
             q = 1 / np.sqrt(dx * dx + dy * dy + dz * dz)
-            fall, far = 1., 1e3
+            fall, far = 1.0, 1e3
         else:
             dx, dy, dz = dx - p[i, 0], dy - p[i, 1], dz - p[i, 2]
             d2 = dx * dx + dy * dy + dz * dz + 1e-9
             q = 1 / np.sqrt(d2)
-            fall, far = 1 / (d2 + lights[k, 4] * lights[k, 4]), np.sqrt(d2) * .98
+            fall, far = 1 / (d2 + lights[k, 4] * lights[k, 4]), np.sqrt(d2) * 0.98
         dx, dy, dz = dx * q, dy * q, dz * q
-        w = max(0., dx * n[i, 0] + dy * n[i, 1] + dz * n[i, 2]) * fall
+        w = max(0.0, dx * n[i, 0] + dy * n[i, 1] + dz * n[i, 2]) * fall
         d[i, 0], d[i, 1], d[i, 2] = dx * far, dy * far, dz * far
         for j in range(3):
             c[i, j] = w * lights[k, 5 + j]
@@ -232,7 +237,7 @@ def add_light(idx, blocked, d, c, view, n, x, gain, diffuse, glossy):
             l = 1 / np.sqrt(d[i, 0] ** 2 + d[i, 1] ** 2 + d[i, 2] ** 2 + f32(1e-20))
             hx, hy, hz = d[i, 0] * l - view[i, 0], d[i, 1] * l - view[i, 1], d[i, 2] * l - view[i, 2]
             nh = (hx * n[i, 0] + hy * n[i, 1] + hz * n[i, 2]) / np.sqrt(hx * hx + hy * hy + hz * hz + f32(1e-12))
-            a = max(x[i, 1], f32(.06)) ** 2
+            a = max(x[i, 1], f32(0.06)) ** 2
             s = 2 / (a * a) - 2
             g = min(f32(60), (s + 2) / f32(8 * np.pi) * max(nh, f32(0)) ** s) * gain
             for q in range(3):

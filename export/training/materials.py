@@ -1,4 +1,5 @@
 """Materials, and textures packed into one block of memory that compiled code can index."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -17,17 +18,18 @@ class Material:
     mode 'plain' (color), 'mix' (color..color2 by the texture's brightness), 'picture' (texture * color).
     `metric`: box-mapped, `tile` repeats per metre; otherwise the mesh's own coordinates times `tile`.
     """
-    color: tuple = (.5, .5, .5)
-    color2: tuple = (.5, .5, .5)
+
+    color: tuple = (0.5, 0.5, 0.5)
+    color2: tuple = (0.5, 0.5, 0.5)
     tex: object = None
     mode: str = 'plain'
-    tile: float = 1.
+    tile: float = 1.0
     metric: bool = False
-    rough: float = .6
-    metal: float = 0.
-    spec: float = .04
-    bump: float = 0.
-    emit: float = 0.
+    rough: float = 0.6
+    metal: float = 0.0
+    spec: float = 0.04
+    bump: float = 0.0
+    emit: float = 0.0
     alpha: bool = False
 
     def but(self, **kw):
@@ -37,7 +39,14 @@ class Material:
         r = np.zeros(K.NMAT, f32)
         r[:3], r[3:6], r[K.TEX] = self.color, self.color2, tex
         r[K.MODE] = 0 if tex < 0 else {'plain': 0, 'mix': 1, 'picture': 2}[self.mode]
-        r[K.ROUGH], r[K.METAL], r[K.SPEC], r[K.BUMP], r[K.EMIT], r[K.ALPHA] = self.rough, self.metal, self.spec, self.bump, self.emit, self.alpha
+        r[K.ROUGH], r[K.METAL], r[K.SPEC], r[K.BUMP], r[K.EMIT], r[K.ALPHA] = (
+            self.rough,
+            self.metal,
+            self.spec,
+            self.bump,
+            self.emit,
+            self.alpha,
+        )
         return r
 
 
@@ -55,7 +64,7 @@ class Texture:
             self.levels = l + 1
             if min(h, w) < 4:
                 break
-            q = a[:h // 2 * 2, :w // 2 * 2].astype(np.uint16)
+            q = a[: h // 2 * 2, : w // 2 * 2].astype(np.uint16)
             a = ((q[::2, ::2] + q[1::2, ::2] + q[::2, 1::2] + q[1::2, 1::2] + 2) >> 2).astype(np.uint8)
         self.data = np.concatenate(parts)
 
@@ -78,7 +87,7 @@ class Arena:
                 self.data = np.empty(2 * need, np.uint8)
         for k, t in new.items():
             i = self.where[k] = len(self.where)
-            self.data[self.end:self.end + len(t.data)] = t.data
+            self.data[self.end : self.end + len(t.data)] = t.data
             self.table[i], self.levels[i] = t.table + [self.end, 0, 0], t.levels
             self.end += len(t.data)
         return {k: self.where[k] for k in images}

@@ -1,4 +1,5 @@
 """Ray-traced pictures with exact geometry labels: Embree for the rays, numba for the shading."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -7,14 +8,14 @@ from . import denoise as D
 from . import kernels as K
 
 f32 = np.float32
-LUMA = np.array([.2126, .7152, .0722], f32)
+LUMA = np.array([0.2126, 0.7152, 0.0722], f32)
 
 
-def look_at(eye, at, roll=0.):
+def look_at(eye, at, roll=0.0):
     """Camera rows (right, up, back) looking from eye to at."""
     f = np.asarray(at, float) - eye
     f /= np.linalg.norm(f)
-    r = np.cross(f, [0, 1, 0] if abs(f[1]) < .999 else [0, 0, 1])
+    r = np.cross(f, [0, 1, 0] if abs(f[1]) < 0.999 else [0, 0, 1])
     r /= np.linalg.norm(r)
     u = np.cross(r, f)
     c, s = np.cos(roll), np.sin(roll)
@@ -23,8 +24,8 @@ def look_at(eye, at, roll=0.):
 
 def pixel_rays(w, h, eye, cam, focal):
     """Rays through pixel centres; focal = fx / width. Returns o, d (unit), forward cosine."""
-    x = (((np.arange(w) + .5) / w - .5) / focal).astype(f32)[None, :]
-    y = ((.5 - (np.arange(h) + .5) / h) * h / w / focal).astype(f32)[:, None]
+    x = (((np.arange(w) + 0.5) / w - 0.5) / focal).astype(f32)[None, :]
+    y = ((0.5 - (np.arange(h) + 0.5) / h) * h / w / focal).astype(f32)[:, None]
     cos = 1 / np.sqrt(x * x + y * y + 1)
     d = np.empty((*cos.shape, 3), f32)
     for k in range(3):
@@ -38,10 +39,10 @@ def _direct(s, p, n, view, x, rng, reps):
     hard, soft, gloss = (np.zeros_like(p) for _ in range(3))
     for k, row in enumerate(s.rows):
         size = row[4] if row[0] == 0 else row[4] / max(1e-6, np.median(np.linalg.norm(p[::97] - row[1:4], axis=1)))
-        sharp = size < .012
+        sharp = size < 0.012
         for _ in range(1 if sharp else reps):
             d, c, idx = np.empty_like(p), np.empty_like(p), np.empty(len(p), np.int64)
-            idx = idx[:K.light_rays(p, n, s.rows, np.array([k]), int(rng.integers(1 << 30)), d, c, idx)]
+            idx = idx[: K.light_rays(p, n, s.rows, np.array([k]), int(rng.integers(1 << 30)), d, c, idx)]
             if len(idx):
                 b = s.blocked(np.ascontiguousarray(p[idx]), np.ascontiguousarray(d[idx]))
                 K.add_light(idx, b, d, c, view, n, x, f32(1 if sharp else 1 / reps), hard if sharp else soft, gloss)
@@ -50,13 +51,13 @@ def _direct(s, p, n, view, x, rng, reps):
 
 def _radiance(s, o, d, ambient, rng):
     """Light that comes back along rays: sky, glowing things, and one bounce lit by one light and an ambient term."""
-    t, p, n, _, a, x = s.hit(o, d, .02, bounce=True)
+    t, p, n, _, a, x = s.hit(o, d, 0.02, bounce=True)
     miss = x[:, 0] < 0
     out = a * ambient
     if len(s.rows):
         which = rng.integers(0, len(s.rows), len(p))
         dd, c, idx = np.empty_like(p), np.empty_like(p), np.empty(len(p), np.int64)
-        idx = idx[:K.light_rays(p, n, s.rows, which if len(which) > 1 else np.array([0]), int(rng.integers(1 << 30)), dd, c, idx)]
+        idx = idx[: K.light_rays(p, n, s.rows, which if len(which) > 1 else np.array([0]), int(rng.integers(1 << 30)), dd, c, idx)]
         if len(idx):
             idx = idx[s.blocked(np.ascontiguousarray(p[idx]), np.ascontiguousarray(dd[idx])) < 0]
             out[idx] += c[idx] * a[idx] * f32(len(s.rows) / np.pi)
@@ -87,10 +88,10 @@ def render(s, eye, cam, focal, rng, w=288, h=None, gather=6, soft=2):
     edge = np.zeros((h, w), np.uint8)
     D.edges(ids, z, nl3, edge)
     e = np.flatnonzero(edge)
-    if len(e):                                     # four sub-samples
+    if len(e):  # four sub-samples
         ys, xs = (q.repeat(4) for q in np.divmod(e, w))
-        sx, sy = np.tile([-.25, .25, -.25, .25], len(e)), np.tile([-.25, -.25, .25, .25], len(e))
-        gx, gy = ((xs + .5 + sx) / w - .5) / focal, (.5 - (ys + .5 + sy) / h) * h / w / focal
+        sx, sy = np.tile([-0.25, 0.25, -0.25, 0.25], len(e)), np.tile([-0.25, -0.25, 0.25, 0.25], len(e))
+        gx, gy = ((xs + 0.5 + sx) / w - 0.5) / focal, (0.5 - (ys + 0.5 + sy) / h) * h / w / focal
         d2 = np.stack([gx, gy, -np.ones_like(gx)], 1)
         cos2 = 1 / np.linalg.norm(d2, axis=1)
         d2 = np.ascontiguousarray((d2 * cos2[:, None]) @ cam, dtype=f32)
@@ -99,10 +100,14 @@ def render(s, eye, cam, focal, rng, w=288, h=None, gather=6, soft=2):
         D.resample(light, nl3, z, ids, ys, xs, n2, (t2 * cos2).astype(f32), x2, u)
         K.compose(a2, x2, n2, d2, u, s.m, sub)
         _fill_sky(s, sub, d2, x2)
-        cap = 8 * max(float((rgb[::7] @ LUMA).mean()), 1e-6)    # a glint must not flood an edge pixel
+        cap = 8 * max(float((rgb[::7] @ LUMA).mean()), 1e-6)  # a glint must not flood an edge pixel
         rgb[e] = np.minimum(sub, np.maximum(cap, rgb[e].max(1).repeat(4))[:, None]).reshape(-1, 4, 3).mean(1)
-    return {'rgb': np.nan_to_num(rgb, posinf=100).reshape(h, w, 3), 'depth': z, 'mask': ids >= 0,
-            'normal': np.where((ids >= 0)[..., None], nl3 @ cam.T, 0).astype(f32)}
+    return {
+        'rgb': np.nan_to_num(rgb, posinf=100).reshape(h, w, 3),
+        'depth': z,
+        'mask': ids >= 0,
+        'normal': np.where((ids >= 0)[..., None], nl3 @ cam.T, 0).astype(f32),
+    }
 
 
 def _fill_sky(s, rgb, d, x):
@@ -114,23 +119,28 @@ def _fill_sky(s, rgb, d, x):
 def _light(s, p, d, n, nl, z, x, ids, on, rng, gather, soft):
     """Denoised light at the pixel centres: (h,w,6), irradiance and reflected radiance."""
     h, w = ids.shape
-    light = np.zeros((h * w, 9), f32)              # sharp, soft, glossy
+    light = np.zeros((h * w, 9), f32)  # sharp, soft, glossy
     q, view, nn, xx = (np.ascontiguousarray(b[on]) for b in (p, d, n, x))
     hard, smooth, gloss = _direct(s, q, nn, view, xx, rng, soft)
-    ambient = (.3 * (hard + smooth).mean(0) / np.pi + s.env.mean((0, 1)) * .2).astype(f32)
-    g = np.flatnonzero((xx[:, 2] > 0) | ((xx[:, 3] > 0) & (xx[:, 1] < .6)))
+    ambient = (0.3 * (hard + smooth).mean(0) / np.pi + s.env.mean((0, 1)) * 0.2).astype(f32)
+    g = np.flatnonzero((xx[:, 2] > 0) | ((xx[:, 3] > 0) & (xx[:, 1] < 0.6)))
     if len(g):
-        r = view[g] - 2 * (view[g] * nn[g]).sum(1, keepdims=True) * nn[g] + rng.standard_normal((len(g), 3), f32) * (xx[g, 1:2] ** 2 * f32(.55))
-        bad = (r * nn[g]).sum(1) < .01
+        r = (
+            view[g]
+            - 2 * (view[g] * nn[g]).sum(1, keepdims=True) * nn[g]
+            + rng.standard_normal((len(g), 3), f32) * (xx[g, 1:2] ** 2 * f32(0.55))
+        )
+        bad = (r * nn[g]).sum(1) < 0.01
         r[bad] = nn[g][bad]
         r /= np.linalg.norm(r, axis=1, keepdims=True)
         rad = _radiance(s, np.ascontiguousarray(q[g]), np.ascontiguousarray(r, dtype=f32), ambient, rng)
-        bright = np.maximum(rad @ LUMA, 1e-6)      # rough reflections average a lobe: one sample must not outshine it
-        cap = np.where(xx[g, 1] < .2, 30, 1.5 / np.maximum(xx[g, 1], .2) ** 2 * (bright.mean() * .5 + .05)).astype(f32)
+        bright = np.maximum(rad @ LUMA, 1e-6)  # rough reflections average a lobe: one sample must not outshine it
+        cap = np.where(xx[g, 1] < 0.2, 30, 1.5 / np.maximum(xx[g, 1], 0.2) ** 2 * (bright.mean() * 0.5 + 0.05)).astype(f32)
         gloss[g] += rad * np.minimum(1, cap / bright)[:, None]
     light[on] = np.concatenate([hard, smooth, gloss], 1)
     light = light.reshape(h, w, 9)
-    half = lambda a: np.ascontiguousarray(a[::2, ::2])          # indirect light at half resolution
+    def half(a):
+        return np.ascontiguousarray(a[::2, ::2])  # indirect light at half resolution
     idh, nh, zh, n3 = half(ids), half(nl), half(z), half(n.reshape(h, w, 3))
     at = np.flatnonzero(idh.ravel() >= 0)
     ind = np.zeros((idh.size, 3), f32)
@@ -138,7 +148,7 @@ def _light(s, p, d, n, nl, z, x, ids, on, rng, gather, soft):
         rays = np.empty((len(at) * gather, 3), f32)
         K.cosine_rays(n3.reshape(-1, 3)[at], gather, int(rng.integers(1 << 30)), rays)
         rad = _radiance(s, np.repeat(half(p.reshape(h, w, 3)).reshape(-1, 3)[at], gather, 0), rays, ambient, rng)
-        rad = np.minimum(rad, 20 * np.median(rad[::17] @ LUMA) + .5)
+        rad = np.minimum(rad, 20 * np.median(rad[::17] @ LUMA) + 0.5)
         ind[at] = np.pi * rad.reshape(-1, gather, 3).mean(1)
     ind = D.smooth(ind.reshape(*idh.shape, 3), nh, zh, idh, (1, 2, 4))
     up = np.empty((h, w, 3), f32)

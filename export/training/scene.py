@@ -66,7 +66,8 @@ class Scene:
         """Joins everything and builds the ray-tracing tree."""
         v, f, n, uv, c, fm, veil = zip(*self.parts)
         base = np.cumsum([0] + [len(x) for x in v[:-1]])
-        cat = lambda a, t: np.ascontiguousarray(np.concatenate(a), dtype=t)
+        def cat(a, t):
+            return np.ascontiguousarray(np.concatenate(a), dtype=t)
         self.v, self.n, self.uv, self.c, self.fm = cat(v, f32), cat(n, f32), cat(uv, f32), cat(c, np.uint8), cat(fm, np.int32)
         self.f = cat([x + b for x, b in zip(f, base)], np.int32)
         self.m = np.stack(self.mats).astype(f32)

@@ -1,4 +1,5 @@
 """The mix of scenes, and cameras that see something worth learning from."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -7,9 +8,17 @@ from . import scenes_indoor, scenes_objects, scenes_outdoor, scenes_people
 from .renderer import look_at, pixel_rays
 from .scene import Scene
 
-KINDS = {'room': (.20, scenes_indoor.room), 'outdoor': (.16, scenes_outdoor.street), 'portrait': (.22, scenes_people.portrait),
-         'table': (.15, scenes_objects.table), 'clutter': (.10, scenes_objects.clutter), 'object': (.06, scenes_objects.single),
-         'animal': (.05, scenes_objects.animal), 'cloth': (.03, scenes_objects.cloth), 'facade': (.03, scenes_outdoor.facade)}
+KINDS = {
+    'room': (0.20, scenes_indoor.room),
+    'outdoor': (0.16, scenes_outdoor.street),
+    'portrait': (0.22, scenes_people.portrait),
+    'table': (0.15, scenes_objects.table),
+    'clutter': (0.10, scenes_objects.clutter),
+    'object': (0.06, scenes_objects.single),
+    'animal': (0.05, scenes_objects.animal),
+    'cloth': (0.03, scenes_objects.cloth),
+    'facade': (0.03, scenes_outdoor.facade),
+}
 
 
 def choose(rng):
@@ -17,26 +26,31 @@ def choose(rng):
     return str(rng.choice(list(KINDS), p=p / p.sum()))
 
 
-def sees(scene, eye, cam, focal, near=.02, share=.97):
+def sees(scene, eye, cam, focal, near=0.02, share=0.97):
     """Whether a view holds enough surface, none of it touching the lens, enough depth or slope, and no material over more than `share`."""
     o, d, cos = pixel_rays(20, 20, eye, cam, focal)
     prim, _, _, t = scene.trace(o, d)
     hit = prim >= 0
-    if hit.mean() < .15:
+    if hit.mean() < 0.15:
         return False
     t, ids = t[hit], scene.fm[prim[hit]]
     z = t * cos[hit]
-    return t.min() > near * np.median(t) and t.min() > .04 and np.percentile(z, 97) / np.percentile(z, 3) > 1.03 and np.bincount(ids).max() < share * len(prim)
+    return (
+        t.min() > near * np.median(t)
+        and t.min() > 0.04
+        and np.percentile(z, 97) / np.percentile(z, 3) > 1.03
+        and np.bincount(ids).max() < share * len(prim)
+    )
 
 
 def shoot(rng, shot):
     """A candidate (target, view, size or eye, (fov lo, hi)) becomes (eye, camera rows, focal)."""
     at, view, size, (lo, hi) = shot
     fov = np.deg2rad(rng.uniform(lo, hi))
-    focal = .5 / np.tan(fov / 2)
+    focal = 0.5 / np.tan(fov / 2)
     at = np.asarray(at, float)
     eye = np.asarray(size, float) if view is None else at + np.asarray(view) * (size * focal)
-    roll = rng.normal(0, .04) if rng.random() < .92 else rng.normal(0, .3)
+    roll = rng.normal(0, 0.04) if rng.random() < 0.92 else rng.normal(0, 0.3)
     return eye, look_at(eye, at, roll), focal
 
 
@@ -46,16 +60,16 @@ def make(library, rng, views=2, kind=None):
     scene = Scene(library)
     shots = list(KINDS[kind][1](scene, rng))
     cams = [shoot(rng, s) for s in shots]
-    flash = rng.random() < .06 and kind != 'object'
+    flash = rng.random() < 0.06 and kind != 'object'
     if flash:
         eye, cam, _ = cams[0]
-        far = 1. if shots[0][1] is None else float(shots[0][2])
-        scene.lamp(eye + .05 * far * cam[0] + .08 * far * cam[1], np.ones(3) * rng.uniform(2, 15) * far * far * 2, .02)
+        far = 1.0 if shots[0][1] is None else float(shots[0][2])
+        scene.lamp(eye + 0.05 * far * cam[0] + 0.08 * far * cam[1], np.ones(3) * rng.uniform(2, 15) * far * far * 2, 0.02)
     scene.lights = scene.lights[:4]
     scene.build()
-    limit = .2 if kind == 'object' else .02
-    limit, good = .01 if kind == 'outdoor' else limit, []
-    for share in (.6, .97):                         # rather a view with several things in it
+    limit = 0.2 if kind == 'object' else 0.02
+    limit, good = 0.01 if kind == 'outdoor' else limit, []
+    for share in (0.6, 0.97):  # rather a view with several things in it
         for c in cams[:1] if flash else cams:
             if len(good) < views and not any(c is g for g in good) and sees(scene, *c, near=limit, share=share):
                 good.append(c)

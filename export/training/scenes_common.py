@@ -1,4 +1,5 @@
 """Parts all scenes share: random materials, light, placement."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -9,7 +10,7 @@ from .materials import Material
 f32 = np.float32
 
 
-def hue(rng, sat=.6, lo=.05, hi=.85):
+def hue(rng, sat=0.6, lo=0.05, hi=0.85):
     """Random linear colour, mostly muted."""
     c = np.clip(np.abs(((rng.random() * 6 + np.array([0, 4, 2])) % 6) - 3) - 1, 0, 1)
     s = rng.random() ** 1.5 * sat
@@ -19,9 +20,9 @@ def hue(rng, sat=.6, lo=.05, hi=.85):
 def finish(rng):
     """Roughness, reflectance and metal of everyday things."""
     k = rng.random()
-    if k < .06:
-        return dict(rough=rng.uniform(.15, .6), metal=1., spec=.04)
-    return dict(rough=rng.uniform(.12, .5) if k < .35 else rng.uniform(.4, 1), spec=.04 if k < .6 else 0.)
+    if k < 0.06:
+        return dict(rough=rng.uniform(0.15, 0.6), metal=1.0, spec=0.04)
+    return dict(rough=rng.uniform(0.12, 0.5) if k < 0.35 else rng.uniform(0.4, 1), spec=0.04 if k < 0.6 else 0.0)
 
 
 def plain(rng, **kw):
@@ -30,12 +31,19 @@ def plain(rng, **kw):
 
 def printed(rng, lib, **kw):
     """A flat picture over the mesh's own coordinates: pattern, never relief."""
-    return Material(color=(rng.uniform(.6, 1),) * 3, tex=lib.picture(rng), mode='picture', **{**finish(rng), 'metal': 0., **kw})
+    return Material(color=(rng.uniform(0.6, 1),) * 3, tex=lib.picture(rng), mode='picture', **{**finish(rng), 'metal': 0.0, **kw})
 
 
-def surface(rng, lib, photo=('wood', 'stone', 'marble', 'tile', 'wall', 'brick', 'fabric', 'metal', 'stylised', 'paper'),
-            made=('noise', 'noise', 'marble', 'wood', 'tile', 'stripe', 'brick', 'cells', 'print', 'page', 'streak', 'weave'),
-            size=1., p_plain=.3, bump=.3, p_photo=.5):
+def surface(
+    rng,
+    lib,
+    photo=('wood', 'stone', 'marble', 'tile', 'wall', 'brick', 'fabric', 'metal', 'stylised', 'paper'),
+    made=('noise', 'noise', 'marble', 'wood', 'tile', 'stripe', 'brick', 'cells', 'print', 'page', 'streak', 'weave'),
+    size=1.0,
+    p_plain=0.3,
+    bump=0.3,
+    p_photo=0.5,
+):
     """Random material, box-mapped; size = metres one texture covers."""
     if rng.random() < p_plain:
         return plain(rng)
@@ -44,19 +52,26 @@ def surface(rng, lib, photo=('wood', 'stone', 'marble', 'tile', 'wall', 'brick',
     key = key or lib.made(rng, *made)
     kw = finish(rng)
     if rng.random() < bump and not (flat and key[1] in ('print', 'page', 'stripe')):
-        kw['bump'] = rng.uniform(.1, .8)
-    tile = 1 / (size * rng.uniform(.5, 2))
-    if flat and rng.random() < .3:
+        kw['bump'] = rng.uniform(0.1, 0.8)
+    tile = 1 / (size * rng.uniform(0.5, 2))
+    if flat and rng.random() < 0.3:
         a, b = hue(rng), hue(rng)
-        return Material(color=tuple(a), color2=tuple(np.clip(a * rng.uniform(.4, 1.8), 0, .95) if rng.random() < .6 else b), tex=key, mode='mix',
-                        tile=tile, metric=True, **kw)
-    return Material(color=tuple(rng.uniform(.6, 1) * rng.uniform(.85, 1, 3)), tex=key, mode='picture', tile=tile, metric=True, **kw)
+        return Material(
+            color=tuple(a),
+            color2=tuple(np.clip(a * rng.uniform(0.4, 1.8), 0, 0.95) if rng.random() < 0.6 else b),
+            tex=key,
+            mode='mix',
+            tile=tile,
+            metric=True,
+            **kw,
+        )
+    return Material(color=tuple(rng.uniform(0.6, 1) * rng.uniform(0.85, 1, 3)), tex=key, mode='picture', tile=tile, metric=True, **kw)
 
 
-def thing(rng, lib, size=.3):
+def thing(rng, lib, size=0.3):
     """Material of a small object: plain, printed or textured."""
     k = rng.random()
-    return plain(rng) if k < .35 else printed(rng, lib) if k < .6 else surface(rng, lib, size=size, p_plain=0, bump=.25)
+    return plain(rng) if k < 0.35 else printed(rng, lib) if k < 0.6 else surface(rng, lib, size=size, p_plain=0, bump=0.25)
 
 
 def yaw(a):
@@ -74,16 +89,27 @@ def tumble(rng):
     return (q * np.sign(np.linalg.det(q))).astype(f32)
 
 
-UPRIGHT = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], f32)     # turns the sheet y = h(x, z) into a wall facing +z
+UPRIGHT = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], f32)  # turns the sheet y = h(x, z) into a wall facing +z
 
 
 def shape(rng, kinds=('lathe', 'lathe', 'super', 'super', 'box', 'cylinder', 'blob', 'rock', 'prism', 'tube')):
     k = rng.choice(kinds)
-    return {'lathe': G.lathe, 'super': G.superquadric, 'blob': G.blob, 'rock': G.rock, 'prism': G.prism, 'tube': G.tube, 'box': lambda r: G.BOX,
-            'cylinder': lambda r: G.cylinder(.5, 1, r.choice([.5, .5, .02, .35])), 'cloth': G.cloth, 'foliage': G.foliage, 'ball': lambda r: G.sphere()}[k](rng)
+    return {
+        'lathe': G.lathe,
+        'super': G.superquadric,
+        'blob': G.blob,
+        'rock': G.rock,
+        'prism': G.prism,
+        'tube': G.tube,
+        'box': lambda r: G.BOX,
+        'cylinder': lambda r: G.cylinder(0.5, 1, r.choice([0.5, 0.5, 0.02, 0.35])),
+        'cloth': G.cloth,
+        'foliage': G.foliage,
+        'ball': lambda r: G.sphere(),
+    }[k](rng)
 
 
-def stand(s, rng, mesh, mat, size, x, y, z, rot=None, stretch=1.):
+def stand(s, rng, mesh, mat, size, x, y, z, rot=None, stretch=1.0):
     """Puts a mesh with its lowest point on height y; size = its largest extent. Returns its height."""
     sc = np.broadcast_to(np.asarray(stretch, float), 3) * np.ones(3)
     rot = yaw(rng.uniform(0, 6.3)) if rot is None else rot
@@ -97,20 +123,26 @@ def stand(s, rng, mesh, mat, size, x, y, z, rot=None, stretch=1.):
 
 def sky_picture(rng, h=96, w=192):
     """Procedural sky: gradient, clouds, ground colour; unit mean."""
-    e = np.cos((np.arange(h) + .5) / h * np.pi)[:, None, None]
+    e = np.cos((np.arange(h) + 0.5) / h * np.pi)[:, None, None]
     k = rng.random()
-    zen = np.array([.2, .4, .9]) * rng.uniform(.6, 1.4) if k < .6 else hue(rng, .5, .4, 1) if k < .8 else np.ones(3) * rng.uniform(.6, 1)
-    hor = rng.uniform(.7, 1.3) * np.array([1, rng.uniform(.8, 1), rng.uniform(.6, 1.1)])
-    g = np.clip(e, 0, 1) ** rng.uniform(.3, 1)
-    a = np.broadcast_to(np.where(e > 0, hor * (1 - g) + zen * g, hue(rng, .4, .1, .5)), (h, w, 3)).copy()
-    if rng.random() < .65:
+    zen = (
+        np.array([0.2, 0.4, 0.9]) * rng.uniform(0.6, 1.4)
+        if k < 0.6
+        else hue(rng, 0.5, 0.4, 1)
+        if k < 0.8
+        else np.ones(3) * rng.uniform(0.6, 1)
+    )
+    hor = rng.uniform(0.7, 1.3) * np.array([1, rng.uniform(0.8, 1), rng.uniform(0.6, 1.1)])
+    g = np.clip(e, 0, 1) ** rng.uniform(0.3, 1)
+    a = np.broadcast_to(np.where(e > 0, hor * (1 - g) + zen * g, hue(rng, 0.4, 0.1, 0.5)), (h, w, 3)).copy()
+    if rng.random() < 0.65:
         kk = np.sqrt((np.fft.fftfreq(h)[:, None] * h * 2) ** 2 + (np.fft.rfftfreq(w)[None] * w) ** 2 + 1)
         f = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(h, w))) * kk ** -rng.uniform(1.6, 2.2), s=(h, w))
         f = (f - f.mean()) / f.std()
-        c = np.clip((f - rng.uniform(-.5, 1)) * rng.uniform(.5, 2), 0, 1)[..., None] * (e > 0)
-        a = a * (1 - c) + c * rng.uniform(.7, 1.5) * (1 - .3 * rng.random() * np.clip(f, 0, 1)[..., None])
-    if rng.random() < .04:
-        a = a * .03
+        c = np.clip((f - rng.uniform(-0.5, 1)) * rng.uniform(0.5, 2), 0, 1)[..., None] * (e > 0)
+        a = a * (1 - c) + c * rng.uniform(0.7, 1.5) * (1 - 0.3 * rng.random() * np.clip(f, 0, 1)[..., None])
+    if rng.random() < 0.04:
+        a = a * 0.03
     return (a / a.mean()).astype(f32)
 
 
@@ -119,41 +151,41 @@ def lighting(s, rng, indoor=False):
     lib, k = s.library, rng.random()
     s.yaw = float(rng.uniform(0, 6.28))
     d = rng.normal(size=3)
-    d[1] = abs(d[1]) + .25
+    d[1] = abs(d[1]) + 0.25
     over = None
     s.background = sky_picture(rng)
-    if lib.hdris and k < .6:
+    if lib.hdris and k < 0.6:
         name = str(rng.choice(lib.hdris))
         s.env, sd, over = lib.hdri(name)
         c, n = np.cos(s.yaw), np.sin(s.yaw)
         sd = np.array([c * sd[0] + n * sd[2], sd[1], c * sd[2] - n * sd[0]])
-        if sd[1] > .08:
+        if sd[1] > 0.08:
             d = sd
         if 'sky' in name:
             s.background = s.env
-    elif k < .85:
+    elif k < 0.85:
         s.env = s.background
     else:
-        g = np.linspace(rng.uniform(.1, 1), rng.uniform(.1, 1.2), 32)[:, None, None] * hue(rng, .2, .8, 1.)
-        if rng.random() < .6:                       # a window or softbox
+        g = np.linspace(rng.uniform(0.1, 1), rng.uniform(0.1, 1.2), 32)[:, None, None] * hue(rng, 0.2, 0.8, 1.0)
+        if rng.random() < 0.6:  # a window or softbox
             g = np.broadcast_to(g, (32, 64, 3)).copy()
             y, x, hh, ww = int(rng.integers(6, 14)), int(rng.integers(0, 50)), int(rng.integers(3, 8)), int(rng.integers(4, 14))
-            g[y:y + hh, x:x + ww] += rng.uniform(4, 30)
+            g[y : y + hh, x : x + ww] += rng.uniform(4, 30)
         s.env = np.broadcast_to(g / g.mean(), (32, 64, 3)).astype(f32)
-    if indoor or rng.random() < .3:
-        s.env = s.env * f32(rng.uniform(.3, 1))
-    if rng.random() < .65:
-        power = 10 ** rng.uniform(-.1, 1.1) * np.array([1, rng.uniform(.8, 1), rng.uniform(.55, 1)])
-        if over is not None and over.max() > .3 and rng.random() < .5:
+    if indoor or rng.random() < 0.3:
+        s.env = s.env * f32(rng.uniform(0.3, 1))
+    if rng.random() < 0.65:
+        power = 10 ** rng.uniform(-0.1, 1.1) * np.array([1, rng.uniform(0.8, 1), rng.uniform(0.55, 1)])
+        if over is not None and over.max() > 0.3 and rng.random() < 0.5:
             power = np.minimum(over, 12)
-        s.sun(d, power, 10 ** rng.uniform(-2.3, -.6))
+        s.sun(d, power, 10 ** rng.uniform(-2.3, -0.6))
 
 
-def ground(s, rng, y=0., size=60., rough=None, kinds=('ground', 'stone', 'tile', 'asphalt', 'brick', 'wood', 'snow')):
+def ground(s, rng, y=0.0, size=60.0, rough=None, kinds=('ground', 'stone', 'tile', 'asphalt', 'brick', 'wood', 'snow')):
     """Large floor with gentle waves about height y."""
-    m = surface(rng, s.library, kinds, ('noise', 'noise', 'cells', 'tile', 'brick', 'streak'), rng.uniform(.7, 3), .1, .6, .6)
-    a = size * rng.choice([0, 0, .0005, .002]) if rough is None else rough
-    mesh = G.cloth(rng, 60, 1.) if a else G.cloth(rng, 2, 0.)
+    m = surface(rng, s.library, kinds, ('noise', 'noise', 'cells', 'tile', 'brick', 'streak'), rng.uniform(0.7, 3), 0.1, 0.6, 0.6)
+    a = size * rng.choice([0, 0, 0.0005, 0.002]) if rough is None else rough
+    mesh = G.cloth(rng, 60, 1.0) if a else G.cloth(rng, 2, 0.0)
     w = s.add(mesh, m, yaw(rng.uniform(0, 6.3)), (size, max(a, 1e-6), size), (0, y, 0))
     return float(w[:, 1].max())
 
@@ -161,13 +193,13 @@ def ground(s, rng, y=0., size=60., rough=None, kinds=('ground', 'stone', 'tile',
 def small_things(s, rng, x, y, z, spread, n, size):
     """A few objects on a surface around (x, y, z)."""
     for _ in range(n):
-        place_object(s, rng, x + rng.uniform(-1, 1) * spread[0], y, z + rng.uniform(-1, 1) * spread[1], size * rng.uniform(.4, 1.3))
+        place_object(s, rng, x + rng.uniform(-1, 1) * spread[0], y, z + rng.uniform(-1, 1) * spread[1], size * rng.uniform(0.4, 1.3))
 
 
-def place_object(s, rng, x, y, z, size, p_mesh=.6, categories=('object', 'food', 'food')):
+def place_object(s, rng, x, y, z, size, p_mesh=0.6, categories=('object', 'food', 'food')):
     m = s.library.pick(rng, *categories) if rng.random() < p_mesh else None
     if m is not None and len(m.f) < 36000:
-        own = None if rng.random() < .9 and m.materials else thing(rng, s.library, size)
+        own = None if rng.random() < 0.9 and m.materials else thing(rng, s.library, size)
         return stand(s, rng, m, own, size, x, y, z)
-    st = rng.uniform(.5, 1.4, 3)
-    return stand(s, rng, shape(rng), thing(rng, s.library, size), size, x, y, z, None if rng.random() < .8 else tumble(rng), st)
+    st = rng.uniform(0.5, 1.4, 3)
+    return stand(s, rng, shape(rng), thing(rng, s.library, size), size, x, y, z, None if rng.random() < 0.8 else tumble(rng), st)

@@ -1,182 +1,248 @@
 """Rooms: built ones with furniture, and the library's scenes that can be entered."""
+
 from __future__ import annotations
 
 import numpy as np
 
 from . import geometry as G
 from .materials import Material
-from .scenes_common import (UPRIGHT, f32, hue, lighting, plain, printed, small_things, stand, surface, thing, yaw)
+from .scenes_common import f32, hue, lighting, plain, printed, small_things, stand, surface, thing, yaw
 
-SIZES = {'Bed': 2., 'Sofa': 1.9, 'Couch': 2.1, 'Chair': .95, 'Stool': .6, 'Table': 1.3, 'Desk': 1.4, 'Shelf': 1.6, 'Book': 1.8, 'Wardrobe': 2.,
-         'Cabinet': 1.2, 'Curtain': 2.2, 'Lamp': 1.5, 'NightStand': .6, 'Trash': .5, 'Portrait': .7, 'Tablet': .3, 'Tableware': .3, 'Utensils': .4,
-         'Sink': .9, 'Toilet': .75, 'Bathtub': 1.7, 'Oven': .9, 'Door': 2., 'Window': 1.4, 'Light': .6, 'Rack': .9, 'Houseplant': .9, 'Drawer': .8}
+SIZES = {
+    'Bed': 2.0,
+    'Sofa': 1.9,
+    'Couch': 2.1,
+    'Chair': 0.95,
+    'Stool': 0.6,
+    'Table': 1.3,
+    'Desk': 1.4,
+    'Shelf': 1.6,
+    'Book': 1.8,
+    'Wardrobe': 2.0,
+    'Cabinet': 1.2,
+    'Curtain': 2.2,
+    'Lamp': 1.5,
+    'NightStand': 0.6,
+    'Trash': 0.5,
+    'Portrait': 0.7,
+    'Tablet': 0.3,
+    'Tableware': 0.3,
+    'Utensils': 0.4,
+    'Sink': 0.9,
+    'Toilet': 0.75,
+    'Bathtub': 1.7,
+    'Oven': 0.9,
+    'Door': 2.0,
+    'Window': 1.4,
+    'Light': 0.6,
+    'Rack': 0.9,
+    'Houseplant': 0.9,
+    'Drawer': 0.8,
+}
 
 
 def books(s, rng, x0, x1, y, z, height, depth, rot=np.eye(3), origin=(0, 0, 0)):
     """A row of books and small things between x0 and x1 on a board at height y."""
-    x, lean = x0, 0.
-    mats = [printed(rng, s.library) if rng.random() < .6 else plain(rng, metal=0.) for _ in range(7)]
-    while x < x1 - .02:
-        w, h, d = rng.uniform(.012, .06), height * rng.uniform(.55, .95), depth * rng.uniform(.6, .95)
+    x, lean = x0, 0.0
+    mats = [printed(rng, s.library) if rng.random() < 0.6 else plain(rng, metal=0.0) for _ in range(7)]
+    while x < x1 - 0.02:
+        w, h, d = rng.uniform(0.012, 0.06), height * rng.uniform(0.55, 0.95), depth * rng.uniform(0.6, 0.95)
         k = rng.random()
-        if k < .07:
-            x += rng.uniform(.03, .2)
+        if k < 0.07:
+            x += rng.uniform(0.03, 0.2)
             continue
         p = np.asarray(origin) + rot @ f32([x + w / 2, 0, z])
-        if k < .13 and x1 - x > .15:
-            stand(s, rng, G.lathe(rng) if rng.random() < .6 else G.BOX, thing(rng, s.library), min(height * .7, .14), p[0] + .05, y, p[2])
-            x += .15
+        if k < 0.13 and x1 - x > 0.15:
+            stand(
+                s, rng, G.lathe(rng) if rng.random() < 0.6 else G.BOX, thing(rng, s.library), min(height * 0.7, 0.14), p[0] + 0.05, y, p[2]
+            )
+            x += 0.15
             continue
-        lean = rng.choice([0, 0, 0, .12]) * rng.choice([-1, 1])
+        lean = rng.choice([0, 0, 0, 0.12]) * rng.choice([-1, 1])
         c, n = np.cos(lean), np.sin(lean)
         s.box(mats[int(rng.integers(7))], (w, h, d), (p[0], y + h / 2, p[2]), rot @ f32([[c, -n, 0], [n, c, 0], [0, 0, 1]]))
-        x += w + .002 + abs(n) * h * .5
+        x += w + 0.002 + abs(n) * h * 0.5
 
 
 def furniture(s, rng, x, z, a):
     """One piece of furniture at (x, 0, z) turned by a: from the library or built."""
     lib, rot = s.library, yaw(a)
-    m = lib.pick(rng, 'furniture') if rng.random() < .6 else None
+    m = lib.pick(rng, 'furniture') if rng.random() < 0.6 else None
     if m is not None and 'living_room' not in str(m) and len(m.f) < 30000:
-        size = rng.uniform(.6, 1.8)
-        stand(s, rng, m, None if rng.random() < .9 else surface(rng, lib), size, x, 0, z, rot)
+        size = rng.uniform(0.6, 1.8)
+        stand(s, rng, m, None if rng.random() < 0.9 else surface(rng, lib), size, x, 0, z, rot)
         return
-    m1, m2 = surface(rng, lib, ('wood', 'metal'), ('wood', 'noise'), .8, .45, .15), surface(rng, lib, ('fabric',), ('stripe', 'weave', 'noise'), .5, .5, .2)
+    m1, m2 = (
+        surface(rng, lib, ('wood', 'metal'), ('wood', 'noise'), 0.8, 0.45, 0.15),
+        surface(rng, lib, ('fabric',), ('stripe', 'weave', 'noise'), 0.5, 0.5, 0.2),
+    )
 
     def b(mat, size, px, py, pz):
         p = rot @ f32([px, 0, pz])
         s.box(mat, size, (x + p[0], py, z + p[2]), rot)
+
     k = rng.choice(['table', 'shelf', 'shelf', 'sofa', 'cupboard', 'lamp', 'plant', 'boxes', 'curtain', 'screen'])
     if k == 'table':
-        w, d, h = rng.uniform(.7, 1.8), rng.uniform(.5, 1.), rng.uniform(.4, .8)
-        b(m1, (w, .04, d), 0, h, 0)
+        w, d, h = rng.uniform(0.7, 1.8), rng.uniform(0.5, 1.0), rng.uniform(0.4, 0.8)
+        b(m1, (w, 0.04, d), 0, h, 0)
         for i in (-1, 1):
             for j in (-1, 1):
-                b(m1, (.05, h, .05), i * (w / 2 - .05), h / 2, j * (d / 2 - .05))
-        small_things(s, rng, x, h + .02, z, (w * .35, d * .3), int(rng.integers(0, 6)), .25)
+                b(m1, (0.05, h, 0.05), i * (w / 2 - 0.05), h / 2, j * (d / 2 - 0.05))
+        small_things(s, rng, x, h + 0.02, z, (w * 0.35, d * 0.3), int(rng.integers(0, 6)), 0.25)
     elif k == 'shelf':
-        w, h, d, n = rng.uniform(.6, 1.6), rng.uniform(.9, 2.1), .3, int(rng.integers(2, 6))
+        w, h, d, n = rng.uniform(0.6, 1.6), rng.uniform(0.9, 2.1), 0.3, int(rng.integers(2, 6))
         for i in (-1, 1):
-            b(m1, (.03, h, d), i * w / 2, h / 2, 0)
-        b(m1, (w, h, .02), 0, h / 2, -d / 2)
+            b(m1, (0.03, h, d), i * w / 2, h / 2, 0)
+        b(m1, (w, h, 0.02), 0, h / 2, -d / 2)
         for q in range(n + 1):
-            b(m1, (w, .03, d), 0, h * q / n, 0)
-            if q < n and rng.random() < .85:
-                books(s, rng, -w / 2 + .04, w / 2 - .04, h * q / n + .016, 0, h / n - .03, d, rot, (x, 0, z))
+            b(m1, (w, 0.03, d), 0, h * q / n, 0)
+            if q < n and rng.random() < 0.85:
+                books(s, rng, -w / 2 + 0.04, w / 2 - 0.04, h * q / n + 0.016, 0, h / n - 0.03, d, rot, (x, 0, z))
     elif k == 'sofa':
-        w, d = rng.uniform(.9, 2.2), rng.uniform(.8, 1.)
-        q = G.superquadric(rng, .2, .2, 24)
+        w, d = rng.uniform(0.9, 2.2), rng.uniform(0.8, 1.0)
+        q = G.superquadric(rng, 0.2, 0.2, 24)
 
         def c(size, px, py, pz, mat=m2):
             p = rot @ f32([px, 0, pz])
-            s.add(q, mat, rot, np.array(size) / 1., (x + p[0], py, z + p[2]))
-        c((w / 2, .22, d / 2), 0, .22, 0), c((w / 2, .4, .12), 0, .4, -d / 2), c((.1, .3, d / 2), -w / 2, .3, 0), c((.1, .3, d / 2), w / 2, .3, 0)
-        m3 = surface(rng, lib, ('fabric',), ('stripe', 'print', 'weave'), .4, .2)
+            s.add(q, mat, rot, np.array(size) / 1.0, (x + p[0], py, z + p[2]))
+
+        (
+            c((w / 2, 0.22, d / 2), 0, 0.22, 0),
+            c((w / 2, 0.4, 0.12), 0, 0.4, -d / 2),
+            c((0.1, 0.3, d / 2), -w / 2, 0.3, 0),
+            c((0.1, 0.3, d / 2), w / 2, 0.3, 0),
+        )
+        m3 = surface(rng, lib, ('fabric',), ('stripe', 'print', 'weave'), 0.4, 0.2)
         for _ in range(int(rng.integers(0, 4))):
-            c((.22, .2, .09), rng.uniform(-w / 3, w / 3), .6, -d * .25, m3)
+            c((0.22, 0.2, 0.09), rng.uniform(-w / 3, w / 3), 0.6, -d * 0.25, m3)
     elif k == 'cupboard':
-        w, h, d, n = rng.uniform(.4, 1.4), rng.uniform(.4, 2.), rng.uniform(.35, .6), int(rng.integers(1, 4))
+        w, h, d, n = rng.uniform(0.4, 1.4), rng.uniform(0.4, 2.0), rng.uniform(0.35, 0.6), int(rng.integers(1, 4))
         b(m1, (w, h, d), 0, h / 2, 0)
         for i in range(n):
-            b(m1 if rng.random() < .5 else m2, (w / n - .04, h * .8, .02), -w / 2 + w / n * (i + .5), h / 2, d / 2 + .01)
-            b(plain(rng), (.02, .1, .03), -w / 2 + w / n * (i + .85), h / 2, d / 2 + .03)
-        small_things(s, rng, x, h, z, (w * .35, d * .3), int(rng.integers(0, 4)), .25)
+            b(m1 if rng.random() < 0.5 else m2, (w / n - 0.04, h * 0.8, 0.02), -w / 2 + w / n * (i + 0.5), h / 2, d / 2 + 0.01)
+            b(plain(rng), (0.02, 0.1, 0.03), -w / 2 + w / n * (i + 0.85), h / 2, d / 2 + 0.03)
+        small_things(s, rng, x, h, z, (w * 0.35, d * 0.3), int(rng.integers(0, 4)), 0.25)
     elif k == 'lamp':
-        h = rng.uniform(1., 1.7)
-        s.add(G.cylinder(.015, h), m1, np.eye(3), 1, (x, h / 2, z))
-        s.add(G.cylinder(.2, .3, .13), Material(color=(1, .9, .75), emit=rng.choice([0, 1.5, 3]), spec=0.), np.eye(3), 1, (x, h, z))
-        s.add(G.cylinder(.15, .03), m1, np.eye(3), 1, (x, .015, z))
+        h = rng.uniform(1.0, 1.7)
+        s.add(G.cylinder(0.015, h), m1, np.eye(3), 1, (x, h / 2, z))
+        s.add(G.cylinder(0.2, 0.3, 0.13), Material(color=(1, 0.9, 0.75), emit=rng.choice([0, 1.5, 3]), spec=0.0), np.eye(3), 1, (x, h, z))
+        s.add(G.cylinder(0.15, 0.03), m1, np.eye(3), 1, (x, 0.015, z))
     elif k == 'plant':
-        h = rng.uniform(.5, 1.6)
-        stand(s, rng, G.cylinder(.35, .7, .5), thing(rng, lib), h * .35, x, 0, z)
-        s.add(G.foliage(rng, 300), Material(color=tuple(rng.uniform([.02, .07, .01], [.2, .35, .1])), rough=.5), yaw(a), h * rng.uniform(.25, .45), (x, h * .65, z))
+        h = rng.uniform(0.5, 1.6)
+        stand(s, rng, G.cylinder(0.35, 0.7, 0.5), thing(rng, lib), h * 0.35, x, 0, z)
+        s.add(
+            G.foliage(rng, 300),
+            Material(color=tuple(rng.uniform([0.02, 0.07, 0.01], [0.2, 0.35, 0.1])), rough=0.5),
+            yaw(a),
+            h * rng.uniform(0.25, 0.45),
+            (x, h * 0.65, z),
+        )
     elif k == 'boxes':
-        small_things(s, rng, x, 0, z, (.5, .5), int(rng.integers(2, 6)), .6)
+        small_things(s, rng, x, 0, z, (0.5, 0.5), int(rng.integers(2, 6)), 0.6)
     elif k == 'curtain':
-        s.add(G.drape(rng), m2, rot, (rng.uniform(.4, 1.2), 1.15, rng.uniform(.5, 1.5)), (x, 1.15, z))
+        s.add(G.drape(rng), m2, rot, (rng.uniform(0.4, 1.2), 1.15, rng.uniform(0.5, 1.5)), (x, 1.15, z))
     else:
-        b(printed(rng, lib), (rng.uniform(.6, 1.4), rng.uniform(.5, 1.), .04), 0, rng.uniform(.8, 1.3), 0)
-        b(m1, (.05, .8, .05), 0, .4, -.05)
+        b(printed(rng, lib), (rng.uniform(0.6, 1.4), rng.uniform(0.5, 1.0), 0.04), 0, rng.uniform(0.8, 1.3), 0)
+        b(m1, (0.05, 0.8, 0.05), 0, 0.4, -0.05)
 
 
 def enter(s, rng):
     """One of the library's scenes; the eye somewhere inside."""
     lib = s.library
-    pool = [('scene', n) for n in lib.names('scene') if n.startswith(('aws_', 'godot_living', 'godot_room', 'pc_vr'))] + [('furniture', n) for n in lib.names('furniture', 'ph_living')]
+    pool = [('scene', n) for n in lib.names('scene') if n.startswith(('aws_', 'godot_living', 'godot_room', 'pc_vr'))] + [
+        ('furniture', n) for n in lib.names('furniture', 'ph_living')
+    ]
     c, name = pool[rng.integers(len(pool))]
     m = lib.mesh(c, name)
-    k = m.scale if m.scale > 1.5 else 4.
+    k = m.scale if m.scale > 1.5 else 4.0
     p = np.array([0, -m.v[:, 1].min() * k, 0])
     s.add(m, None, yaw(0), k, p)
     lo, hi = m.v.min(0) * k, m.v.max(0) * k
     for _ in range(int(rng.integers(1, 4))):
-        s.lamp([rng.uniform(lo[0], hi[0]) * .6, rng.uniform(1.8, 2.8), rng.uniform(lo[2], hi[2]) * .6], hue(rng, .4, .7, 1) * rng.uniform(3, 25), rng.uniform(.05, .4))
-    r = np.minimum(np.minimum(-lo, hi)[[0, 2]] * .85, 5)
+        s.lamp(
+            [rng.uniform(lo[0], hi[0]) * 0.6, rng.uniform(1.8, 2.8), rng.uniform(lo[2], hi[2]) * 0.6],
+            hue(rng, 0.4, 0.7, 1) * rng.uniform(3, 25),
+            rng.uniform(0.05, 0.4),
+        )
+    r = np.minimum(np.minimum(-lo, hi)[[0, 2]] * 0.85, 5)
     for _ in range(14):
-        eye = np.array([rng.uniform(-r[0], r[0]), rng.uniform(.8, 1.8), rng.uniform(-r[1], r[1])])
-        a, q = rng.uniform(0, 6.3), rng.normal(-.12, .2)
+        eye = np.array([rng.uniform(-r[0], r[0]), rng.uniform(0.8, 1.8), rng.uniform(-r[1], r[1])])
+        a, q = rng.uniform(0, 6.3), rng.normal(-0.12, 0.2)
         yield eye + np.array([np.sin(a), q, np.cos(a)]), None, eye, (40, 80)
 
 
 def room(s, rng):
     lib = s.library
     lighting(s, rng, True)
-    if lib.names('scene') and rng.random() < .28:
+    if lib.names('scene') and rng.random() < 0.28:
         yield from enter(s, rng)
         return
-    w, d, h, t = rng.uniform(2.5, 7), rng.uniform(3, 8), rng.uniform(2.2, 3.4), .1
-    wall = surface(rng, lib, ('wall', 'brick', 'wood', 'tile', 'stone'), ('noise', 'stripe', 'brick', 'tile', 'print'), 1.5, .55, .3)
-    floor = surface(rng, lib, ('wood', 'tile', 'stone', 'marble', 'fabric'), ('wood', 'tile', 'noise', 'marble'), 1.4, .15, .2)
+    w, d, h, t = rng.uniform(2.5, 7), rng.uniform(3, 8), rng.uniform(2.2, 3.4), 0.1
+    wall = surface(rng, lib, ('wall', 'brick', 'wood', 'tile', 'stone'), ('noise', 'stripe', 'brick', 'tile', 'print'), 1.5, 0.55, 0.3)
+    floor = surface(rng, lib, ('wood', 'tile', 'stone', 'marble', 'fabric'), ('wood', 'tile', 'noise', 'marble'), 1.4, 0.15, 0.2)
     s.box(floor, (w, t, d), (0, -t / 2, 0))
-    is_open = rng.random() < .25
+    is_open = rng.random() < 0.25
     if not is_open:
-        s.box(Material(color=(rng.uniform(.4, .85),) * 3, spec=0.), (w, t, d), (0, h + t / 2, 0))
+        s.box(Material(color=(rng.uniform(0.4, 0.85),) * 3, spec=0.0), (w, t, d), (0, h + t / 2, 0))
         s.box(wall, (w, h, t), (0, h / 2, d / 2 + t / 2))
-    other = wall if rng.random() < .7 else surface(rng, lib)
+    other = wall if rng.random() < 0.7 else surface(rng, lib)
     s.box(wall, (w, h, t), (0, h / 2, -d / 2 - t / 2))
     for q in (-1, 1):
         s.box(other, (t, h, d), (q * (w / 2 + t / 2), h / 2, 0))
-    if rng.random() < .5:
-        s.box(plain(rng), (w, .1, .02), (0, .05, -d / 2 + .01))
-    if rng.random() < .4:
-        s.box(surface(rng, lib, ('wood',), ('wood',), 1, .5), (.85, 2., .05), (rng.uniform(-w / 3, w / 3), 1., -d / 2 + .025))
-    for _ in range(int(rng.integers(0, 6))):        # pictures and windows on the walls
-        win, ww, hh, q = rng.random() < .3, *rng.uniform(.25, 1.4, 2), int(rng.integers(3))
-        e = Material(color=(1, 1, 1), emit=rng.uniform(1, 4), spec=0.) if win else printed(rng, lib)
-        fr, yy = plain(rng), min(h - hh / 2 - .05, rng.uniform(1, 1.9))
+    if rng.random() < 0.5:
+        s.box(plain(rng), (w, 0.1, 0.02), (0, 0.05, -d / 2 + 0.01))
+    if rng.random() < 0.4:
+        s.box(surface(rng, lib, ('wood',), ('wood',), 1, 0.5), (0.85, 2.0, 0.05), (rng.uniform(-w / 3, w / 3), 1.0, -d / 2 + 0.025))
+    for _ in range(int(rng.integers(0, 6))):  # pictures and windows on the walls
+        win, ww, hh, q = rng.random() < 0.3, *rng.uniform(0.25, 1.4, 2), int(rng.integers(3))
+        e = Material(color=(1, 1, 1), emit=rng.uniform(1, 4), spec=0.0) if win else printed(rng, lib)
+        fr, yy = plain(rng), min(h - hh / 2 - 0.05, rng.uniform(1, 1.9))
         if q == 0:
-            p, rot = np.array([rng.uniform(-w / 2 + .4, w / 2 - .4), yy, -d / 2]), np.eye(3)
+            p, rot = np.array([rng.uniform(-w / 2 + 0.4, w / 2 - 0.4), yy, -d / 2]), np.eye(3)
         else:
             p, rot = np.array([(-1 if q == 1 else 1) * w / 2, yy, rng.uniform(-d / 2, d / 3)]), yaw(np.pi / 2 if q == 1 else -np.pi / 2)
-        s.box(fr, (ww + .08, hh + .08, .04), p, rot)
-        s.box(e, (ww, hh, .055), p, rot)
+        s.box(fr, (ww + 0.08, hh + 0.08, 0.04), p, rot)
+        s.box(e, (ww, hh, 0.055), p, rot)
         if win:
-            s.lamp(p + rot @ f32([0, 0, .3]), np.array([1, .97, .9]) * rng.uniform(2, 12), .25)
+            s.lamp(p + rot @ f32([0, 0, 0.3]), np.array([1, 0.97, 0.9]) * rng.uniform(2, 12), 0.25)
     spots = []
     for _ in range(int(rng.integers(4, 15))):
         q = int(rng.integers(5))
-        x, z, a = [(rng.uniform(-w / 2 + .5, w / 2 - .5), -d / 2 + .4, 0), (-w / 2 + .4, rng.uniform(-d / 2 + .4, d / 3), np.pi / 2),
-                   (w / 2 - .4, rng.uniform(-d / 2 + .4, d / 3), -np.pi / 2), *[(rng.uniform(-w / 2 + .4, w / 2 - .4), rng.uniform(-d / 2 + .4, d / 3), rng.uniform(0, 6.3))] * 2][q]
+        x, z, a = [
+            (rng.uniform(-w / 2 + 0.5, w / 2 - 0.5), -d / 2 + 0.4, 0),
+            (-w / 2 + 0.4, rng.uniform(-d / 2 + 0.4, d / 3), np.pi / 2),
+            (w / 2 - 0.4, rng.uniform(-d / 2 + 0.4, d / 3), -np.pi / 2),
+            *[(rng.uniform(-w / 2 + 0.4, w / 2 - 0.4), rng.uniform(-d / 2 + 0.4, d / 3), rng.uniform(0, 6.3))] * 2,
+        ][q]
         furniture(s, rng, x, z, a)
         spots.append((x, z))
-    if rng.random() < .25:
+    if rng.random() < 0.25:
         from .scenes_people import person
+
         for _ in range(int(rng.integers(1, 3))):
             person(s, rng, rng.uniform(-w / 3, w / 3), rng.uniform(-d / 3, d / 6), rng.uniform(-1.5, 1.5))
-    if rng.random() < .4:
-        s.box(surface(rng, lib, ('fabric',), ('stripe', 'print', 'tile'), 1.5, .1), (rng.uniform(1, w * .7), .015, rng.uniform(1, d * .6)), (rng.uniform(-.5, .5), .008, rng.uniform(-1, .5)))
+    if rng.random() < 0.4:
+        s.box(
+            surface(rng, lib, ('fabric',), ('stripe', 'print', 'tile'), 1.5, 0.1),
+            (rng.uniform(1, w * 0.7), 0.015, rng.uniform(1, d * 0.6)),
+            (rng.uniform(-0.5, 0.5), 0.008, rng.uniform(-1, 0.5)),
+        )
     if not is_open:
         s.lights = [l for l in s.lights if l[0] == 1]
         for _ in range(int(rng.integers(1, 3))):
-            s.lamp([rng.uniform(-w / 3, w / 3), h - rng.uniform(.1, .5), rng.uniform(-d / 3, d / 3)], np.array([1, rng.uniform(.75, 1), rng.uniform(.5, 1)]) * rng.uniform(3, 15), rng.uniform(.05, .3))
+            s.lamp(
+                [rng.uniform(-w / 3, w / 3), h - rng.uniform(0.1, 0.5), rng.uniform(-d / 3, d / 3)],
+                np.array([1, rng.uniform(0.75, 1), rng.uniform(0.5, 1)]) * rng.uniform(3, 15),
+                rng.uniform(0.05, 0.3),
+            )
     s.lights = [s.lights[i] for i in rng.permutation(len(s.lights))[:3]]
-    near = rng.random() < .4
+    near = rng.random() < 0.4
     for _ in range(16):
-        if near:                                    # a corner, a piece of furniture, from close
+        if near:  # a corner, a piece of furniture, from close
             x, z = spots[rng.integers(len(spots))]
-            at = np.array([x + rng.normal(0, .15), rng.uniform(.3, 1.2), z])
-            a, q = rng.normal(0, .6), rng.uniform(-.1, .6)
-            yield at, np.array([np.sin(a) * np.cos(q), np.sin(q), np.cos(a) * np.cos(q)]), rng.uniform(.8, 2.2), (30, 65)
+            at = np.array([x + rng.normal(0, 0.15), rng.uniform(0.3, 1.2), z])
+            a, q = rng.normal(0, 0.6), rng.uniform(-0.1, 0.6)
+            yield at, np.array([np.sin(a) * np.cos(q), np.sin(q), np.cos(a) * np.cos(q)]), rng.uniform(0.8, 2.2), (30, 65)
         else:
-            eye = np.array([rng.uniform(-w / 2 + .3, w / 2 - .3), rng.uniform(.7, 1.9), rng.uniform(0, d / 2 - .15)])
-            yield np.array([rng.uniform(-w / 3, w / 3), rng.uniform(.2, 1.5), rng.uniform(-d / 2, -d / 5)]), None, eye, (40, 80)
+            eye = np.array([rng.uniform(-w / 2 + 0.3, w / 2 - 0.3), rng.uniform(0.7, 1.9), rng.uniform(0, d / 2 - 0.15)])
+            yield np.array([rng.uniform(-w / 3, w / 3), rng.uniform(0.2, 1.5), rng.uniform(-d / 2, -d / 5)]), None, eye, (40, 80)

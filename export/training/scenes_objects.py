@@ -1,18 +1,35 @@
 """Near things: table-tops, close clutter, single objects under one lamp, animals and statues, cloth."""
+
 from __future__ import annotations
 
 import numpy as np
 
 from . import geometry as G
 from .materials import Material
-from .scenes_common import (UPRIGHT, f32, ground, hue, lighting, pitch, place_object, plain, printed, shape, stand, surface, thing, tumble, yaw)
+from .scenes_common import (
+    UPRIGHT,
+    f32,
+    ground,
+    hue,
+    lighting,
+    pitch,
+    place_object,
+    plain,
+    printed,
+    shape,
+    stand,
+    surface,
+    thing,
+    tumble,
+    yaw,
+)
 from .scenes_indoor import books
 from .scenes_people import stone
 
 
-def around(rng, at, size, low=6, high=40, spread=.7, fov=(20, 55)):
+def around(rng, at, size, low=6, high=40, spread=0.7, fov=(20, 55)):
     """A view of `at` from the front, `size` metres filling the picture."""
-    p = np.deg2rad(rng.uniform(low, high) if rng.random() < .75 else rng.uniform(high, 85))
+    p = np.deg2rad(rng.uniform(low, high) if rng.random() < 0.75 else rng.uniform(high, 85))
     a = rng.uniform(-spread, spread)
     return at, np.array([np.sin(a) * np.cos(p), np.sin(p), np.cos(a) * np.cos(p)]), size, fov
 
@@ -20,36 +37,54 @@ def around(rng, at, size, low=6, high=40, spread=.7, fov=(20, 55)):
 def support(s, rng, z):
     """Table or cloth of a scene of scale z, mostly with something behind it."""
     lib = s.library
-    m = surface(rng, lib, ('wood', 'marble', 'tile', 'fabric', 'stone', 'metal'), ('wood', 'noise', 'marble', 'stripe', 'page', 'weave', 'print'), .5 * max(z, .3) * 2, .25, .25)
-    if rng.random() < .65:
-        s.box(m, (z * rng.uniform(4, 14), .02, z * rng.uniform(4, 14)), (0, -.01, 0), yaw(rng.random()))
+    m = surface(
+        rng,
+        lib,
+        ('wood', 'marble', 'tile', 'fabric', 'stone', 'metal'),
+        ('wood', 'noise', 'marble', 'stripe', 'page', 'weave', 'print'),
+        0.5 * max(z, 0.3) * 2,
+        0.25,
+        0.25,
+    )
+    if rng.random() < 0.65:
+        s.box(m, (z * rng.uniform(4, 14), 0.02, z * rng.uniform(4, 14)), (0, -0.01, 0), yaw(rng.random()))
     else:
-        w = s.add(G.cloth(rng), m, yaw(rng.random() * 6), (z * 6, z * rng.choice([.1, .4, 1.]), z * 6), (0, 0, 0))
+        w = s.add(G.cloth(rng), m, yaw(rng.random() * 6), (z * 6, z * rng.choice([0.1, 0.4, 1.0]), z * 6), (0, 0, 0))
         near = w[(np.abs(w[:, 0]) < z) & (np.abs(w[:, 2]) < z)]
         s.parts[-1][0][:, 1] -= near[:, 1].mean()
-    if rng.random() < .6:
-        s.box(surface(rng, lib, ('wall', 'wood', 'brick', 'fabric', 'tile'), ('noise', 'stripe', 'print', 'page'), z * 2, .4), (z * 25, z * 14, .02), (0, 0, -z * rng.uniform(1.5, 6)),
-              yaw(rng.normal(0, .3)))
-    if rng.random() < .5:
+    if rng.random() < 0.6:
+        s.box(
+            surface(rng, lib, ('wall', 'wood', 'brick', 'fabric', 'tile'), ('noise', 'stripe', 'print', 'page'), z * 2, 0.4),
+            (z * 25, z * 14, 0.02),
+            (0, 0, -z * rng.uniform(1.5, 6)),
+            yaw(rng.normal(0, 0.3)),
+        )
+    if rng.random() < 0.5:
         ground(s, rng, -3 * z, 20)
 
 
 def table(s, rng):
     lib = s.library
-    lighting(s, rng, rng.random() < .5)
-    z = rng.choice([.15, .3, .6])
+    lighting(s, rng, rng.random() < 0.5)
+    z = rng.choice([0.15, 0.3, 0.6])
     support(s, rng, z)
     n = int(rng.choice([1, 2, 3, 5, 8, 12, 18]))
     for _ in range(n):
-        place_object(s, rng, rng.normal(0, z * .8), 0, rng.normal(0, z * .7), z * rng.uniform(.4, 1.5) * (1 if n > 2 else 1.5))
-    if rng.random() < .35:                          # printed flat things lie about: papers, cards, boxes
+        place_object(s, rng, rng.normal(0, z * 0.8), 0, rng.normal(0, z * 0.7), z * rng.uniform(0.4, 1.5) * (1 if n > 2 else 1.5))
+    if rng.random() < 0.35:  # printed flat things lie about: papers, cards, boxes
         for _ in range(int(rng.integers(1, 6))):
-            s.box(printed(rng, lib), (z * rng.uniform(.4, 1.2), z * rng.choice([.004, .05, .3]), z * rng.uniform(.4, 1.2)), (rng.normal(0, z), z * .003, rng.normal(0, z)),
-                  yaw(rng.random() * 6))
-    if rng.random() < .35:
-        s.lamp(rng.normal(0, 1, 3) * z * 2 + [0, z * 4, z * 2], hue(rng, .3, .7, 1) * z * z * rng.uniform(10, 60), z * rng.uniform(.1, 1.2))
+            s.box(
+                printed(rng, lib),
+                (z * rng.uniform(0.4, 1.2), z * rng.choice([0.004, 0.05, 0.3]), z * rng.uniform(0.4, 1.2)),
+                (rng.normal(0, z), z * 0.003, rng.normal(0, z)),
+                yaw(rng.random() * 6),
+            )
+    if rng.random() < 0.35:
+        s.lamp(
+            rng.normal(0, 1, 3) * z * 2 + [0, z * 4, z * 2], hue(rng, 0.3, 0.7, 1) * z * z * rng.uniform(10, 60), z * rng.uniform(0.1, 1.2)
+        )
     for _ in range(8):
-        yield around(rng, np.array([rng.normal(0, .3) * z, z * rng.uniform(.1, .7), rng.normal(0, .2) * z]), z * rng.uniform(1.2, 3.6))
+        yield around(rng, np.array([rng.normal(0, 0.3) * z, z * rng.uniform(0.1, 0.7), rng.normal(0, 0.2) * z]), z * rng.uniform(1.2, 3.6))
 
 
 def clutter(s, rng):
@@ -57,42 +92,65 @@ def clutter(s, rng):
     lib = s.library
     lighting(s, rng, True)
     k = rng.random()
-    s.box(surface(rng, lib, ('wall', 'wood', 'fabric', 'brick'), ('noise', 'stripe', 'print', 'page'), .8, .3), (8, 6, .1), (0, .5, -rng.uniform(.45, 1.3)), yaw(rng.normal(0, .2)))
-    if k < .3:
-        board, depth, y = surface(rng, lib, ('wood', 'metal'), ('wood',), .8, .4, .1), rng.uniform(.2, .35), -.1
+    s.box(
+        surface(rng, lib, ('wall', 'wood', 'fabric', 'brick'), ('noise', 'stripe', 'print', 'page'), 0.8, 0.3),
+        (8, 6, 0.1),
+        (0, 0.5, -rng.uniform(0.45, 1.3)),
+        yaw(rng.normal(0, 0.2)),
+    )
+    if k < 0.3:
+        board, depth, y = surface(rng, lib, ('wood', 'metal'), ('wood',), 0.8, 0.4, 0.1), rng.uniform(0.2, 0.35), -0.1
         for _ in range(4):
-            h = rng.uniform(.2, .4)
-            s.box(board, (2.2, .025, depth), (0, y - .0125, -.2))
-            books(s, rng, -1., 1., y, -.2, h - .03, depth)
+            h = rng.uniform(0.2, 0.4)
+            s.box(board, (2.2, 0.025, depth), (0, y - 0.0125, -0.2))
+            books(s, rng, -1.0, 1.0, y, -0.2, h - 0.03, depth)
             y += h
-        for x in (-1.02, rng.uniform(-.5, .5), 1.02):
-            s.box(board, (.025, 1.6, depth), (x, .55, -.2))
-    elif k < .75:
-        s.box(surface(rng, lib, ('wood', 'tile', 'fabric'), ('wood', 'noise', 'page', 'stripe'), .6, .3, .1), (3, .03, 2.4), (0, -.015, .2))
+        for x in (-1.02, rng.uniform(-0.5, 0.5), 1.02):
+            s.box(board, (0.025, 1.6, depth), (x, 0.55, -0.2))
+    elif k < 0.75:
+        s.box(
+            surface(rng, lib, ('wood', 'tile', 'fabric'), ('wood', 'noise', 'page', 'stripe'), 0.6, 0.3, 0.1),
+            (3, 0.03, 2.4),
+            (0, -0.015, 0.2),
+        )
         tall = []
         for _ in range(int(rng.integers(14, 48))):
-            x, z = rng.normal(0, .4), rng.uniform(-.4, .6)
-            if rng.random() < .55:
-                w = rng.uniform(.05, .32, 3) * [1, rng.uniform(.3, 1.2), 1]
-                y = 0.
-                for (bx, bz, bh) in tall:
-                    if abs(bx - x) < .1 and abs(bz - z) < .1:
+            x, z = rng.normal(0, 0.4), rng.uniform(-0.4, 0.6)
+            if rng.random() < 0.55:
+                w = rng.uniform(0.05, 0.32, 3) * [1, rng.uniform(0.3, 1.2), 1]
+                y = 0.0
+                for bx, bz, bh in tall:
+                    if abs(bx - x) < 0.1 and abs(bz - z) < 0.1:
                         y = max(y, bh)
-                s.box(thing(rng, lib, .2) if rng.random() < .4 else printed(rng, lib), w, (x, y + w[1] / 2, z), yaw(rng.normal(0, .5)))
+                s.box(thing(rng, lib, 0.2) if rng.random() < 0.4 else printed(rng, lib), w, (x, y + w[1] / 2, z), yaw(rng.normal(0, 0.5)))
                 tall.append((x, z, y + w[1]))
             else:
-                place_object(s, rng, x, 0, z, rng.uniform(.08, .35), .7, ('object', 'food', 'plant', 'animal'))
-        for _ in range(int(rng.integers(0, 4))):    # leaning boards and pictures
-            s.box(printed(rng, lib), (*rng.uniform(.2, .7, 2), .02), (rng.uniform(-.8, .8), .3, -rng.uniform(.1, .4)), yaw(rng.normal(0, .4)) @ pitch(-rng.uniform(0, .3)))
+                place_object(s, rng, x, 0, z, rng.uniform(0.08, 0.35), 0.7, ('object', 'food', 'plant', 'animal'))
+        for _ in range(int(rng.integers(0, 4))):  # leaning boards and pictures
+            s.box(
+                printed(rng, lib),
+                (*rng.uniform(0.2, 0.7, 2), 0.02),
+                (rng.uniform(-0.8, 0.8), 0.3, -rng.uniform(0.1, 0.4)),
+                yaw(rng.normal(0, 0.4)) @ pitch(-rng.uniform(0, 0.3)),
+            )
     else:
         for _ in range(int(rng.integers(14, 60))):
-            z = rng.uniform(-.35, .7)
-            s.add(shape(rng, ('blob', 'lathe', 'super', 'box', 'box', 'cylinder', 'rock', 'prism', 'tube', 'foliage', 'cloth')), thing(rng, lib, .2), tumble(rng),
-                  rng.uniform(.04, .2) * rng.uniform(.6, 1.3, 3), (rng.normal(0, .4), rng.normal(.3, .3), z))
-    if rng.random() < .5:
-        s.lamp([rng.normal(0, 1), rng.uniform(.8, 2), rng.uniform(.8, 2)], hue(rng, .3, .7, 1) * rng.uniform(2, 10), rng.uniform(.05, .4))
+            z = rng.uniform(-0.35, 0.7)
+            s.add(
+                shape(rng, ('blob', 'lathe', 'super', 'box', 'box', 'cylinder', 'rock', 'prism', 'tube', 'foliage', 'cloth')),
+                thing(rng, lib, 0.2),
+                tumble(rng),
+                rng.uniform(0.04, 0.2) * rng.uniform(0.6, 1.3, 3),
+                (rng.normal(0, 0.4), rng.normal(0.3, 0.3), z),
+            )
+    if rng.random() < 0.5:
+        s.lamp(
+            [rng.normal(0, 1), rng.uniform(0.8, 2), rng.uniform(0.8, 2)], hue(rng, 0.3, 0.7, 1) * rng.uniform(2, 10), rng.uniform(0.05, 0.4)
+        )
     for _ in range(10):
-        yield around(rng, np.array([rng.uniform(-.5, .5), rng.uniform(.1, .5), rng.uniform(-.2, .2)]), rng.uniform(.5, 1.4), -3, 25, .5)
+        yield around(
+            rng, np.array([rng.uniform(-0.5, 0.5), rng.uniform(0.1, 0.5), rng.uniform(-0.2, 0.2)]), rng.uniform(0.5, 1.4), -3, 25, 0.5
+        )
 
 
 def single(s, rng):
@@ -101,35 +159,37 @@ def single(s, rng):
     s.env = np.full((2, 4, 3), 10 ** rng.uniform(-2.5, -1.1), f32)
     s.background = np.full((2, 4, 3), 10 ** rng.uniform(-4, -2), f32)
     k = rng.random()
-    body = stone(rng) if rng.random() < .45 else thing(rng, lib, .8) if rng.random() < .5 else None
-    if k < .18 and lib.has_head:
+    body = stone(rng) if rng.random() < 0.45 else thing(rng, lib, 0.8) if rng.random() < 0.5 else None
+    if k < 0.18 and lib.has_head:
         m, body = lib.random_head(rng, body), None
         m.v = m.v * 5
-    elif k < .5:
+    elif k < 0.5:
         m = lib.pick(rng, 'statue', 'statue', 'animal', 'bust', 'object', 'food', 'head')
         if m is not None and not (m.materials or body):
             body = stone(rng)
     else:
         m = None
     if m is None:
-        m = rng.choice([G.blob, G.blob, G.lathe, G.superquadric, lambda r: G.sphere(), G.tube, G.rock, lambda r: G.cloth(r, 100, r.uniform(.03, .2))])(rng)
-        if rng.random() < .3 and len(m.v) > 1000:
-            m = G.smooth(m.v + m.n * G.waves(rng, m.v, rng.uniform(.004, .02), [rng.uniform(8, 25)])[:, None], m.f, m.uv)
-        body = body or (stone(rng) if rng.random() < .4 else thing(rng, lib, .8))
-    rot = yaw(rng.normal(0, .8)) if rng.random() < .7 else tumble(rng)
-    stand(s, rng, m, body, 2., 0, 0, 0, rot)
+        m = rng.choice(
+            [G.blob, G.blob, G.lathe, G.superquadric, lambda r: G.sphere(), G.tube, G.rock, lambda r: G.cloth(r, 100, r.uniform(0.03, 0.2))]
+        )(rng)
+        if rng.random() < 0.3 and len(m.v) > 1000:
+            m = G.smooth(m.v + m.n * G.waves(rng, m.v, rng.uniform(0.004, 0.02), [rng.uniform(8, 25)])[:, None], m.f, m.uv)
+        body = body or (stone(rng) if rng.random() < 0.4 else thing(rng, lib, 0.8))
+    rot = yaw(rng.normal(0, 0.8)) if rng.random() < 0.7 else tumble(rng)
+    stand(s, rng, m, body, 2.0, 0, 0, 0, rot)
     y = float(s.parts[-1][0][:, 1].mean())
-    if rng.random() < .5:
-        dark = Material(color=(10 ** rng.uniform(-3, -.5),) * 3, rough=1., spec=0.)
-        cloth = dark if rng.random() < .6 else surface(rng, lib, ('fabric',), ('weave', 'noise'), 1.)
-        if rng.random() < .5:
-            s.add(G.cloth(rng, 70), cloth, yaw(0), (8, rng.uniform(.1, 1), 8), (0, -.3, 0))
-        if rng.random() < .7:
-            s.add(G.cloth(rng, 70), cloth, UPRIGHT, (8, rng.uniform(.1, 1), 8), (0, 0, -rng.uniform(1.6, 3)))
-    d = np.array([rng.normal(0, .7), rng.normal(.35, .6), 1.]) if rng.random() < .8 else rng.normal(size=3) + [0, 0, .4]
-    s.sun(d, np.ones(3) * rng.uniform(3, 6), rng.choice([.005, .02, .1]))
+    if rng.random() < 0.5:
+        dark = Material(color=(10 ** rng.uniform(-3, -0.5),) * 3, rough=1.0, spec=0.0)
+        cloth = dark if rng.random() < 0.6 else surface(rng, lib, ('fabric',), ('weave', 'noise'), 1.0)
+        if rng.random() < 0.5:
+            s.add(G.cloth(rng, 70), cloth, yaw(0), (8, rng.uniform(0.1, 1), 8), (0, -0.3, 0))
+        if rng.random() < 0.7:
+            s.add(G.cloth(rng, 70), cloth, UPRIGHT, (8, rng.uniform(0.1, 1), 8), (0, 0, -rng.uniform(1.6, 3)))
+    d = np.array([rng.normal(0, 0.7), rng.normal(0.35, 0.6), 1.0]) if rng.random() < 0.8 else rng.normal(size=3) + [0, 0, 0.4]
+    s.sun(d, np.ones(3) * rng.uniform(3, 6), rng.choice([0.005, 0.02, 0.1]))
     for _ in range(8):
-        at, view, size, _ = around(rng, np.array([0, y, 0]) + rng.normal(0, .08, 3), rng.uniform(1.3, 3.2), -5, 15, .6)
+        at, view, size, _ = around(rng, np.array([0, y, 0]) + rng.normal(0, 0.08, 3), rng.uniform(1.3, 3.2), -5, 15, 0.6)
         yield at, view, size, (12, 35)
 
 
@@ -137,21 +197,36 @@ def animal(s, rng):
     """Animals, furry lumps and statues, on the ground or a table."""
     lib = s.library
     lighting(s, rng)
-    z = rng.choice([.3, .8])
+    z = rng.choice([0.3, 0.8])
     ground(s, rng, 0, 30)
-    if rng.random() < .3:
-        s.box(surface(rng, lib), (z * 30, z * 14, .1), (0, z * 5, -z * rng.uniform(3, 9)))
+    if rng.random() < 0.3:
+        s.box(surface(rng, lib), (z * 30, z * 14, 0.1), (0, z * 5, -z * rng.uniform(3, 9)))
     for i in range(int(rng.choice([1, 1, 2, 3]))):
         m = lib.pick(rng, 'animal', 'animal', 'statue')
         own = None
-        if m is None or rng.random() < .25:
+        if m is None or rng.random() < 0.25:
             m = G.blob(rng, 60)
-        if m.fm is None or not m.materials or rng.random() < .55:
-            own = Material(color=(rng.uniform(.6, 1),) * 3, tex=lib.made(rng, 'streak', 'streak', 'noise', 'stripe', 'cells'), mode='picture', metric=True, tile=rng.uniform(.6, 2.5) / z,
-                           bump=rng.uniform(0, .6), rough=.8, spec=0.)
-        stand(s, rng, m, own, z * rng.uniform(1.4, 2.4), 0 if i == 0 else rng.normal(0, z), 0, 0 if i == 0 else -z * rng.uniform(.3, 1.6))
+        if m.fm is None or not m.materials or rng.random() < 0.55:
+            own = Material(
+                color=(rng.uniform(0.6, 1),) * 3,
+                tex=lib.made(rng, 'streak', 'streak', 'noise', 'stripe', 'cells'),
+                mode='picture',
+                metric=True,
+                tile=rng.uniform(0.6, 2.5) / z,
+                bump=rng.uniform(0, 0.6),
+                rough=0.8,
+                spec=0.0,
+            )
+        stand(s, rng, m, own, z * rng.uniform(1.4, 2.4), 0 if i == 0 else rng.normal(0, z), 0, 0 if i == 0 else -z * rng.uniform(0.3, 1.6))
     for _ in range(8):
-        at, view, size, fov = around(rng, np.array([rng.normal(0, .2) * z, z * rng.uniform(.4, 1.2), rng.normal(0, .2) * z]), z * rng.uniform(.8, 3.2), -5, 35, 3.1)
+        at, view, size, fov = around(
+            rng,
+            np.array([rng.normal(0, 0.2) * z, z * rng.uniform(0.4, 1.2), rng.normal(0, 0.2) * z]),
+            z * rng.uniform(0.8, 3.2),
+            -5,
+            35,
+            3.1,
+        )
         yield at, view, size, fov
 
 
@@ -159,17 +234,41 @@ def cloth(s, rng):
     """Folded or hanging cloth, often printed or striped, with a few things on it."""
     lib = s.library
     lighting(s, rng, True)
-    key = lib.picture(rng) if rng.random() < .35 else lib.photo(rng, 'fabric') if rng.random() < .4 else lib.made(rng, 'stripe', 'weave', 'noise', 'print')
-    m = plain(rng, metal=0.) if key is None or rng.random() < .3 else Material(color=(rng.uniform(.6, 1),) * 3, tex=key, mode='picture', tile=rng.choice([1, 2, 4]), rough=.9, spec=rng.choice([0, .03]))
+    key = (
+        lib.picture(rng)
+        if rng.random() < 0.35
+        else lib.photo(rng, 'fabric')
+        if rng.random() < 0.4
+        else lib.made(rng, 'stripe', 'weave', 'noise', 'print')
+    )
+    m = (
+        plain(rng, metal=0.0)
+        if key is None or rng.random() < 0.3
+        else Material(
+            color=(rng.uniform(0.6, 1),) * 3, tex=key, mode='picture', tile=rng.choice([1, 2, 4]), rough=0.9, spec=rng.choice([0, 0.03])
+        )
+    )
     k = rng.random()
-    if k < .3:
-        s.add(G.drape(rng, 130), m, yaw(rng.normal(0, .3)), (1.6, 1.4, rng.uniform(.7, 2)), (0, 0, -2))
-    elif k < .45 and lib.names('cloth'):
-        stand(s, rng, lib.pick(rng, 'cloth'), m if rng.random() < .6 else None, 2., 0, -1, -2)
+    if k < 0.3:
+        s.add(G.drape(rng, 130), m, yaw(rng.normal(0, 0.3)), (1.6, 1.4, rng.uniform(0.7, 2)), (0, 0, -2))
+    elif k < 0.45 and lib.names('cloth'):
+        stand(s, rng, lib.pick(rng, 'cloth'), m if rng.random() < 0.6 else None, 2.0, 0, -1, -2)
     else:
-        s.add(G.cloth(rng, 150, None, (1., 2, 4, 9)), m, yaw(rng.normal(0, .4)) @ pitch(rng.uniform(0, 1.5)), (2.2, rng.uniform(.6, 2.), 2.2), (0, 0, -2))
+        s.add(
+            G.cloth(rng, 150, None, (1.0, 2, 4, 9)),
+            m,
+            yaw(rng.normal(0, 0.4)) @ pitch(rng.uniform(0, 1.5)),
+            (2.2, rng.uniform(0.6, 2.0), 2.2),
+            (0, 0, -2),
+        )
     for _ in range(int(rng.integers(0, 4))):
-        s.add(shape(rng), thing(rng, lib), tumble(rng), rng.uniform(.1, .3), (rng.normal(0, .5), rng.normal(0, .4), -2 + rng.uniform(.2, .6)))
-    s.box(surface(rng, lib), (20, 20, .1), (0, 0, -5))
+        s.add(
+            shape(rng),
+            thing(rng, lib),
+            tumble(rng),
+            rng.uniform(0.1, 0.3),
+            (rng.normal(0, 0.5), rng.normal(0, 0.4), -2 + rng.uniform(0.2, 0.6)),
+        )
+    s.box(surface(rng, lib), (20, 20, 0.1), (0, 0, -5))
     for _ in range(8):
-        yield around(rng, np.array([rng.normal(0, .3), rng.normal(0, .3), -2.]), rng.uniform(.6, 2.4), 0, 40, .6, (22, 60))
+        yield around(rng, np.array([rng.normal(0, 0.3), rng.normal(0, 0.3), -2.0]), rng.uniform(0.6, 2.4), 0, 40, 0.6, (22, 60))
