@@ -6,7 +6,7 @@ import { $ } from './dom.js';
 import { Gestures } from './gestures.js';
 import { Handles } from './handles.js';
 import { hero } from './hero.js';
-import { Live } from './live.js';
+import { frameSide, Live } from './live.js';
 import { complain, hideToast, say, settle, stageWords, toast, working } from './notices.js';
 import { exampleFile, watchForPhotos } from './open.js';
 import { Panel } from './panel.js';
@@ -168,7 +168,9 @@ live.addEventListener('trouble', ({ detail: { error } }) => {
 
 viewer.addEventListener('move', () => {
   placeDivider();
-  $('#fit').textContent = `${Math.round(viewer.zoom * 100)} %`;
+  const zoom = `${Math.round(viewer.zoom * 100)} %`;
+  $('#fit').textContent = zoom;
+  $('#fit').setAttribute('aria-label', `${zoom}, fit to screen`);
   const shown = viewer.frame('relit');
   if (shown && !viewer.isFit && viewer.sharpSide > 1.3 * Math.max(shown.width, shown.height)) sharpen();
 });
@@ -214,7 +216,7 @@ $('#compare').onclick = () => {
 async function showBefore() {
   const mine = photo;
   try {
-    const { blob } = await api.preview(mine.id, { ...toBody(store.rig), strength: 0, max_side: Math.max(64, Math.min(4096, viewer.sharpSide)), quality: 92 }, {});
+    const { blob } = await api.preview(mine.id, { ...toBody(store.rig), strength: 0, max_side: frameSide(viewer.sharpSide), quality: 92 }, {});
     const bitmap = await createImageBitmap(blob);
     if (photo === mine) viewer.setFrame('before', bitmap);
     else bitmap.close();

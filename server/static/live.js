@@ -9,6 +9,9 @@ const FAST_MS = 60;
 const SIDES = [384, 512, 768, 1024, 1536, 2048, 3072, 4096];
 const LARGEST_MOVING = 1536;
 
+/** The size of frame to ask for where the screen can show `wanted` pixels. */
+export const frameSide = (wanted) => SIDES.find((side) => side >= wanted) ?? SIDES.at(-1);
+
 export class Live extends EventTarget {
   job = null;
   #stream = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
@@ -62,7 +65,7 @@ export class Live extends EventTarget {
     const flight = { ...this.#wanted, abort: new AbortController() };
     this.#wanted = null;
     this.#flight = flight;
-    const full = SIDES.find((side) => side >= this.#fullSide()) ?? SIDES.at(-1);
+    const full = frameSide(this.#fullSide());
     const side = flight.moving ? Math.min(full, this.#movingSide) : full;
     let rest = 0;
     try {

@@ -1,0 +1,292 @@
+"""Light under the hand: what is on the screen follows it."""
+
+import json
+import time
+from io import BytesIO
+
+import numpy as np
+import pytest
+from conftest import choose, handle, job_id, middle, on_screen, pixels, settled
+
+
+def sides(picture):
+    """Brightness of the ball's left and right half."""
+    height, width = picture.shape[:2]
+    ball = picture[height // 4 : -height // 4, width // 4 : -width // 4].mean((0, 2))
+    return ball[: len(ball) // 2].mean(), ball[len(ball) // 2 :].mean()
+
+
+def drag(page, locator, to, steps=12):
+    page.mouse.move(*middle(locator))
+    page.mouse.down()
+    page.mouse.move(*to, steps=steps)
+
+
+def edges(page):
+    """Two points of the window well inside the photo's left and right side, at its middle height."""
+    stage = page.locator("#canvas").bounding_box()
+    x, y, w, h = (float(v) for v in page.locator("#canvas").get_attribute("data-box").split())
+    level = stage["y"] + y + h * 0.45
+    return (stage["x"] + x + w * 0.06, level), (stage["x"] + x + w * 0.94, level)
+
+
+def test_dragging_the_light_moves_the_bright_side_on_the_screen(open_page, photo):
+    page = open_page()
+    choose(page, photo)
+    left_end, right_end = edges(page)
+    drag(page, handle(page, 1), left_end)
+    page.mouse.up()
+    settled(page)
+    left, right = sides(on_screen(page))
+    assert left > right * 1.05
+    drag(page, handle(page, 1), right_end)
+    page.wait_for_timeout(700)
+    during = sides(on_screen(page, bare=False))
+    assert during[1] > during[0] * 1.02  # already while the finger is down
+    page.mouse.up()
+    settled(page)
+    left, right = sides(on_screen(page))
+    assert right > left * 1.05
+    assert "directional:0.8" in page.url
+
+
+def test_a_frame_on_the_screen_is_never_older_than_the_last(open_page, server, photo):
+    """Answers that come late and unevenly: one request at a time, and at rest the screen shows the last look asked for."""
+    page = open_page("#light=point:-0.8,0,0.5;range=0.4&ambient=0.05")
+    choose(page, photo)
+    bodies = []
+
+    def uneven(route):
+        bodies.append(json.loads(route.request.post_data))
+        time.sleep([0.25, 0.01, 0.1][len(bodies) % 3])
+        route.continue_()
+
+    flying, most = set(), 0
+
+    def begun(request):
+        nonlocal most
+        if request.url.endswith("/preview"):
+            flying.add(request)
+            most = max(most, len(flying))
+
+    page.on("request", begun)
+    for end in ("requestfinished", "requestfailed"):
+        page.on(end, lambda request: flying.discard(request))
+    page.route("**/preview", uneven)
+    left_end, right_end = edges(page)
+    drag(page, handle(page, 1), right_end, steps=8)
+    page.mouse.move(*left_end, steps=8)
+    page.mouse.move(*right_end, steps=8)
+    page.mouse.up()
+    settled(page)
+    page.unroute("**/preview")
+    assert most == 1
+    assert len({body["stream"] for body in bodies}) == 1
+    last = bodies[-1]
+    assert min(body["max_side"] for body in bodies) <= last["max_side"]
+    want = server.picture("preview", last)
+    seen = on_screen(page)
+    small = [np.asarray(resized(p), float) for p in (want, seen)]
+    assert abs(small[0] - small[1]).mean() < 3
+    assert sides(seen)[1] > sides(seen)[0] * 1.1
+
+
+def resized(picture, size=(96, 72)):
+    from PIL import Image
+
+    return Image.fromarray(picture.astype(np.uint8)).resize(size, Image.Resampling.BOX)
+
+
+def test_two_lights(open_page, server, photo):
+    page = open_page("#light=point:-0.9,0,0.4;range=0.3;color=ff2010&ambient=0.02&delight=0")
+    choose(page, photo)
+    one = on_screen(page)
+    page.get_by_role("button", name="Add a light").click()
+    settled(page)
+    drag(page, handle(page, 2), edges(page)[1])
+    page.mouse.up()
+    settled(page)
+    two = on_screen(page)
+    half = one.shape[1] // 2
+    assert two[:, half:].mean() > one[:, half:].mean() + 8
+    assert abs(two[:, : half // 2].mean() - one[:, : half // 2].mean()) < abs(two[:, half:].mean() - one[:, half:].mean())
+    assert two[:, : half // 2, 0].mean() > two[:, : half // 2, 2].mean() + 5  # the first one is still red
+    page.get_by_role("button", name="Remove").click()
+    assert handle(page, 2).count() == 0
+    page.get_by_role("button", name="Duplicate").click()
+    assert handle(page, 2).count() == 1
+    assert page.url.count("color=ff2010") == 2
+
+
+def test_sixteen_lights_and_no_more(open_page, photo):
+    page = open_page("#" + "&".join(f"light=point:{x / 10 - 0.8},0.2,0.5;intensity=0.2" for x in range(15)))
+    choose(page, photo)
+    add = page.get_by_role("button", name="Add a light")
+    add.click()
+    settled(page)
+    assert handle(page, 16).is_visible()
+    assert add.is_disabled()
+
+
+@pytest.mark.parametrize("kind", ["Sun", "Lamp", "Spot"])
+def test_every_kind_and_control_reaches_the_server(open_page, photo, kind):
+    page = open_page()
+    choose(page, photo)
+    page.get_by_label(kind, exact=True).check()
+    settled(page)
+    asked = []
+    page.on("request", lambda r: r.url.endswith("/preview") and asked.append(json.loads(r.post_data)))
+    for slider in page.locator("#light input[type=range]:visible, #scene input[type=range]:visible").all():
+        slider.focus()
+        page.keyboard.press("PageDown")
+        page.keyboard.press("ArrowRight")
+    settled(page)
+    light = asked[-1]["lights"][0]
+    keys = {"Sun": {"direction", "angle"}, "Lamp": {"position", "radius", "range"},
+            "Spot": {"position", "target", "radius", "range", "cone", "blend"}}[kind]
+    assert keys | {"type", "intensity", "temperature"} == set(light)
+    assert {"ambient", "delight", "strength", "exposure", "shadow", "specular"} <= set(asked[-1])
+    page.locator("input[type=color]").fill("#3060ff")
+    page.get_by_label("Casts shadow").uncheck()
+    settled(page)
+    light = asked[-1]["lights"][0]
+    assert light["color"] == "#3060ff" and "temperature" not in light and light["shadow"] is False
+    page.get_by_label("On", exact=True).uncheck()
+    settled(page)
+    assert asked[-1]["lights"][0]["intensity"] == 0
+    assert not page.get_by_role("alert").filter(has_text=" ").is_visible()
+
+
+def test_presets_change_the_picture(open_page, photo):
+    page = open_page()
+    choose(page, photo)
+    seen = [on_screen(page)]
+    for name in ("Window left", "Rim", "Golden hour", "Softbox", "From below", "Ring"):
+        page.get_by_role("button", name=name).click()
+        settled(page)
+        seen.append(on_screen(page))
+        assert all(abs(seen[-1] - other).mean() > 0.5 for other in seen[:-1]), name
+        assert 8 < seen[-1].mean() < 235, name
+
+
+def test_wheel_slider_and_ball_move_the_light(open_page, photo):
+    page = open_page()
+    choose(page, photo)
+    nearness = page.get_by_label("Nearness")
+    before = float(nearness.input_value())
+    page.mouse.move(*middle(handle(page, 1)))
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(400)
+    assert float(nearness.input_value()) > before
+    assert page.url.endswith(",1")
+    nearness.fill("-0.4")
+    settled(page)
+    assert "directional:-0.6,0.4,-0.4" in page.url
+    ball = page.locator("#ball").bounding_box()
+    page.mouse.click(ball["x"] + ball["width"] * 0.9, ball["y"] + ball["height"] / 2)
+    settled(page)
+    x, y, z = map(float, page.url.split("directional:")[1].split("&")[0].split(","))
+    assert x > 0.5 and abs(y) < 0.1 and z > 0
+
+
+def test_before_and_after(open_page, server, photo):
+    page = open_page("#light=directional:0,0,1&exposure=-2")
+    choose(page, photo)
+    original = pixels(photo.read_bytes())
+    page.get_by_role("button", name="Compare").click()
+    page.wait_for_timeout(600)
+    seen = on_screen(page)
+    half = seen.shape[1] // 2
+    clear = half - 40  # away from the divider and its labels
+    assert abs(seen[60:, :clear].mean() - original[:, : original.shape[1] // 2].mean()) < 4
+    assert seen[60:, -clear:].mean() < 0.7 * seen[60:, :clear].mean()
+    divider = page.get_by_role("slider", name="Before and after")
+    divider.focus()
+    page.keyboard.press("End")
+    page.evaluate("document.activeElement.blur()")
+    assert on_screen(page)[60:, :-80].mean() > 0.9 * original.mean()
+    x, y = middle(divider)
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 200, y, steps=4)
+    page.mouse.up()
+    assert 20 < int(divider.get_attribute("aria-valuenow")) < 90
+    page.get_by_role("button", name="Compare").click()
+    assert on_screen(page).mean() < 0.7 * original.mean()
+
+
+def test_depth_and_normals(open_page, server, photo):
+    page = open_page()
+    choose(page, photo)
+    for view in ("Depth", "Normals"):
+        page.get_by_label(view, exact=True).check()
+        page.wait_for_timeout(600)
+        seen = np.asarray(resized(on_screen(page)), float)
+        status, content = server.call(f"download/{job_id(page)}/{view.lower()}.png")
+        assert status == 200
+        from PIL import Image
+
+        image = Image.open(BytesIO(content))
+        if view == "Depth":
+            image = Image.fromarray((np.asarray(image, float) / 257).round().astype(np.uint8)).convert("RGB")
+        assert abs(seen - np.asarray(image.resize((96, 72), Image.Resampling.BOX), float)).mean() < 4
+        assert not handle(page, 1).is_visible()
+
+
+def test_zoom_and_pan(open_page, photo):
+    page = open_page()
+    choose(page, photo)
+    fit = page.locator("#canvas").get_attribute("data-box")
+    page.mouse.move(500, 400)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -120)
+    page.keyboard.up("Control")
+    page.wait_for_timeout(100)
+    x, y, w, _ = (float(v) for v in page.locator("#canvas").get_attribute("data-box").split())
+    assert w > float(fit.split()[2]) * 1.5
+    rig = page.url
+    page.mouse.move(300, 400)
+    page.mouse.down()
+    page.mouse.move(360, 430, steps=3)
+    page.mouse.up()
+    page.wait_for_timeout(100)
+    moved = [float(v) for v in page.locator("#canvas").get_attribute("data-box").split()]
+    assert moved[0] - x == pytest.approx(60, abs=1) and moved[1] - y == pytest.approx(30, abs=1)
+    assert page.url == rig  # panning is no change of light
+    page.get_by_role("button", name="fit to screen").click()
+    page.wait_for_timeout(100)
+    assert page.locator("#canvas").get_attribute("data-box") == fit
+
+
+def test_a_finger_and_two(open_page, photo):
+    page = open_page(width=390, height=844, has_touch=True, is_mobile=True, device_scale_factor=2)
+    choose(page, photo)
+    cdp = page.context.new_cdp_session(page)
+
+    def touch(kind, *points):
+        cdp.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]})
+
+    x, y = middle(handle(page, 1))
+    touch("touchStart", (x, y))
+    for step in range(1, 9):
+        touch("touchMove", (x + 20 * step, y + 2 * step))
+    touch("touchEnd")
+    settled(page)
+    assert middle(handle(page, 1))[0] == pytest.approx(x + 160, abs=4)
+    assert "#light=directional:0." in page.url
+    x, y = middle(handle(page, 1))
+    nearness = float(page.get_by_label("Nearness").input_value())
+    touch("touchStart", (x + 3, y))
+    touch("touchStart", (x + 3, y), (x - 60, y + 60))
+    for step in range(1, 9):
+        touch("touchMove", (x + 3, y), (x - 60 - 8 * step, y + 60 + 8 * step))
+    touch("touchEnd")
+    assert float(page.get_by_label("Nearness").input_value()) > nearness + 0.3
+    before = float(page.locator("#canvas").get_attribute("data-box").split()[2])
+    touch("touchStart", (150, 250))
+    touch("touchStart", (150, 250), (200, 300))
+    for step in range(1, 9):
+        touch("touchMove", (150 - 6 * step, 250 - 6 * step), (200 + 6 * step, 300 + 6 * step))
+    touch("touchEnd")
+    page.wait_for_timeout(100)
+    assert float(page.locator("#canvas").get_attribute("data-box").split()[2]) > before * 1.5
