@@ -181,7 +181,8 @@ def test_a_corner_is_less_open_than_its_walls():
 def test_shadow_strength_0_is_no_shadow():
     geometry, _, _ = ball_and_wall(90, 120)
     maps = prepare(np.full((90, 120, 3), 120, np.uint8), geometry, FIT)
-    lit = [relight(maps, Rig(lights=(replace(key_light(-0.7, 0.2, 0.5), shadow=s),), shadow_strength=k)) for s, k in ((True, 0.0), (False, 0.8), (True, 0.8))]
+    light = key_light(-0.7, 0.2, 0.5)
+    lit = [relight(maps, Rig(lights=(replace(light, shadow=s),), shadow_strength=k)) for s, k in ((True, 0.0), (False, 0.8), (True, 0.8))]
     assert np.array_equal(lit[0], lit[1])
     assert lit[2].mean() < lit[0].mean() - 1
 
@@ -200,7 +201,8 @@ def test_a_preview_is_the_full_picture_made_small():
 
 
 @pytest.mark.parametrize("focal", [None, 0.5])
-@pytest.mark.parametrize("kind", ["constant depth", "black", "white", "one pixel wide", "one pixel high", "one pixel", "no surface", "tiny depth range"])
+@pytest.mark.parametrize("kind", ["constant depth", "tiny depth range", "black", "white", "one pixel wide", "one pixel high", "one pixel",
+                                  "no surface"])
 def test_odd_pictures_stay_finite_without_a_warning(kind, focal):
     rng = np.random.default_rng(0)
     h, w = {"one pixel wide": (40, 1), "one pixel high": (1, 40), "one pixel": (1, 1)}.get(kind, (36, 48))
@@ -212,8 +214,8 @@ def test_odd_pictures_stay_finite_without_a_warning(kind, focal):
         depth[:] = 1
         depth[0, 0] += 1e-7 * ("tiny" in kind)
     mask = np.zeros((h, w), np.float32) if kind == "no surface" else None
-    lights = LIGHTS + (key_light(0, 0, 1), key_light(0, 0, -1), key_light(1, 0, 0), key_light(0, 1, 0), Light(kind="point", position=(0, 0, 0)),
-                       Light(kind="point", position=(0, 0, 2 * (focal or 0.96)), radius=10), Light(angle=90, direction=unit((1, 1, 0))))
+    lights = LIGHTS + (key_light(0, 0, 1), key_light(0, 0, -1), key_light(1, 0, 0), key_light(0, 1, 0),
+                       Light(kind="point", position=(0, 0, 0)), Light(kind="point", position=(0, 0, 2 * (focal or 0.96)), radius=10), Light(angle=90, direction=unit((1, 1, 0))))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for normals in (None, np.tile(np.float32([0, 0, 1]), (h, w, 1))):

@@ -13,7 +13,7 @@ from server.shadows import ShadowGrid
 
 
 def random_light(rng, shadow=False):
-    color = [WHITE, hex_color("#%02x%02x%02x" % tuple(rng.integers(20, 256, 3))), blackbody(rng.uniform(1500, 15000))]
+    color = [WHITE, hex_color("#" + rng.integers(20, 256, 3, dtype=np.uint8).tobytes().hex()), blackbody(rng.uniform(1500, 15000))]
     away = lambda: tuple(float(v) for v in rng.uniform(-1.5, 1.5, 3))  # noqa: E731
     return Light(kind=rng.choice(["directional", "point", "spot"]), direction=unit(rng.normal(size=3)), position=away(), target=away(),
                  color=color[rng.integers(3)], intensity=float(rng.choice([0.3, 1, 1, 4, 30])), range=float(rng.uniform(0.2, 3)),

@@ -61,7 +61,7 @@ def score(folder, variants):
     """{variant: {family: [relRMSE of every pair]}}; a variant is (with mask, rig settings)."""
     found = {name: collections.defaultdict(list) for name in ["no change", *variants]}
     for family, photo, normals, mask, pairs in stacks(folder):
-        for direction, truth in pairs:
+        for _, truth in pairs:
             found["no change"][family].append(rel_rmse(photo, truth, mask))
         prepared = {}
         for name, (masked, settings) in variants.items():
