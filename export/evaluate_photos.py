@@ -21,19 +21,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "export")]
 
-from server.geometry import Geometry  # noqa: E402
 from server.models import OnnxEngine, load_graph  # noqa: E402
 from server.normals import full_size_passes  # noqa: E402
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
-
-
-def mirrored(engine: OnnxEngine, rgb: np.ndarray) -> Geometry:
-    """The mean of a photo's geometry and of its mirror image's, mirrored back."""
-    a, b = engine.analyse(rgb), engine.analyse(np.ascontiguousarray(rgb[:, ::-1]))
-    normals = a.normals + b.normals[:, ::-1] * np.float32([-1, 1, 1])
-    normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-6)
-    return Geometry((a.inverse_depth + b.inverse_depth[:, ::-1]) / 2, normals, (a.mask + b.mask[:, ::-1]) / 2, a.focal)
 
 
 def tile(image: np.ndarray, side: int = 240) -> np.ndarray:
@@ -52,18 +43,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", type=Path, default=ROOT / "onnx_models", metavar="DIR")
     parser.add_argument("--model", default="relight-geometry", metavar="NAME")
     parser.add_argument("--size", type=int, default=0, help="analysis size (default: the manifest's)")
-    parser.add_argument("--mirror", action="store_true", help="average with the mirror image")
+    parser.add_argument("--mirror", action="store_true", help="average with the mirror image (default: the manifest's)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--score", type=Path, metavar="FILE", help="a scorer to run as FILE SET OUT")
     args = parser.parse_args(argv)
     graph = load_graph(args.models, args.model, provider="cpu", threads=args.threads)
+    graph.manifest["input"]["mirror"] = args.mirror or graph.manifest["input"].get("mirror", False)
     engine = OnnxEngine({role: graph for role in graph.manifest["roles"]}, args.size)
     args.out.mkdir(parents=True, exist_ok=True)
     rows, spent = [], []
     for path in sorted(p for p in args.set.iterdir() if p.suffix.lower() in PHOTOS):
         rgb = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         begun = time.perf_counter()
-        geometry = mirrored(engine, rgb) if args.mirror else engine.analyse(rgb)
+        geometry = engine.analyse(rgb)
         spent.append(time.perf_counter() - begun)
         depth, normals = full_size_passes(geometry, rgb)
         cv2.imwrite(str(args.out / f"{path.stem}_normals.png"), normals[..., ::-1])

@@ -1,32 +1,112 @@
 #!/usr/bin/env python3
-"""Rebuild the ONNX graphs in onnx_models/.
+"""Rebuild or swap the ONNX graphs in onnx_models/.
 
-Without arguments: every checkpoint in export/weights/ becomes <name>.onnx with its manifest <name>.json. Nothing is
-written unless torch and ONNX Runtime agree at two input shapes.
+    python export/export_models.py                                       # the bundled network, from export/weights/
+    python export/export_models.py --list                                # networks known by name
+    python export/export_models.py --network depth-anything-v2-small --weights DIR
+    python export/export_models.py --network moge-2 --weights model.pt --as normals
+    python export/export_models.py --network path/to/file.py:factory     # your own: returns a graphs.Exportable
+
+Each graph is one file beside a manifest that tells the server all it has to know. Nothing is written unless torch and ONNX
+Runtime agree at two input shapes. Then name the graph to the server: RELIGHT_DEPTH_MODEL, RELIGHT_NORMALS_MODEL.
 """
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import adapters  # noqa: E402
 import graphs  # noqa: E402
-from adapters.bundled import bundled  # noqa: E402
 
 MODELS = Path(__file__).resolve().parent.parent / "onnx_models"
+MAX_LOSS = (0.5, 1.0)  # degrees of normals, percent of depth order
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--list", action="store_true", help="show the networks known by name and stop")
+    p.add_argument("--network", default="relight-geometry", metavar="NAME", help="a known network, or path/to/file.py:factory")
+    p.add_argument("--weights", type=Path, metavar="PATH", help="its weights: a file or a folder, as its adapter says")
+    p.add_argument("--download", action="store_true", help="fetch the weights from the hub, after showing their licence")
+    p.add_argument("--as", dest="role", choices=("depth", "normals"), help="export this output alone")
+    p.add_argument("--name", help="name of the graph and its manifest (default: the network's)")
+    p.add_argument("--out", type=Path, default=MODELS, metavar="DIR", help="where graphs and manifests go (default: onnx_models/)")
+    smaller = p.add_mutually_exclusive_group()
+    smaller.add_argument("--half", action="store_true", help="float16 arithmetic (for GPUs)")
+    smaller.add_argument("--quantize", choices=("int8",), help="int8 arithmetic, calibrated on --calibration")
+    p.add_argument("--calibration", type=Path, metavar="DIR", help="rendered shards to calibrate on and to measure the loss of "
+                   "--half and --quantize with (make some: python export/render.py --out DIR --count 128)")
+    p.add_argument("--max-loss", type=float, nargs="+", default=MAX_LOSS, metavar="X",
+                   help="refuse a larger loss: degrees of normals, percent of depth order (default 0.5 1)")
+    args = p.parse_args(argv)
+    if (args.half or args.quantize) and not args.calibration:
+        p.error("--half and --quantize need --calibration DIR: a loss that was not measured is not accepted")
+    args.max_loss = (*args.max_loss, *MAX_LOSS)[:2] if len(args.max_loss) == 1 else tuple(args.max_loss[:2])
+    return args
+
+
+def show(known: dict[str, adapters.Adapter]) -> None:
+    for a in known.values():
+        where = f"hub: {a.hub}" if a.hub else "weights: export/weights/"
+        needs = f"; needs: pip install {a.needs}" if a.needs else ""
+        print(f"{a.name:24s} {', '.join(a.roles):22s} {a.licence}\n{'':24s} {where}{needs}")
+
+
+def fetch(args: argparse.Namespace, adapter: adapters.Adapter) -> Path:
+    """Weights from the hub, if the user asked for them. Raises ExportError."""
+    if not args.download:
+        raise graphs.ExportError(f"{adapter.name} needs weights: --weights PATH, or --download to fetch {adapter.hub} ({adapter.licence})")
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    print(f"{adapter.hub}: weights under {adapter.licence}", flush=True)
+    try:
+        if adapter.needs == "transformers":
+            return Path(snapshot_download(adapter.hub, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(hf_hub_download(adapter.hub, "model.pt"))
+    except Exception as error:  # the hub's client raises many kinds
+        raise graphs.ExportError(f"cannot download {adapter.hub}: {error}") from error
+
+
+def make(args: argparse.Namespace, network: graphs.Exportable) -> tuple[bytes, dict[str, Any]]:
+    """Graph and manifest, smaller where asked, with the loss measured and within bounds. Raises ExportError."""
+    data, manifest = graphs.build(network)
+    if not (args.half or args.quantize):
+        return data, manifest
+    import quantize
+    from training.data import Shards
+
+    shards = Shards(args.calibration)
+    if not len(shards):
+        raise graphs.ExportError(f"no rendered shards in {args.calibration}")
+    before = quantize.measure(data, network, shards)
+    if args.half:
+        data, manifest = graphs.build(network, half=True)
+    else:
+        data, manifest = graphs.replace(network, manifest, quantize.to_int8(graphs.trace(network, network.module), network, shards))
+    loss = quantize.lost(before, quantize.measure(data, network, shards))
+    print("loss: " + ", ".join(f"{v:.3f} {k}" for k, v in loss.items()))
+    for value, bound in ((loss.get("degrees", 0), args.max_loss[0]), (loss.get("order_percent", 0), args.max_loss[1])):
+        if not value <= bound:
+            raise graphs.ExportError(f"{network.name}: the loss of {value:.2f} is more than --max-loss {bound}")
+    return data, manifest | {"arithmetic": "float16" if args.half else "int8", "loss": {k: round(v, 4) for k, v in loss.items()}}
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=MODELS, metavar="DIR", help="where graphs and manifests go (default: onnx_models/)")
-    parser.add_argument("--weights", type=Path, metavar="PATH", help="another checkpoint than the committed one")
-    args = parser.parse_args(argv)
+    args = parse(argv)
+    if args.list:
+        show(adapters.KNOWN)
+        return 0
     try:
-        network = bundled(args.weights) if args.weights else bundled()
-        data, manifest = graphs.build(network)
-    except (graphs.ExportError, FileNotFoundError, KeyError) as error:
+        network = adapters.build(args.network, args.weights, lambda adapter: fetch(args, adapter))
+        if args.role:
+            network = graphs.only(network, args.role)
+        network.name = args.name or network.name
+        data, manifest = make(args, network)
+    except (graphs.ExportError, OSError, KeyError, ValueError) as error:
         print(f"export_models: {error}", file=sys.stderr)
         return 1
     graphs.write(args.out, data, manifest)

@@ -1,6 +1,7 @@
 """From a torch module to one self-contained ONNX file with its manifest; refuses what does not agree with torch."""
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -71,6 +72,22 @@ def build(network: Exportable, half: bool = False) -> tuple[bytes, dict[str, Any
     return data, describe(network, graph, data, parity)
 
 
+def only(network: Exportable, role: str) -> Exportable:
+    """The same network with one of its outputs. Raises ExportError when it has no such output."""
+    if role not in network.outputs:
+        raise ExportError(f"{network.name} has no {role}, only {', '.join(network.outputs)}")
+    module = Selected(network.module, list(network.outputs).index(role))
+    return dataclasses.replace(network, name=f"{network.name}-{role}", module=module, outputs={role: network.outputs[role]})
+
+
+def replace(network: Exportable, manifest: dict[str, Any], graph: onnx.ModelProto) -> tuple[bytes, dict[str, Any]]:
+    """(graph, manifest) with another graph in place of the one that the manifest was made for; parity stays the float graph's."""
+    shrink_weights(graph)
+    check_graph(graph)
+    data = graph.SerializeToString(deterministic=True)
+    return data, describe(network, graph, data, manifest["parity"])
+
+
 def describe(network: Exportable, graph: onnx.ModelProto, data: bytes, parity: dict[str, Any]) -> dict[str, Any]:
     """The manifest: everything the server has to know about the graph."""
     return {"format": 1, "name": network.name, "graph": network.name + ".onnx", "sha256": hashlib.sha256(data).hexdigest(),
@@ -78,6 +95,17 @@ def describe(network: Exportable, graph: onnx.ModelProto, data: bytes, parity: d
             "licence": network.licence, "source": network.source, "opset": graph.opset_import[0].version,
             "ir_version": graph.ir_version, "parameters": sum(p.numel() for p in network.module.parameters()),
             "rebuild": network.rebuild, "parity": parity, "trained": network.trained}
+
+
+class Selected(nn.Module):
+    """One output of a module that has several."""
+
+    def __init__(self, module: nn.Module, index: int):
+        super().__init__()
+        self.module, self.index = module, index
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return as_tuple(self.module(image))[self.index]
 
 
 class HalfArithmetic(nn.Module):
@@ -103,7 +131,7 @@ def trace(network: Exportable, module: nn.Module) -> onnx.ModelProto:
     """Export with torch's tracing exporter: one file, no external data, dynamic height and width unless fixed."""
     buffer, names = io.BytesIO(), [o["name"] for o in network.outputs.values()]
     axes = None if network.fixed else {n: {2: "height" if n == "image" else n + "_height", 3: "width" if n == "image" else n + "_width"}
-                                       for n in ["image"] + [o["name"] for o in network.outputs.values() if not o.get("flat")]}
+                                       for n in ["image"] + [o["name"] for o in network.outputs.values()]}
     example = torch.zeros(1, 3, *network.shapes[0])
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -145,12 +173,12 @@ def shrink_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
 
 def check_graph(graph: onnx.ModelProto) -> None:
     """Raise ExportError unless the oldest supported ONNX Runtime can read the graph and it is one whole file."""
-    onnx.checker.check_model(graph)
     opset = max(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx"))
     if graph.ir_version > MAX_IR or opset > MAX_OPSET:
         raise ExportError(f"IR {graph.ir_version}, opset {opset}: the oldest supported ONNX Runtime reads {MAX_IR} and {MAX_OPSET} at most")
     if any(t.data_location == TensorProto.EXTERNAL for t in graph.graph.initializer):
         raise ExportError("the graph keeps weights outside its file")
+    onnx.checker.check_model(graph)
 
 
 def check_parity(data: bytes, network: Exportable, tolerance: Optional[float] = None) -> dict[str, Any]:

@@ -2,22 +2,26 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Optional
 
 import checkpoint
 from graphs import Exportable, input_spec
 from network import MEAN, STD, STRIDE, ServedNetwork
 
+from . import Adapter
+
 NAME = "relight-geometry"
-SIZE = 384  # long side at analysis; chosen by measurement, see MODEL_CARD.md
+SIZE, MIRROR = 384, False  # long side at analysis, and whether the mirror image is averaged in: measured, see MODEL_CARD.md
 FOCAL = 0.9  # of the picture's width: the middle of the training scenes' range
 
 
-def bundled(weights: Path = checkpoint.WEIGHTS / f"{NAME}.safetensors") -> Exportable:
+def bundled(weights: Optional[Path] = None, adapter: Optional[Adapter] = None) -> Exportable:
     """Disparity, normals and mask in one graph, on half the input's grid."""
-    net, trained = checkpoint.load(weights)
+    net, trained = checkpoint.load(weights or checkpoint.WEIGHTS / f"{NAME}.safetensors")
     outputs = {"depth": {"name": "inverse_depth", "meaning": "disparity", "metric": False},
                "normals": {"name": "normals", "axes": ["+x", "+y", "+z"]},
                "mask": {"name": "mask", "meaning": "probability"}}
-    return Exportable(NAME, ServedNetwork(net), outputs, input_spec(SIZE, STRIDE, [MEAN] * 3, [STD] * 3), "MIT",
+    spec = input_spec(SIZE, STRIDE, [MEAN] * 3, [STD] * 3) | {"mirror": MIRROR}
+    return Exportable(NAME, ServedNetwork(net), outputs, spec, "MIT",
                       "trained by export/train.py on rendered scenes; encoder from EfficientNet-Lite (Apache-2.0)",
                       tolerance=1e-4, focal=FOCAL, trained=trained)

@@ -1,0 +1,71 @@
+"""Depth networks of the transformers library: Depth Anything V2, DPT, Depth Pro.
+
+Weights are a folder as `save_pretrained` writes it: config.json beside model.safetensors.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Optional
+
+from graphs import Exportable, ExportError, input_spec
+from torch import Tensor, nn
+from transformers import DepthAnythingForDepthEstimation, DepthProForDepthEstimation, DPTForDepthEstimation
+
+from . import Adapter
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5,) * 3, (0.5,) * 3)
+
+
+class PredictedDepth(nn.Module):
+    """A depth estimator as image -> (1, 1, h, w)."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model(pixel_values=image).predicted_depth[:, None]
+
+
+def load(kind: Any, weights: Optional[Path], adapter: Adapter) -> nn.Module:
+    """The model of a save_pretrained folder. Raises ExportError."""
+    if weights is None or not (Path(weights) / "config.json").is_file():
+        raise ExportError(f"{adapter.name}: --weights must be a folder as save_pretrained writes it: config.json, model.safetensors")
+    return kind.from_pretrained(weights, local_files_only=True, attn_implementation="eager")
+
+
+def exportable(adapter: Adapter, model: nn.Module, spec: dict[str, Any], shapes: Any, **depth: Any) -> Exportable:
+    outputs = {"depth": {"name": "inverse_depth" if depth["meaning"] == "disparity" else "depth", **depth}}
+    return Exportable(adapter.name, PredictedDepth(model), outputs, spec, adapter.licence, f"https://huggingface.co/{adapter.hub}",
+                      shapes=shapes, rebuild=f"python export/export_models.py --network {adapter.name} --weights DIR")
+
+
+def depth_anything(weights: Optional[Path], adapter: Adapter) -> Exportable:
+    """Relative models answer with disparity, metric ones with metres. Short side 518, multiples of the patch (14)."""
+    model = load(DepthAnythingForDepthEstimation, weights, adapter)
+    patch = model.config.patch_size
+    metric = model.config.depth_estimation_type == "metric"
+    spec = input_spec(37 * patch, patch, *IMAGENET, size_rule="short_side")
+    return exportable(adapter, model, spec, ((14 * patch, 18 * patch), (20 * patch, 13 * patch)),
+                      meaning="depth" if metric else "disparity", metric=metric)
+
+
+def dpt(weights: Optional[Path], adapter: Adapter) -> Exportable:
+    """MiDaS 3: disparity; a mean and deviation of one half; one fixed square (its tokens are folded back to a square)."""
+    model = load(DPTForDepthEstimation, weights, adapter)
+    return fixed_square(adapter, model, model.config.image_size)
+
+
+def depth_pro(weights: Optional[Path], adapter: Adapter) -> Exportable:
+    """One fixed square, into which the photo is padded; the answer is canonical inverse depth, known up to the focal length."""
+    model = load(DepthProForDepthEstimation, weights, adapter)
+    side = int(model.config.patch_size / min(model.config.scaled_images_ratios))
+    return fixed_square(adapter, model, side)
+
+
+def fixed_square(adapter: Adapter, model: nn.Module, side: int) -> Exportable:
+    """A disparity network that takes side x side only; the server pads what is not square."""
+    network = exportable(adapter, model, input_spec(side, side, *HALF), ((side, side), (side, side)), meaning="disparity", metric=False)
+    network.fixed = True
+    return network

@@ -1,0 +1,289 @@
+"""The export: graphs that every supported ONNX Runtime reads, equal to torch or refused; adapters for networks of others."""
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="exporting needs requirements-export.txt")
+onnx = pytest.importorskip("onnx", reason="exporting needs requirements-export.txt")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "export"))
+
+import adapters  # noqa: E402
+import checkpoint  # noqa: E402
+import export_models  # noqa: E402
+import graphs  # noqa: E402
+from network import GeometryNet, fold_batch_norm  # noqa: E402
+from onnx import TensorProto, numpy_helper  # noqa: E402
+
+from server.models import OnnxEngine, load_graph  # noqa: E402
+
+WIDTHS = (16, 16, 16, 16, 16)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A small network of the bundled kind with random weights, as a committed checkpoint."""
+    torch.manual_seed(0)
+    net = GeometryNet(0, WIDTHS)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):  # statistics that folding can get wrong
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5), torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 2), torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    checkpoint.save(net, net.state_dict(), path, {"minutes": 1})
+    return path
+
+
+@pytest.fixture(scope="module")
+def built(weights, tmp_path_factory):
+    """(folder, manifest, graph) of that network, exported by the command."""
+    folder = tmp_path_factory.mktemp("models")
+    assert export_models.main(["--weights", str(weights), "--out", str(folder)]) == 0
+    manifest = json.loads((folder / "relight-geometry.json").read_text())
+    return folder, manifest, onnx.load(folder / "relight-geometry.onnx")
+
+
+def test_graph_is_one_file_that_the_oldest_runtime_reads(built):
+    folder, manifest, graph = built
+    assert sorted(p.name for p in folder.iterdir()) == ["relight-geometry.json", "relight-geometry.onnx"]
+    assert graph.ir_version <= 10 and all(o.version <= 21 for o in graph.opset_import)
+    assert not any(t.external_data for t in graph.graph.initializer)
+    assert manifest["sha256"] == hashlib.sha256((folder / "relight-geometry.onnx").read_bytes()).hexdigest()
+    assert (manifest["opset"], manifest["ir_version"]) == (graph.opset_import[0].version, graph.ir_version)
+    assert {o.name for o in graph.graph.output} == {o["name"] for o in manifest["outputs"].values()}
+
+
+def test_weights_are_float16_and_cast_to_float32(built):
+    _, _, graph = built
+    large = [t for t in graph.graph.initializer if numpy_helper.to_array(t).size >= graphs.SMALL]
+    assert len(large) > 20 and all(t.data_type == TensorProto.FLOAT16 for t in large)
+    casts = {n.input[0]: n for n in graph.graph.node if n.op_type == "Cast"}
+    assert all(casts[t.name].attribute[0].i == TensorProto.FLOAT for t in large)
+
+
+@pytest.mark.parametrize("height,width", [(32, 32), (96, 160), (224, 64)])
+def test_any_multiple_of_32_comes_out_at_half_its_size(built, height, width):
+    folder, manifest, _ = built
+    session = graphs.session_of((folder / manifest["graph"]).read_bytes())
+    disparity, normals, mask = session.run(None, {"image": graphs.probe(height, width)})
+    assert disparity.shape == mask.shape == (1, 1, height // 2, width // 2) and normals.shape == (1, 3, height // 2, width // 2)
+    assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-3) and mask.min() >= 0 and mask.max() <= 1
+
+
+def test_the_same_weights_make_the_same_bytes(built, weights, tmp_path):
+    folder, manifest, _ = built
+    assert export_models.main(["--weights", str(weights), "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "relight-geometry.json").read_text()) == manifest
+
+
+def test_folding_changes_nothing(weights):
+    x = torch.from_numpy(graphs.probe(64, 96))
+    with torch.no_grad():
+        plain, folded = (f(checkpoint.load(weights)[0])(x) for f in (lambda n: n.eval(), fold_batch_norm))
+    for a, b in zip(plain, folded):
+        assert torch.allclose(a, b, atol=1e-3 * max(1.0, float(a.abs().max())))
+
+
+def test_a_disturbed_graph_fails_parity(built, weights):
+    """One weight of one convolution, moved by a tenth of the kernel's size, is noticed."""
+    _, _, graph = built
+    network = adapters.build("relight-geometry", weights, None)
+    graphs.round_weights(network.module)
+    graphs.check_parity(graph.SerializeToString(), network)
+    broken = onnx.ModelProto.FromString(graph.SerializeToString())
+    tensor = next(t for t in reversed(broken.graph.initializer) if t.data_type == TensorProto.FLOAT16)
+    values = numpy_helper.to_array(tensor).copy()
+    values.flat[0] += np.float16(0.1 * np.abs(values).max())
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    with pytest.raises(graphs.ExportError, match="differs from torch"):
+        graphs.check_parity(broken.SerializeToString(), network)
+
+
+def test_nothing_is_written_when_parity_fails(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(graphs, "shrink_weights", lambda g: (g.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(g.graph.initializer[0]) + 1, g.graph.initializer[0].name)), g)[1])
+    assert export_models.main(["--weights", str(weights), "--out", str(tmp_path / "models")]) == 1
+    assert "differs from torch" in capsys.readouterr().err and not (tmp_path / "models").exists()
+
+
+@pytest.mark.parametrize("arguments,words", [
+    (["--network", "nonesuch"], "depth-anything-v2-small"), (["--network", "nofile.py:make"], "not a file"),
+    (["--weights", "nowhere.safetensors"], "nowhere"), (["--network", "depth-anything-v2-large"], "CC-BY-NC"),
+    (["--network", "depth-anything-v2-small", "--weights", "."], "save_pretrained")])
+def test_refusals_say_what_to_do(arguments, words, tmp_path, capsys):
+    if "depth-anything-v2-small" in arguments:
+        pytest.importorskip("transformers", reason="this adapter needs transformers")
+    assert export_models.main([*arguments, "--out", str(tmp_path)]) == 1
+    assert words in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_list_names_every_network_with_its_licence(capsys):
+    assert export_models.main(["--list"]) == 0
+    out = capsys.readouterr().out
+    assert all(a.name in out and a.licence in out for a in adapters.KNOWN.values())
+
+
+def test_unsupported_operators_are_reported_with_the_way_out(weights):
+    class Odd(torch.nn.Module):
+        def forward(self, image):
+            return torch.linalg.svd(image[:, :, :4, :4])[1]
+
+    network = adapters.build("relight-geometry", weights, None)
+    network.module = Odd()
+    with pytest.raises(graphs.ExportError, match="Ways out"):
+        graphs.trace(network, network.module)
+
+
+def test_graphs_too_new_are_refused(built):
+    _, _, graph = built
+    for field, value in (("ir_version", 11), ("opset", 22)):
+        newer = onnx.ModelProto.FromString(graph.SerializeToString())
+        if field == "opset":
+            newer.opset_import[0].version = value
+        else:
+            newer.ir_version = value
+        with pytest.raises(graphs.ExportError, match="oldest supported"):
+            graphs.check_graph(newer)
+
+
+# Networks of others: the very same classes with tiny random weights.
+
+def tiny_depth_anything(folder):
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+    backbone = Dinov2Config(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, mlp_ratio=2, image_size=518, patch_size=14,
+                            out_features=["stage1", "stage2", "stage3", "stage4"], reshape_hidden_states=False, apply_layernorm=True)
+    config = DepthAnythingConfig(backbone_config=backbone, reassemble_hidden_size=32, neck_hidden_sizes=[16, 16, 32, 32],
+                                 fusion_hidden_size=16, head_hidden_size=8)
+    DepthAnythingForDepthEstimation(config).save_pretrained(folder)
+
+
+def tiny_dpt(folder):
+    from transformers import DPTConfig, DPTForDepthEstimation
+
+    config = DPTConfig(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64, backbone_out_indices=[0, 1, 2, 3],
+                       neck_hidden_sizes=[16, 16, 32, 32], fusion_hidden_size=16, image_size=64, patch_size=16)
+    DPTForDepthEstimation(config).save_pretrained(folder)
+
+
+def tiny_depth_pro(folder):
+    from transformers import DepthProConfig, DepthProForDepthEstimation
+
+    vit = {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "mlp_ratio": 2, "patch_size": 4,
+           "image_size": 16}
+    config = DepthProConfig(patch_size=16, fusion_hidden_size=16, intermediate_hook_ids=[2, 0], intermediate_feature_dims=[16, 16],
+                            scaled_images_ratios=[0.25, 0.5, 1], scaled_images_feature_dims=[16, 16, 16], image_model_config=vit,
+                            patch_model_config=vit, fov_model_config=vit, use_fov_model=False)
+    DepthProForDepthEstimation(config).save_pretrained(folder)
+
+
+def tiny_moge(file):
+    from moge.model.v2 import MoGeModel
+
+    def stack(out):
+        return {"dim_in": [None] * 5 if out else [18, 2, 2, 2, 2], "dim_res_blocks": [32] * 5, "dim_out": [None] * 4 + [out],
+                "resamplers": "bilinear", "res_block_hidden_norm": "layer_norm", "num_res_blocks": 1}
+
+    encoder = {"backbone": "dinov2_vits14", "intermediate_layers": 1, "dim_out": 16}
+    config = {"encoder": encoder, "neck": stack(None),
+              "points_head": stack(3), "normal_head": stack(3), "mask_head": stack(1), "remap_output": "exp",
+              "num_tokens_range": [100, 400]}
+    model = MoGeModel(**config)
+    torch.save({"model_config": config, "model": model.state_dict()}, file)
+
+
+TINY = {"depth-anything-v2-small": tiny_depth_anything, "dpt-large": tiny_dpt, "depth-pro": tiny_depth_pro, "moge-2": tiny_moge}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_networks_of_others_export_and_run_in_the_server(name, tmp_path, capsys):
+    pytest.importorskip("moge" if name == "moge-2" else "transformers", reason=f"{name} needs pip install {adapters.KNOWN[name].needs}")
+    torch.manual_seed(0)
+    source = tmp_path / ("model.pt" if name == "moge-2" else "source")
+    TINY[name](source)
+    command = ["--network", name, "--weights", str(source), "--out", str(tmp_path / "models")]
+    assert export_models.main(command) == 0, capsys.readouterr().err
+    graph = load_graph(tmp_path / "models", name, provider="cpu", threads=1)
+    assert set(graph.manifest["roles"]) == set(adapters.KNOWN[name].roles)
+    engine = OnnxEngine({role: graph for role in graph.manifest["roles"]}, 0 if name in ("dpt-large", "depth-pro") else 112)
+    rgb = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    geometry = engine.analyse(rgb)
+    assert np.isfinite(geometry.inverse_depth).all() and np.ptp(geometry.inverse_depth) > 0
+    h, w = geometry.inverse_depth.shape
+    assert abs(w / h - 80 / 60) < 0.1
+
+
+FACTORY = '''
+import torch
+from graphs import Exportable, input_spec
+
+class Plane(torch.nn.Module):
+    """Answers with one normal, given in the network's own axes."""
+    def forward(self, image):
+        n = torch.tensor({normal}).view(1, 3, 1, 1) + 0 * image.mean((2, 3), keepdim=True)
+        depth = 1 + 0 * image[:, :1] + torch.linspace(0, 1, 16).mean() * image[:, 1:2].abs()
+        return depth, n.expand(-1, -1, image.shape[2], image.shape[3]) * torch.ones_like(image)
+
+def make(weights):
+    outputs = {{"depth": {{"name": "depth", "meaning": "depth", "metric": True}}, "normals": {{"name": "normals", "axes": {axes}}}}}
+    return Exportable("plane", Plane(), outputs, input_spec(64, 8, (0, 0, 0), (1, 1, 1)), "CC0", "a test", shapes=((64, 64), (48, 72)))
+'''
+
+
+@pytest.mark.parametrize("axes,normal", [  # a plane that faces right, up and the viewer: (2, 1, 2) / 3 in our axes
+    (["+x", "+y", "+z"], (2, 1, 2)), (["+x", "-y", "-z"], (2, -1, -2)), (["+x", "-y", "+z"], (2, -1, 2)), (["-x", "+y", "+z"], (-2, 1, 2)),
+    (["+z", "+x", "+y"], (2, 2, 1))], ids=["opengl", "opencv", "right-down-viewer", "left-up-viewer", "forward first"])
+def test_every_convention_of_normals_arrives_in_our_axes(axes, normal, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(FACTORY.format(axes=axes, normal=[v / 3 for v in normal]))
+    assert export_models.main(["--network", f"{file}:make", "--out", str(tmp_path / "models")]) == 0
+    graph = load_graph(tmp_path / "models", "plane", provider="cpu", threads=1)
+    geometry = OnnxEngine({"depth": graph, "normals": graph}).analyse(np.full((48, 64, 3), 90, np.uint8))
+    assert np.allclose(geometry.normals, np.float32([2, 1, 2]) / 3, atol=1e-3)
+
+
+def test_one_output_alone(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(FACTORY.format(axes=["+x", "+y", "+z"], normal=[0.0, 0.0, 1.0]))
+    assert export_models.main(["--network", f"{file}:make", "--as", "normals", "--out", str(tmp_path)]) == 0
+    manifest = json.loads((tmp_path / "plane-normals.json").read_text())
+    assert manifest["roles"] == ["normals"] and list(manifest["outputs"]) == ["normals"]
+    assert export_models.main(["--network", f"{file}:make", "--as", "depth", "--name", "deep", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "deep.json").read_text())["outputs"]["depth"]["meaning"] == "depth"
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Two balls, as the renderer would write them."""
+    y, x = np.mgrid[0:64, 0:64] / 31.5 - 1
+    inside = x**2 + y**2 < 0.8
+    normals = np.stack([x, -y, np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))], -1) * inside[..., None]
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    arrays = {"rgb": np.rint((normals + 1) * 127.5).astype(np.uint8), "inv": ((0.5 + normals[..., 2] / 2) * inside).astype(np.float16),
+              "nrm": np.rint(normals * 127).astype(np.int8), "mask": inside.astype(np.uint8)}
+    for field, value in arrays.items():
+        np.save(folder / f"0_00000.{field}.npy", np.stack([value] * 2))
+    (folder / "0_00000.json").write_text(json.dumps({"kinds": ["ball"] * 2, "focal": [0.9] * 2, "seed": 0, "size": 64}))
+    return folder
+
+
+@pytest.mark.parametrize("how", [["--half"], ["--quantize", "int8"]], ids=["half", "int8"])
+def test_smaller_arithmetic_states_its_loss_and_is_refused_above_the_bound(how, weights, shards, tmp_path, capsys):
+    command = ["--weights", str(weights), *how, "--calibration", str(shards), "--out", str(tmp_path / "out"), "--name", "small"]
+    assert export_models.main([*command, "--max-loss", "180", "100"]) == 0, capsys.readouterr().err
+    manifest = json.loads((tmp_path / "out" / "small.json").read_text())
+    assert "loss:" in capsys.readouterr().out and set(manifest["loss"]) == {"degrees", "order_percent"}
+    assert manifest["arithmetic"] == ("float16" if how == ["--half"] else "int8")
+    load_graph(tmp_path / "out", "small", provider="cpu", threads=1)
+    assert export_models.main([*command, "--max-loss", "-200", "100"]) == 1
+    assert "--max-loss" in capsys.readouterr().err
+
+
+def test_a_loss_that_is_not_measured_is_not_accepted(weights):
+    with pytest.raises(SystemExit):
+        export_models.main(["--weights", str(weights), "--half"])
