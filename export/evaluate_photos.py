@@ -57,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
         begun = time.perf_counter()
         geometry = engine.analyse(rgb)
         spent.append(time.perf_counter() - begun)
-        depth, normals = full_size_passes(geometry, rgb)
+        normals, depth, _ = full_size_passes(geometry, rgb)
         cv2.imwrite(str(args.out / f"{path.stem}_normals.png"), normals[..., ::-1])
         cv2.imwrite(str(args.out / f"{path.stem}_depth.png"), depth)
         planes = [depth // 256] if geometry.mask is None else [depth // 256, cv2.resize(geometry.mask, rgb.shape[1::-1]) * 255]
