@@ -161,6 +161,8 @@ class Analyst:
             self._step(record, "reading")
             try:
                 with self.store.analysis_lock(record.key):
+                    if record.attempts > 1:
+                        self._photo(record)  # something was wrong with this job: is it the photo?
                     if not self._share(record):
                         self._analyse(record)
                     self.store.register(record.key, job_id)
@@ -191,8 +193,9 @@ class Analyst:
                 twin = records.load(self.store, other)
                 if other == record.job_id or twin.state != records.READY or twin.key != record.key:
                     continue
+                unpack(self.store.get(other, File.GEOMETRY))
                 self.store.share(other, record.job_id, list(ANALYSIS))
-            except RelightError:
+            except (RelightError, ValueError):
                 if not (self.store.names(record.job_id)):
                     raise JobNotFound() from None
                 continue
