@@ -19,7 +19,7 @@ export function slider({ label, low, high, scale = 'linear', digits = 2, unit = 
   const linear = scale === 'linear';
   const tidy = (v) => Number(v.toFixed(digits));
   const words = (v) => `${v.toFixed(digits)}${unit}`;
-  const output = h('output', { htmlFor: id });
+  const output = h('span', { className: 'value', ariaHidden: 'true' }); // the slider says it itself (aria-valuetext)
   const input = h('input', {
     type: 'range', id, min: linear ? low : 0, max: linear ? high : 1, step: linear ? 10 ** -digits : 0.002,
     oninput: () => {
@@ -35,7 +35,7 @@ export function slider({ label, low, high, scale = 'linear', digits = 2, unit = 
   function show() {
     const value = get();
     input.setAttribute('aria-valuetext', words(value));
-    output.value = words(value);
+    output.textContent = words(value);
     input.style.setProperty('--share', Math.min(1, Math.max(0, toShare(value))).toFixed(4));
   }
   const node = h('div', { className: `slider ${className}` }, h('label', { htmlFor: id }, label), output, input);

@@ -12,7 +12,7 @@ export class Handles {
   #layer = $('#handles');
   #guides = $('#guides');
   #buttons = [];
-  #target = h('button', { type: 'button', className: 'handle target', 'aria-describedby': 'handle-help' });
+  #target = h('button', { type: 'button', className: 'handle target', 'aria-label': 'Spot target', 'aria-describedby': 'handle-help' });
   #shape = { line: svg('line', { class: 'guide' }), ring: svg('ellipse', { class: 'guide' }), halo: svg('line', { class: 'guide halo' }) };
 
   constructor(store, viewer) {

@@ -14,6 +14,8 @@ export const frameSide = (wanted) => SIDES.find((side) => side >= wanted) ?? SID
 
 export class Live extends EventTarget {
   job = null;
+  // A sharp frame that was given up may reach the server late: it must not push out the small one after it, so it has
+  // a stream of its own.
   #stream = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
   #look; // () => body: the rig at the moment of sending
   #fullSide; // () => the side that the screen can show
@@ -69,7 +71,7 @@ export class Live extends EventTarget {
     const side = flight.moving ? Math.min(full, this.#movingSide) : full;
     let rest = 0;
     try {
-      const body = { ...this.#look(), max_side: side, quality: flight.moving ? 80 : 92, stream: this.#stream };
+      const body = { ...this.#look(), max_side: side, quality: flight.moving ? 80 : 92, stream: `${this.#stream}${flight.moving ? 'm' : 's'}` };
       const answer = await preview(job.id, body, { signal: flight.abort.signal });
       const bitmap = await createImageBitmap(answer.blob);
       if (this.job !== job || flight.order < this.#painted) bitmap.close();
@@ -94,12 +96,12 @@ export class Live extends EventTarget {
 
   /** What to do about a failed frame: how long to wait before the next one, in ms. */
   #trouble(error, flight) {
-    if (error.code === 'superseded') return 0;
-    const again = error.code === 'overloaded' || error.code === 'unreachable';
+    const again = ['overloaded', 'unreachable', 'superseded'].includes(error.code);
     if (again) this.#wanted ??= { moving: false, order: flight.order };
-    if (error.code !== 'overloaded') this.#tell('trouble', { error });
-    if (!again) return 0;
-    return error.code === 'overloaded' ? 1000 * (error.retryAfter || 1) : 1500;
+    if (error.code === 'superseded') return 50;
+    if (error.code === 'overloaded') return 1000 * (error.retryAfter || 1);
+    this.#tell('trouble', { error });
+    return again ? 1500 : 0;
   }
 
   /** Keeps the light under the finger: a smaller frame when they come slowly, a larger one when there is time. */

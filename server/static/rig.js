@@ -94,7 +94,7 @@ const numbers = (value) => (Array.isArray(value) && value.length === 3 && value.
   ? value.map((v) => clamp(v, -100, 100)) : null);
 
 function cleanLight(raw) {
-  if (!raw || !(raw.type in TYPES)) return null;
+  if (!raw || !Object.hasOwn(TYPES, raw.type)) return null;
   const place = numbers(raw.type === 'directional' ? raw.direction : raw.position);
   if (!place) return null;
   const light = { type: raw.type };
