@@ -22,6 +22,7 @@ from .sweep import sweep
 from .workers import check_writable
 
 log = logging.getLogger("relight")
+TELL_SECONDS = 0.5
 FORGET_SECONDS = 2.0  # how soon what another process deleted leaves the memory of this one
 DESCRIPTION = "Upload a photo once, relight it from any light, download every pass."
 
@@ -42,6 +43,17 @@ async def _warm(service: Service) -> None:
         await asyncio.to_thread(service.decoders.warm)
     except RelightError as exc:
         log.error("no decoder process could be started: uploads will fail", exc_info=exc)
+
+
+async def _tell(service: Service, metrics: Metrics) -> None:
+    """Leave this process's numbers for the others, when they changed."""
+    last = b""
+    while True:
+        data = metrics.dump()
+        if data != last:
+            last = data
+            await asyncio.to_thread(service.store.tell_numbers, data)
+        await asyncio.sleep(TELL_SECONDS)
 
 
 async def _housekeeping(service: Service, every: float) -> None:
@@ -83,7 +95,8 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
         for m in used.describe() if used is not None else ():
             log.info("model %s runs on %s", m.get("name"), m.get("provider"))
         await asyncio.to_thread(sweep, service)
-        tasks = [asyncio.create_task(_housekeeping(service, settings.sweep_seconds)), asyncio.create_task(_warm(service))]
+        tasks = [asyncio.create_task(_housekeeping(service, settings.sweep_seconds)), asyncio.create_task(_warm(service)),
+                 asyncio.create_task(_tell(service, metrics))]
         try:
             yield
         finally:

@@ -1,8 +1,14 @@
-"""Prometheus metrics, in a registry of each application's own."""
+"""Prometheus metrics, in a registry of each application's own; over several processes they add up.
 
-from typing import TYPE_CHECKING
+Each process leaves its numbers beside its mark of life, twice a second while they change. Whoever is asked adds the others'
+to its own; those of the dead are kept as one sum while any process lives, so that no counter falls.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
 
 if TYPE_CHECKING:
     from .service import Service
@@ -30,10 +36,63 @@ class Metrics:
             ("relight_work_pending", "Work waiting or running", lambda: service.pool.pending),
             ("relight_analyses_pending", "Analyses waiting or running", lambda: service.analysis_pool.pending),
             ("relight_cache_bytes", "Bytes of prepared pictures in memory", lambda: service.cache.nbytes),
-            ("relight_ready", "1 when models are loaded", lambda: int(service.engine is not None)),
+            ("relight_ready", "Processes whose models are loaded", lambda: int(service.engine is not None)),
+            ("relight_processes", "Processes that serve", lambda: 1),
+            ("relight_decoders", "Decoder processes that run", lambda: len(service.decoders.pids)),
+            ("relight_decoders_fallen", "Decoder processes that died of an upload", lambda: service.decoders.fallen),
+            ("relight_analyses_stuck", "Analyses that hang", lambda: service.analyst.stuck),
         ):
             Gauge(name, text, registry=self.registry).set_function(look)
 
-    def text(self) -> bytes:
-        """The exposition format."""
-        return generate_latest(self.registry)
+    def numbers(self) -> "Numbers":
+        """Every number of this process."""
+        return [[s.name, sorted(s.labels.items()), s.value] for family in self.registry.collect() for s in family.samples
+                if not s.name.endswith("_created")]
+
+    def dump(self) -> bytes:
+        """The same as bytes, for the other processes."""
+        return json.dumps(self.numbers()).encode()
+
+    def text(self, others: Iterable[Tuple[bytes, bool]] = ()) -> bytes:
+        """The exposition format of the sum of this process and the dumps of others (of the dead: what only ever grows)."""
+        total = add([self.numbers(), *(json.loads(dump if alive else add_dumps([dump])) for dump, alive in others)])
+        families: List[Metric] = []
+        for family in self.registry.collect():
+            names = {s.name for s in family.samples} | {family.name + e for e in ("", "_total", "_sum", "_count", "_bucket")}
+            whole = Metric(family.name, family.documentation, family.type)
+            for (name, labels), value in total.items():
+                if name in names:
+                    whole.add_sample(name, dict(labels), value)
+            families.append(whole)
+        return generate_latest(_Sum(families))  # type: ignore[arg-type]
+
+
+Numbers = List[List[Any]]  # [name, [[label, value], ...], number]
+
+
+def add(parts: Iterable[Numbers]) -> Dict[Tuple[str, Tuple[Tuple[str, str], ...]], float]:
+    """The sum, by name and labels; buckets stay in their order."""
+    total: Dict[Tuple[str, Tuple[Tuple[str, str], ...]], float] = {}
+    for part in parts:
+        for name, labels, value in part:
+            key = (str(name), tuple((str(k), str(v)) for k, v in labels))
+            total[key] = total.get(key, 0.0) + float(value)
+    return total
+
+
+def add_dumps(dumps: Iterable[bytes]) -> bytes:
+    """The sum of what `dump` gave; what only the living have (no counter, no histogram) is left out."""
+    total = add(json.loads(d) for d in dumps)
+    return json.dumps([[name, labels, value] for (name, labels), value in total.items()
+                       if name.endswith(("_total", "_sum", "_count", "_bucket"))]).encode()
+
+
+class _Sum:
+    """What `generate_latest` takes for a registry."""
+
+    def __init__(self, families: List[Metric]):
+        self._families = families
+
+    def collect(self) -> List[Metric]:
+        """All families."""
+        return self._families

@@ -50,7 +50,7 @@ def get_owner(request: Request) -> str:
 Services = Annotated[Service, Depends(get_service)]
 Owner = Annotated[str, Depends(get_owner)]
 router = APIRouter(responses=problems("internal"))
-guarded = APIRouter(responses=problems("unauthorized", "internal"))
+guarded = APIRouter(responses=problems("unauthorized", "internal"), dependencies=[Depends(get_owner)])
 
 
 @guarded.post("/upload", response_model=schemas.UploadAnswer, tags=["jobs"],
@@ -192,9 +192,10 @@ async def models(service: Services) -> Dict[str, Any]:
 
 @guarded.get("/metrics", response_class=Response, tags=["server"],
              responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}})
-async def metrics(request: Request) -> Response:
+async def metrics(request: Request, service: Services) -> Response:
     """Prometheus metrics."""
-    return Response(request.app.state.metrics.text(), media_type="text/plain; version=0.0.4")
+    text = await asyncio.to_thread(lambda: request.app.state.metrics.text(service.store.others_numbers()))
+    return Response(text, media_type="text/plain; version=0.0.4")
 
 
 @router.get("/", include_in_schema=False)

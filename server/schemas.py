@@ -32,9 +32,21 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+NOT_BOTH_COLOURS = {"not": {"required": ["color", "temperature"], "properties": {"color": {"type": "string"},
+                                                                              "temperature": {"type": "number"}}}}
+SHORTHAND = {"required": ["x", "y", "z"], "properties": {"x": {"type": "number"}, "y": {"type": "number"}, "z": {"type": "number"},
+                                                         "lights": {"type": "null"}},
+             "not": {"properties": {"x": {"const": 0}, "y": {"const": 0}, "z": {"const": 0}}}}
+RIG = {"required": ["lights"], "properties": {"lights": {"type": "array"}, "x": {"type": "null"}, "y": {"type": "null"},
+                                              "z": {"type": "null"}}}
+ONE_WAY = {"oneOf": [SHORTHAND, RIG]}
+
+
 class BaseLight(Strict):
+    model_config = ConfigDict(extra="forbid", json_schema_extra=NOT_BOTH_COLOURS)
+
     color: Optional[Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
-        None, description="sRGB #rrggbb, scaled to luminance 1; not together with temperature", examples=["#ffd9b0"])
+        None, description="sRGB #rrggbb, scaled to luminance 1; not #000000, and not together with temperature", examples=["#ffd9b0"])
     temperature: Optional[Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1000, le=40000)]] = Field(
         None, description="kelvin, 6500 is neutral; not together with color", examples=[3200])
     intensity: float = _number(KEY.intensity, 0, 100, "factor in linear light")
@@ -56,7 +68,7 @@ class BaseLight(Strict):
 
 class DirectionalLight(BaseLight):
     type: Literal["directional"]
-    direction: Direction = Field(description="toward the light: +x right, +y up, +z toward the viewer", examples=[[-0.6, 0.4, 0.7]])
+    direction: Direction = Field(description="toward the light: +x right, +y up, +z toward the viewer; not all 0", examples=[[-0.6, 0.4, 0.7]])
     angle: float = _number(KEY.angle, 0, 90, "degrees; angular diameter of the source (the sun: 0.53)")
 
     @field_validator("direction")
@@ -117,7 +129,7 @@ class RelightBody(Strict):
     """Which job, which lights, how much of what. Give either x, y, z (one white distant light) or lights."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
-        {"job_id": "2f1f0f6e-5d3c-4c8e-9a53-0a4d5a0c7c11", "x": -0.6, "y": 0.4, "z": 0.7}]})
+        {"job_id": "2f1f0f6e-5d3c-4c8e-9a53-0a4d5a0c7c11", "x": -0.6, "y": 0.4, "z": 0.7}], **ONE_WAY})
 
     job_id: str = Field(description="from POST /upload")
     x: Optional[Number] = Field(None, description="toward the light, + right")

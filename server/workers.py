@@ -5,6 +5,7 @@ import os
 import time
 import uuid
 from pathlib import Path
+from typing import Callable, List, Tuple
 
 from filelock import FileLock, Timeout
 
@@ -78,6 +79,52 @@ class Workers:
         lock.release()
         (self.root / ".workers" / f"{worker}.lock").unlink(missing_ok=True)
         return False
+
+    # -- numbers that processes tell each other
+
+    @staticmethod
+    def _leave(path: Path, data: bytes) -> None:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
+            f.write(data)
+
+    def tell_numbers(self, data: bytes) -> None:
+        """Leave this process's numbers for the others; not being able to is no fault."""
+        try:
+            draft = self.root / ".workers" / f"{self.worker}.draft"
+            self._leave(draft, data)
+            os.replace(draft, self.root / ".workers" / f"{self.worker}.numbers")
+        except OSError:
+            pass
+
+    def others_numbers(self) -> List[Tuple[bytes, bool]]:
+        """What the other processes left last, and whether they live."""
+        out = []
+        for entry in list(os.scandir(self.root / ".workers")):
+            if entry.name.endswith(".numbers") and entry.name != f"{self.worker}.numbers":
+                try:
+                    out.append((Path(entry.path).read_bytes(), self.is_alive(entry.name[:-8])))
+                except OSError:
+                    pass
+        return out
+
+    def bury_numbers(self, add: Callable[[List[bytes]], bytes]) -> None:
+        """Under the sweep lock: put the numbers of the dead into one sum, or forget them when nobody else lives."""
+        folder = self.root / ".workers"
+        dead = [p for p in folder.glob("*.numbers") if p.stem not in (self.worker, "buried") and not self.is_alive(p.stem)]
+        buried = folder / "buried.numbers"
+        try:
+            if self.is_alone():
+                for path in [*dead, buried]:
+                    path.unlink(missing_ok=True)
+            elif dead:
+                parts = [p.read_bytes() for p in [*dead, buried] if p.exists()]
+                draft = folder / "buried.draft"
+                self._leave(draft, add(parts))
+                os.replace(draft, buried)
+                for path in dead:
+                    path.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            pass
 
     def forget_dead(self) -> None:
         """Remove the marks of the dead. A young one may not be locked yet."""

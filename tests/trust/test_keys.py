@@ -1,0 +1,132 @@
+"""Keys: who has none gets nothing, a job belongs to its key, and no key is ever written down."""
+
+import logging
+
+import pytest
+from conftest import encoded, finished, gradient, problem, upload
+from fakes import SphereEngine
+from fastapi.testclient import TestClient
+
+from server.application import create_app
+
+ONE, TWO, UMLAUT = "key-one-5f3a", "key-two-9c1b", "schlüssel-3"
+LIGHT = {"x": 1, "y": 0, "z": 1}
+
+
+def auth(key):
+    return {"Authorization": f"Bearer {key}".encode()}
+
+
+@pytest.fixture
+def keyed(settings, tmp_path):
+    (tmp_path / "keys").write_text(f"# who may\n\n{TWO}\n{UMLAUT}\n", "utf-8")
+    app = create_app(settings(api_keys=[ONE], api_keys_file=tmp_path / "keys", key_jobs=3, key_bytes=300_000,
+                              cors_origins=["https://page.example"]), SphereEngine(side=32))
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def calls(job):
+    return [("POST", "/relight", {"job_id": job, **LIGHT}), ("POST", "/preview", {"job_id": job, **LIGHT}), ("GET", f"/job/{job}", None),
+            ("GET", f"/job/{job}/events", None), ("GET", f"/download/{job}/input.png", None), ("HEAD", f"/download/{job}/input.png", None),
+            ("DELETE", f"/job/{job}", None)]
+
+
+def test_without_a_key_nothing_but_the_open_doors(keyed):
+    job = upload(keyed, headers=auth(ONE))
+    for method, path, body in [*calls(job), ("POST", "/upload", None), ("GET", "/models", None), ("GET", "/metrics", None)]:
+        for headers in ({}, auth("wrong"), auth(ONE[:-1]), auth(ONE + "x"), auth(""), {"Authorization": f"Basic {ONE}"}, {"Authorization": ONE},
+                        auth("ü" * 9), auth("a" * 6000)):
+            answer = keyed.request(method, path, json=body, headers=headers)
+            assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer")
+            if method != "HEAD":
+                problem(answer, 401, "unauthorized")
+    for path in ("/health", "/ready", "/docs", "/openapi.json", "/"):
+        assert keyed.get(path).status_code == 200, path
+
+
+def test_a_job_belongs_to_its_key(keyed):
+    job = upload(keyed, headers=auth(ONE))
+    finished(keyed, job, headers=auth(ONE))
+    for key in (TWO, UMLAUT):
+        for method, path, body in calls(job):
+            answer = keyed.request(method, path, json=body, headers=auth(key))
+            assert answer.status_code == 404
+            if method != "HEAD":
+                problem(answer, 404, "job_not_found")
+    for method, path, body in calls(job):
+        assert keyed.request(method, path, json=body, headers=auth(ONE)).status_code == 200
+
+
+def test_two_keys_never_share_an_analysis(keyed):
+    engine = keyed.app.state.service.engine
+    data = encoded(gradient(50, 70))
+    for key, made in ((ONE, 1), (ONE, 1), (TWO, 2), (UMLAUT, 3)):
+        job = upload(keyed, data, headers=auth(key))
+        finished(keyed, job, headers=auth(key))
+        assert engine.calls == made
+
+
+def test_limits_of_a_key(keyed):
+    for _ in range(3):
+        job = upload(keyed, headers=auth(ONE))
+    answer = keyed.post("/upload", files={"file": ("a.png", encoded(gradient()))}, headers=auth(ONE))
+    problem(answer, 507, "storage_full")
+    upload(keyed, headers=auth(TWO))  # another key is not concerned
+    assert keyed.delete(f"/job/{job}", headers=auth(ONE)).status_code == 200
+    upload(keyed, headers=auth(ONE))
+
+
+def test_bytes_of_a_key(keyed):
+    import numpy as np
+
+    noise = np.random.default_rng(0).integers(0, 255, (400, 400, 3), np.uint8)
+    answer = keyed.post("/upload", files={"file": ("a.png", encoded(noise))}, headers=auth(TWO))
+    problem(answer, 507, "storage_full")
+
+
+def test_cors_works_with_keys(keyed):
+    preflight = keyed.options("/relight", headers={"Origin": "https://page.example", "Access-Control-Request-Method": "POST",
+                                                   "Access-Control-Request-Headers": "authorization,content-type"})
+    assert preflight.status_code == 200 and preflight.headers["access-control-allow-origin"] == "https://page.example"
+    assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
+    refused = keyed.get("/models", headers={"Origin": "https://page.example"})
+    assert refused.status_code == 401 and refused.headers["access-control-allow-origin"] == "https://page.example"  # a page can read why
+    evil = keyed.options("/relight", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"})
+    assert evil.status_code >= 400 and "access-control-allow-origin" not in evil.headers
+    problem(evil, 422, "invalid_request")
+    assert keyed.get("/health").headers.get("access-control-allow-credentials") is None
+
+
+def test_no_key_is_ever_written_down(keyed, caplog):
+    with caplog.at_level(logging.DEBUG):
+        job = upload(keyed, headers=auth(ONE))
+        finished(keyed, job, headers=auth(ONE))
+        keyed.get("/models", headers=auth("almost-" + ONE))
+        keyed.get(f"/job/{job}?key={ONE}")
+    root = keyed.app.state.service.store.root
+    ours = "".join(r.getMessage() for r in caplog.records if not r.name.startswith(("httpx", "httpcore")))
+    written = ours.encode() + b"".join(p.read_bytes() for p in root.rglob("*") if p.is_file())
+    names = "".join(str(p.relative_to(root)) for p in root.rglob("*"))
+    for key in (ONE, TWO):
+        assert key.encode() not in written and key not in names
+        assert key not in repr(keyed.app.state.settings) and key not in keyed.get("/openapi.json").text
+
+
+def test_every_answer_has_the_headers(keyed):
+    for path in ("/", "/docs", "/health", "/nowhere", "/openapi.json"):
+        h = keyed.get(path).headers
+        assert h["x-content-type-options"] == "nosniff" and h["x-request-id"]
+        policy = h["content-security-policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy and "http" not in policy
+
+
+def test_docs_work_offline(client):
+    page = client.get("/docs").text
+    assert "http://" not in page and "https://" not in page and "<style" not in page and "style=" not in page and "onclick" not in page
+    import re
+
+    for address in re.findall(r'(?:src|href)="([^"#]+)"', page):
+        assert client.get("/" + address.lstrip("./")).status_code == 200, address
+    script = client.get("/static/docs.js").text
+    assert "innerHTML" not in script and "eval(" not in script and "https://" not in script
