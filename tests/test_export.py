@@ -186,7 +186,8 @@ def tiny_moge(file):
 
     def stack(out):
         return {"dim_in": [None] * 5 if out else [18, 2, 2, 2, 2], "dim_res_blocks": [32] * 5, "dim_out": [None] * 4 + [out],
-                "resamplers": "bilinear", "res_block_hidden_norm": "layer_norm", "num_res_blocks": 1}
+                "resamplers": ["conv_transpose", "conv_transpose", "bilinear", "bilinear"],
+                "res_block_hidden_norm": "layer_norm", "num_res_blocks": 1}
 
     encoder = {"backbone": "dinov2_vits14", "intermediate_layers": 1, "dim_out": 16}
     config = {"encoder": encoder, "neck": stack(None),

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 from graphs import Exportable, ExportError, input_spec
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import DepthAnythingForDepthEstimation, DepthProForDepthEstimation, DPTForDepthEstimation
 
 from . import Adapter
@@ -28,6 +29,21 @@ class PredictedDepth(nn.Module):
         return self.model(pixel_values=image).predicted_depth[:, None]
 
 
+class DepthAnything(nn.Module):
+    """Depth Anything with the size of its answer taken from the picture; the library's head would freeze it at export."""
+
+    def __init__(self, model: DepthAnythingForDepthEstimation):
+        super().__init__()
+        self.model = model.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        head, patch = self.model.head, self.model.config.patch_size
+        features = self.model.backbone.forward_with_filtered_kwargs(image).feature_maps
+        y = self.model.neck(features, image.shape[2] // patch, image.shape[3] // patch)[head.head_in_index]
+        y = F.interpolate(head.conv1(y), image.shape[2:], mode="bilinear", align_corners=True)
+        return head.activation2(head.conv3(head.activation1(head.conv2(y)))) * head.max_depth
+
+
 def load(kind: Any, weights: Optional[Path], adapter: Adapter) -> nn.Module:
     """The model of a save_pretrained folder. Raises ExportError."""
     if weights is None or not (Path(weights) / "config.json").is_file():
@@ -37,7 +53,8 @@ def load(kind: Any, weights: Optional[Path], adapter: Adapter) -> nn.Module:
 
 def exportable(adapter: Adapter, model: nn.Module, spec: dict[str, Any], shapes: Any, **depth: Any) -> Exportable:
     outputs = {"depth": {"name": "inverse_depth" if depth["meaning"] == "disparity" else "depth", **depth}}
-    return Exportable(adapter.name, PredictedDepth(model), outputs, spec, adapter.licence, f"https://huggingface.co/{adapter.hub}",
+    module = DepthAnything(model) if isinstance(model, DepthAnythingForDepthEstimation) else PredictedDepth(model)
+    return Exportable(adapter.name, module, outputs, spec, adapter.licence, f"https://huggingface.co/{adapter.hub}",
                       shapes=shapes, rebuild=f"python export/export_models.py --network {adapter.name} --weights DIR")
 
 
