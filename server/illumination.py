@@ -10,6 +10,7 @@ ORDER = 2
 SIDE = 256  # long side of the grid the fit is made on
 FLOOR = 0.05  # of the 95th percentile: the fitted light never falls below
 DARK = 0.1  # without a mask, pixels under this share of the 99th percentile are no evidence
+DOUBT = 0.05  # ridge by the share of the luminance that is reflectance, not light: what is uncertain is taken to be even
 TERMS = {0: 1, 1: 4, 2: 9}
 
 
@@ -40,15 +41,22 @@ def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarr
     constant = {"harmonics": [1.0], "floor": FLOOR}
     if y.size < 4 * len(basis) or not y.max() > 0:
         return constant
-    ridge = 1e-3 * y.size * np.eye(len(basis))
-    ridge[0, 0] = 0
-    coefficients = np.linalg.solve(basis @ basis.T + ridge, basis @ y)
+    coefficients = _solve(basis, y, 1e-3)
+    unexplained = np.square(y - coefficients @ basis).mean() / max(coefficients[0], 1e-6) ** 2
+    coefficients = _solve(basis, y, max(1e-3, DOUBT * unexplained))
     fitted = coefficients @ basis
     floor = FLOOR * np.percentile(fitted, 95)
     mean = np.maximum(fitted, floor).mean()
     if not (floor > 0 and np.isfinite(mean)):
         return constant
     return {"harmonics": [float(c / mean) for c in coefficients], "floor": float(floor / mean)}
+
+
+def _solve(basis, y, ridge):
+    """Least squares with a ridge per pixel on all but the constant."""
+    penalty = ridge * y.size * np.eye(len(basis))
+    penalty[0, 0] = 0
+    return np.linalg.solve(basis @ basis.T + penalty, basis @ y)
 
 
 def light_at(x, y, z, light: Dict):

@@ -30,8 +30,8 @@ class Light:
     target: Vector = (0.0, 0.0, 0.0)
     color: Vector = WHITE
     intensity: float = 1.0
-    angle: float = 3.0
-    radius: float = 0.05
+    angle: float = 5.0
+    radius: float = 0.08
     range: float = 1.0
     cone: float = 45.0
     blend: float = 0.3
@@ -43,9 +43,9 @@ class Rig:
     """Everything one relit picture depends on besides the photograph; exposure in stops."""
 
     lights: Tuple[Light, ...] = ()
-    ambient: float = 0.3
+    ambient: float = 0.2
     strength: float = 1.0
-    delight: float = 0.5
+    delight: float = 0.6
     shadow_strength: float = 0.8
     specular_strength: float = 0.0
     roughness: float = 0.5

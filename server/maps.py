@@ -12,7 +12,7 @@ from .illumination import light_at
 from .lights import Light
 from .occlusion import ambient_occlusion
 from .resample import Resampler, bands, shrink
-from .scene import coarse_scene, crisp, relative_depth, scene_normals
+from .scene import coarse_scene, crisp, relative_depth, scene_normals, surface_share
 from .shadows import ShadowGrid
 from .silhouettes import ColourMatch, DepthMatch, layer
 
@@ -82,7 +82,7 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
     sampler = Resampler(coarse.shape, (H, W))
     planes = [*np.moveaxis(n, 2, 0), crisp(relative_depth(geometry.inverse_depth, fit))]
     if geometry.mask is not None:
-        planes.append(np.asarray(geometry.mask, np.float32))
+        planes.append(surface_share(geometry.mask))
     planes = shrink(np.stack(planes), (H, W))
     fine = Resampler(planes.shape[1:], (H, W))
     wide = [fine.widen(p) for p in planes]
@@ -118,6 +118,6 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
 def _samples(n, geometry, fit):
     """The logarithm of the old light at up to 20,000 places of the surfaces."""
     light = np.log(light_at(n[..., 0], n[..., 1], n[..., 2], fit["light"]))
-    surface = np.ones(light.shape, bool) if geometry.mask is None else geometry.mask > 0.5
+    surface = np.ones(light.shape, bool) if geometry.mask is None else surface_share(geometry.mask) > 0.5
     light = light[surface] if surface.any() else light.ravel()
     return light[:: -(-light.size // 20000)]

@@ -17,6 +17,7 @@ from .resample import limited, shrink
 
 FIT_SIDE = 192  # long side of the grid the shift is searched on
 DEFAULT_SHIFT = 0.5  # nothing predicts the normals: the farthest surface is 3 times as far as the nearest
+TOLERANCE = 0.1  # errors of the predicted normals always favour a flat scene: the deepest that is nearly as good is taken
 FARTHEST = 0.04  # q never falls below: 25 times the median depth
 
 
@@ -47,7 +48,10 @@ def fit_scene(rgb: np.ndarray, geometry: Geometry) -> Dict:
 
 
 def _search(relative, target, mask, focal):
-    """The shift of the relative inverse depth (0..1) whose normals agree best with the predicted: (shift, degrees)."""
+    """The shift of the relative inverse depth (0..1) whose normals agree best with the predicted ones, but for a tolerance.
+
+    (shift, degrees): the smaller the shift, the deeper the scene.
+    """
     if target is None:
         return DEFAULT_SHIFT, None
     edge = cv2.dilate(relative, None) - cv2.erode(relative, None)
@@ -61,12 +65,15 @@ def _search(relative, target, mask, focal):
 
     shifts = np.geomspace(0.03, 12, 16)
     for _ in range(3):
-        errors = [angle(s) for s in shifts]
+        errors = [angle(shift) for shift in shifts]
         best = int(np.argmin(errors))
-        around = shifts[max(best - 1, 0)], shifts[min(best + 1, len(shifts) - 1)]
-        found = float(shifts[best]), errors[best]
-        shifts = np.geomspace(around[0], around[1], 5)
-    return found
+        found, least = float(shifts[best]), errors[best]
+        shifts = np.geomspace(shifts[max(best - 1, 0)], shifts[min(best + 1, len(shifts) - 1)], 5)
+    for shift in np.geomspace(0.03, found, 12)[:-1]:
+        error = angle(shift)
+        if error <= least * (1 + TOLERANCE):
+            return float(shift), error
+    return found, least
 
 
 def relative_depth(inverse_depth: np.ndarray, fit: Dict) -> np.ndarray:
@@ -79,6 +86,11 @@ def scene_normals(geometry: Geometry, fit: Dict) -> np.ndarray:
     if geometry.normals is not None:
         return normalised(np.array(geometry.normals, np.float32))
     return normals_from_depth(relative_depth(geometry.inverse_depth, fit), fit["focal"])
+
+
+def surface_share(mask: np.ndarray) -> np.ndarray:
+    """How much of each texel is relit, 0..1: an uncertain mask decides, with a soft edge left."""
+    return np.clip((np.asarray(mask, np.float32) - np.float32(0.2)) * np.float32(2.5), 0, 1)
 
 
 def coarse_scene(geometry: Geometry, fit: Dict, side: int):
