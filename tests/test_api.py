@@ -8,7 +8,7 @@ import uuid
 
 import numpy as np
 import pytest
-from conftest import encoded, finished, gradient, linear, picture, problem, upload
+from support import encoded, finished, gradient, linear, picture, problem, upload
 from fakes import FakeEngine, Gated, Raising
 from fastapi.testclient import TestClient
 from PIL import Image

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from conftest import encoded, gradient, problem
+from support import encoded, gradient, problem
 from PIL import Image, ImageCms
 
 from server import errors

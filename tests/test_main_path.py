@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
-from conftest import ROOT, encoded, linear
+from support import ROOT, encoded, linear
 from PIL import Image
 
 BLOCKER = """

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from conftest import ROOT
+from support import ROOT
 from onnx import TensorProto, helper
 
 from server import cpus, errors, models, sessions

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import uvicorn
-from conftest import ROOT, encoded, gradient
+from support import ROOT, encoded, gradient
 from fakes import FakeEngine
 from PIL import Image
 

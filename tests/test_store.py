@@ -7,7 +7,7 @@ import uuid
 
 import numpy as np
 import pytest
-from conftest import encoded, finished, gradient, picture, problem, upload
+from support import encoded, finished, gradient, picture, problem, upload
 from fakes import FakeEngine, Gated
 from fastapi.testclient import TestClient
 

@@ -13,7 +13,7 @@ import chaos
 import numpy as np
 import pytest
 import trust_tools
-from conftest import encoded, finished, gradient, picture, problem, upload
+from support import encoded, finished, gradient, picture, problem, upload
 from fakes import Gated, NotANumber, Raising, SphereEngine
 from fastapi.testclient import TestClient
 from PIL import Image

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trust_tools
-from conftest import encoded, finished, gradient
+from support import encoded, finished, gradient
 from fakes import FakeEngine
 from fastapi.testclient import TestClient
 from files import Case, all_files

@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from conftest import encoded, finished, gradient, problem, upload
+from support import encoded, finished, gradient, problem, upload
 from fakes import SphereEngine
 from fastapi.testclient import TestClient
 

@@ -7,7 +7,7 @@ import stat
 
 import numpy as np
 import pytest
-from conftest import encoded, finished, gradient, upload
+from support import encoded, finished, gradient, upload
 from fakes import SphereEngine
 from fastapi.testclient import TestClient
 from PIL import Image, ImageCms, PngImagePlugin

@@ -13,7 +13,7 @@ import pytest
 import schemathesis
 import trust_tools
 import uvicorn
-from conftest import encoded, gradient
+from support import encoded, gradient
 from fakes import SphereEngine
 from serving import Server, free_port, multipart
 

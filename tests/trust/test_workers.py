@@ -6,7 +6,7 @@ import threading
 import time
 
 import numpy as np
-from conftest import encoded, finished, gradient, problem, upload
+from support import encoded, finished, gradient, problem, upload
 from fakes import SphereEngine
 from fastapi.testclient import TestClient
 from filelock import Timeout
