@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple, Union
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from . import lights
@@ -16,6 +16,14 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Coordinate = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-100, le=100)]
 Direction = Tuple[Number, Number, Number]
 Position = Tuple[Coordinate, Coordinate, Coordinate]
+
+
+def _whole(value: Any) -> Any:
+    """18.0 is an integer to JSON Schema, so to us."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
 
 
 def _number(default: Any, ge: float, le: float, description: str, **more: Any) -> Any:
@@ -68,7 +76,8 @@ class BaseLight(Strict):
 
 class DirectionalLight(BaseLight):
     type: Literal["directional"]
-    direction: Direction = Field(description="toward the light: +x right, +y up, +z toward the viewer; not all 0", examples=[[-0.6, 0.4, 0.7]])
+    direction: Direction = Field(description="toward the light: +x right, +y up, +z toward the viewer; not all 0",
+                                 examples=[[-0.6, 0.4, 0.7]])
     angle: float = _number(KEY.angle, 0, 90, "degrees; angular diameter of the source (the sun: 0.53)")
 
     @field_validator("direction")
@@ -170,8 +179,8 @@ class RelightBody(Strict):
 class PreviewBody(RelightBody):
     """The body of /relight, and how large and how fine."""
 
-    max_side: int = Field(1024, strict=True, ge=64, le=4096, description="pixels; the longer side of the answer, never enlarged")
-    quality: int = Field(85, strict=True, ge=1, le=100, description="JPEG quality")
+    max_side: Integer = Field(1024, strict=True, ge=64, le=4096, description="pixels; the longer side of the answer, never enlarged")
+    quality: Integer = Field(85, strict=True, ge=1, le=100, description="JPEG quality")
     stream: Optional[Annotated[str, Field(max_length=64)]] = Field(
         None, description="of the previews of one job and one stream that wait, only the newest is computed")
 

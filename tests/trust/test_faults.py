@@ -13,10 +13,10 @@ import chaos
 import numpy as np
 import pytest
 import trust_tools
-from support import encoded, finished, gradient, picture, problem, upload
 from fakes import Gated, NotANumber, Raising, SphereEngine
 from fastapi.testclient import TestClient
 from PIL import Image
+from support import encoded, finished, gradient, picture, problem, upload
 
 from server import records
 from server import store as store_module

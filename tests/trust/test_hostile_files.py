@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trust_tools
-from support import encoded, finished, gradient
 from fakes import FakeEngine
 from fastapi.testclient import TestClient
 from files import Case, all_files
 from PIL import Image
+from support import encoded, finished, gradient
 
 from server.application import create_app
 from server.decoding import BYTES_BESIDE, BYTES_PER_PIXEL, cpu_seconds

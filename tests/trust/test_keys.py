@@ -3,9 +3,9 @@
 import logging
 
 import pytest
-from support import encoded, finished, gradient, problem, upload
 from fakes import SphereEngine
 from fastapi.testclient import TestClient
+from support import encoded, finished, gradient, problem, upload
 
 from server.application import create_app
 

@@ -7,10 +7,10 @@ import stat
 
 import numpy as np
 import pytest
-from support import encoded, finished, gradient, upload
 from fakes import SphereEngine
 from fastapi.testclient import TestClient
 from PIL import Image, ImageCms, PngImagePlugin
+from support import encoded, finished, gradient, upload
 
 from server.application import create_app
 

@@ -13,14 +13,14 @@ import pytest
 import schemathesis
 import trust_tools
 import uvicorn
-from support import encoded, gradient
 from fakes import SphereEngine
 from serving import Server, free_port, multipart
+from support import encoded, gradient
 
 from server.application import create_app
 from server.settings import load
 
-CASES = int(os.environ.get("FUZZ_CASES", 15))
+CASES = int(os.environ.get("FUZZ_CASES", 30))
 LIGHT = {"x": -0.5, "y": 0.5, "z": 0.7}
 
 
@@ -54,7 +54,7 @@ def test_the_openapi_document_tells_the_truth(tmp_path, capsys):
         made, faults = fuzz.fuzz(f"http://127.0.0.1:{client.port}", CASES, seed=8)
     trust_tools.say(capsys, f"{made} requests by the OpenAPI document, {len(schemathesis.checks.CHECKS.get_all())} checks")
     assert not faults, "\n\n".join(faults)
-    assert made > 10 * CASES
+    assert made > 6 * CASES
 
 
 # -- slow, half open, gone
@@ -195,6 +195,8 @@ def test_a_refused_upload_is_answered_though_its_body_is_still_coming(quick):
     s = raw(client, head("/upload", size))
     s.sendall(bytes(300_000))
     answer = s.recv(4000)
+    while b"request_id" not in answer and time.monotonic() - begun < 5:
+        answer += s.recv(4000)
     assert answer.startswith(b"HTTP/1.1 413") and b"file_too_large" in answer and time.monotonic() - begun < 5
     s.close()
     status, _, data = client.ask("POST", "/relight", b'{"job_id": "' + b"a" * (2 << 20) + b'"}', {"Content-Type": "application/json"})

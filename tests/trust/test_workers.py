@@ -6,12 +6,12 @@ import threading
 import time
 
 import numpy as np
-from support import encoded, finished, gradient, problem, upload
 from fakes import SphereEngine
 from fastapi.testclient import TestClient
 from filelock import Timeout
 from PIL import Image
 from serving import Server
+from support import encoded, finished, gradient, problem, upload
 
 from server.application import create_app
 from server.metrics import Metrics, add_dumps
