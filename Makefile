@@ -6,7 +6,7 @@ PORT ?= 8000
 VENV ?= .venv
 VENV_TEST ?= .venv-test
 
-.PHONY: run test smoke lint models clean
+.PHONY: run test smoke lint models clean fuzz chaos soak
 
 run: $(VENV)/.installed
 	@echo "Relight Server: http://$(HOST):$(PORT)"
@@ -17,6 +17,17 @@ test: $(VENV_TEST)/.installed
 
 smoke:
 	$(PYTHON) tests/smoke.py
+
+MINUTES ?= 10
+
+fuzz: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python tests/trust/fuzz.py --minutes $(MINUTES)
+
+chaos: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python tests/chaos.py --kills 200
+
+soak: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python tests/soak.py --minutes $(MINUTES)
 
 lint: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python -m ruff check .
