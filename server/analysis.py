@@ -27,7 +27,7 @@ from .geometry import Geometry
 from .jobs import ANALYSIS, File, JobStore
 from .models import Engine
 from .normals import full_size_passes
-from .pool import Pool
+from .pool import Aside, Pool
 from .records import Record
 from .scene import fit_scene
 
@@ -115,6 +115,7 @@ class Analyst:
         self.watch = Watch()
         self.closing = threading.Event()
         self.stuck = 0  # analyses that hang
+        self._engine = Aside("estimate")  # always the same thread: providers keep state by thread
         self._lock = threading.Lock()
         self._mine: Set[str] = set()  # queued or running here
 
@@ -245,28 +246,15 @@ class Analyst:
         raise ModelError("The stored photo of this job is damaged. Upload it again.")
 
     def _estimate(self, rgb: np.ndarray) -> Geometry:
-        """Ask the engine, in a thread of its own that is left behind when it hangs."""
+        """Ask the engine, in a thread that is left behind when it hangs."""
         if self.hangs:
             raise ModelError("The model hangs. The server has to be started again.")
-        answer: List[Any] = []
-
-        def ask() -> None:
-            try:
-                answer.append(self.engine.analyse(rgb))  # type: ignore[union-attr]
-            except BaseException as exc:
-                answer.append(exc)
-
-        thread = threading.Thread(target=ask, daemon=True, name="estimate")
-        thread.start()
-        end = time.monotonic() + self.patience
-        while thread.is_alive() and time.monotonic() < end and not self.closing.is_set():
-            thread.join(min(0.25, max(0.0, end - time.monotonic())))
-        if not answer:
+        try:
+            geometry = self._engine.run(lambda: self.engine.analyse(rgb), self.patience, self.closing)  # type: ignore[union-attr]
+        except TimeoutError:
             self.stuck += 1
-            raise ModelError("The analysis of this photo took too long. Upload it again; if that fails too, try another image.")
-        if isinstance(answer[0], BaseException):
-            raise answer[0]
-        return checked(answer[0])
+            raise ModelError("The analysis of this photo took too long. Upload it again; if that fails too, try another image.") from None
+        return checked(geometry)
 
     async def ready(self, job_id: str) -> Record:
         """Wait until a job is ready. Raises JobNotFound, and what the analysis failed with."""

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextvars
+import queue
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+import time
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Optional
 
 from .errors import Overloaded
 
@@ -72,3 +74,33 @@ class Pool:
     def close(self) -> None:
         """Finish what runs, forget what waits."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+class Aside:
+    """One thread for work that may hang: then it is left behind, and the next piece of work gets a new one."""
+
+    def __init__(self, name: str):
+        self._name = name
+        self._work: Optional[queue.SimpleQueue[Any]] = None
+
+    def _loop(self, work: "queue.SimpleQueue[Any]") -> None:
+        while True:
+            call, answer = work.get()
+            try:
+                answer.set_result(call())
+            except BaseException as exc:
+                answer.set_exception(exc)
+
+    def run(self, call: Callable[[], Any], seconds: float, stop: threading.Event) -> Any:
+        """What `call` returns or raises. Raises TimeoutError after so many seconds, or when `stop` is set."""
+        if self._work is None:
+            self._work = queue.SimpleQueue()
+            threading.Thread(target=self._loop, args=(self._work,), daemon=True, name=self._name).start()
+        answer: Future[Any] = Future()
+        self._work.put((call, answer))
+        end = time.monotonic() + seconds
+        while not stop.is_set() and time.monotonic() < end:
+            if wait([answer], min(0.25, max(0.0, end - time.monotonic()))).done:
+                return answer.result()
+        self._work = None
+        raise TimeoutError

@@ -1,6 +1,7 @@
 """Relit pictures of jobs: waiting for the analysis, prepared maps in memory, previews of which only the newest counts."""
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections import Counter
@@ -56,6 +57,7 @@ class Turn:
 
     def __init__(self) -> None:
         self.started = False
+        self.stream, self.ticket = "", None  # type: str, Optional[str]
         self.replaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def begin(self) -> None:
@@ -193,6 +195,9 @@ class Renderer:
     async def _preview(self, job_id: str, body: PreviewBody, owner: str, turn: Turn, clock: "Laps",
                        gone: Callable[[], Awaitable[bool]]) -> bytes:
         with self.using(job_id):
+            if body.stream:
+                turn.stream = hashlib.sha256(f"{job_id}|{owner}|{body.stream}".encode("utf-8", "replace")).hexdigest()[:32]
+                turn.ticket = await asyncio.to_thread(self.store.take_ticket, turn.stream)
             record = await self._ready(job_id, owner)
             clock.lap("wait")
             if await gone():
@@ -201,6 +206,8 @@ class Renderer:
 
     def _render_preview(self, record: Record, body: PreviewBody, turn: Turn, clock: "Laps") -> bytes:
         turn.begin()
+        if not self.store.is_newest(turn.stream, turn.ticket):  # a newer one came to another process
+            raise Superseded()
         clock.lap("queue")
         ready = self._prepared(record, body.max_side)
         clock.lap("maps")

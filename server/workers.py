@@ -5,7 +5,7 @@ import os
 import time
 import uuid
 from pathlib import Path
-from typing import Callable, List, Tuple
+from typing import Callable, List, Optional, Tuple
 
 from filelock import FileLock, Timeout
 
@@ -80,6 +80,30 @@ class Workers:
         (self.root / ".workers" / f"{worker}.lock").unlink(missing_ok=True)
         return False
 
+    # -- which preview of a stream is the newest
+
+    def take_ticket(self, stream: str) -> Optional[str]:
+        """Note that a newer preview of a stream (a hexadecimal digest) waits here; None when no other process could care."""
+        if self.is_alone():
+            return None
+        ticket = f"{time.time_ns():020d}-{self.worker}"
+        try:
+            draft = self.root / ".workers" / f"stream-{stream}-{self.worker}-{uuid.uuid4().hex}"
+            self._leave(draft, ticket.encode())
+            os.replace(draft, self.root / ".workers" / f"stream-{stream}")
+        except OSError:
+            return None
+        return ticket
+
+    def is_newest(self, stream: str, ticket: Optional[str]) -> bool:
+        """Was no newer ticket of that stream taken, by any process?"""
+        if ticket is None:
+            return True
+        try:
+            return (self.root / ".workers" / f"stream-{stream}").read_text() <= ticket
+        except OSError:
+            return True
+
     # -- numbers that processes tell each other
 
     @staticmethod
@@ -127,9 +151,11 @@ class Workers:
             pass
 
     def forget_dead(self) -> None:
-        """Remove the marks of the dead. A young one may not be locked yet."""
+        """Remove the marks of the dead, and old tickets. A young mark may not be locked yet."""
         for lock in list(os.scandir(self.root / ".workers")):
             try:
+                if lock.name.startswith("stream-") and abs(time.time() - lock.stat().st_mtime) > NEWBORN:
+                    os.unlink(lock.path)
                 if lock.name.endswith(".lock") and abs(time.time() - lock.stat().st_mtime) > NEWBORN:
                     self.is_alive(lock.name[:-5])
             except OSError:

@@ -207,3 +207,26 @@ def test_a_job_begun_by_a_dead_process_is_taken_up_by_a_living_one(settings):
         records.save(service.store, record)
         sweep(service)
         assert finished(client, job)["state"] == "ready"
+
+
+def test_of_the_previews_of_a_stream_that_wait_in_two_processes_only_the_newest_is_made(settings):
+    from fakes import Gated
+
+    engine = Gated(side=32)
+    apps = [create_app(settings(), engine) for _ in range(2)]
+    with TestClient(apps[0], raise_server_exceptions=False) as one, TestClient(apps[1], raise_server_exceptions=False) as other:
+        job = upload(one)
+        answers = {}
+
+        def ask(client, name, stream):
+            answers[name] = client.post("/preview", json={"job_id": job, **LIGHT, "stream": stream}).status_code
+
+        threads = []
+        for client, name, stream in ((one, "old", "a"), (other, "new", "a"), (other, "else", "b"), (one, "third", "c")):
+            threads.append(threading.Thread(target=ask, args=(client, name, stream)))
+            threads[-1].start()
+            time.sleep(0.3)
+        engine.open.set()
+        for t in threads:
+            t.join()
+        assert answers == {"old": 409, "new": 200, "else": 200, "third": 200}
