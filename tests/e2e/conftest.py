@@ -94,6 +94,7 @@ def open_page(browser, server):
         page = context.new_page()
         page.watch = watch
         watch.listen(page)
+        page.on("filechooser", lambda chooser: None)  # from now on, not only once somebody waits for it
         page.goto(server.url + hash)
         return page
 

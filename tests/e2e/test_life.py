@@ -86,6 +86,7 @@ def test_a_server_with_keys(open_page, serve, photo):
 
 def test_behind_a_path_prefix(open_page, server, photo):
     page = open_page()
+    page.goto("about:blank")
     beyond = []
 
     def strip(route):
