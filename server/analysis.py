@@ -179,6 +179,7 @@ class Analyst:
                     error = from_oserror(exc)
                 log.error("job %s: analysis failed: %s", job_id, error.detail, exc_info=exc)
                 record.fail(error)
+                self.store.discard(job_id, list(ANALYSIS))  # of no use, and on a full disk room to say so
                 records.save(self.store, record)
         except JobNotFound:
             log.info("job %s: deleted during its analysis", job_id)

@@ -93,6 +93,14 @@ class LocalStore(Workers):
 
         self._guard(job_id, work)
 
+    def discard(self, job_id: str, names: List[File]) -> None:
+        """Remove files of a job, as far as that can be done."""
+        for name in names:
+            try:
+                (self.root / job_id / name.value).unlink(missing_ok=True)
+            except OSError:
+                pass
+
     def share(self, source: str, target: str, names: List[File]) -> None:
         """Give one job files of another: by hard link where the file system can, else by copy."""
 

@@ -159,7 +159,7 @@ def run(kills, seed, folder, clients=3, say=lambda text: None):
         end = time.monotonic() + (10 if rng.random() < 0.8 else 0)  # mostly in the middle of the work, sometimes before it
         while not any(t.done for t in threads) and time.monotonic() < end:
             time.sleep(0.005)
-        time.sleep(rng.uniform(0.0, 0.6))
+        time.sleep(rng.uniform(0.0, 1.0))
         server.kill()
         for t in threads:
             t.join(60)

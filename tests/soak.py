@@ -68,11 +68,12 @@ def look(pid, folder):
     """(resident bytes, threads, open files, bytes on disk)."""
     threads = int(next(s.split()[1] for s in Path(f"/proc/{pid}/status").read_text().splitlines() if s.startswith("Threads:")))
     disk = 0
-    for path in Path(folder).rglob("*"):
-        try:
-            disk += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            pass
+    for where, _, names in os.walk(folder):
+        for name in names:
+            try:
+                disk += os.stat(os.path.join(where, name)).st_size
+            except OSError:
+                pass
     return memory_bytes(pid, "VmRSS"), threads, len(os.listdir(f"/proc/{pid}/fd")), disk
 
 
