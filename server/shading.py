@@ -134,7 +134,8 @@ def _relight_rows(maps, rig, shades, factor, rows, out):
             gain -= 1
             gain *= blend
             gain += 1
-        cv2.merge([encode(decode(c) * gain) for c in codes], dst=out[rows])
+        linear = [decode(c) for c in codes]
+        cv2.merge([encode(np.multiply(c, gain, out=c)) for c in linear], dst=out[rows])
         return
     before = [decode(c) for c in codes]
     after = [b * irradiance[k % len(irradiance)] for k, b in enumerate(before)]

@@ -12,7 +12,7 @@ import numpy as np
 from .lights import Light
 from .normals import view_grid
 
-STEPS = 16
+STEPS = 12
 BIAS = 0.004  # share of its depth by which a surface must be in front of the ray to stop it
 THICKNESS = 0.35  # share of its depth: farther in front than about this, it lets the ray pass behind
 SAME = 0.05  # share of the depth: texels closer than this are one surface

@@ -46,6 +46,15 @@ def memory(pid="self"):
         return float("nan"), float("nan")
 
 
+def processor_seconds(pid):
+    """Processor time a process has used so far; nan where there is no /proc."""
+    try:
+        fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    except OSError:
+        return float("nan")
+
+
 def reset_peak():
     """From now on the peak is counted anew (Linux)."""
     try:
@@ -74,7 +83,10 @@ class Server:
             self.port = s.getsockname()[1]
         env = {**os.environ, **ONE_THREAD, "RELIGHT_JOBS_DIR": os.path.join(self.folder.name, "jobs"), "RELIGHT_LOG_LEVEL": "error",
                **{f"RELIGHT_{k.upper()}": str(v) for k, v in settings.items()}}
-        pin = (lambda: os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))) if cores and hasattr(os, "sched_setaffinity") else None
+        pin = None
+        if cores and hasattr(os, "sched_setaffinity"):
+            def pin():
+                os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
         self.started = time.perf_counter()
         self.process = subprocess.Popen([sys.executable, str(ROOT / "tests/bench/serve.py"), engine, str(self.port)], env=env,
                                         preexec_fn=pin, cwd=ROOT)
