@@ -33,17 +33,21 @@ class Pool:
             self.pending -= 1
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Hold a place in line while waiting for something else. Raises Overloaded."""
-        self._enter(False)
+    def admitted(self, force: bool = False) -> Iterator[None]:
+        """Hold a place in line from the first moment of a request on. Raises Overloaded, unless `force`."""
+        self._enter(force)
         try:
             yield
         finally:
             self._leave()
 
-    def submit(self, work: Callable[..., Any], *args: Any, force: bool = False) -> "Future[Any]":
-        """Put work in line. Raises Overloaded, unless `force` (work that was promised before a restart)."""
-        self._enter(force)
+    def submit(self, work: Callable[..., Any], *args: Any, force: bool = False, admitted: bool = False) -> "Future[Any]":
+        """Put work in line. Raises Overloaded, unless `force` (work that was promised before a restart).
+
+        `admitted`: the place in line is held by the caller.
+        """
+        if not admitted:
+            self._enter(force)
         context = contextvars.copy_context()
 
         def run() -> Any:
@@ -58,14 +62,16 @@ class Pool:
         try:
             future = self._executor.submit(run)
         except RuntimeError:  # shutting down
-            self._leave()
+            if not admitted:
+                self._leave()
             raise Overloaded() from None
-        future.add_done_callback(self._leave)
+        if not admitted:
+            future.add_done_callback(self._leave)
         return future
 
-    async def run(self, work: Callable[..., Any], *args: Any) -> Any:
+    async def run(self, work: Callable[..., Any], *args: Any, admitted: bool = False) -> Any:
         """Put work in line and wait for it; cancelling takes it out of the line again."""
-        return await asyncio.wrap_future(self.submit(work, *args))
+        return await asyncio.wrap_future(self.submit(work, *args, admitted=admitted))
 
     def share(self) -> int:
         """How many threads one piece of work may use for itself now, so that all together use `threads`."""

@@ -57,6 +57,7 @@ class Turn:
 
     def __init__(self) -> None:
         self.started = False
+        self.inherits = False  # the place in line of the one it replaces
         self.stream, self.ticket = "", None  # type: str, Optional[str]
         self.replaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -144,17 +145,16 @@ class Renderer:
         await asyncio.to_thread(self.store.touch, record.job_id)
         if record.state == records.READY:
             return record
-        with self.pool.admitted():
-            return await self.analyst.ready(record.job_id)
+        return await self.analyst.ready(record.job_id)
 
     async def relight(self, body: RelightBody, owner: str) -> Tuple[Record, Dict[str, float]]:
         """Make relit.png; returns when it is whole on disk. Also returns seconds by stage."""
         clock = Laps(self.observe)
         job_id = jobs.parse_id(body.job_id)
-        with self.using(job_id):
+        with self.pool.admitted(), self.using(job_id):
             record = await self._ready(job_id, owner)
             clock.lap("wait")
-            await self.pool.run(self._relight, record, body, clock)
+            await self.pool.run(self._relight, record, body, clock, admitted=True)
         return record, clock.seconds
 
     def _relight(self, record: Record, body: RelightBody, clock: "Laps") -> None:
@@ -180,6 +180,7 @@ class Renderer:
             older = self._streams.get(key)
             if older is not None and not older.started and not older.replaced.done():
                 older.replaced.set_result(None)
+                turn.inherits = True
             self._streams[key] = turn
         work = asyncio.ensure_future(self._preview(job_id, body, owner, turn, clock, gone))
         try:
@@ -194,7 +195,7 @@ class Renderer:
 
     async def _preview(self, job_id: str, body: PreviewBody, owner: str, turn: Turn, clock: "Laps",
                        gone: Callable[[], Awaitable[bool]]) -> bytes:
-        with self.using(job_id):
+        with self.pool.admitted(force=turn.inherits), self.using(job_id):
             if body.stream:
                 turn.stream = hashlib.sha256(f"{job_id}|{owner}|{body.stream}".encode("utf-8", "replace")).hexdigest()[:32]
                 turn.ticket = await asyncio.to_thread(self.store.take_ticket, turn.stream)
@@ -202,7 +203,7 @@ class Renderer:
             clock.lap("wait")
             if await gone():
                 raise Superseded("The client has gone.")
-            return await self.pool.run(self._render_preview, record, body, turn, clock)
+            return await self.pool.run(self._render_preview, record, body, turn, clock, admitted=True)
 
     def _render_preview(self, record: Record, body: PreviewBody, turn: Turn, clock: "Laps") -> bytes:
         turn.begin()

@@ -24,12 +24,12 @@ STATIC = Path(__file__).resolve().parent / "static"
 BLOCK = 1 << 18
 
 
-def get_service(request: Request) -> Service:
+async def get_service(request: Request) -> Service:
     """The service of the application that serves this request."""
     return request.app.state.service
 
 
-def get_owner(request: Request) -> str:
+async def get_owner(request: Request) -> str:
     """A digest of the key sent along, "" on an open server. Raises Unauthorized.
 
     Every key is compared, each in constant time, so that the time taken tells nothing.

@@ -89,7 +89,7 @@ def run(minutes, clients=3, say=print):
         threads = [threading.Thread(target=use, args=(server, k, pictures(), end, counts, faults)) for k in range(clients)]
         for t in threads:
             t.start()
-        warm = began + min(300.0, 60 * minutes / 3)
+        warm = began + min(900.0, 24 * minutes)
         seen = []
         while time.monotonic() < end:
             time.sleep(min(5.0, max(0.1, end - time.monotonic())))
