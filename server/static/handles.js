@@ -83,8 +83,10 @@ export class Handles {
 
   /** On the stage, and never beyond its edge, where nobody could take hold of it. */
   #onStage(place) {
-    const at = this.#viewer.toStage(place);
-    return at.map((v, i) => clamp(v, EDGE, Math.max(EDGE, this.#viewer.stage[i] - EDGE)));
+    const [x, y] = this.#viewer.toStage(place);
+    const [width, height] = this.#viewer.stage;
+    const [, , tools] = this.#viewer.margins;
+    return [clamp(x, EDGE, Math.max(EDGE, width - EDGE)), clamp(y, EDGE, Math.max(EDGE, height - tools))];
   }
 
   #guide(light) {

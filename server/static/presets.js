@@ -48,8 +48,8 @@ export const PRESETS = [
   {
     name: 'Ring',
     make: () => ({
-      lights: [point([0, 0, 1.3], { radius: 0.6, range: 1, temperature: 6500, intensity: 2 })],
-      ambient: 0.2, specular: { strength: 0.15, roughness: 0.4 },
+      lights: [point([0, 0, 0.9], { radius: 0.6, range: 0.8, temperature: 6500, intensity: 2.6 })],
+      ambient: 0.12, specular: { strength: 0.15, roughness: 0.4 },
     }),
   },
 ];

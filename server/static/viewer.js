@@ -15,6 +15,7 @@ export class Viewer extends EventTarget {
   #frames = {}; // before, relit, depth, normals
   #revealed = 0;
   #css = [0, 0];
+  #rem = 14;
   draw = perFrame(() => this.#draw());
 
   constructor(canvas) {
@@ -22,6 +23,7 @@ export class Viewer extends EventTarget {
     this.#canvas = canvas;
     new ResizeObserver(() => {
       this.#css = [canvas.clientWidth, canvas.clientHeight];
+      this.#rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
       this.#changed();
     }).observe(canvas);
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', this.draw);
@@ -55,12 +57,16 @@ export class Viewer extends EventTarget {
     return this.#frames[name];
   }
 
+  /** Room around the picture when it fits: [side, top, bottom] in CSS pixels; the tools lie in the bottom one. */
+  get margins() {
+    return (this.#css[0] > 700 ? [2.3, 2, 6] : [0.85, 0.85, 5.3]).map((v) => v * this.#rem);
+  }
+
   /** The picture's place on the stage, in CSS pixels. */
   get box() {
     const [stageWidth, stageHeight] = this.#css;
     const [width, height] = this.size ?? [4, 3];
-    const roomy = stageWidth > 700;
-    const [side, top, bottom] = roomy ? [32, 28, 84] : [12, 12, 60];
+    const [side, top, bottom] = this.margins;
     const fit = Math.min((stageWidth - 2 * side) / width, (stageHeight - top - bottom) / height);
     const scale = Math.max(0.001, Math.min(fit, 8)) * this.zoom;
     const w = width * scale;
