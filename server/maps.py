@@ -18,7 +18,7 @@ from .silhouettes import ColourMatch, DepthMatch, layer
 
 SNORM = np.float32(1 / 32767)
 LOG = np.float32(1 / 8192)  # of a step of Maps.log_light
-SHADOWS_KEPT = 32
+SHADOWS_KEPT = 20  # the 16 lamps a picture may have, and a few that were moved
 COARSE = 256  # long side of the grid of shadows and occlusion
 PIXELS = 1 << 16  # of a band
 
