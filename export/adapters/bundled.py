@@ -11,7 +11,7 @@ from network import MEAN, STD, STRIDE, ServedNetwork
 from . import Adapter
 
 NAME = "relight-geometry"
-SIZE, MIRROR = 384, False  # long side at analysis, and whether the mirror image is averaged in: measured, see MODEL_CARD.md
+SIZE, MIRROR = 256, True  # long side at analysis, and whether the mirror image is averaged in: measured, see MODEL_CARD.md
 FOCAL = 0.9  # of the picture's width: the middle of the training scenes' range
 
 
