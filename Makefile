@@ -6,7 +6,7 @@ PORT ?= 8000
 VENV ?= .venv
 VENV_TEST ?= .venv-test
 
-.PHONY: run test smoke lint models clean fuzz chaos soak
+.PHONY: run test smoke lint models picture bench clean fuzz chaos soak
 
 run: $(VENV)/.installed
 	@echo "Relight Server: http://$(HOST):$(PORT)"
@@ -28,6 +28,12 @@ chaos: $(VENV_TEST)/.installed
 
 soak: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/soak.py --minutes $(MINUTES)
+
+picture: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python tests/e2e/make_picture.py
+
+bench: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python tests/bench/run.py
 
 lint: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python -m ruff check .

@@ -210,9 +210,18 @@ async def docs() -> Response:
     return FileResponse(STATIC / "docs.html", headers={"Cache-Control": "no-cache"})
 
 
+class _Fresh(StaticFiles):
+    """The page's files, asked for again each time (by ETag), so that no browser mixes old and new modules."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
 def install(app: FastAPI) -> None:
     """Give the application its endpoints."""
     app.include_router(router)
     app.include_router(guarded)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", _Fresh(directory=STATIC), name="static")
     describe(app)
