@@ -54,3 +54,14 @@ def test_every_setting_stands_in_the_readme_with_its_default():
             assert float(text.replace(" ", "").replace(",", "")) == float(default), name
         elif isinstance(default, str) and default:
             assert text == default, name
+
+
+def test_the_page_starts_from_the_server_s_defaults():
+    """rig.js states them once more, since the page must show its controls before it may ask (with keys on)."""
+    from server.schemas import defaults
+
+    text = (ROOT / "server" / "static" / "rig.js").read_text("utf-8")
+    ours = defaults()
+    for name in ("angle", "radius", "range", "cone", "blend", "intensity", "ambient", "delight", "exposure"):
+        found = re.search(rf"DEFAULTS = {{[^;]*?\b{name}: ([-\d.]+)", text, re.S)
+        assert found and float(found[1]) == ours[name], name

@@ -21,9 +21,9 @@ const KEYS = {
   directional: ['angle'], point: ['radius', 'range'], spot: ['radius', 'range', 'cone', 'blend'],
 };
 
-const LIGHT_DEFAULTS = { intensity: 1, angle: 3, radius: 0.05, range: 1, cone: 45, blend: 0.3, temperature: 6500, shadow: true };
+const LIGHT_DEFAULTS = { intensity: 1, angle: 5, radius: 0.08, range: 1, cone: 45, blend: 0.3, temperature: 6500, shadow: true };
 const SCENE_DEFAULTS = {
-  ambient: 0.3, delight: 0.5, strength: 1, exposure: 0,
+  ambient: 0.2, delight: 0.6, strength: 1, exposure: 0,
   'shadow.strength': 0.8, 'specular.strength': 0, 'specular.roughness': 0.5,
 };
 
