@@ -8,10 +8,10 @@ import uuid
 
 import numpy as np
 import pytest
-from support import encoded, finished, gradient, linear, picture, problem, upload
 from fakes import FakeEngine, Gated, Raising
 from fastapi.testclient import TestClient
 from PIL import Image
+from support import encoded, finished, gradient, linear, picture, problem, upload
 
 from server.application import create_app
 

@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 import pytest
-from support import encoded, gradient, problem
 from PIL import Image, ImageCms
+from support import encoded, gradient, problem
 
 from server import errors
 from server.imaging import decode, fit_within

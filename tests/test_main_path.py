@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
-from support import ROOT, encoded, linear
 from PIL import Image
+from support import ROOT, encoded, linear
 
 BLOCKER = """
 import sys

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from support import ROOT
 from onnx import TensorProto, helper
+from support import ROOT
 
 from server import cpus, errors, models, sessions
 

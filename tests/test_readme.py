@@ -10,9 +10,9 @@ import time
 
 import pytest
 import uvicorn
-from support import ROOT, encoded, gradient
 from fakes import FakeEngine
 from PIL import Image
+from support import ROOT, encoded, gradient
 
 from server.application import create_app
 

@@ -7,9 +7,9 @@ import uuid
 
 import numpy as np
 import pytest
-from support import encoded, finished, gradient, picture, problem, upload
 from fakes import FakeEngine, Gated
 from fastapi.testclient import TestClient
+from support import encoded, finished, gradient, picture, problem, upload
 
 from server import errors, jobs, records
 from server.application import create_app
