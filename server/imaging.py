@@ -3,7 +3,6 @@
 import io
 import math
 import warnings
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Callable, Optional, Tuple
 
 import numpy as np
@@ -21,20 +20,6 @@ RLE = 3  # zlib's strategy: as small as the default for photographs, and faster
 UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
            8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what makes it 1
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A decoded upload."""
-
-    pixels: np.ndarray  # (H, W, 3) or, with alpha, (H, W, 4); uint8, sRGB
-    format: str
-    focal: Optional[float]  # focal length in units of the picture's width, from EXIF
-
-    @property
-    def rgb(self) -> np.ndarray:
-        """(H, W, 3) uint8."""
-        return np.ascontiguousarray(self.pixels[..., :3])
 
 
 def heif_formats() -> tuple:
@@ -170,12 +155,6 @@ def read_upright(file: BinaryIO, max_pixels: int, formats: tuple = FORMATS,
     except Exception:
         raise CorruptImage() from None
     return image, kind, focal
-
-
-def decode(file: BinaryIO, max_pixels: int, formats: tuple = FORMATS) -> Photo:
-    """A photo as an array; see `read_upright`."""
-    image, kind, focal = read_upright(file, max_pixels, formats)
-    return Photo(np.array(image), kind, focal)
 
 
 def to_png(image: Image.Image) -> bytes:

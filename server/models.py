@@ -223,7 +223,7 @@ def load_engine(settings: Any) -> OnnxEngine:
             graphs[name] = load_graph(
                 settings.models_dir, name, provider=settings.provider, threads=settings.processors,
                 device_id=settings.device_id, gpu_memory_bytes=settings.gpu_memory_bytes,
-                cache=sessions.cache_folder(settings.models_dir) if settings.provider == "coreml" else "")
+                cache=sessions.cache_folder() if settings.provider == "coreml" else "")
         if role in graphs[name].manifest["outputs"]:
             roles[role] = graphs[name]
         elif role != "mask":

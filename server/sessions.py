@@ -107,7 +107,7 @@ def runtime() -> Dict[str, str]:
     return {"onnxruntime": ort.__version__, "python": platform.python_version(), "machine": platform.machine()}
 
 
-def cache_folder(models_dir: Path) -> str:
+def cache_folder() -> str:
     """Where CoreML keeps compiled graphs."""
     import tempfile
 

@@ -1,6 +1,8 @@
 """Photos in: every kind people upload, and what is no photo."""
 
 import io
+from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 import pytest
@@ -8,13 +10,27 @@ from PIL import Image, ImageCms
 from support import encoded, gradient, problem
 
 from server import errors
-from server.imaging import decode, fit_within
+from server.imaging import fit_within, read_upright
 
 MAX = 10_000_000
 
 
+@dataclass(frozen=True)
+class Photo:
+    """A decoded upload as an array."""
+
+    pixels: np.ndarray
+    format: str
+    focal: Optional[float]
+
+    @property
+    def rgb(self):
+        return self.pixels[..., :3]
+
+
 def read(data, max_pixels=MAX):
-    return decode(io.BytesIO(data), max_pixels)
+    image, kind, focal = read_upright(io.BytesIO(data), max_pixels)
+    return Photo(np.array(image), kind, focal)
 
 
 @pytest.mark.parametrize("kind,options,loss", [("PNG", {}, 0), ("BMP", {}, 0), ("TIFF", {}, 0), ("TIFF", {"compression": "tiff_lzw"}, 0),
