@@ -14,9 +14,10 @@ export const frameSide = (wanted) => SIDES.find((side) => side >= wanted) ?? SID
 
 export class Live extends EventTarget {
   job = null;
-  // A sharp frame that was given up may reach the server late: it must not push out the small one after it, so it has
-  // a stream of its own.
+  // A frame that was given up may reach the server after the one that follows it, and must not push that one out: each
+  // time one is given up, those after it have a stream of their own.
   #stream = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
+  #givenUp = 0;
   #look; // () => body: the rig at the moment of sending
   #fullSide; // () => the side that the screen can show
   #wanted = null;
@@ -40,11 +41,16 @@ export class Live extends EventTarget {
   }
 
   close() {
-    this.#flight?.abort.abort();
+    this.#giveUp();
     clearTimeout(this.#settle);
     clearTimeout(this.#pause);
     this.job = this.#wanted = this.#flight = null;
     this.#pause = 0;
+  }
+
+  #giveUp() {
+    this.#flight?.abort.abort();
+    this.#givenUp += 1;
   }
 
   /** Asks for a frame of the rig as it is. While it moves the frame is small; once it rests, as sharp as the screen. */
@@ -56,7 +62,7 @@ export class Live extends EventTarget {
     this.#tell('asked');
     if (moving) {
       this.#settle = setTimeout(() => this.ask(), SETTLE_MS);
-      if (this.#flight && !this.#flight.moving) this.#flight.abort.abort(); // a sharp frame of what is gone
+      if (this.#flight && !this.#flight.moving) this.#giveUp(); // a sharp frame of what is gone
     }
     this.#next();
   }
@@ -71,7 +77,7 @@ export class Live extends EventTarget {
     const side = flight.moving ? Math.min(full, this.#movingSide) : full;
     let rest = 0;
     try {
-      const body = { ...this.#look(), max_side: side, quality: flight.moving ? 80 : 92, stream: `${this.#stream}${flight.moving ? 'm' : 's'}` };
+      const body = { ...this.#look(), max_side: side, quality: flight.moving ? 80 : 92, stream: `${this.#stream}-${this.#givenUp}` };
       const answer = await preview(job.id, body, { signal: flight.abort.signal });
       const bitmap = await createImageBitmap(answer.blob);
       if (this.job !== job || flight.order < this.#painted) bitmap.close();
