@@ -9,7 +9,7 @@ from .transfer import TO_LINEAR
 ORDER = 2
 SIDE = 256  # long side of the grid the fit is made on
 FLOOR = 0.05  # of the 95th percentile: the fitted light never falls below
-DARK = 0.1  # without a mask, pixels under this share of the 99th percentile are no evidence
+DARK = 0.1  # pixels under this share of the 99th percentile are no evidence: mostly dark background, whatever the mask says
 DOUBT = 0.05  # ridge by the share of the luminance that is reflectance, not light: what is uncertain is taken to be even
 TERMS = {0: 1, 1: 4, 2: 9}
 
@@ -32,10 +32,11 @@ def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarr
     n = cv2.resize(normals, size, interpolation=cv2.INTER_AREA).reshape(-1, 3)
     n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-6)
     y = luminance.ravel()
+    use = np.ones(y.shape, bool)
     if mask is not None and (mask > 0.5).any():
         use = cv2.resize(np.asarray(mask, np.float32), size, interpolation=cv2.INTER_AREA).ravel() > 0.5
-    else:
-        use = y >= DARK * np.percentile(y, 99)
+    if use.any():
+        use &= y >= DARK * np.percentile(y[use], 99)
     basis = harmonics(*n[use].T.astype(np.float64))
     y = y[use].astype(np.float64)
     constant = {"harmonics": [1.0], "floor": FLOOR}

@@ -76,13 +76,13 @@ def test_the_light_of_a_photograph_is_found(order_2):
 
 
 def test_a_dark_background_is_no_evidence():
-    """Half of the picture black and facing: the light of the other half is found with the mask, and without."""
+    """Half of the picture black and facing: the light of the other half is found with the mask, without, and with one that calls the black a surface."""
     rgb, n, true = lit_scene(False)
     rgb[:, :80], n[:, :80] = 3, (0, 0, 1)
     surface = np.zeros(rgb.shape[:2], np.float32)
     surface[:, 80:] = 1
     true = true[:, 80:] / true[:, 80:].mean()
-    for mask in (surface, None):
+    for mask in (surface, None, np.ones_like(surface)):
         got = light_at(n[..., 0], n[..., 1], n[..., 2], estimate_light(rgb, n, mask))[:, 80:]
         assert np.sqrt(np.mean((got / got.mean() - true) ** 2)) < 0.1
 
@@ -93,6 +93,14 @@ def test_no_light_can_be_read_from_one_colour(rgb):
     light = estimate_light(picture, np.tile(np.float32([0, 0, 1]), (30, 40, 1)), None)
     n = np.linspace(-0.5, 0.5, 11, dtype=np.float32)
     assert np.allclose(light_at(n * 0, n * 0, n * 0 + 1, light), 1, atol=0.02)
+
+
+def test_a_mask_of_specks_is_no_evidence_either():
+    """Surfaces smaller than a texel of the fit's grid: an even light, no error."""
+    mask = np.zeros((1024, 1024), np.float32)
+    mask[::8, ::8] = 1
+    light = estimate_light(np.full((1024, 1024, 3), 90, np.uint8), np.tile(np.float32([0, 0, 1]), (1024, 1024, 1)), mask)
+    assert light_at(*np.float32([[0.6], [0], [0.8]]), light) == pytest.approx(1)
 
 
 def test_passes_have_the_size_and_coding_promised():
