@@ -14,7 +14,7 @@ from .occlusion import ambient_occlusion
 from .resample import Resampler, bands, shrink
 from .scene import coarse_scene, crisp, relative_depth, scene_normals, surface_share
 from .shadows import ShadowGrid
-from .silhouettes import ColourMatch, DepthMatch, layer
+from .silhouettes import ColourMatch, DepthMatch, layer, without_blends
 
 SNORM = np.float32(1 / 32767)
 LOG = np.float32(1 / 8192)  # of a step of Maps.log_light
@@ -80,16 +80,16 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
     n = scene_normals(geometry, fit)
     coarse, _ = coarse_scene(geometry, fit, COARSE)
     sampler = Resampler(coarse.shape, (H, W))
-    planes = [*np.moveaxis(n, 2, 0), crisp(relative_depth(geometry.inverse_depth, fit))]
-    if geometry.mask is not None:
-        planes.append(surface_share(geometry.mask))
-    planes = shrink(np.stack(planes), (H, W))
+    q = crisp(relative_depth(geometry.inverse_depth, fit))
+    sides = [*np.moveaxis(n, 2, 0)] + ([] if geometry.mask is None else [surface_share(geometry.mask)])
+    sides = without_blends(np.stack(sides), q)
+    planes = shrink(np.concatenate([sides[:3], q[None], sides[3:]]), (H, W))
     fine = Resampler(planes.shape[1:], (H, W))
     wide = [fine.widen(p) for p in planes]
     colours = cv2.resize(rgb, planes.shape[:0:-1], interpolation=cv2.INTER_AREA).reshape(*planes.shape[1:], 3)
     colour_match = ColourMatch(planes, layer(planes[3], *planes[4:]), colours.astype(np.float32) / 255, fine)
     maps = Maps(rgb=planar, normals=np.empty((3, H, W), np.int16), depth=np.empty((H, W), np.float32),
-                log_light=np.empty((H, W), np.int16), light_samples=_samples(n, geometry, fit),
+                log_light=np.empty((H, W), np.int16), light_samples=_samples(sides, fit),
                 occlusion=np.empty((H, W), np.uint8),
                 mask=None if geometry.mask is None else np.empty((H, W), np.uint16),
                 focal=fit["focal"], grid=ShadowGrid(coarse, fit["focal"]), sampler=sampler,
@@ -115,9 +115,10 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
     return maps
 
 
-def _samples(n, geometry, fit):
-    """The logarithm of the old light at up to 20,000 places of the surfaces."""
-    light = np.log(light_at(n[..., 0], n[..., 1], n[..., 2], fit["light"]))
-    surface = np.ones(light.shape, bool) if geometry.mask is None else surface_share(geometry.mask) > 0.5
+def _samples(sides, fit):
+    """The logarithm of the old light at up to 20,000 places of the surfaces; sides: normals and, perhaps, their share."""
+    x, y, z = sides[:3] / np.maximum(np.sqrt(np.square(sides[:3]).sum(0)), np.float32(1e-6))
+    light = np.log(light_at(x, y, z, fit["light"]))
+    surface = np.ones(light.shape, bool) if len(sides) == 3 else sides[3] > 0.5
     light = light[surface] if surface.any() else light.ravel()
     return light[:: -(-light.size // 20000)]

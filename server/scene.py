@@ -18,6 +18,9 @@ from .resample import limited, shrink
 FIT_SIDE = 192  # long side of the grid the shift is searched on
 DEFAULT_SHIFT = 0.5  # nothing predicts the normals: the farthest surface is 3 times as far as the nearest
 TOLERANCE = 0.1  # errors of the predicted normals always favour a flat scene: the deepest that is nearly as good is taken
+JUMP = 0.06  # share of the depth: a silhouette, if it is no steep plane
+OFF = 0.3  # of the range of q around a texel: farther off its middle is no plane
+GOES_ON = 3.2  # times that range within four texels (a plane: 4 times): what ends sooner is no plane
 FARTHEST = 0.04  # q never falls below: 25 times the median depth
 
 
@@ -105,11 +108,18 @@ def coarse_scene(geometry: Geometry, fit: Dict, side: int):
     return np.ascontiguousarray(q[np.ix_(rows, columns)]), mask
 
 
-def crisp(q: np.ndarray, jump: float = 0.06) -> np.ndarray:
-    """Depths between the two sides of a silhouette snapped to the nearer side of the two."""
-    kernel = np.ones((3, 3), np.uint8)
-    near, far = cv2.dilate(q, kernel), cv2.erode(q, kernel)
-    return np.where(near < far * (1 + jump), q, np.where(near - q < q - far, near, far))
+def crisp(q: np.ndarray) -> np.ndarray:
+    """Depths between the two sides of a silhouette snapped to the nearer side of the two.
+
+    Across a plane, however steep, q is linear: a texel lies half way between the nearest and the farthest around it,
+    and the range grows with the distance. Such a texel is left.
+    """
+    near, far = (spread(q, np.ones((3, 3), np.uint8)) for spread in (cv2.dilate, cv2.erode))
+    wide = np.pad(q, 4, mode="reflect", reflect_type="odd")  # planes go on beyond the border
+    nearest, farthest = (spread(wide, np.ones((9, 9), np.uint8))[4:-4, 4:-4] for spread in (cv2.dilate, cv2.erode))
+    step, off = near - far, (q - far) - (near - q)
+    plane = (np.abs(off) <= OFF * step) & (nearest - farthest >= GOES_ON * step)
+    return np.where((near >= far * (1 + JUMP)) & ~plane, np.where(off > 0, near, far), q)
 
 
 def _planes(geometry):

@@ -8,6 +8,9 @@ JUMP = 0.06  # in log depth, or in the mask: a silhouette
 COLOUR = 0.07  # of sRGB 0..1: how alike the colours of one side are
 DEPTH = 0.025  # in log depth: how alike the depths of one side are
 CHUNK = 1 << 14
+BREAK = 0.12  # in log depth across a texel: behind a break so large, networks blend the two sides
+BLEND = 4  # texels that the blend reaches
+ALIKE = 0.06  # in log depth: how alike the depths of one surface are across those
 
 
 def layer(q, mask=None):
@@ -19,6 +22,34 @@ def spans(values):
     """(h, w) float32: highest minus lowest of each texel and its neighbours right, below, and right below."""
     kernel = np.ones((2, 2), np.uint8)
     return cv2.dilate(values, kernel, anchor=(0, 0)) - cv2.erode(values, kernel, anchor=(0, 0))
+
+
+def without_blends(planes, q):
+    """Planes (n, h, w) float32 with the far side of every large break in depth q (h, w) filled in from farther off.
+
+    Beside a silhouette a network's normals pass over from those of the near surface to those of the far one, which lights
+    a rim into the background. What lies in front keeps its values: it does turn away there.
+    """
+    depth, (h, w) = np.log(q), q.shape
+    next_to, wide = np.ones((3, 3), np.uint8), np.ones((2 * BLEND + 1,) * 2, np.uint8)
+    breaks = cv2.dilate(depth, next_to) - cv2.erode(depth, next_to) > BREAK
+    by_break = cv2.dilate(breaks.astype(np.uint8), np.ones((2 * BLEND - 1,) * 2, np.uint8)) > 0
+    known = ~by_break | (depth >= (cv2.dilate(depth, wide) + cv2.erode(depth, wide)) / 2)
+    out = np.array(planes, np.float32)
+    depths = np.pad(depth, 1, mode="edge")
+    for _ in range(BLEND + 1):
+        sources, values = np.pad(known.astype(np.float32), 1), np.pad(out, ((0, 0), (1, 1), (1, 1)))
+        total, weight = np.zeros_like(out), np.zeros((h, w), np.float32)
+        for part in ((slice(y, y + h), slice(x, x + w)) for y in range(3) for x in range(3)):
+            alike = sources[part] * np.exp(-np.square((depths[part] - depth) / np.float32(ALIKE)))
+            weight += alike
+            total += values[(slice(None), *part)] * alike
+        found = ~known & (weight > 0.05)
+        if not found.any():
+            break
+        out[:, found] = total[:, found] / weight[found]
+        known |= found
+    return out
 
 
 class ColourMatch:

@@ -1,6 +1,7 @@
 """What is found out about a photograph: its scale in depth, and the light it was taken in."""
 import json
 
+import cv2
 import numpy as np
 import pytest
 from light_scenes import FOCAL, ball_and_wall, smooth_field
@@ -9,6 +10,7 @@ from server.geometry import Geometry
 from server.illumination import estimate_light, light_at
 from server.normals import encode_normals, full_size_passes, normals_from_depth
 from server.scene import fit_scene, relative_depth
+from server.silhouettes import without_blends
 from server.transfer import linear_to_srgb
 
 
@@ -41,6 +43,24 @@ def test_normals_of_a_ball_and_its_wall():
     assert np.median(off[on_ball]) < 1.5 and off[~on_ball].max() < 90
     assert (off[~on_ball] < 0.1).mean() > 0.98  # no fringe along the silhouette
     assert np.allclose(np.linalg.norm(got, axis=-1), 1, atol=1e-5) and got.dtype == np.float32
+
+
+def test_normals_blended_across_a_silhouette_are_those_of_the_wall_again():
+    """A network's normals pass over from the ball's to the wall's in front of the wall; the ball keeps its own."""
+    geometry, _, on_ball = ball_and_wall(96, 128, (0, 0, 0.6), 0.35)
+    planes = np.moveaxis(geometry.normals, 2, 0).copy()
+    band = (cv2.dilate(on_ball.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0) & ~on_ball
+    planes[:, band] = [[0.8], [0.0], [0.6]]
+    got = without_blends(planes, geometry.inverse_depth)
+    assert band.sum() > 200
+    assert (np.abs(got - [[[0]], [[0]], [[1]]]).max(0)[~on_ball] < 1e-5).all()
+    assert (got[:, on_ball] == planes[:, on_ball]).all()
+
+
+def test_a_slope_has_no_silhouette():
+    q, normals = hills()
+    planes = np.moveaxis(normals, 2, 0)
+    assert (without_blends(planes, q) == planes).all()
 
 
 def test_without_predicted_normals_a_scene_is_found_anyway():

@@ -11,6 +11,7 @@ from server.resample import Resampler
 from server.scene import crisp, relative_depth, surface_share
 from server.shading import prepare, relight
 from server.shadows import ShadowGrid
+from server.silhouettes import without_blends
 
 
 def random_light(rng, shadow=False):
@@ -35,8 +36,10 @@ def test_within_one_code_of_the_oracle(seed):
     rig = random_rig(rng)
     maps = prepare(rgb, geometry, fit)
     fast = relight(maps, rig).astype(int)
-    mask = None if geometry.mask is None else surface_share(geometry.mask)
-    slow = reference.relight(rgb, crisp(relative_depth(geometry.inverse_depth, fit)), geometry.normals, mask,
+    q = crisp(relative_depth(geometry.inverse_depth, fit))
+    sides = [*np.moveaxis(geometry.normals, 2, 0)] + ([] if geometry.mask is None else [surface_share(geometry.mask)])
+    sides = without_blends(np.stack(sides), q)
+    slow = reference.relight(rgb, q, np.moveaxis(sides[:3], 0, 2), sides[3] if len(sides) > 3 else None,
                              maps.occlusion / 255, fit["light"], fit["focal"], rig).astype(int)
     off = np.abs(fast - slow).max(2)
     assert (off <= 1).mean() >= 0.999, (rig, off.max(), (off > 1).mean())

@@ -6,6 +6,7 @@ from light_scenes import FIT, FOCAL, ball_and_wall, ball_shadow, rays
 
 from server.geometry import Geometry
 from server.lights import Light, Rig, key_light, unit
+from server.scene import crisp
 from server.shading import prepare, relight
 from server.shadows import THICKNESS, ShadowGrid, lamp_points
 
@@ -40,6 +41,17 @@ def test_a_ball_throws_its_shadow_where_it_should(name):
     assert to_ours[true_edge].max() <= 2.0, np.sort(to_ours[true_edge])[-10:]
     wall = ~near_ball & ~border
     assert ((seen < 0.5) & ~exact & wall).sum() < 0.02 * wall.sum()  # and none elsewhere
+
+
+def test_a_lawn_throws_no_shadow_on_itself():
+    """A plane as steep as any, to a seventh of its front edge's q, with a little noise: no texel is taken for a silhouette."""
+    rng = np.random.default_rng(3)
+    q = np.linspace(0.15, 1, 60, dtype=np.float32)[:, None].repeat(80, 1)
+    noise = cv2.GaussianBlur(rng.standard_normal(q.shape).astype(np.float32), (0, 0), 1.5)
+    q += noise * np.float32(0.0008 / noise.std())
+    assert (crisp(q) == q).mean() > 0.97
+    seen = ShadowGrid(crisp(q), FOCAL).visibility(key_light(1, 0.2, 0.5))
+    assert seen.mean() > 0.98
 
 
 def test_the_shadow_lies_away_from_the_light():

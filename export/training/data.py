@@ -159,8 +159,43 @@ def recolour(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
+# (zenith, horizon, clouds) as sRGB 0..1: clear, overcast, dusk, night, blown out
+SKIES = (((0.15, 0.35, 0.7), (0.65, 0.8, 0.95), (1.0, 1.0, 1.0)), ((0.55, 0.58, 0.62), (0.8, 0.8, 0.8), (0.4, 0.42, 0.45)),
+         ((0.25, 0.3, 0.5), (0.95, 0.6, 0.35), (0.85, 0.5, 0.45)), ((0.01, 0.01, 0.04), (0.06, 0.08, 0.18), (0.12, 0.1, 0.1)),
+         ((0.95, 0.97, 1.0), (1.0, 1.0, 1.0), (0.85, 0.87, 0.9)))
+
+
+def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """Smooth noise of four octaves, float32 (height, width), mean 0, standard deviation 1."""
+    total = np.zeros((height, width), np.float32)
+    cells = rng.uniform(1.5, 5)
+    for octave in range(4):
+        n = cells * 2**octave
+        grid = rng.standard_normal((int(n * rng.uniform(1, 2.5)) + 2, int(n) + 2), dtype=np.float32)
+        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * np.float32(0.55**octave)
+    return (total - total.mean()) / max(float(total.std()), 1e-6)
+
+
+def paint_sky(sample: Sample, rng: np.random.Generator) -> Sample:
+    """The sample with another sky where there is no surface: a gradient with clouds, at any time of day. Truth unchanged."""
+    void = 1 - sample.mask
+    if void.mean() < 0.04:
+        return sample
+    h, w = void.shape
+    zenith, horizon, cloud = (np.clip(np.float32(c) * rng.uniform(0.7, 1.2) + rng.normal(0, 0.06, 3), 0, 1)
+                              for c in SKIES[rng.integers(len(SKIES))])
+    down = np.clip(np.linspace(0, rng.uniform(0.8, 2.0), h, dtype=np.float32), 0, 1)[:, None, None]
+    sky = zenith + (horizon - zenith) * down + np.zeros((1, w, 1))
+    cover = np.clip((noise(rng, h, w) - rng.normal(0.4, 0.9)) * rng.uniform(0.5, 2.0), 0, 1) * rng.uniform(0, 1)
+    sky = sky + (cloud - sky) * cover[..., None]
+    alpha = cv2.GaussianBlur(void, (0, 0), 0.7)[..., None]
+    rgb = sample.rgb + (sky * 255 - sample.rgb) * alpha
+    return sample._replace(rgb=np.clip(rgb + 0.5, 0, 255).astype(np.uint8))
+
+
 def augment(sample: Sample, rng: np.random.Generator, height: int, width: int, closest: float = 0.35) -> Sample:
     """A random view of a sample, (height, width), truth at half of that."""
+    sample = paint_sky(sample, rng) if rng.random() < 0.4 else sample
     view = crop(flip(sample) if rng.random() < 0.5 else sample, rng, height, width, closest)
     return view._replace(rgb=recolour(view.rgb, rng))
 
