@@ -16,8 +16,11 @@ import adapters  # noqa: E402
 import checkpoint  # noqa: E402
 import export_models  # noqa: E402
 import graphs  # noqa: E402
+from e2e.harness import Server  # noqa: E402
 from network import GeometryNet, fold_batch_norm  # noqa: E402
 from onnx import TensorProto, numpy_helper  # noqa: E402
+from support import encoded  # noqa: E402
+from trust.serving import multipart  # noqa: E402
 
 from server.models import OnnxEngine, load_graph  # noqa: E402
 
@@ -208,14 +211,33 @@ def test_networks_of_others_export_and_run_in_the_server(name, tmp_path, capsys)
     TINY[name](source)
     command = ["--network", name, "--weights", str(source), "--out", str(tmp_path / "models")]
     assert export_models.main(command) == 0, capsys.readouterr().err
+    size = 0 if name in ("dpt-large", "depth-pro") else 112
     graph = load_graph(tmp_path / "models", name, provider="cpu", threads=1)
     assert set(graph.manifest["roles"]) == set(adapters.KNOWN[name].roles)
-    engine = OnnxEngine({role: graph for role in graph.manifest["roles"]}, 0 if name in ("dpt-large", "depth-pro") else 112)
     rgb = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    geometry = engine.analyse(rgb)
+    geometry = OnnxEngine({role: graph for role in graph.manifest["roles"]}, size).analyse(rgb)
     assert np.isfinite(geometry.inverse_depth).all() and np.ptp(geometry.inverse_depth) > 0
     h, w = geometry.inverse_depth.shape
     assert abs(w / h - 80 / 60) < 0.1
+    roles = {f"{role}_model": name if role in graph.manifest["roles"] else "" for role in ("depth", "normals", "mask")}
+    server = Server(tmp_path / "jobs", models_dir=tmp_path / "models", analysis_size=size, **roles)
+    try:
+        relit_by(server.start(), name, rgb)
+    finally:
+        server.stop()
+
+
+def relit_by(server, name, rgb):
+    """A whole use of a running server that has no graph but this one: upload, relight, every pass, delete."""
+    assert [m["name"] for m in server.json("models")["models"]] == [name]
+    kind, body = multipart(encoded(rgb))
+    job = server.json("upload", body, headers=kind)["job_id"]
+    left, right = (server.picture("preview", {"job_id": job, "x": x, "y": 0, "z": 0.5, "delight": 0}) for x in (-1, 1))
+    assert abs(left - right).mean() > 1, "its surfaces all face the same way"
+    assert server.call("relight", {"job_id": job, "x": 1, "y": 1, "z": 1})[0] == 200
+    for file in ("relit.png", "normals.png", "depth.png", "input.png"):
+        assert server.picture(f"download/{job}/{file}").shape[:2] == rgb.shape[:2], file
+    assert server.call(f"job/{job}", method="DELETE")[0] == 200
 
 
 FACTORY = '''
