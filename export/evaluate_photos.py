@@ -23,6 +23,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "export")]
 
 from server.models import OnnxEngine, load_graph  # noqa: E402
 from server.normals import full_size_passes  # noqa: E402
+from server.relief import add_relief  # noqa: E402
+from server.scene import fit_scene  # noqa: E402
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -57,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         rgb = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         begun = time.perf_counter()
         geometry = engine.analyse(rgb)
+        geometry = add_relief(rgb, geometry, fit_scene(rgb, geometry)["light"])
         spent.append(time.perf_counter() - begun)
         normals, depth, _ = full_size_passes(geometry, rgb)
         cv2.imwrite(str(args.out / f"{path.stem}_normals.png"), normals[..., ::-1])

@@ -29,6 +29,7 @@ from .models import Engine
 from .normals import full_size_passes
 from .pool import Aside, Pool
 from .records import Record
+from .relief import add_relief
 from .scene import fit_scene
 
 log = logging.getLogger("relight")
@@ -227,6 +228,7 @@ class Analyst:
         lap("estimating")
         self._step(record, "fitting")
         record.fit = fit_scene(rgb, geometry)
+        geometry = add_relief(rgb, geometry, record.fit["light"])
         self.store.put(record.job_id, File.GEOMETRY, pack(geometry))
         lap("fitting")
         self._step(record, "storing")

@@ -106,8 +106,8 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
                     await task
             await asyncio.to_thread(service.close)
 
-    app = FastAPI(title="Relight Server", version=__version__, description=DESCRIPTION, lifespan=lifespan, docs_url=None, redirect_slashes=False,
-                  redoc_url=None)
+    app = FastAPI(title="Relight Server", version=__version__, description=DESCRIPTION, lifespan=lifespan, docs_url=None,
+                  redoc_url=None, redirect_slashes=False)
     app.state.settings, app.state.metrics, app.state.keys = settings, metrics, keys
     problems.install(app)
     routes.install(app)

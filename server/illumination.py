@@ -11,6 +11,7 @@ SIDE = 256  # long side of the grid the fit is made on
 FLOOR = 0.05  # of the 95th percentile: the fitted light never falls below
 DARK = 0.1  # pixels under this share of the 99th percentile are no evidence: mostly dark background, whatever the mask says
 DOUBT = 0.05  # ridge by the share of the luminance that is reflectance, not light: what is uncertain is taken to be even
+LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])
 TERMS = {0: 1, 1: 4, 2: 9}
 
 
@@ -28,7 +29,7 @@ def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarr
     h, w = normals.shape[:2]
     scale = min(1.0, SIDE / max(h, w))
     size = max(1, round(w * scale)), max(1, round(h * scale))
-    luminance = linear_luminance(rgb, size)
+    luminance = linear_small(rgb, size) @ LUMINANCE
     n = cv2.resize(normals, size, interpolation=cv2.INTER_AREA).reshape(-1, 3)
     n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-6)
     y = luminance.ravel()
@@ -67,12 +68,15 @@ def light_at(x, y, z, light: Dict):
     return np.maximum(np.tensordot(c, harmonics(x, y, z, order), 1), np.float32(light["floor"]))
 
 
-def linear_luminance(rgb: np.ndarray, size) -> np.ndarray:
-    """Area-averaged linear luminance (h, w) float32 of rgb (H, W, 3) uint8; size is (w, h)."""
-    weights = (0.2126, 0.7152, 0.0722)
-    w, h = size
-    total = np.zeros((h, w), np.float32)
-    for channel, weight in enumerate(weights):
-        plane = cv2.LUT(np.ascontiguousarray(rgb[..., channel]), TO_LINEAR)
-        total += np.float32(weight) * cv2.resize(plane, (w, h), interpolation=cv2.INTER_AREA)
-    return total
+def light_slope(x, y, z, light: Dict):
+    """The gradient of the logarithm of light_at() by the normal: (..., 3) float32, 0 where the light is at its floor."""
+    _, cx, cy, cz, cxy, cyz, czx, cxx, czz = (np.float32(c) for c in (*light["harmonics"], *[0.0] * 9)[:9])
+    here = light_at(x, y, z, light)
+    slope = np.stack([cx + cxy * y + czx * z + 2 * cxx * x, cy + cxy * x + cyz * z - 2 * cxx * y, cz + cyz * y + czx * x + 6 * czz * z], -1)
+    return slope * (here > np.float32(light["floor"]))[..., None] / here[..., None]
+
+
+def linear_small(rgb: np.ndarray, size) -> np.ndarray:
+    """Area-averaged linear colours (h, w, 3) float32 of rgb (H, W, 3) uint8; size is (w, h)."""
+    planes = [cv2.LUT(np.ascontiguousarray(rgb[..., k]), TO_LINEAR) for k in range(3)]
+    return np.stack([cv2.resize(plane, tuple(size), interpolation=cv2.INTER_AREA) for plane in planes], 2)

@@ -96,7 +96,7 @@ def test_the_light_of_a_photograph_is_found(order_2):
 
 
 def test_a_dark_background_is_no_evidence():
-    """Half of the picture black and facing: the light of the other half is found with the mask, without, and with one that calls the black a surface."""
+    """Half of the picture black and facing: the light of the other half is found with the mask, without, and with a wrong one."""
     rgb, n, true = lit_scene(False)
     rgb[:, :80], n[:, :80] = 3, (0, 0, 1)
     surface = np.zeros(rgb.shape[:2], np.float32)

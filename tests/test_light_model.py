@@ -215,7 +215,8 @@ def test_odd_pictures_stay_finite_without_a_warning(kind, focal):
         depth[0, 0] += 1e-7 * ("tiny" in kind)
     mask = np.zeros((h, w), np.float32) if kind == "no surface" else None
     lights = LIGHTS + (key_light(0, 0, 1), key_light(0, 0, -1), key_light(1, 0, 0), key_light(0, 1, 0),
-                       Light(kind="point", position=(0, 0, 0)), Light(kind="point", position=(0, 0, 2 * (focal or 0.96)), radius=10), Light(angle=90, direction=unit((1, 1, 0))))
+                       Light(kind="point", position=(0, 0, 0)), Light(kind="point", position=(0, 0, 2 * (focal or 0.96)), radius=10),
+                       Light(angle=90, direction=unit((1, 1, 0))))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for normals in (None, np.tile(np.float32([0, 0, 1]), (h, w, 1))):

@@ -86,7 +86,8 @@ def main():
             r = measure(args, graph, size, mirror)
             rows.append({**r, "time": r["ms"] / (rows[0]["ms"] if rows else r["ms"])})
             print(f"{graph:28s}{size:5d} {'yes' if mirror else 'no':>6s}{rows[-1]['time']:7.2f}{r['degrees']:9.2f}{r['under30']:7.1f}"
-                  f"{r['absrel']:8.3f}{r['order']:7.1f}   {r['near edges, degrees']:.1f} deg, AbsRel {r['near edges, absrel']:.3f}", flush=True)
+                  f"{r['absrel']:8.3f}{r['order']:7.1f}   {r['near edges, degrees']:.1f} deg, AbsRel {r['near edges, absrel']:.3f}",
+                  flush=True)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1))
 

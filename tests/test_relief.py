@@ -1,0 +1,111 @@
+"""Relief from shading: nearer to the truth where the shading tells it, and nothing invented where it does not."""
+import numpy as np
+import pytest
+from light_scenes import smooth_field
+
+from server.geometry import Geometry
+from server.illumination import light_at, light_slope
+from server.relief import add_relief
+from server.transfer import linear_to_srgb
+
+H, W = 96, 128
+SIDE_LIGHT = {"harmonics": [0.7, 0.45, 0.2, 0.25], "floor": 0.02}
+
+
+def bumpy():
+    """(true normals, the smooth ones a network would give): a wall with bumps of an eighth of its width."""
+    y, x = np.mgrid[0:H, 0:W] / 16 * np.pi
+    n = np.stack([0.4 * np.sin(x), 0.4 * np.sin(y), np.ones((H, W))], -1)
+    flat = np.zeros((H, W, 3), np.float32)
+    flat[..., 2] = 1
+    return (n / np.linalg.norm(n, axis=-1, keepdims=True)).astype(np.float32), flat
+
+
+def photo(normals, light, albedo=(0.4, 0.4, 0.4)):
+    lit = light_at(*np.moveaxis(normals, 2, 0), light)[..., None] * np.asarray(albedo)
+    return np.rint(255 * linear_to_srgb(np.clip(lit, 0, 1))).astype(np.uint8)
+
+
+def degrees(a, b):
+    return float(np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1))).mean())
+
+
+def geometry(normals, mask=None):
+    return Geometry(np.ones(normals.shape[:2], np.float32), normals, mask)
+
+
+def test_bumps_that_the_network_missed_come_back():
+    true, flat = bumpy()
+    got = add_relief(photo(true, SIDE_LIGHT), geometry(flat), SIDE_LIGHT).normals
+    assert degrees(got, true) < 0.95 * degrees(flat, true)
+    along = (got[..., 0] * true[..., 0]).sum() / np.sqrt((got[..., 0] ** 2).sum() * (true[..., 0] ** 2).sum())
+    assert along > 0.6, "it turns to the light where it is brighter"
+    assert np.allclose(np.linalg.norm(got, axis=-1), 1, atol=1e-5) and got.dtype == np.float32
+
+
+def test_normals_that_explain_the_photograph_stay():
+    true, _ = bumpy()
+    assert degrees(add_relief(photo(true, SIDE_LIGHT), geometry(true), SIDE_LIGHT).normals, true) < 0.5
+
+
+def test_paint_is_no_relief():
+    """Stripes of another hue turn the normals far less than stripes of the same contrast in gray."""
+    _, flat = bumpy()
+    stripes = (np.arange(W) // 8 % 2)[None, :, None] * np.ones((H, 1, 1))
+    turned = {}
+    for name, other in {"gray": (0.25, 0.25, 0.25), "red": (0.75, 0.12, 0.08)}.items():
+        rgb = photo(flat, SIDE_LIGHT, np.where(stripes > 0, other, (0.5, 0.5, 0.5)))
+        turned[name] = degrees(add_relief(rgb, geometry(flat), SIDE_LIGHT).normals, flat)
+    assert turned["red"] < 0.5 and turned["gray"] > 4 * turned["red"]
+
+
+@pytest.mark.parametrize("rgb", [0, 128, 255])
+def test_an_even_picture_has_no_relief(rgb):
+    _, flat = bumpy()
+    got = add_relief(np.full((H, W, 3), rgb, np.uint8), geometry(flat), SIDE_LIGHT).normals
+    assert degrees(got, flat) < 0.05
+
+
+def test_an_even_light_tells_nothing():
+    true, flat = bumpy()
+    even = {"harmonics": [1.0], "floor": 0.05}
+    assert add_relief(photo(true, SIDE_LIGHT), geometry(flat), even).normals is flat
+
+
+def test_where_there_is_no_surface_nothing_turns():
+    true, flat = bumpy()
+    mask = np.zeros((H, W), np.float32)
+    mask[:, W // 2:] = 1
+    got = add_relief(photo(true, SIDE_LIGHT), geometry(flat, mask), SIDE_LIGHT).normals
+    assert degrees(got[:, : W // 2 - 4], flat[:, : W // 2 - 4]) < 1e-3 < degrees(got[:, W // 2:], flat[:, W // 2:])
+    nowhere = add_relief(photo(true, SIDE_LIGHT), geometry(flat, mask * 0), SIDE_LIGHT)
+    assert nowhere.normals is flat
+
+
+def test_the_mirror_image_has_the_mirrored_relief():
+    true, flat = bumpy()
+    turned = {"harmonics": [0.7, -0.45, 0.2, 0.25], "floor": 0.02}
+    rgb = photo(true, SIDE_LIGHT)
+    a = add_relief(rgb, geometry(flat), SIDE_LIGHT).normals
+    b = add_relief(np.ascontiguousarray(rgb[:, ::-1]), geometry(flat), turned).normals
+    assert np.abs(a - b[:, ::-1] * np.float32([-1, 1, 1])).max() < 1e-4
+
+
+@pytest.mark.parametrize("terms", [4, 9])
+def test_the_slope_of_the_light_is_its_derivative(terms):
+    rng = np.random.default_rng(terms)
+    light = {"harmonics": [1.0, *rng.normal(0, 0.15, terms - 1)], "floor": 0.05}
+    n = np.stack([smooth_field(rng, 8, 9, -1, 1) for _ in range(3)]).astype(np.float32)
+    slope = light_slope(*n, light)
+    for axis in range(3):
+        more, less = n.copy(), n.copy()
+        more[axis] += 0.01
+        less[axis] -= 0.01
+        want = (np.log(light_at(*more, light)) - np.log(light_at(*less, light))) / 0.02
+        assert np.abs(slope[..., axis] - want).max() < 0.01
+
+
+def test_a_point_of_a_picture():
+    one = Geometry(np.ones((1, 1), np.float32), np.float32([[[0, 0, 1]]]), None)
+    got = add_relief(np.full((5, 7, 3), 90, np.uint8), one, SIDE_LIGHT)
+    assert np.isfinite(got.normals).all()
