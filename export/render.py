@@ -28,12 +28,17 @@ def parse(argv=None):
     p.add_argument('--minutes', type=float, help='stop after this time')
     p.add_argument('--workers', type=int, default=1, help='processes (default 1)')
     p.add_argument('--size', type=int, default=288, help='width and height in pixels (default 288)')
+    p.add_argument('--kinds', nargs='+', metavar='KIND', help='only these kinds of scenes, in turn (more of what a network finds hard)')
     p.add_argument('--ring', type=int, help='keep the newest N shards only and go on for ever')
     p.add_argument('--stop-file', help='a worker ends after its shard when this file exists; worker 0 goes on with all of the work')
     p.add_argument('--worker', type=int, help=argparse.SUPPRESS)
     a = p.parse_args(argv)
     if not (a.count or a.minutes or a.ring):
         p.error('say how much: --count, --minutes or --ring')
+    if a.kinds:
+        from training.scenes import KINDS
+        if not set(a.kinds) <= set(KINDS):
+            p.error(f'kinds are {", ".join(KINDS)}')
     return a
 
 
@@ -59,7 +64,7 @@ def work(a):
         if done or (i % a.workers != me and not alone):
             i += 1
             continue
-        dataset.write_shard(a.out, a.seed, i, dataset.render_shard(library, a.seed, i, a.size))
+        dataset.write_shard(a.out, a.seed, i, dataset.render_shard(library, a.seed, i, a.size, kinds=a.kinds))
         n += dataset.SHARD
         if a.ring:
             for k in range(max(0, i - a.ring - a.workers), i - a.ring + 1):

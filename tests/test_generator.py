@@ -146,7 +146,7 @@ def test_same_seed_same_pictures(library):
 def test_shards_ring_and_resume(tmp_path, monkeypatch):
     calls = []
 
-    def fake(library, seed, index, size=288, count=32):
+    def fake(library, seed, index, size=288, count=32, kinds=None):
         calls.append(index)
         if len(calls) > 9:
             raise KeyboardInterrupt

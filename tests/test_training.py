@@ -168,6 +168,34 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(shards, tmp_path):
         assert torch.equal(value, resumed.ema[key]), key
 
 
-def test_training_lowers_the_loss(shards, tmp_path):
-    _, terms = short(shards, tmp_path / "c", 12)
-    assert terms[-1]["loss"] < 0.9 * terms[0]["loss"]
+def loss_of(net):
+    """The loss on two balls that are never drawn as they are."""
+    image, target = data.collate([data.whole(sphere(), SIDE), data.whole(sphere(0.5), SIDE)])
+    with torch.no_grad():
+        return float(losses.total(losses.losses(net.train()(image), target)))
+
+
+def test_skies_are_painted_where_there_is_no_surface_alone():
+    sample = sphere(0.5)
+    painted = data.paint_sky(sample, np.random.default_rng(1))
+    inner = data.cv2.erode(sample.mask, np.ones((9, 9))) > 0
+    outer = data.cv2.dilate(sample.mask, np.ones((9, 9))) == 0
+    assert (painted.rgb[inner] == sample.rgb[inner]).all() and (painted.rgb[outer] != sample.rgb[outer]).mean() > 0.5
+    assert all(a is b for a, b in zip(painted[1:], sample[1:]))
+    walls = sample._replace(mask=np.ones_like(sample.mask))
+    assert data.paint_sky(walls, np.random.default_rng(1)) is walls
+
+
+def test_hard_kinds_are_drawn_more_often(shards):
+    kinds = ["object"] * 4 + ["outdoor"] * 4
+    found = data.Shards(shards)
+    found.kind = lambda k: kinds[k]
+    rng = np.random.default_rng(0)
+    drawn = [kinds[data.draw(found, rng)] for _ in range(400)]
+    assert 2.5 < drawn.count("object") / drawn.count("outdoor") < 6.5  # 4 : 1
+
+
+def test_training_lowers_the_loss(shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "WARM_UP", 1)  # twelve steps are too few to begin gently
+    before, after = (loss_of(short(shards, tmp_path / "c", steps)[0].net) for steps in (0, 12))
+    assert after < 0.9 * before

@@ -53,9 +53,10 @@ def render_pair(library, seed, number, size=288, kind=None):
     raise RuntimeError(f'scene {number} of seed {seed}: no camera saw anything in 50 attempts')
 
 
-def render_shard(library, seed, index, size=288, count=SHARD):
-    """Pictures index*count ... of a seed, as a list."""
-    return [p for k in range(count // VIEWS) for p in render_pair(library, seed, index * (count // VIEWS) + k, size)]
+def render_shard(library, seed, index, size=288, count=SHARD, kinds=None):
+    """Pictures index*count ... of a seed, as a list; `kinds` in turn instead of the mix."""
+    numbers = range(index * (count // VIEWS), (index + 1) * (count // VIEWS))
+    return [p for k in numbers for p in render_pair(library, seed, k, size, kinds[k % len(kinds)] if kinds else None)]
 
 
 def name(seed, index):
