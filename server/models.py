@@ -137,7 +137,8 @@ class OnnxEngine:
         normals = found.get("normals")
         if normals is not None:
             normals = our_axes(normals, ["+x", "+y", "+z"])
-        return Geometry(found["depth"], normals, found.get("mask"), focal)
+        relief = self.roles["normals"].manifest["outputs"]["normals"].get("relief", 0.0) if normals is not None else 0.0
+        return Geometry(found["depth"], normals, found.get("mask"), focal, relief)
 
     def _run(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
         """The outputs of one graph by role; with `mirror` in its manifest, the mean over the photo and its mirror image."""

@@ -1,9 +1,9 @@
 """Relief: what the shading of a photograph tells of its normals, which a network leaves smooth.
 
 Where the light is known, a pixel brighter than its surroundings either faces the light more, or is paler. Both are common;
-paler things mostly have another hue as well, so only what keeps the hue counts, and only half of it. A step of shape from
-shading (Horn, "Obtaining shape from shading information", 1975), damped so that no normal turns far and none turns where
-brightness says nothing (where the light falls evenly, or straight on).
+paler things mostly have another hue as well, so only what keeps the hue counts, and only a share of it, which the network's
+manifest gives. Steps of shape from shading (Horn, "Obtaining shape from shading information", 1975), damped so that no normal
+turns far and none turns where brightness says nothing (where the light falls evenly, or straight on).
 """
 import dataclasses
 from typing import Dict
@@ -15,7 +15,6 @@ from .geometry import Geometry
 from .illumination import DARK, LUMINANCE, light_at, light_slope, linear_small
 from .normals import normalised
 
-SHARE = 0.5  # of what the shading asks for, at each of the steps
 STEPS = 2
 DAMPING = 1.0  # of squared slopes of the logarithm of the light: gentler slopes than this turn little
 REACH = 16  # to the long side: brightness is compared with that of the surroundings so far around
@@ -26,9 +25,9 @@ MOST = 0.5  # of log brightness that is believed
 def add_relief(rgb: np.ndarray, geometry: Geometry, light: Dict) -> Geometry:
     """The geometry with normals that explain more of the photograph rgb (H, W, 3) uint8, lit by `light` (see illumination.py).
 
-    Same grid. Without normals, or with an even light, it comes back as it is.
+    Same grid. With relief 0, without normals, or in an even light it comes back as it is.
     """
-    if geometry.normals is None or len(light["harmonics"]) == 1:
+    if not geometry.relief or geometry.normals is None or len(light["harmonics"]) == 1:
         return geometry
     h, w = geometry.normals.shape[:2]
     pixels = linear_small(rgb, (w, h))
@@ -50,7 +49,7 @@ def add_relief(rgb: np.ndarray, geometry: Geometry, light: Dict) -> Geometry:
         unexplained = cv2.GaussianBlur(unexplained * believed, (0, 0), 0.5)
         slope = light_slope(*planes, light)
         slope -= (slope * n).sum(2, keepdims=True) * n  # along the sphere
-        n += np.float32(SHARE) * unexplained[..., None] * slope / (np.square(slope).sum(2, keepdims=True) + np.float32(DAMPING))
+        n += np.float32(geometry.relief) * unexplained[..., None] * slope / (np.square(slope).sum(2, keepdims=True) + np.float32(DAMPING))
         n = normalised(n)
     return dataclasses.replace(geometry, normals=n)
 

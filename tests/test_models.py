@@ -150,6 +150,15 @@ def test_mirrored_averaging_makes_the_answer_symmetric(tmp_path, tiny):
     assert np.allclose(a.normals, [0, 0, 1], atol=1e-6)  # (0.6, 0, 0.8) and its mirror image cancel in x
 
 
+def test_relief_is_what_the_manifest_of_the_normals_says(tmp_path, tiny):
+    manifest = tiny_graph(tmp_path)
+    photo = np.full((96, 128, 3), 90, np.uint8)
+    assert tiny().analyse(photo).relief == 0
+    manifest["outputs"]["normals"]["relief"] = 0.3
+    (tmp_path / "tiny.json").write_text(json.dumps(manifest))
+    assert tiny().analyse(photo).relief == 0.3
+
+
 # -- providers, with none of the hardware
 
 

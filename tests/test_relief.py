@@ -31,7 +31,7 @@ def degrees(a, b):
 
 
 def geometry(normals, mask=None):
-    return Geometry(np.ones(normals.shape[:2], np.float32), normals, mask)
+    return Geometry(np.ones(normals.shape[:2], np.float32), normals, mask, relief=0.5)
 
 
 def test_bumps_that_the_network_missed_come_back():
@@ -64,6 +64,11 @@ def test_an_even_picture_has_no_relief(rgb):
     _, flat = bumpy()
     got = add_relief(np.full((H, W, 3), rgb, np.uint8), geometry(flat), SIDE_LIGHT).normals
     assert degrees(got, flat) < 0.05
+
+
+def test_normals_of_a_network_that_asks_for_none_stay():
+    true, flat = bumpy()
+    assert add_relief(photo(true, SIDE_LIGHT), Geometry(np.ones((H, W), np.float32), flat), SIDE_LIGHT).normals is flat
 
 
 def test_an_even_light_tells_nothing():
@@ -106,6 +111,6 @@ def test_the_slope_of_the_light_is_its_derivative(terms):
 
 
 def test_a_point_of_a_picture():
-    one = Geometry(np.ones((1, 1), np.float32), np.float32([[[0, 0, 1]]]), None)
+    one = Geometry(np.ones((1, 1), np.float32), np.float32([[[0, 0, 1]]]), relief=0.5)
     got = add_relief(np.full((5, 7, 3), 90, np.uint8), one, SIDE_LIGHT)
     assert np.isfinite(got.normals).all()

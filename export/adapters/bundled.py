@@ -12,6 +12,7 @@ from . import Adapter
 
 NAME = "relight-geometry"
 SIZE, MIRROR = 256, True  # long side at analysis, and whether the mirror image is averaged in: measured, see MODEL_CARD.md
+RELIEF = 0.5  # share of the photo's own shading that its smooth normals are bent to: measured too
 FOCAL = 0.9  # of the picture's width: the middle of the training scenes' range
 
 
@@ -19,7 +20,7 @@ def bundled(weights: Optional[Path] = None, adapter: Optional[Adapter] = None) -
     """Disparity, normals and mask in one graph, on half the input's grid."""
     net, trained = checkpoint.load(weights or checkpoint.WEIGHTS / f"{NAME}.safetensors")
     outputs = {"depth": {"name": "inverse_depth", "meaning": "disparity", "metric": False},
-               "normals": {"name": "normals", "axes": ["+x", "+y", "+z"]},
+               "normals": {"name": "normals", "axes": ["+x", "+y", "+z"], "relief": RELIEF},
                "mask": {"name": "mask", "meaning": "probability"}}
     spec = input_spec(SIZE, STRIDE, [MEAN] * 3, [STD] * 3) | {"mirror": MIRROR}
     return Exportable(NAME, ServedNetwork(net), outputs, spec, "MIT",
