@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -25,6 +26,7 @@ from server.models import OnnxEngine, load_graph  # noqa: E402
 from server.normals import full_size_passes  # noqa: E402
 from server.relief import add_relief  # noqa: E402
 from server.scene import fit_scene  # noqa: E402
+from server.void import whole_void  # noqa: E402
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -59,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
         rgb = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         begun = time.perf_counter()
         geometry = engine.analyse(rgb)
+        if geometry.mask is not None:
+            geometry = replace(geometry, mask=whole_void(rgb, geometry))
         geometry = add_relief(rgb, geometry, fit_scene(rgb, geometry)["light"])
         spent.append(time.perf_counter() - begun)
         normals, depth, _ = full_size_passes(geometry, rgb)

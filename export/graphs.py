@@ -32,9 +32,9 @@ class Exportable:
     """A torch module together with all that a manifest says of it.
 
     `module(image)` takes (1, 3, h, w) float32, normalised as `input` says, and returns a tensor or a tuple of them, in
-    the order of `outputs`: role -> {"name": ..., and "meaning" and "metric" for depth, "axes" and, where the server is to add
-    relief from the photo's shading, "relief" 0..1 for normals, "meaning" for mask}. `shapes` are the (height, width) pairs at which torch and ONNX Runtime must agree within `tolerance`, relative
-    to the largest value of each output.
+    the order of `outputs`: role -> {"name": ..., and for depth "meaning" and "metric"; for normals "axes" and, where the
+    server is to add relief from the photo's shading, "relief" 0..1; for mask "meaning"}. `shapes` are the (height, width)
+    pairs at which torch and ONNX Runtime must agree within `tolerance`, relative to the largest value of each output.
     """
 
     name: str

@@ -31,6 +31,7 @@ from .pool import Aside, Pool
 from .records import Record
 from .relief import add_relief
 from .scene import fit_scene
+from .void import whole_void
 
 log = logging.getLogger("relight")
 MAX_ATTEMPTS = 3  # the first, and twice more after a crash
@@ -227,6 +228,8 @@ class Analyst:
             geometry = dataclasses.replace(geometry, focal=record.focal)
         lap("estimating")
         self._step(record, "fitting")
+        if geometry.mask is not None:
+            geometry = dataclasses.replace(geometry, mask=whole_void(rgb, geometry))
         record.fit = fit_scene(rgb, geometry)
         geometry = add_relief(rgb, geometry, record.fit["light"])
         self.store.put(record.job_id, File.GEOMETRY, pack(geometry))
