@@ -263,7 +263,7 @@ class Analyst:
         return checked(geometry)
 
     async def ready(self, job_id: str) -> Record:
-        """Wait until a job is ready. Raises JobNotFound, and what the analysis failed with."""
+        """Wait until a job is ready. Raises JobNotFound, ModelMissing, and what the analysis failed with."""
         with self.watch.listen(job_id) as news:
             while True:
                 news.clear()
@@ -272,6 +272,8 @@ class Analyst:
                     return record
                 if record.state == records.FAILED:
                     record.raise_error()
+                if self.engine is None:
+                    raise ModelMissing()  # nobody takes it up
                 try:
                     await asyncio.wait_for(news.wait(), POLL_SECONDS)
                 except asyncio.TimeoutError:

@@ -112,7 +112,7 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
     problems.install(app)
     routes.install(app)
     # The last added is the outermost. CORS is outside the net under all faults, so that a page can read a 500 too.
-    app.add_middleware(Body, max_upload_bytes=settings.max_upload_bytes, patience=settings.upload_timeout_seconds)
+    app.add_middleware(Body, max_upload_bytes=settings.max_upload_bytes, patience=settings.upload_timeout_seconds, keys=keys)
     app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "HEAD", "POST", "DELETE"],
                        allow_headers=["Authorization", "Content-Type", "If-None-Match"], allow_credentials=False,
                        expose_headers=["ETag", "Server-Timing", "X-Request-ID", "Retry-After", "WWW-Authenticate"])

@@ -12,6 +12,7 @@ from .errors import CorruptImage, EmptyFile, ImageTooLarge, UnsupportedImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 # How a file of each kind begins: what begins so and does not open is damaged; what begins otherwise is no image of ours.
+MAX_SIDE = 1_000_000  # what a PNG written by libpng may have
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM", b"GIF8", b"II+\0", b"MM\0+")
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 EXIF_IFD, FOCAL_35MM = 0x8769, 0xA405
@@ -56,6 +57,8 @@ def _open(file: BinaryIO, formats: tuple, max_pixels: int) -> Image.Image:
         raise CorruptImage() from None
     if image.width < 1 or image.height < 1:
         raise CorruptImage()
+    if max(image.width, image.height) > MAX_SIDE:
+        raise ImageTooLarge(f"The image is {image.width} x {image.height} pixels; no side may be longer than {MAX_SIDE}.")
     if image.width * image.height > max_pixels:
         raise ImageTooLarge(f"The image has {image.width} x {image.height} pixels; at most {max_pixels} are taken. Make it smaller.")
     return image

@@ -5,6 +5,7 @@ to its own; those of the dead are kept as one sum while any process lives, so th
 """
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -13,6 +14,7 @@ from prometheus_client.core import Metric
 if TYPE_CHECKING:
     from .service import Service
 
+log = logging.getLogger("relight")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -55,7 +57,13 @@ class Metrics:
 
     def text(self, others: Iterable[Tuple[bytes, bool]] = ()) -> bytes:
         """The exposition format of the sum of this process and the dumps of others (of the dead: what only ever grows)."""
-        total = add([self.numbers(), *(json.loads(dump if alive else add_dumps([dump])) for dump, alive in others)])
+        parts = [self.numbers()]
+        for dump, alive in others:
+            try:
+                parts.append(json.loads(dump if alive else add_dumps([dump])))
+            except (ValueError, TypeError):
+                log.warning("metrics: the numbers of another process are damaged")
+        total = add(parts)
         families: List[Metric] = []
         for family in self.registry.collect():
             names = {s.name for s in family.samples} | {family.name + e for e in ("", "_total", "_sum", "_count", "_bucket")}

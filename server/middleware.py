@@ -5,12 +5,13 @@ import contextvars
 import logging
 import time
 import uuid
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import FileTooLarge, InvalidRequest
+from .keys import owner_of
 from .metrics import Metrics
 from .problems import problem_response, translate
 
@@ -18,6 +19,7 @@ log = logging.getLogger("relight")
 request_id: "contextvars.ContextVar[str]" = contextvars.ContextVar("request_id", default="-")
 
 MAX_JSON_BYTES = 1 << 20
+WITH_BODY = ("upload", "relight", "preview")
 OVERHEAD = 1 << 16  # what multipart may add to the file
 DRAIN_SECONDS = 5.0  # how long a refused client may go on sending, so that it reads the answer
 SEND_SECONDS = 60.0  # how long a client may take to read one block of an answer
@@ -68,7 +70,9 @@ class Frame:
                 if message["status"] >= 400 and not any(v.startswith(b"application/problem+json") for v in kinds):
                     replaced = True  # starlette's own refusals: of a host, of an origin
                     kept = {k.decode(): v.decode() for k, v in headers if k in (b"vary", b"allow")}
-                    error = InvalidRequest("This server does not answer to that host name or that origin.", kept)
+                    static = "/static/" in scope["path"]
+                    error = InvalidRequest("That range of the file cannot be had." if static else
+                                           "This server does not answer to that host name or that origin.", kept)
                     return await problem_response(error, state["request_id"])(scope, receive, send_out)
             await send_out(message)
 
@@ -111,14 +115,15 @@ class Frame:
 class Body:
     """The innermost: bounds on the bytes of a body and on the time it takes, and the net under all faults."""
 
-    def __init__(self, app: ASGIApp, max_upload_bytes: int, patience: float):
-        self.app, self.max_upload_bytes, self.patience = app, max_upload_bytes, patience
+    def __init__(self, app: ASGIApp, max_upload_bytes: int, patience: float, keys: Sequence[str] = ()):
+        self.app, self.max_upload_bytes, self.patience, self.keys = app, max_upload_bytes, patience, keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        upload = scope["path"].rstrip("/").endswith("/upload")
+        end = scope["path"].rstrip("/").rsplit("/", 1)[-1]
+        upload = end == "upload"
         body = Incoming(scope, receive, self.max_upload_bytes + OVERHEAD if upload else MAX_JSON_BYTES, self.patience)
         begun = False
 
@@ -132,6 +137,8 @@ class Body:
             await send(message)
 
         try:
+            if scope["method"] == "POST" and end in WITH_BODY:  # no byte of a stranger's body is read
+                owner_of(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1"), self.keys)
             await self.app(scope, body.receive, answer)
         except ClientDisconnect:
             raise

@@ -202,6 +202,10 @@ def load_graph(folder: Path, name: str, **options: Any) -> Graph:
             raise ValueError("names of inputs and outputs differ from the manifest")
         for key in ("multiple", "size", "size_rule", "scale", "mean", "std"):
             manifest["input"][key]
+        for role, output in manifest["outputs"].items():
+            output["axes" if role == "normals" else "meaning"]
+            if not 0 <= float(output.get("relief", 0)) <= 1:
+                raise ValueError("relief is a number from 0 to 1")
     except StartupError:
         raise
     except Exception as exc:

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import hmac
 import json
 import os
 from email.utils import formatdate
@@ -15,7 +14,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import UploadFile
 
 from . import schemas, sessions
-from .errors import InvalidRequest, ModelMissing, Unauthorized
+from .errors import InvalidRequest, ModelMissing
+from .keys import owner_of
 from .openapi import describe, problems
 from .problems import problem_response
 from .service import Service
@@ -30,21 +30,8 @@ async def get_service(request: Request) -> Service:
 
 
 async def get_owner(request: Request) -> str:
-    """A digest of the key sent along, "" on an open server. Raises Unauthorized.
-
-    Every key is compared, each in constant time, so that the time taken tells nothing.
-    """
-    keys = request.app.state.keys
-    if not keys:
-        return ""
-    scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-    given = hashlib.sha256(sent.strip().encode("latin-1")).digest()  # the bytes as they came
-    found = False
-    for key in keys:
-        found |= hmac.compare_digest(given, hashlib.sha256(key.encode()).digest())
-    if not found or scheme.lower() != "bearer":
-        raise Unauthorized()
-    return hashlib.sha256(b"owner:" + given).hexdigest()[:32]
+    """A digest of the key sent along, "" on an open server. Raises Unauthorized."""
+    return owner_of(request.headers.get("authorization", ""), request.app.state.keys)
 
 
 Services = Annotated[Service, Depends(get_service)]
@@ -75,7 +62,7 @@ async def upload(request: Request, service: Services, owner: Owner) -> Any:
 
 @guarded.post("/relight", response_model=schemas.RelightAnswer, tags=["light"],
               responses=problems("invalid_request", "invalid_light", "job_not_found", "file_too_large", "model_error",
-                                 "overloaded", "storage_full"))
+                                 "model_missing", "overloaded", "storage_full"))
 async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
     """Relight a photo at full size; answers once relit.png is whole on disk."""
     record, seconds = await service.renderer.relight(body, owner)
@@ -88,7 +75,7 @@ async def relight(body: schemas.RelightBody, request: Request, service: Services
               responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
                                "description": "The relit picture"},
                          **problems("invalid_request", "invalid_light", "job_not_found", "superseded", "file_too_large",
-                                    "model_error", "overloaded")})
+                                    "model_error", "model_missing", "overloaded", "storage_full")})
 async def preview(body: schemas.PreviewBody, request: Request, service: Services, owner: Owner) -> Response:
     """Relight a photo at screen size, from memory to memory."""
     data, seconds = await service.renderer.preview(body, owner, request.is_disconnected)
@@ -101,7 +88,7 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
 @guarded.get("/download/{job_id}/{filename}", response_class=Response, tags=["jobs"],
              responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
                               "description": "The pass"},
-                        304: {"description": "Not modified"}, **problems("job_not_found", "file_not_found")})
+                        304: {"description": "Not modified"}, **problems("job_not_found", "file_not_found", "overloaded")})
 async def download(job_id: str, filename: str, request: Request, service: Services, owner: Owner) -> Response:
     """One pass: input.png, depth.png, normals.png or relit.png."""
     name, file = await service.open_pass(job_id, filename, owner)

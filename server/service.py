@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
 
 from filelock import Timeout
@@ -87,7 +87,8 @@ class Service:
             if victims is None:
                 raise StorageFull()
             for job_id in victims:
-                self.remove(job_id)
+                with suppress(JobNotFound):  # its owner was quicker
+                    self.remove(job_id)
 
     def _owner(self, job_id: str) -> Optional[str]:
         try:

@@ -17,7 +17,7 @@ PIXEL_CEILING = 89_478_485
 
 
 class Settings(BaseSettings):
-    """The README's table is made from these fields: name, unit, default, meaning (a test compares them)."""
+    """The README's table is made from these fields: name, unit, default, meaning (a test compares names and defaults)."""
 
     model_config = SettingsConfigDict(env_prefix="RELIGHT_", env_file=".env", extra="ignore")
 
@@ -92,10 +92,14 @@ class Settings(BaseSettings):
         keys = list(self.api_keys)
         if self.api_keys_file is not None:
             try:
-                lines = self.api_keys_file.read_text("utf-8").splitlines()
+                lines = self.api_keys_file.read_text("utf-8-sig").splitlines()
             except OSError as exc:
                 raise StartupError(f"RELIGHT_API_KEYS_FILE cannot be read: {exc.strerror}") from None
+            except ValueError:
+                raise StartupError("RELIGHT_API_KEYS_FILE is not UTF-8 text") from None
             keys += [s for s in (line.strip() for line in lines) if s and not s.startswith("#")]
+            if not keys:
+                raise StartupError("RELIGHT_API_KEYS_FILE holds no key: a server without keys would be open to everyone")
         return keys
 
 

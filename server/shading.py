@@ -215,7 +215,7 @@ def _lamp(light: Light, place):
     for c in l:
         c /= length
     power = square
-    power *= np.float32(1 / light.range ** 2)
+    power *= np.float32(1 / max(light.range, 1e-12) ** 2)
     power += 1
     np.divide(1, power, out=power)
     if light.kind == "spot":

@@ -31,7 +31,8 @@ def lamp_points(light: Light) -> np.ndarray:
     distant = light.kind == "directional"
     middle = np.array(light.direction if distant else light.position, np.float64)
     size = np.tan(np.radians(light.angle / 2)) if distant else light.radius
-    z = middle / max(np.linalg.norm(middle), 1e-9) if np.any(middle) else np.array([0.0, 0.0, 1.0])
+    length = np.linalg.norm(middle)
+    z = middle / length if length > 1e-9 else np.array([0.0, 0.0, 1.0])
     x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
     x /= np.linalg.norm(x)
     face = np.stack([x, np.cross(z, x), z * (0.0 if distant else 1.0)])

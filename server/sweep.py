@@ -42,6 +42,8 @@ def sweep(service: Service, timeout: float = 0) -> bool:
             pass
         except StorageFull:
             log.warning("sweep: the jobs in use take more than the quota")
+        except RelightError as exc:
+            log.error("sweep: making room: %s", exc.detail)
         return True
     except OSError as exc:
         log.error("sweep: broke off", exc_info=exc)
@@ -63,13 +65,13 @@ def _clock_jumped(service: Service) -> bool:
 
 def _look_after(service: Service, job_id: str, used: float) -> None:
     expired = used + service.settings.job_ttl_seconds < time.time()
+    if service.analyst.holds(job_id):  # asked before its record is read, which its analysis may be about to change
+        return
     try:
         record = records.load(service.store, job_id)
     except JobNotFound:  # damaged beyond reading: nobody can reach it
         log.warning("sweep: removed a damaged job folder")
         service.store.delete(job_id)
-        return
-    if service.analyst.holds(job_id):
         return
     unfinished = record.state in (records.QUEUED, records.ANALYSING)
     if unfinished and service.store.is_alive(record.worker) and record.worker != service.store.worker:

@@ -3,11 +3,13 @@ import cv2
 import numpy as np
 
 from .geometry import Geometry
+from .resample import limited
 
 VOID, DOUBTFUL, SURFACE = 0.2, 0.9, 0.97  # of the mask
 COLOUR = 0.06  # of sRGB 0..1: so alike the sky is from place to place,
 DEPTH = 0.04  # and so alike in depth, of the whole range
 AROUND = 7  # texels
+SIDE = 128  # long side of the grid this is found on: a sky has no fine parts, and the time grows with the cube
 
 
 def whole_void(rgb: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -17,15 +19,16 @@ def whole_void(rgb: np.ndarray, geometry: Geometry) -> np.ndarray:
     edge detection", 1986), but for the soft edges of things; and what goes on from there in the same colour at the same depth.
     Where nothing is surely void, or everything, the mask comes back as it is.
     """
-    mask = np.asarray(geometry.mask, np.float32)
-    h, w = mask.shape
+    whole = np.asarray(geometry.mask, np.float32)
+    h, w = limited(whole.shape, SIDE)
+    mask = cv2.resize(whole, (w, h), interpolation=cv2.INTER_AREA)
     doubtful = (mask < DOUBTFUL).astype(np.uint8)
     _, parts = cv2.connectedComponents(doubtful, connectivity=4)
     holds_void = np.zeros(parts.max() + 1, bool)
     holds_void[parts[mask < VOID]] = True
     edge = cv2.dilate(mask, np.ones((5, 5), np.uint8)) >= SURFACE
     void = (mask < VOID) | (holds_void[parts] & (doubtful > 0) & ~edge)
-    d = np.asarray(geometry.inverse_depth, np.float32)
+    d = cv2.resize(np.asarray(geometry.inverse_depth, np.float32), (w, h), interpolation=cv2.INTER_AREA)
     far = (d - d.min()) / max(float(np.ptp(d)), 1e-6) / DEPTH
     looks = np.dstack([cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA) / np.float32(255 * COLOUR), far]).astype(np.float32)
     nearest = np.percentile(far[void], 95) + 1 if void.any() else 0  # a lawn goes on from the sky too, but comes nearer
@@ -39,4 +42,5 @@ def whole_void(rgb: np.ndarray, geometry: Geometry) -> np.ndarray:
         if not found.any():
             break
         void |= found
-    return np.where(void, np.minimum(mask, np.float32(VOID)), mask)
+    void = cv2.resize(void.astype(np.uint8), whole.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    return np.where(void, np.minimum(whole, np.float32(VOID)), whole)

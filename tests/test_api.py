@@ -4,7 +4,9 @@ import io
 import json
 import os
 import threading
+import time
 import uuid
+import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from support import encoded, finished, gradient, linear, picture, problem, upload
 
+from server import records
 from server.application import create_app
 
 LIGHT = {"x": 0.5, "y": 0.3, "z": 0.8}
@@ -399,3 +402,55 @@ def test_cors_is_an_explicit_list_without_credentials(client):
     assert allowed.headers["access-control-allow-origin"] == "http://localhost:5173"
     assert "access-control-allow-credentials" not in allowed.headers
     assert "access-control-allow-origin" not in client.get("/health", headers={"Origin": "https://evil.example"}).headers
+
+
+@pytest.mark.parametrize("value", [1e-170, 1e-20, 5e-324])
+def test_the_smallest_lamps_are_lamps(client, value):
+    job = upload(client)
+    lamp = {"type": "point", "position": [value, 0, 0], "range": value, "radius": 0.05}
+    for path in ("/relight", "/preview"):
+        assert client.post(path, json={"job_id": job, "lights": [lamp]}).status_code == 200
+
+
+def test_an_unfinished_job_without_a_model_is_no_reason_to_wait(settings, tmp_path):
+    with TestClient(create_app(settings(), FakeEngine())) as before:
+        job = upload(before)
+        finished(before, job)
+        store = before.app.state.service.store
+        record = records.load(store, job)
+        record.state = records.QUEUED
+        records.save(store, record)
+    with TestClient(create_app(settings(models_dir=tmp_path / "none"))) as client:
+        for path in ("/relight", "/preview"):
+            problem(client.post(path, json={"job_id": job, "x": 1, "y": 0, "z": 1}), 503, "model_missing")
+
+
+def test_a_picture_longer_than_a_png_may_be_is_refused(client):
+    data = bytearray(encoded(gradient(1, 8)))
+    data[16:20] = (1_000_001).to_bytes(4, "big")
+    data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
+    problem(client.post("/upload", files={"file": ("a.png", bytes(data))}), 413, "image_too_large")
+
+
+def test_room_is_made_though_an_owner_was_quicker(settings, monkeypatch):
+    with TestClient(create_app(settings(jobs_quota_bytes=60_000), FakeEngine())) as client:
+        job = upload(client)
+        finished(client, job)
+        service = client.app.state.service
+        remove = service.remove
+
+        def late(job_id):
+            remove(job_id)
+            remove(job_id)  # as if DELETE had come between
+
+        monkeypatch.setattr(service, "remove", late)
+        for k in range(6):
+            upload(client, encoded(gradient(60 + k, 80)))
+            time.sleep(0.2)
+
+
+def test_damaged_numbers_of_another_process_do_not_silence_the_metrics(client):
+    metrics = client.app.state.metrics
+    good = metrics.dump()
+    text = metrics.text([(b"", True), (b"[[1", False), (good, True)]).decode()
+    assert "relight_processes 2.0" in text

@@ -112,7 +112,7 @@ def test_no_light_can_be_read_from_one_colour(rgb):
     picture = np.full((30, 40, 3), rgb, np.uint8)
     light = estimate_light(picture, np.tile(np.float32([0, 0, 1]), (30, 40, 1)), None)
     n = np.linspace(-0.5, 0.5, 11, dtype=np.float32)
-    assert np.allclose(light_at(n * 0, n * 0, n * 0 + 1, light), 1, atol=0.02)
+    assert np.allclose(light_at(n, n * 0, np.sqrt(1 - n * n), light), 1, atol=0.02)
 
 
 def test_a_mask_of_specks_is_no_evidence_either():

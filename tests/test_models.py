@@ -159,6 +159,16 @@ def test_relief_is_what_the_manifest_of_the_normals_says(tmp_path, tiny):
     assert tiny().analyse(photo).relief == 0.3
 
 
+@pytest.mark.parametrize("change", [lambda o: o["normals"].pop("axes"), lambda o: o["depth"].pop("meaning"),
+                                    lambda o: o["normals"].update(relief="high"), lambda o: o["normals"].update(relief=2)])
+def test_a_manifest_that_leaves_out_what_an_output_means_is_refused_at_the_start(tmp_path, change):
+    manifest = tiny_graph(tmp_path)
+    change(manifest["outputs"])
+    (tmp_path / "tiny.json").write_text(json.dumps(manifest))
+    with pytest.raises(errors.ModelMissing, match="tiny"):
+        models.load_graph(tmp_path, "tiny", provider="cpu", threads=1)
+
+
 # -- providers, with none of the hardware
 
 

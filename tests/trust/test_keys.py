@@ -8,6 +8,7 @@ from fastapi.testclient import TestClient
 from support import encoded, finished, gradient, problem, upload
 
 from server.application import create_app
+from server.errors import StartupError
 
 ONE, TWO, UMLAUT = "key-one-5f3a", "key-two-9c1b", "schlüssel-3"
 LIGHT = {"x": 1, "y": 0, "z": 1}
@@ -130,3 +131,21 @@ def test_docs_work_offline(client):
         assert client.get("/" + address.lstrip("./")).status_code == 200, address
     script = client.get("/static/docs.js").text
     assert "innerHTML" not in script and "eval(" not in script and "https://" not in script
+
+
+@pytest.mark.parametrize("body", [b"{", b"", b'{"job_id": 1}', b" " * (2 << 20)], ids=["malformed", "empty", "invalid", "large"])
+@pytest.mark.parametrize("path", ["/relight", "/preview", "/upload"])
+def test_the_key_is_asked_for_before_the_body_is_read(keyed, path, body):
+    problem(keyed.post(path, content=body, headers={"Content-Type": "application/json"}), 401, "unauthorized")
+
+
+def test_a_keys_file_from_windows_is_read(settings, tmp_path):
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbfkey-one-5f3a\r\nkey-two-9c1b\r\n")
+    assert settings(api_keys_file=tmp_path / "keys").keys() == [ONE, TWO]
+
+
+@pytest.mark.parametrize("content", [b"", b"# nobody\n", "schl\u00fcssel".encode("latin-1")], ids=["empty", "revoked", "latin-1"])
+def test_a_keys_file_without_keys_never_opens_the_server(settings, tmp_path, content):
+    (tmp_path / "keys").write_bytes(content)
+    with pytest.raises(StartupError, match="RELIGHT_API_KEYS_FILE"):
+        create_app(settings(api_keys_file=tmp_path / "keys"), SphereEngine(side=32))
