@@ -13,7 +13,6 @@ import argparse
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -24,9 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "export")]
 
 from server.models import OnnxEngine, load_graph  # noqa: E402
 from server.normals import full_size_passes  # noqa: E402
-from server.relief import add_relief  # noqa: E402
-from server.scene import fit_scene  # noqa: E402
-from server.void import whole_void  # noqa: E402
+from server.reading import read_scene  # noqa: E402
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -60,10 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     for path in sorted(p for p in args.set.iterdir() if p.suffix.lower() in PHOTOS):
         rgb = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         begun = time.perf_counter()
-        geometry = engine.analyse(rgb)
-        if geometry.mask is not None:
-            geometry = replace(geometry, mask=whole_void(rgb, geometry))
-        geometry = add_relief(rgb, geometry, fit_scene(rgb, geometry)["light"])
+        geometry, _ = read_scene(rgb, engine.analyse(rgb))
         spent.append(time.perf_counter() - begun)
         normals, depth, _ = full_size_passes(geometry, rgb)
         cv2.imwrite(str(args.out / f"{path.stem}_normals.png"), normals[..., ::-1])

@@ -28,10 +28,8 @@ from .jobs import ANALYSIS, File, JobStore
 from .models import Engine
 from .normals import full_size_passes
 from .pool import Aside, Pool
+from .reading import read_scene
 from .records import Record
-from .relief import add_relief
-from .scene import fit_scene
-from .void import whole_void
 
 log = logging.getLogger("relight")
 MAX_ATTEMPTS = 3  # the first, and twice more after a crash
@@ -228,10 +226,7 @@ class Analyst:
             geometry = dataclasses.replace(geometry, focal=record.focal)
         lap("estimating")
         self._step(record, "fitting")
-        if geometry.mask is not None:
-            geometry = dataclasses.replace(geometry, mask=whole_void(rgb, geometry))
-        record.fit = fit_scene(rgb, geometry)
-        geometry = add_relief(rgb, geometry, record.fit["light"])
+        geometry, record.fit = read_scene(rgb, geometry)
         self.store.put(record.job_id, File.GEOMETRY, pack(geometry))
         lap("fitting")
         self._step(record, "storing")

@@ -57,13 +57,7 @@ class Metrics:
 
     def text(self, others: Iterable[Tuple[bytes, bool]] = ()) -> bytes:
         """The exposition format of the sum of this process and the dumps of others (of the dead: what only ever grows)."""
-        parts = [self.numbers()]
-        for dump, alive in others:
-            try:
-                parts.append(json.loads(dump if alive else add_dumps([dump])))
-            except (ValueError, TypeError):
-                log.warning("metrics: the numbers of another process are damaged")
-        total = add(parts)
+        total = add([self.numbers(), *(_read(dump if alive else add_dumps([dump])) for dump, alive in others)])
         families: List[Metric] = []
         for family in self.registry.collect():
             names = {s.name for s in family.samples} | {family.name + e for e in ("", "_total", "_sum", "_count", "_bucket")}
@@ -88,9 +82,20 @@ def add(parts: Iterable[Numbers]) -> Dict[Tuple[str, Tuple[Tuple[str, str], ...]
     return total
 
 
+def _read(dump: bytes) -> Numbers:
+    """The numbers of a dump; none where it is damaged, as a power cut leaves it."""
+    try:
+        numbers = json.loads(dump)
+        add([numbers])
+        return numbers
+    except (ValueError, TypeError):
+        log.warning("metrics: the numbers of another process are damaged")
+        return []
+
+
 def add_dumps(dumps: Iterable[bytes]) -> bytes:
     """The sum of what `dump` gave; what only the living have (no counter, no histogram) is left out."""
-    total = add(json.loads(d) for d in dumps)
+    total = add(_read(d) for d in dumps)
     return json.dumps([[name, labels, value] for (name, labels), value in total.items()
                        if name.endswith(("_total", "_sum", "_count", "_bucket"))]).encode()
 

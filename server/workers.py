@@ -143,7 +143,7 @@ class Workers:
             elif dead:
                 parts = [p.read_bytes() for p in [*dead, buried] if p.exists()]
                 draft = folder / "buried.draft"
-                self._leave(draft, add([part for part in parts if _sound(part, add)]))
+                self._leave(draft, add(parts))
                 os.replace(draft, buried)
                 for path in dead:
                     path.unlink(missing_ok=True)
@@ -160,12 +160,3 @@ class Workers:
                     self.is_alive(lock.name[:-5])
             except OSError:
                 pass
-
-
-def _sound(part: bytes, add: Callable[[List[bytes]], bytes]) -> bool:
-    """Can these numbers be read? A power cut leaves some that cannot."""
-    try:
-        add([part])
-        return True
-    except (ValueError, TypeError):
-        return False

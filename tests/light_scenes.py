@@ -45,6 +45,11 @@ def ball_shadow(place, light, centre=(0, 0, 0.35), radius=0.25, focal=FOCAL):
     return shadow, ((np.array([0, 0, 2 * focal]) - closest) * n).sum(-1) > 0.05 * radius
 
 
+def angles(a, b):
+    """Degrees between unit vectors (..., 3)."""
+    return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
+
+
 def smooth_field(rng, h, w, low, high):
     """(h, w) float64 smooth random values over low..high."""
     import cv2

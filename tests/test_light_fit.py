@@ -4,7 +4,7 @@ import json
 import cv2
 import numpy as np
 import pytest
-from light_scenes import FOCAL, ball_and_wall, smooth_field
+from light_scenes import FOCAL, angles, ball_and_wall, smooth_field
 
 from server.geometry import Geometry
 from server.illumination import estimate_light, light_at
@@ -18,10 +18,6 @@ def hills(h=144, w=192):
     """True q of a smooth relief, and its normals at that focal length."""
     q = smooth_field(np.random.default_rng(2), h, w, 0.6, 1.6).astype(np.float32)
     return q, normals_from_depth(q, FOCAL)
-
-
-def angles(a, b):
-    return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
 
 
 @pytest.mark.parametrize("scale,shift", [(1, 0), (250.0, -40.0), (0.004, 7.0), (3.0, 0.5)])

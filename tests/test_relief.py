@@ -1,7 +1,7 @@
 """Relief from shading: nearer to the truth where the shading tells it, and nothing invented where it does not."""
 import numpy as np
 import pytest
-from light_scenes import smooth_field
+from light_scenes import angles, smooth_field
 
 from server.geometry import Geometry
 from server.illumination import light_at, light_slope
@@ -27,7 +27,7 @@ def photo(normals, light, albedo=(0.4, 0.4, 0.4)):
 
 
 def degrees(a, b):
-    return float(np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1))).mean())
+    return float(angles(a, b).mean())
 
 
 def geometry(normals, mask=None):

@@ -17,7 +17,7 @@ class Scene:
     """Meshes with materials; `library.image(key)` supplies textures when the scene is built."""
 
     def __init__(self, library):
-        self.library = library
+        self.assets = library
         self.parts, self.mats, self.keys = [], [], {}
         self.lights = []                    # rows as in kernels.light_rays
         self.env = np.full((2, 4, 3), .3, f32)
@@ -71,8 +71,8 @@ class Scene:
         self.v, self.n, self.uv, self.c, self.fm = cat(v, f32), cat(n, f32), cat(uv, f32), cat(c, np.uint8), cat(fm, np.int32)
         self.f = cat([x + b for x, b in zip(f, base)], np.int32)
         self.m = np.stack(self.mats).astype(f32)
-        arena = self.library.arena
-        rows = arena.place({k: (lambda k=k: self.library.image(k)) for k in self.keys})
+        arena = self.assets.arena
+        rows = arena.place({k: (lambda k=k: self.assets.image(k)) for k in self.keys})
         row = np.array([rows[k] for k in self.keys] + [-1])
         self.m[:, K.TEX] = row[self.m[:, K.TEX].astype(int)]
         self.data, self.table, self.levels = arena.data, arena.table, arena.levels

@@ -148,7 +148,7 @@ def sky_picture(rng, h=96, w=192):
 
 def lighting(s, rng, indoor=False):
     """Sky and sun of a scene: photographed or procedural or studio; sets s.env, s.background, s.lights."""
-    lib, k = s.library, rng.random()
+    lib, k = s.assets, rng.random()
     s.yaw = float(rng.uniform(0, 6.28))
     d = rng.normal(size=3)
     d[1] = abs(d[1]) + 0.25
@@ -183,7 +183,7 @@ def lighting(s, rng, indoor=False):
 
 def ground(s, rng, y=0.0, size=60.0, rough=None, kinds=('ground', 'stone', 'tile', 'asphalt', 'brick', 'wood', 'snow')):
     """Large floor with gentle waves about height y."""
-    m = surface(rng, s.library, kinds, ('noise', 'noise', 'cells', 'tile', 'brick', 'streak'), rng.uniform(0.7, 3), 0.1, 0.6, 0.6)
+    m = surface(rng, s.assets, kinds, ('noise', 'noise', 'cells', 'tile', 'brick', 'streak'), rng.uniform(0.7, 3), 0.1, 0.6, 0.6)
     a = size * rng.choice([0, 0, 0.0005, 0.002]) if rough is None else rough
     mesh = G.cloth(rng, 60, 1.0) if a else G.cloth(rng, 2, 0.0)
     w = s.add(mesh, m, yaw(rng.uniform(0, 6.3)), (size, max(a, 1e-6), size), (0, y, 0))
@@ -197,9 +197,9 @@ def small_things(s, rng, x, y, z, spread, n, size):
 
 
 def place_object(s, rng, x, y, z, size, p_mesh=0.6, categories=('object', 'food', 'food')):
-    m = s.library.pick(rng, *categories) if rng.random() < p_mesh else None
+    m = s.assets.pick(rng, *categories) if rng.random() < p_mesh else None
     if m is not None and len(m.f) < 36000:
-        own = None if rng.random() < 0.9 and m.materials else thing(rng, s.library, size)
+        own = None if rng.random() < 0.9 and m.materials else thing(rng, s.assets, size)
         return stand(s, rng, m, own, size, x, y, z)
     st = rng.uniform(0.5, 1.4, 3)
-    return stand(s, rng, shape(rng), thing(rng, s.library, size), size, x, y, z, None if rng.random() < 0.8 else tumble(rng), st)
+    return stand(s, rng, shape(rng), thing(rng, s.assets, size), size, x, y, z, None if rng.random() < 0.8 else tumble(rng), st)

@@ -44,7 +44,7 @@ SIZES = {
 def books(s, rng, x0, x1, y, z, height, depth, rot=np.eye(3), origin=(0, 0, 0)):
     """A row of books and small things between x0 and x1 on a board at height y."""
     x, lean = x0, 0.0
-    mats = [printed(rng, s.library) if rng.random() < 0.6 else plain(rng, metal=0.0) for _ in range(7)]
+    mats = [printed(rng, s.assets) if rng.random() < 0.6 else plain(rng, metal=0.0) for _ in range(7)]
     while x < x1 - 0.02:
         w, h, d = rng.uniform(0.012, 0.06), height * rng.uniform(0.55, 0.95), depth * rng.uniform(0.6, 0.95)
         k = rng.random()
@@ -54,7 +54,7 @@ def books(s, rng, x0, x1, y, z, height, depth, rot=np.eye(3), origin=(0, 0, 0)):
         p = np.asarray(origin) + rot @ f32([x + w / 2, 0, z])
         if k < 0.13 and x1 - x > 0.15:
             stand(
-                s, rng, G.lathe(rng) if rng.random() < 0.6 else G.BOX, thing(rng, s.library), min(height * 0.7, 0.14), p[0] + 0.05, y, p[2]
+                s, rng, G.lathe(rng) if rng.random() < 0.6 else G.BOX, thing(rng, s.assets), min(height * 0.7, 0.14), p[0] + 0.05, y, p[2]
             )
             x += 0.15
             continue
@@ -66,7 +66,7 @@ def books(s, rng, x0, x1, y, z, height, depth, rot=np.eye(3), origin=(0, 0, 0)):
 
 def furniture(s, rng, x, z, a):
     """One piece of furniture at (x, 0, z) turned by a: from the library or built."""
-    lib, rot = s.library, yaw(a)
+    lib, rot = s.assets, yaw(a)
     m = lib.pick(rng, 'furniture') if rng.random() < 0.6 else None
     if m is not None and 'living_room' not in str(m) and len(m.f) < 30000:
         size = rng.uniform(0.6, 1.8)
@@ -148,7 +148,7 @@ def furniture(s, rng, x, z, a):
 
 def enter(s, rng):
     """One of the library's scenes; the eye somewhere inside."""
-    lib = s.library
+    lib = s.assets
     pool = [('scene', n) for n in lib.names('scene') if n.startswith(('aws_', 'godot_living', 'godot_room', 'pc_vr'))] + [
         ('furniture', n) for n in lib.names('furniture', 'ph_living')
     ]
@@ -172,7 +172,7 @@ def enter(s, rng):
 
 
 def room(s, rng):
-    lib = s.library
+    lib = s.assets
     lighting(s, rng, True)
     if lib.names('scene') and rng.random() < 0.28:
         yield from enter(s, rng)

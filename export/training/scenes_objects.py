@@ -36,7 +36,7 @@ def around(rng, at, size, low=6, high=40, spread=0.7, fov=(20, 55)):
 
 def support(s, rng, z):
     """Table or cloth of a scene of scale z, mostly with something behind it."""
-    lib = s.library
+    lib = s.assets
     m = surface(
         rng,
         lib,
@@ -64,7 +64,7 @@ def support(s, rng, z):
 
 
 def table(s, rng):
-    lib = s.library
+    lib = s.assets
     lighting(s, rng, rng.random() < 0.5)
     z = rng.choice([0.15, 0.3, 0.6])
     support(s, rng, z)
@@ -89,7 +89,7 @@ def table(s, rng):
 
 def clutter(s, rng):
     """Shelves, stacks of boxes and books, toys and things close to each other, seen from near."""
-    lib = s.library
+    lib = s.assets
     lighting(s, rng, True)
     k = rng.random()
     s.box(
@@ -155,7 +155,7 @@ def clutter(s, rng):
 
 def single(s, rng):
     """One thing before black or plain cloth under one strong distant light, as in photometric-stereo pictures."""
-    lib = s.library
+    lib = s.assets
     s.env = np.full((2, 4, 3), 10 ** rng.uniform(-2.5, -1.1), f32)
     s.background = np.full((2, 4, 3), 10 ** rng.uniform(-4, -2), f32)
     k = rng.random()
@@ -195,7 +195,7 @@ def single(s, rng):
 
 def animal(s, rng):
     """Animals, furry lumps and statues, on the ground or a table."""
-    lib = s.library
+    lib = s.assets
     lighting(s, rng)
     z = rng.choice([0.3, 0.8])
     ground(s, rng, 0, 30)
@@ -232,7 +232,7 @@ def animal(s, rng):
 
 def cloth(s, rng):
     """Folded or hanging cloth, often printed or striped, with a few things on it."""
-    lib = s.library
+    lib = s.assets
     lighting(s, rng, True)
     key = (
         lib.picture(rng)

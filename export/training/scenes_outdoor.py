@@ -10,17 +10,17 @@ from .scenes_common import UPRIGHT, f32, ground, hue, lighting, place_object, pl
 
 
 def tree(s, rng, x, y, z, h):
-    m = s.library.pick(rng, 'plant') if rng.random() < 0.5 else None
+    m = s.assets.pick(rng, 'plant') if rng.random() < 0.5 else None
     if m is not None and len(m.f) < 9000:
         stand(s, rng, m, None, h, x, y, z)
         return
-    bark = surface(rng, s.library, ('wood',), ('wood', 'noise', 'streak'), 0.5, 0.2)
+    bark = surface(rng, s.assets, ('wood',), ('wood', 'noise', 'streak'), 0.5, 0.2)
     s.add(G.cylinder(0.05 * h * rng.uniform(0.4, 1.0), h * 0.6, 0.02 * h, 12), bark, yaw(rng.random() * 6), 1, (x, y + h * 0.3, z))
     c = rng.uniform([0.03, 0.08, 0.01], [0.25, 0.35, 0.1]) if rng.random() < 0.8 else hue(rng, 0.9)
     leaf = Material(
         color=tuple(c),
         color2=tuple(np.minimum(c * 1.8, 0.9)),
-        tex=s.library.made(rng, 'noise'),
+        tex=s.assets.made(rng, 'noise'),
         mode='mix',
         metric=True,
         rough=0.8,
@@ -30,7 +30,7 @@ def tree(s, rng, x, y, z, h):
         if rng.random() < 0.75:
             q = G.foliage(rng, 500)
         else:
-            q, leaf = G.blob(rng, 40), leaf.but(bump=0.8, tex=s.library.made(rng, 'streak'), tile=1.5)
+            q, leaf = G.blob(rng, 40), leaf.but(bump=0.8, tex=s.assets.made(rng, 'streak'), tile=1.5)
         s.add(
             q,
             leaf,
@@ -42,7 +42,7 @@ def tree(s, rng, x, y, z, h):
 
 def house(s, rng, x, z, w, h, d, a=0.0):
     """Plain building with windows that are recessed or stand out, sometimes a sloped roof."""
-    lib, rot = s.library, yaw(a)
+    lib, rot = s.assets, yaw(a)
     m = surface(rng, lib, ('brick', 'wall', 'stone', 'wood', 'facade'), ('facade', 'brick', 'noise'), 3, 0.25, 0.4)
 
     def b(mat, size, px, py, pz, r=rot):
@@ -71,7 +71,7 @@ def house(s, rng, x, z, w, h, d, a=0.0):
 
 def street(s, rng):
     """Open air: street, garden, field, hills."""
-    lib = s.library
+    lib = s.assets
     lighting(s, rng)
     kind = rng.choice(['street', 'garden', 'field', 'terrain'], p=[0.4, 0.3, 0.18, 0.12])
     if kind == 'terrain' and lib.names('terrain'):
@@ -184,7 +184,7 @@ def street(s, rng):
 
 def facade(s, rng):
     """A wall from near: relief, windows, posters, graffiti, drain pipes; things in front of it."""
-    lib = s.library
+    lib = s.assets
     lighting(s, rng)
     if lib.reliefs and rng.random() < 0.5:  # displaced photographed surface
         col, disp, _ = lib.reliefs[rng.integers(len(lib.reliefs))]

@@ -48,7 +48,7 @@ def mannequin(s, rng, pos, rot):
     """Procedural stand-in for a person (no assets): ball head, capsule trunk, limbs, clothes. Returns head centre."""
     c, shirt, legs = (
         Material(color=tuple(skin_colour(rng)), rough=0.5),
-        surface(rng, s.library, (), ('stripe', 'print', 'weave'), 0.4, 0.4, 0),
+        surface(rng, s.assets, (), ('stripe', 'print', 'weave'), 0.4, 0.4, 0),
         plain(rng),
     )
     ball = G.superquadric(rng, 1.0, 1.0, 32)
@@ -73,11 +73,11 @@ def mannequin(s, rng, pos, rot):
 
 def person(s, rng, x=0.0, z=0.0, facing=0.0, kind='human'):
     """A person standing at (x, 0, z), looking along yaw `facing` (0 = +z). Returns (head centre, looking direction)."""
-    m = s.library.pick(rng, kind)
+    m = s.assets.pick(rng, kind)
     if m is None:
         r = yaw(facing)
         return mannequin(s, rng, (x, 0, z), r), r @ f32([0, 0, 1])
-    m = dressed(rng, s.library, m)
+    m = dressed(rng, s.assets, m)
     r = yaw(facing)
     lift = -m.v[:, 1].min() * m.scale if kind == 'human' else 0.9 - m.v[:, 1].min() * m.scale
     p = np.array([x, lift, z])
@@ -88,7 +88,7 @@ def person(s, rng, x=0.0, z=0.0, facing=0.0, kind='human'):
 def wear_hat(s, rng, hc, r):
     s.add(
         G.superquadric(rng, 0.6, 1.0, 28),
-        surface(rng, s.library, ('fabric',), ('weave', 'stripe', 'noise'), 0.2, 0.5),
+        surface(rng, s.assets, ('fabric',), ('weave', 'stripe', 'noise'), 0.2, 0.5),
         r,
         np.array([0.1, 0.1, 0.12]),
         hc + r @ f32([0, 0.09, -0.015]),
@@ -104,7 +104,7 @@ def behind(s, rng):
         d = rng.uniform(0.4, 4)
         m = surface(
             rng,
-            s.library,
+            s.assets,
             ('wall', 'brick', 'wood', 'stone', 'fabric'),
             ('noise', 'brick', 'stripe', 'facade', 'page', 'print'),
             1.5,
@@ -114,22 +114,22 @@ def behind(s, rng):
         s.box(m, (14, 7, 0.1), (0, 2, -d), yaw(rng.normal(0, 0.3)))
         if rng.random() < 0.4:
             for _ in range(int(rng.integers(1, 4))):
-                s.box(printed(rng, s.library), (*rng.uniform(0.3, 1.2, 2), 0.04), (rng.uniform(-1.2, 1.2), rng.uniform(1, 2.1), -d + 0.09))
+                s.box(printed(rng, s.assets), (*rng.uniform(0.3, 1.2, 2), 0.04), (rng.uniform(-1.2, 1.2), rng.uniform(1, 2.1), -d + 0.09))
     elif k < 0.52:
         for _ in range(int(rng.integers(3, 10))):
             tree(s, rng, rng.uniform(-8, 8), 0, -rng.uniform(2.5, 20), rng.uniform(2, 6))
         if rng.random() < 0.5:
-            m = s.library.pick(rng, 'building')
+            m = s.assets.pick(rng, 'building')
             if m is not None:
                 stand(s, rng, m, None, rng.uniform(8, 20), rng.uniform(-8, 8), 0, -rng.uniform(14, 30))
     elif k < 0.72:
         for _ in range(int(rng.integers(2, 7))):
             furniture(s, rng, rng.uniform(-2.5, 2.5), -rng.uniform(1, 3.5), rng.integers(4) * np.pi / 2)
-        s.box(surface(rng, s.library, ('wall', 'wood'), p_plain=0.5), (14, 6, 0.1), (0, 2.4, -4.5))
+        s.box(surface(rng, s.assets, ('wall', 'wood'), p_plain=0.5), (14, 6, 0.1), (0, 2.4, -4.5))
     elif k < 0.82:
         s.add(
             G.cloth(rng, 90),
-            surface(rng, s.library, ('fabric',), ('stripe', 'weave', 'noise'), 0.5),
+            surface(rng, s.assets, ('fabric',), ('stripe', 'weave', 'noise'), 0.5),
             UPRIGHT,
             (3, rng.uniform(0.5, 2), 3),
             (0, 1.5, -rng.uniform(0.9, 2)),
@@ -140,7 +140,7 @@ def behind(s, rng):
 
 def portrait(s, rng):
     """One person (or statue, or head), now and then others around."""
-    lib, kind = s.library, ''
+    lib, kind = s.assets, ''
     lighting(s, rng)
     k = rng.random()
     turn = rng.normal(0, 0.35)
