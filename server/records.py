@@ -23,7 +23,7 @@ class Record:
     job_id: str
     width: int
     height: int
-    key: str  # which analysis: a digest of the file's bytes, the models, the analysis size and the owner
+    key: str  # which analysis: a digest of the file's bytes, the version, the models, the analysis size and the owner
     owner: str = ""
     worker: str = ""  # which process works on it
     state: str = QUEUED

@@ -10,7 +10,7 @@ from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterator, Optio
 
 from filelock import Timeout
 
-from . import jobs, models, records
+from . import __version__, jobs, models, records
 from .analysis import Analyst
 from .cache import Cache
 from .decoders import Decoders
@@ -144,7 +144,7 @@ class Service:
             raise FileTooLarge(f"The file has more than {self.settings.max_upload_bytes} bytes.")
         file.seek(0)
         photo = self.decoders.decode(file, size)
-        digest.update(f"|{self.engine_digest}|{owner}".encode())
+        digest.update(f"|{__version__}|{self.engine_digest}|{owner}".encode())
         record = Record(job_id=str(uuid.uuid4()), width=photo.width, height=photo.height, key=digest.hexdigest(), owner=owner,
                         worker=self.store.worker, format=photo.format, alpha=photo.alpha, focal=photo.focal)
         try:

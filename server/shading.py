@@ -3,7 +3,7 @@
 The ratio image: every pixel of the photograph, in linear light, times (new light) / (estimated old light) at its normal.
 """
 from concurrent.futures import ThreadPoolExecutor
-from typing import Callable, List, Optional
+from typing import List, Optional
 
 import cv2
 import numpy as np
@@ -13,21 +13,14 @@ from .maps import LOG, PIXELS, SNORM, Maps, prepare
 from .resample import bands
 from .transfer import TO_LINEAR, decode, encode
 
-__all__ = ["Cancelled", "illuminate", "prepare", "relight"]
+__all__ = ["illuminate", "prepare", "relight"]
 
 # linear / (1 - linear) of the 256 codes: how soon the shoulder bends a pixel's gain
 CROWDED = (TO_LINEAR / np.maximum(1 - TO_LINEAR, np.float32(1e-6))).astype(np.float32)
 
 
-class Cancelled(Exception):
-    """The caller no longer wants the picture."""
-
-
-def relight(maps: Maps, rig: Rig, threads: int = 1, cancelled: Optional[Callable[[], bool]] = None) -> np.ndarray:
-    """The relit picture (H, W, 3) uint8. `cancelled()` is asked between bands: true raises Cancelled.
-
-    Strength 0 gives the photograph itself, to the code.
-    """
+def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
+    """The relit picture (H, W, 3) uint8. Strength 0 gives the photograph itself, to the code."""
     _, H, W = maps.rgb.shape
     if rig.strength == 0:
         return np.ascontiguousarray(np.moveaxis(maps.rgb, 0, 2))
@@ -37,8 +30,6 @@ def relight(maps: Maps, rig: Rig, threads: int = 1, cancelled: Optional[Callable
     out = np.empty((H, W, 3), np.uint8)
 
     def band(rows):
-        if cancelled is not None and cancelled():
-            raise Cancelled
         _relight_rows(maps, rig, shades, factor, rows, out)
 
     parts = bands((H, W), PIXELS)

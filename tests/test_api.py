@@ -193,6 +193,18 @@ def test_same_file_twice_makes_two_jobs_and_one_analysis(settings):
         assert picture(client, second, "depth.png").shape == (60, 80)
 
 
+@pytest.mark.parametrize("version, calls", [("1.0.0", 1), ("1.0.1", 2)])
+def test_an_update_makes_analyses_of_its_own(settings, monkeypatch, version, calls):
+    engine = FakeEngine()
+    monkeypatch.setattr("server.service.__version__", "1.0.0")
+    with TestClient(create_app(settings(), engine)) as client:
+        finished(client, upload(client))
+    monkeypatch.setattr("server.service.__version__", version)
+    with TestClient(create_app(settings(), engine)) as client:
+        assert finished(client, upload(client))["state"] == "ready"
+    assert engine.calls == calls
+
+
 def test_two_relights_at_once_each_leave_a_whole_picture(client):
     job = upload(client, encoded(gradient(200, 200)))
     finished(client, job)

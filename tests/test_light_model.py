@@ -12,7 +12,7 @@ from server.geometry import Geometry
 from server.lights import Light, Rig, key_light, unit
 from server.occlusion import ambient_occlusion
 from server.scene import fit_scene
-from server.shading import Cancelled, illuminate, prepare, relight
+from server.shading import illuminate, prepare, relight
 from server.transfer import srgb_to_linear
 
 LIGHTS = (key_light(-0.6, 0.4, 0.7), Light(kind="point", position=(0.5, 0.5, 0.8), color=(1.5, 0.9, 0.5)),
@@ -271,7 +271,3 @@ def test_memory_held_is_bounded(scene):
             held = maps.nbytes
     assert maps.nbytes == held
 
-
-def test_cancelled(scene):
-    with pytest.raises(Cancelled):
-        relight(prepare(*scene), Rig(lights=LIGHTS), cancelled=lambda: True)
