@@ -117,6 +117,15 @@ def test_stretched_ball_has_the_normals_of_an_ellipsoid():
     assert np.degrees(np.arccos(np.clip((expected * got).sum(-1), -1, 1)))[inside].mean() < 2
 
 
+@pytest.mark.parametrize("side, least, narrowest", [(32, 0.2, 0.6), (96, 0.6, 1.0)])
+def test_windows_are_close_but_not_blown_up(side, least, narrowest):
+    """The disparity is the place from left to right, 0..1, so its range tells how much of the picture a window shows."""
+    place = np.tile(np.linspace(0, 1, SIDE, dtype=np.float32), (SIDE, 1))
+    sample = sphere()._replace(disparity=place)
+    shown = [np.ptp(data.augment(sample, np.random.default_rng(k), side, side).disparity) for k in range(60)]
+    assert least < min(shown) < narrowest and max(shown) > 0.8
+
+
 def test_batches_depend_on_seed_and_step_alone(shards):
     again = [data.batch(data.Shards(shards), 3, 11, 64, range(4)) for _ in range(2)]
     assert torch.equal(again[0][0], again[1][0])

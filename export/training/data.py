@@ -193,8 +193,12 @@ def paint_sky(sample: Sample, rng: np.random.Generator) -> Sample:
     return sample._replace(rgb=np.clip(rgb + 0.5, 0, 255).astype(np.uint8))
 
 
+ENLARGED = 1.4  # by this much at most: a window blown up further is a soft picture with soft edges in its truth
+
+
 def augment(sample: Sample, rng: np.random.Generator, height: int, width: int, closest: float = 0.35) -> Sample:
     """A random view of a sample, (height, width), truth at half of that."""
+    closest = min(1.0, max(closest, (height * width) ** 0.5 / ENLARGED / min(sample.rgb.shape[:2])))
     sample = paint_sky(sample, rng) if rng.random() < 0.4 else sample
     view = crop(flip(sample) if rng.random() < 0.5 else sample, rng, height, width, closest)
     return view._replace(rgb=recolour(view.rgb, rng))

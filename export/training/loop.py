@@ -19,7 +19,7 @@ from torch import nn
 from . import data, losses
 
 Batch = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-ENCODER_RATE = 0.3  # of the decoder's learning rate: it starts from good weights
+ENCODER_RATE = 0.1  # of the decoder's learning rate: it starts from good weights
 WARM_UP = 150  # steps
 CLIP = 2.0  # gradient norm
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "camera.png", "color.png", "coins.png")
