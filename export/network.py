@@ -125,14 +125,19 @@ class GeometryNet(nn.Module):
 
 
 class ServedNetwork(nn.Module):
-    """What is exported: the same network with unit normals and the mask as a probability."""
+    """What is exported: the same network with unit normals and the mask as a probability.
 
-    def __init__(self, net: GeometryNet):
+    `steeper` multiplies the slopes, the tangents of the angles between normals and the view.
+    """
+
+    def __init__(self, net: GeometryNet, steeper: float = 1.0):
         super().__init__()
         self.net = fold_batch_norm(net)
+        self.register_buffer("stretch", torch.tensor([steeper, steeper, 1.0]).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         disparity, normals, mask = self.net(image)
+        normals = normals * self.stretch
         length = torch.sqrt((normals * normals).sum(1, keepdim=True) + 1e-8)
         return disparity, normals / length, torch.sigmoid(mask)
 

@@ -68,6 +68,20 @@ def test_weights_are_float16_and_cast_to_float32(built):
     assert all(casts[t.name].attribute[0].i == TensorProto.FLOAT for t in large)
 
 
+def test_slopes_are_steeper_by_the_factor_the_adapter_gives(weights, monkeypatch):
+    from adapters import bundled
+
+    def normals(steeper):
+        monkeypatch.setattr(bundled, "STEEPER", steeper)
+        with torch.no_grad():
+            return bundled.bundled(weights).module(torch.from_numpy(graphs.probe(64, 64)))[1]
+
+    before, after = normals(1.0), normals(1.5)
+    assert torch.allclose(after.norm(dim=1), torch.ones(1), atol=1e-3)
+    assert torch.allclose(after[:, :2] * before[:, 2:], 1.5 * before[:, :2] * after[:, 2:], atol=1e-5)
+    assert (before[:, :2].abs() > 0.1).any()
+
+
 @pytest.mark.parametrize("height,width", [(32, 32), (96, 160), (224, 64)])
 def test_any_multiple_of_32_comes_out_at_half_its_size(built, height, width):
     folder, manifest, _ = built
