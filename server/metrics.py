@@ -57,7 +57,7 @@ class Metrics:
 
     def text(self, others: Iterable[Tuple[bytes, bool]] = ()) -> bytes:
         """The exposition format of the sum of this process and the dumps of others (of the dead: what only ever grows)."""
-        total = add([self.numbers(), *(_read(dump if alive else add_dumps([dump])) for dump, alive in others)])
+        total = add([self.numbers(), *(_read(dump, alive) for dump, alive in others)])
         families: List[Metric] = []
         for family in self.registry.collect():
             names = {s.name for s in family.samples} | {family.name + e for e in ("", "_total", "_sum", "_count", "_bucket")}
@@ -70,6 +70,7 @@ class Metrics:
 
 
 Numbers = List[List[Any]]  # [name, [[label, value], ...], number]
+GROWING = ("_total", "_sum", "_count", "_bucket")  # how the names of counters and histograms end; all else only the living have
 
 
 def add(parts: Iterable[Numbers]) -> Dict[Tuple[str, Tuple[Tuple[str, str], ...]], float]:
@@ -82,22 +83,21 @@ def add(parts: Iterable[Numbers]) -> Dict[Tuple[str, Tuple[Tuple[str, str], ...]
     return total
 
 
-def _read(dump: bytes) -> Numbers:
-    """The numbers of a dump; none where it is damaged, as a power cut leaves it."""
+def _read(dump: bytes, alive: bool) -> Numbers:
+    """The numbers of a dump, of the dead only what grows; none where it is damaged, as a power cut leaves it."""
     try:
         numbers = json.loads(dump)
         add([numbers])
-        return numbers
+        return [n for n in numbers if alive or str(n[0]).endswith(GROWING)]
     except (ValueError, TypeError):
         log.warning("metrics: the numbers of another process are damaged")
         return []
 
 
 def add_dumps(dumps: Iterable[bytes]) -> bytes:
-    """The sum of what `dump` gave; what only the living have (no counter, no histogram) is left out."""
-    total = add(_read(d) for d in dumps)
-    return json.dumps([[name, labels, value] for (name, labels), value in total.items()
-                       if name.endswith(("_total", "_sum", "_count", "_bucket"))]).encode()
+    """The sum of what `dump` gave; what only the living have is left out."""
+    total = add(_read(d, alive=False) for d in dumps)
+    return json.dumps([[name, labels, value] for (name, labels), value in total.items()]).encode()
 
 
 class _Sum:

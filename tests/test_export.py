@@ -16,6 +16,7 @@ import adapters  # noqa: E402
 import checkpoint  # noqa: E402
 import export_models  # noqa: E402
 import graphs  # noqa: E402
+from adapters import bundled  # noqa: E402
 from e2e.harness import Server  # noqa: E402
 from network import GeometryNet, fold_batch_norm  # noqa: E402
 from onnx import TensorProto, numpy_helper  # noqa: E402
@@ -69,8 +70,6 @@ def test_weights_are_float16_and_cast_to_float32(built):
 
 
 def test_slopes_are_steeper_by_the_factor_the_adapter_gives(weights, monkeypatch):
-    from adapters import bundled
-
     def normals(steeper):
         monkeypatch.setattr(bundled, "STEEPER", steeper)
         with torch.no_grad():

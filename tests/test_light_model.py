@@ -270,4 +270,3 @@ def test_memory_held_is_bounded(scene):
         if k == 40:
             held = maps.nbytes
     assert maps.nbytes == held
-

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="training needs requirements-export.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "export"))
 
 import train  # noqa: E402
+from light_scenes import angles  # noqa: E402
 from network import GeometryNet  # noqa: E402
 from training import data, loop, losses  # noqa: E402
 
@@ -34,7 +35,7 @@ def disagreement(sample):
     inner = data.cv2.erode(sample.mask, np.ones((7, 7))) > 0
     assert inner.sum() > 100
     a, b = (v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (painted[inner], sample.normals[inner]))
-    return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))
+    return angles(a, b)
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_stretched_ball_has_the_normals_of_an_ellipsoid():
     expected = np.stack([u * k**-0.5, v * k**0.5, z], -1)  # gradient of the stretched implicit surface
     expected /= np.linalg.norm(expected, axis=-1, keepdims=True)
     got = view.normals / np.maximum(np.linalg.norm(view.normals, axis=-1, keepdims=True), 1e-6)
-    assert np.degrees(np.arccos(np.clip((expected * got).sum(-1), -1, 1)))[inside].mean() < 2
+    assert angles(expected, got)[inside].mean() < 2
 
 
 @pytest.mark.parametrize("side, least, narrowest", [(32, 0.2, 0.6), (96, 0.6, 1.0)])

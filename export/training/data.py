@@ -115,12 +115,17 @@ def rotate(sample: Sample, degrees: float, centre: tuple[float, float]) -> Sampl
                   warp(sample.normals, cv2.INTER_LINEAR) @ turn, warp(sample.mask, cv2.INTER_NEAREST))
 
 
-def crop(sample: Sample, rng: np.random.Generator, height: int, width: int, closest: float) -> Sample:
-    """A random window, from the whole picture down to `closest` of its side, then resized: near and far views of one render.
+CLOSEST = 0.35  # of a picture's side: no window is smaller
+ENLARGED = 1.4  # nor blown up by more (a square; long windows by up to 1.7): it would be soft, its truth with soft edges
+
+
+def crop(sample: Sample, rng: np.random.Generator, height: int, width: int) -> Sample:
+    """A random window, from the whole picture down to a part of its side, then resized: near and far views of one render.
 
     A quarter of the windows is tilted, by 12 degrees at most, and small enough to stay inside the picture.
     """
     h, w = sample.rgb.shape[:2]
+    closest = min(1.0, max(CLOSEST, (height * width) ** 0.5 / ENLARGED / min(h, w)))
     scale = 1.0 if rng.random() < 0.25 else rng.uniform(closest, 1.0)
     aspect = width / height * rng.uniform(0.9, 1.1)
     tilt = rng.uniform(-12, 12) if rng.random() < 0.25 else 0.0
@@ -193,14 +198,10 @@ def paint_sky(sample: Sample, rng: np.random.Generator) -> Sample:
     return sample._replace(rgb=np.clip(rgb + 0.5, 0, 255).astype(np.uint8))
 
 
-ENLARGED = 1.4  # by this much at most: a window blown up further is a soft picture with soft edges in its truth
-
-
-def augment(sample: Sample, rng: np.random.Generator, height: int, width: int, closest: float = 0.35) -> Sample:
+def augment(sample: Sample, rng: np.random.Generator, height: int, width: int) -> Sample:
     """A random view of a sample, (height, width), truth at half of that."""
-    closest = min(1.0, max(closest, (height * width) ** 0.5 / ENLARGED / min(sample.rgb.shape[:2])))
     sample = paint_sky(sample, rng) if rng.random() < 0.4 else sample
-    view = crop(flip(sample) if rng.random() < 0.5 else sample, rng, height, width, closest)
+    view = crop(flip(sample) if rng.random() < 0.5 else sample, rng, height, width)
     return view._replace(rgb=recolour(view.rgb, rng))
 
 

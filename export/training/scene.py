@@ -14,10 +14,10 @@ EYE3 = np.eye(3, dtype=f32)
 
 
 class Scene:
-    """Meshes with materials; `library.image(key)` supplies textures when the scene is built."""
+    """Meshes with materials; `assets.image(key)` supplies textures when the scene is built."""
 
-    def __init__(self, library):
-        self.assets = library
+    def __init__(self, assets):
+        self.assets = assets
         self.parts, self.mats, self.keys = [], [], {}
         self.lights = []                    # rows as in kernels.light_rays
         self.env = np.full((2, 4, 3), .3, f32)
