@@ -22,7 +22,12 @@ SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width and depth multip
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding for even sides: a stride of 2 pads right and bottom more."""
+    """Convolution with TensorFlow's SAME padding for even sides: a stride of 2 pads right and bottom more.
+
+    `convolve(input, weight, bias, stride, pad)`, where one is set, computes it; training on a CPU sets one.
+    """
+
+    convolve = None
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, 0 if stride == 2 else kernel // 2, groups=groups)
@@ -30,7 +35,8 @@ class SameConv(nn.Conv2d):
         self.pad = (before, kernel - 2 - before) * 2 if stride == 2 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(F.pad(x, self.pad) if self.pad else x)
+        x = F.pad(x, self.pad) if self.pad else x
+        return self.convolve(x, self.weight, self.bias, self.stride[0], self.padding[0]) if self.convolve else super().forward(x)
 
 
 class InvertedResidual(nn.Module):
@@ -112,7 +118,7 @@ class GeometryNet(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(f, w, 1) for f, w in zip(features[1:], widths[1:]))
         self.reduce = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:]))
         self.refine = nn.ModuleList([*(Residual(w) for w in widths[:-1]), conv_bn_relu(widths[-1], widths[-1])])
-        self.head = nn.Sequential(conv_bn_relu(widths[-1], 48), nn.Conv2d(48, 5, 3, padding=1))
+        self.head = nn.Sequential(conv_bn_relu(widths[-1], 48), SameConv(48, 5, 3))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.encoder(x)[::-1]

@@ -28,7 +28,7 @@ import checkpoint  # noqa: E402
 import cv2  # noqa: E402
 import torch  # noqa: E402
 from network import GeometryNet, load_imagenet  # noqa: E402
-from training import data, loop  # noqa: E402
+from training import data, loop, processor  # noqa: E402
 
 NAME = "relight-geometry.safetensors"
 SHARD_BYTES = 24e6
@@ -78,6 +78,8 @@ def prepare(args: argparse.Namespace) -> loop.State:
     else:
         net = GeometryNet(args.variant)
         load_imagenet(net.encoder, args.variant)
+    if args.device == "cpu":
+        processor.install(net)
     state = loop.start(net.to(args.device, memory_format=torch.channels_last), args.rate, args.freeze)
     saved = args.out / "checkpoint.pt"
     if saved.exists():

@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "export"))
 import train  # noqa: E402
 from light_scenes import angles  # noqa: E402
 from network import GeometryNet  # noqa: E402
-from training import data, loop, losses  # noqa: E402
+from training import data, loop, losses, processor  # noqa: E402
 
 SIDE = 96
 
@@ -209,3 +209,49 @@ def test_training_lowers_the_loss(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "WARM_UP", 1)  # twelve steps are too few to begin gently
     before, after = (loss_of(short(shards, tmp_path / "c", steps)[0].net) for steps in (0, 12))
     assert after < 0.9 * before
+
+
+@pytest.mark.parametrize("dtype, close", [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])
+@pytest.mark.parametrize("kernel, stride, pad", [(5, 1, 2), (3, 1, 1), (5, 2, 0), (3, 2, 0)])
+def test_depthwise_gradients_are_those_of_the_convolution(kernel, stride, pad, dtype, close):
+    generator = torch.Generator().manual_seed(kernel + stride)
+    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((2, 520, 9, 7), (520, 1, kernel, kernel), (520,)))
+    x = x.to(dtype).contiguous(memory_format=torch.channels_last)
+    results = []
+    for convolve, exact in ((processor.Depthwise.apply, False), (torch.nn.functional.conv2d, True)):
+        inputs = [(t.double() if exact else t).clone().requires_grad_() for t in (x, weight, bias)]
+        y = convolve(*inputs, stride, pad) if not exact else convolve(*inputs, stride, pad, groups=520)
+        g = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
+        y.backward(g.to(y.dtype))
+        results.append([y.detach(), *(t.grad for t in inputs)])
+    for ours, truth in zip(*results, strict=True):
+        assert (ours.double() - truth).abs().max() < close * truth.abs().max()
+
+
+def test_a_network_made_for_the_processor_computes_the_same(shards):
+    torch.manual_seed(0)
+    plain = GeometryNet(0, (16, 16, 16, 16, 16)).to(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    quick = GeometryNet(0, (16, 16, 16, 16, 16)).to(memory_format=torch.channels_last)
+    processor.install(quick)
+    image, target = data.batch(data.Shards(shards), 0, 0, 64, range(4))
+    gradients = []
+    for net in (plain, quick):
+        losses.total(losses.losses(net.train()(image), target)).backward()
+        gradients.append({name: p.grad for name, p in net.named_parameters()})
+    assert plain.state_dict().keys() == quick.state_dict().keys()
+    whole = sum(g.norm() ** 2 for g in gradients[0].values()) ** 0.5
+    for name, g in gradients[0].items():
+        assert (g - gradients[1][name]).norm() < 1e-3 * (g.norm() + 1e-3 * whole), name
+
+
+def test_under_autocast_the_first_and_last_layers_stay_in_float32():
+    net = GeometryNet(0, (16, 16, 16, 16, 16)).to(memory_format=torch.channels_last)
+    processor.install(net)
+    seen = {}
+    for name in ("encoder.stem", "encoder.blocks.3.project", "encoder.blocks.4.project"):
+        net.get_submodule(name).register_forward_hook(lambda m, i, y, name=name: seen.__setitem__(name, y.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = net(torch.randn(1, 3, 64, 64))
+    assert [o.dtype for o in outputs] == [torch.float32] * 3
+    assert list(seen.values()) == [torch.float32, torch.float32, torch.bfloat16]

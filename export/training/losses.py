@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-WEIGHTS = {"disparity": 1.0, "gradient": 0.5, "cosine": 1.0, "chord": 0.7, "mask": 0.2}
+WEIGHTS = {"disparity": 1.0, "gradient": 0.5, "cosine": 0.3, "chord": 1.2, "mask": 0.2}
 SKY_WEIGHT = 0.5  # of a pixel without surface in the disparity loss: it is known to be farthest, and there are many
 
 

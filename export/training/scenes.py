@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import scenes_indoor, scenes_objects, scenes_outdoor, scenes_people
+from . import scenes_indoor, scenes_objects, scenes_outdoor, scenes_people, scenes_still
 from .renderer import look_at, pixel_rays
 from .scene import Scene
 
@@ -14,6 +14,7 @@ KINDS = {
     'portrait': (0.22, scenes_people.portrait),
     'table': (0.15, scenes_objects.table),
     'clutter': (0.10, scenes_objects.clutter),
+    'still': (0.10, scenes_still.still),
     'object': (0.06, scenes_objects.single),
     'animal': (0.05, scenes_objects.animal),
     'cloth': (0.03, scenes_objects.cloth),
