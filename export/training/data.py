@@ -216,7 +216,8 @@ def collate(samples: list[Sample]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor
 
 
 # How readily a kind of scene is drawn: single things are what is hardest and what people relight; streets are neither.
-READILY = {"object": 1.0, "animal": 0.8, "clutter": 0.6, "cloth": 0.6, "still": 0.6, "table": 0.5, "portrait": 0.35, "outdoor": 0.25, "facade": 0.25}
+READILY = {"object": 1.0, "animal": 0.8, "clutter": 0.6, "cloth": 0.6, "still": 0.6, "table": 0.5,
+           "portrait": 0.35, "outdoor": 0.25, "facade": 0.25}
 
 
 def draw(shards: Shards, rng: np.random.Generator) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import geometry as G
 from .materials import Material
-from .scenes_common import UPRIGHT, f32, hue, lighting, pitch, plain, printed, shape, stand, surface, thing, tumble, yaw
+from .scenes_common import UPRIGHT, f32, hue, lighting, pitch, printed, shape, stand, surface, thing, tumble, yaw
 
 
 def fabric(rng, lib):
@@ -46,7 +46,8 @@ def potted(s, rng, x, y, z, size):
     leaf = Material(color=tuple(rng.uniform([0.02, 0.07, 0.01], [0.25, 0.4, 0.15])), rough=rng.uniform(0.3, 0.8))
     k = rng.random()
     if k < 0.35:
-        s.add(G.foliage(rng, int(rng.integers(60, 400))), leaf, yaw(rng.random() * 6), size * rng.uniform(0.3, 0.45), (x, y + pot + size * 0.3, z))
+        bush = G.foliage(rng, int(rng.integers(60, 400)))
+        s.add(bush, leaf, yaw(rng.random() * 6), size * rng.uniform(0.3, 0.45), (x, y + pot + size * 0.3, z))
     elif k < 0.7:
         for _ in range(int(rng.integers(6, 16))):
             length, rot = size * rng.uniform(0.5, 1.0), yaw(rng.uniform(0, 6.3)) @ pitch(rng.uniform(0.1, 1.2))
@@ -109,7 +110,8 @@ def backdrop(s, rng, z):
         for q in (-1, 1):
             a = q * rng.uniform(0.1, 0.8)
             c, n = np.cos(a), abs(np.sin(a))
-            s.box(wall if rng.random() < 0.5 else printed(rng, lib), (2.4, rng.uniform(1, 3), 0.02), (at + q * 1.2 * c, 0.5, z + 1.2 * n), yaw(-a))
+            board = wall if rng.random() < 0.5 else printed(rng, lib)
+            s.box(board, (2.4, rng.uniform(1, 3), 0.02), (at + q * 1.2 * c, 0.5, z + 1.2 * n), yaw(-a))
 
 
 def still(s, rng):
@@ -121,7 +123,8 @@ def still(s, rng):
         table = surface(rng, lib, ('wood', 'tile', 'fabric', 'stone', 'marble'), ('wood', 'noise', 'stripe', 'weave'), 0.7, 0.3, 0.15)
         s.box(table, (4, 0.03, 2.5), (0, -0.015, 0.2))
     else:
-        s.add(G.cloth(rng, 110, rng.uniform(0.01, 0.06)), fabric(rng, lib), yaw(rng.normal(0, 0.3)), (2, rng.uniform(0.3, 1.2), 1.5), (0, 0, 0))
+        sheet = G.cloth(rng, 110, rng.uniform(0.01, 0.06))
+        s.add(sheet, fabric(rng, lib), yaw(rng.normal(0, 0.3)), (2, rng.uniform(0.3, 1.2), 1.5), (0, 0, 0))
     if rng.random() < 0.45:
         wide = rng.uniform(0.3, 0.9)
         at = (rng.normal(0, 0.35), -0.02, rng.uniform(-0.5, 0.3) * deep)
@@ -133,7 +136,8 @@ def still(s, rng):
     for _ in range(int(rng.integers(3, 14))):
         one(s, rng, rng.normal(0, 0.4), rng.choice([0, 0, 0, 0.15]), rng.uniform(-0.8, 0.5) * deep, rng.uniform(0.12, 0.6))
     if rng.random() < 0.6:
-        s.lamp([rng.normal(0, 1.2), rng.uniform(0.8, 2.2), rng.uniform(0.6, 2)], hue(rng, 0.3, 0.7, 1) * rng.uniform(2, 12), rng.uniform(0.05, 0.5))
+        at = [rng.normal(0, 1.2), rng.uniform(0.8, 2.2), rng.uniform(0.6, 2)]
+        s.lamp(at, hue(rng, 0.3, 0.7, 1) * rng.uniform(2, 12), rng.uniform(0.05, 0.5))
     for _ in range(10):
         p, a = np.deg2rad(rng.uniform(-3, 25)), rng.normal(0, 0.25)
         at = np.array([rng.normal(0, 0.25), rng.uniform(0.1, 0.5), rng.uniform(-0.3, 0.2)])
