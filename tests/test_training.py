@@ -255,3 +255,20 @@ def test_under_autocast_the_first_and_last_layers_stay_in_float32():
         outputs = net(torch.randn(1, 3, 64, 64))
     assert [o.dtype for o in outputs] == [torch.float32] * 3
     assert list(seen.values()) == [torch.float32, torch.float32, torch.bfloat16]
+
+
+def test_roughened_pictures_have_more_detail_and_the_same_tones():
+    rng = np.random.default_rng(4)
+    x = data.cv2.GaussianBlur(rng.random((96, 96, 3), dtype=np.float32), (0, 0), 3) * 3 - 1
+    x = np.clip(x, 0.1, 0.9)
+
+    def detail(a):
+        return (a - data.cv2.GaussianBlur(a, (0, 0), 1.0)).std()
+
+    gains = []
+    for seed in range(40):
+        y = data.roughen(x, np.random.default_rng(seed))
+        assert y.dtype == np.float32 and y.shape == x.shape and y.min() >= 0 and y.max() <= 1
+        assert abs(y.mean() - x.mean()) < 0.05
+        gains.append(detail(y) / detail(x))
+    assert min(gains) > 0.9 and 1.3 < np.median(gains)
