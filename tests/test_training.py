@@ -1,6 +1,8 @@
 """The training code: losses that know the truth, augmentation that keeps it, runs that survive being killed."""
+import copy
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -147,11 +149,16 @@ def test_shards_come_and_go(shards):
     assert len(found) == 8
 
 
+def small():
+    """A small network, always with the same weights."""
+    torch.manual_seed(0)
+    return GeometryNet(0, (16, 16, 16, 16, 16)).to(memory_format=torch.channels_last)
+
+
 def short(shards, out, steps, **kwargs):
     """A run of a small network, twelve steps long, stopped after `steps`."""
     args = train.parse(["--data", str(shards), "--out", str(out), "--steps", "12", "--sizes", "32", "32", "64", "64"])
-    torch.manual_seed(0)
-    state = loop.start(GeometryNet(0, (16, 16, 16, 16, 16)).to(memory_format=torch.channels_last), args.rate)
+    state = loop.start(small(), args.rate)
     saved = out / "checkpoint.pt"
     out.mkdir(exist_ok=True)
     if saved.exists():
@@ -218,9 +225,9 @@ def test_depthwise_gradients_are_those_of_the_convolution(kernel, stride, pad, d
     x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((2, 520, 9, 7), (520, 1, kernel, kernel), (520,)))
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
     results = []
-    for convolve, exact in ((processor.Depthwise.apply, False), (torch.nn.functional.conv2d, True)):
+    for convolve, exact in ((processor.Depthwise.apply, False), (partial(torch.nn.functional.conv2d, groups=520), True)):
         inputs = [(t.double() if exact else t).clone().requires_grad_() for t in (x, weight, bias)]
-        y = convolve(*inputs, stride, pad) if not exact else convolve(*inputs, stride, pad, groups=520)
+        y = convolve(*inputs, stride, pad)
         g = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
         y.backward(g.to(y.dtype))
         results.append([y.detach(), *(t.grad for t in inputs)])
@@ -229,10 +236,8 @@ def test_depthwise_gradients_are_those_of_the_convolution(kernel, stride, pad, d
 
 
 def test_a_network_made_for_the_processor_computes_the_same(shards):
-    torch.manual_seed(0)
-    plain = GeometryNet(0, (16, 16, 16, 16, 16)).to(memory_format=torch.channels_last)
-    torch.manual_seed(0)
-    quick = GeometryNet(0, (16, 16, 16, 16, 16)).to(memory_format=torch.channels_last)
+    plain = small()
+    quick = copy.deepcopy(plain)
     processor.install(quick)
     image, target = data.batch(data.Shards(shards), 0, 0, 64, range(4))
     gradients = []
@@ -246,7 +251,7 @@ def test_a_network_made_for_the_processor_computes_the_same(shards):
 
 
 def test_under_autocast_the_first_and_last_layers_stay_in_float32():
-    net = GeometryNet(0, (16, 16, 16, 16, 16)).to(memory_format=torch.channels_last)
+    net = small()
     processor.install(net)
     seen = {}
     for name in ("encoder.stem", "encoder.blocks.3.project", "encoder.blocks.4.project"):

@@ -140,6 +140,12 @@ def crop(sample: Sample, rng: np.random.Generator, height: int, width: int) -> S
     return resize(Sample(*(a[y : y + ch, x : x + cw] for a in sample)), height, width)
 
 
+def coarse_noise(rng: np.random.Generator, rows: int, columns: int, height: int, width: int) -> np.ndarray:
+    """White noise on rows x columns cells, enlarged: float32 (height, width)."""
+    cells = rng.standard_normal((rows, columns), dtype=np.float32)
+    return cv2.resize(cells, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
 def roughen(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Fine detail, which rendered pictures lack: photographs hold twice their contrast at a few pixels; float32 0..1 in and out.
 
@@ -155,12 +161,11 @@ def roughen(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         tone = blurred[3].mean(-1)
         amount = np.interp(tone, np.linspace(0, 1, 7), rng.uniform(0, 1, 7) ** 2).astype(np.float32)
         grain = np.zeros_like(tone)
-        for sigma in (0.5, 1.0, 2.0, 4.0):
-            h, w = (int(s / max(sigma, 1)) + 2 for s in tone.shape)
-            octave = cv2.resize(rng.standard_normal((h, w), dtype=np.float32), tone.shape[::-1], interpolation=cv2.INTER_CUBIC)
-            grain += octave * np.float32(rng.uniform(0, 1))
+        for cell in (1, 1, 2, 4):  # pixels
+            rows, columns = (s // cell + 2 for s in tone.shape)
+            grain += coarse_noise(rng, rows, columns, *tone.shape) * np.float32(rng.uniform(0, 1))
         x = x * (1 + rng.uniform(0.02, 0.25) * (amount * grain)[..., None])
-    return np.clip(x, 0, 1).astype(np.float32)
+    return np.clip(x, 0, 1)
 
 
 def recolour(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -201,8 +206,8 @@ def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     cells = rng.uniform(1.5, 5)
     for octave in range(4):
         n = cells * 2**octave
-        grid = rng.standard_normal((int(n * rng.uniform(1, 2.5)) + 2, int(n) + 2), dtype=np.float32)
-        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * np.float32(0.55**octave)
+        rows, columns = int(n * rng.uniform(1, 2.5)) + 2, int(n) + 2
+        total += coarse_noise(rng, rows, columns, height, width) * np.float32(0.55**octave)
     return (total - total.mean()) / max(float(total.std()), 1e-6)
 
 

@@ -67,8 +67,7 @@ class Depthwise(torch.autograd.Function):
 def precise(x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int) -> Tensor:
     """The convolution in float32, whatever autocast says."""
     with torch.autocast("cpu", enabled=False):
-        depthwise = len(weight) > 1 == weight.shape[1]
-        convolve = Depthwise.apply if depthwise else F.conv2d
+        convolve = F.conv2d if weight.shape[1] == x.shape[1] else Depthwise.apply
         return convolve(x.float(), weight, bias, stride, pad)
 
 

@@ -84,6 +84,11 @@ def pitch(a):
     return np.array([[1, 0, 0], [0, c, -s], [0, s, c]], f32)
 
 
+def direction(turn, height):
+    """(3,) unit vector at the angle `turn` from +z towards +x and `height` above the ground, radians."""
+    return np.array([np.sin(turn) * np.cos(height), np.sin(height), np.cos(turn) * np.cos(height)])
+
+
 def tumble(rng):
     q = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     return (q * np.sign(np.linalg.det(q))).astype(f32)

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import geometry as G
 from .materials import Material
-from .scenes_common import f32, hue, lighting, plain, printed, small_things, stand, surface, thing, yaw
+from .scenes_common import direction, f32, hue, lighting, plain, printed, small_things, stand, surface, thing, yaw
 
 SIZES = {
     'Bed': 2.0,
@@ -242,7 +242,7 @@ def room(s, rng):
             x, z = spots[rng.integers(len(spots))]
             at = np.array([x + rng.normal(0, 0.15), rng.uniform(0.3, 1.2), z])
             a, q = rng.normal(0, 0.6), rng.uniform(-0.1, 0.6)
-            yield at, np.array([np.sin(a) * np.cos(q), np.sin(q), np.cos(a) * np.cos(q)]), rng.uniform(0.8, 2.2), (30, 65)
+            yield at, direction(a, q), rng.uniform(0.8, 2.2), (30, 65)
         else:
             eye = np.array([rng.uniform(-w / 2 + 0.3, w / 2 - 0.3), rng.uniform(0.7, 1.9), rng.uniform(0, d / 2 - 0.15)])
             yield np.array([rng.uniform(-w / 3, w / 3), rng.uniform(0.2, 1.5), rng.uniform(-d / 2, -d / 5)]), None, eye, (40, 80)

@@ -8,6 +8,7 @@ from . import geometry as G
 from .materials import Material
 from .scenes_common import (
     UPRIGHT,
+    direction,
     f32,
     ground,
     hue,
@@ -31,7 +32,7 @@ def around(rng, at, size, low=6, high=40, spread=0.7, fov=(20, 55)):
     """A view of `at` from the front, `size` metres filling the picture."""
     p = np.deg2rad(rng.uniform(low, high) if rng.random() < 0.75 else rng.uniform(high, 85))
     a = rng.uniform(-spread, spread)
-    return at, np.array([np.sin(a) * np.cos(p), np.sin(p), np.cos(a) * np.cos(p)]), size, fov
+    return at, direction(a, p), size, fov
 
 
 def support(s, rng, z):

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import geometry as G
 from .materials import Material
-from .scenes_common import UPRIGHT, f32, ground, hue, lighting, place_object, plain, printed, shape, stand, surface, tumble, yaw
+from .scenes_common import UPRIGHT, direction, f32, ground, hue, lighting, place_object, plain, printed, shape, stand, surface, tumble, yaw
 
 
 def tree(s, rng, x, y, z, h):
@@ -202,7 +202,7 @@ def facade(s, rng):
             a, q = rng.normal(0, 0.5), rng.normal(0, 0.4)
             yield (
                 np.array([rng.normal(0, 0.2), 1.5 + rng.normal(0, 0.2), -2]),
-                np.array([np.sin(a) * np.cos(q), np.sin(q), np.cos(a) * np.cos(q)]),
+                direction(a, q),
                 k * rng.uniform(0.5, 1.4),
                 (25, 60),
             )

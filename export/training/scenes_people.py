@@ -9,7 +9,7 @@ import numpy as np
 from . import geometry as G
 from .heads import skin_colour
 from .materials import Material
-from .scenes_common import UPRIGHT, f32, ground, hue, lighting, plain, printed, small_things, stand, surface, yaw
+from .scenes_common import UPRIGHT, direction, f32, ground, hue, lighting, plain, printed, small_things, stand, surface, yaw
 from .scenes_indoor import furniture
 from .scenes_outdoor import tree
 
@@ -199,4 +199,4 @@ def portrait(s, rng):
         at += rng.normal(0, 0.09, 3) * size
         a = (az0 if rng.random() < 0.75 else 0) + (rng.normal(0, 0.5) if rng.random() < 0.92 else rng.uniform(-3.1, 3.1))
         p = rng.normal(0.02, 0.14)
-        yield at, np.array([np.sin(a) * np.cos(p), np.sin(p), np.cos(a) * np.cos(p)]), size, (18, 60)
+        yield at, direction(a, p), size, (18, 60)

@@ -6,7 +6,7 @@ import numpy as np
 
 from . import geometry as G
 from .materials import Material
-from .scenes_common import UPRIGHT, f32, hue, lighting, pitch, printed, shape, stand, surface, thing, tumble, yaw
+from .scenes_common import UPRIGHT, direction, f32, hue, lighting, pitch, printed, shape, stand, surface, thing, tumble, yaw
 
 
 def fabric(rng, lib):
@@ -141,5 +141,4 @@ def still(s, rng):
     for _ in range(10):
         p, a = np.deg2rad(rng.uniform(-3, 25)), rng.normal(0, 0.25)
         at = np.array([rng.normal(0, 0.25), rng.uniform(0.1, 0.5), rng.uniform(-0.3, 0.2)])
-        yield at, np.array([np.sin(a) * np.cos(p), np.sin(p), np.cos(a) * np.cos(p)]), rng.uniform(0.45, 1.3), (12, 50)
-
+        yield at, direction(a, p), rng.uniform(0.45, 1.3), (12, 50)
