@@ -105,6 +105,27 @@ def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
     return (1.0 / near).astype(np.float32)
 
 
+def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
+    """The mean of one graph's outputs by role at several sizes, on the grid of the last, the finest.
+
+    Disparity is known but for scale and shift: each view's is first given the median and the mean absolute deviation of the last's.
+    """
+    if len(views) == 1:
+        return views[0]
+    out = {}
+    for role, finest in views[-1].items():
+        h, w = finest.shape[:2]
+        planes = [cv2.resize(v[role], (w, h), interpolation=cv2.INTER_LINEAR) for v in views[:-1]] + [finest]
+        if role == "depth":
+            middle = [float(np.median(p)) for p in planes]
+            spread = [max(float(np.abs(p - m).mean()), 1e-9) for p, m in zip(planes, middle)]
+            planes = [(p - m) * np.float32(spread[-1] / s) + np.float32(middle[-1]) for p, m, s in zip(planes, middle, spread)]
+        out[role] = sum(planes) / np.float32(len(planes))
+    if "normals" in out:
+        out["normals"] = our_axes(out["normals"], ["+x", "+y", "+z"])
+    return out
+
+
 @dataclass(frozen=True)
 class Graph:
     """One loaded graph."""
@@ -141,10 +162,16 @@ class OnnxEngine:
         return Geometry(found["depth"], normals, found.get("mask"), focal, relief)
 
     def _run(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
-        """The outputs of one graph by role; with `mirror` in its manifest, the mean over the photo and its mirror image."""
-        found = self._run_once(graph, roles, rgb)
+        """The outputs of one graph by role: the mean over the `scales` of its manifest, times the analysis size."""
+        spec = graph.manifest["input"]
+        size = self.size or int(spec["size"])
+        return mean_of_scales([self._run_mirrored(graph, roles, rgb, round(size * k)) for k in sorted(spec.get("scales", [1]))])
+
+    def _run_mirrored(self, graph: Graph, roles: List[str], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
+        """The outputs at one size; with `mirror` in the manifest, the mean over the photo and its mirror image."""
+        found = self._run_once(graph, roles, rgb, size)
         if graph.manifest["input"].get("mirror"):
-            twin = self._run_once(graph, roles, np.ascontiguousarray(rgb[:, ::-1]))
+            twin = self._run_once(graph, roles, np.ascontiguousarray(rgb[:, ::-1]), size)
             for role, value in twin.items():
                 value = value[:, ::-1] * (np.float32([-1, 1, 1]) if role == "normals" else np.float32(1))
                 found[role] = (found[role] + value) / 2
@@ -152,9 +179,9 @@ class OnnxEngine:
                 found["normals"] = our_axes(found["normals"], ["+x", "+y", "+z"])
         return found
 
-    def _run_once(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
+    def _run_once(self, graph: Graph, roles: List[str], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
         spec, outputs = graph.manifest["input"], graph.manifest["outputs"]
-        x, sizes = to_input(rgb, spec, self.size or int(spec["size"]))
+        x, sizes = to_input(rgb, spec, size)
         try:
             values = graph.session.run([outputs[r]["name"] for r in roles], {spec["name"]: x})
         except Exception as exc:
@@ -202,6 +229,9 @@ def load_graph(folder: Path, name: str, **options: Any) -> Graph:
             raise ValueError("names of inputs and outputs differ from the manifest")
         for key in ("multiple", "size", "size_rule", "scale", "mean", "std"):
             manifest["input"][key]
+        scales = manifest["input"].get("scales", [1])
+        if not scales or not all(0.1 <= float(k) <= 10 for k in scales):
+            raise ValueError("scales are numbers from 0.1 to 10")
         for role, output in manifest["outputs"].items():
             output["axes" if role == "normals" else "meaning"]
             if not 0 <= float(output.get("relief", 0)) <= 1:

@@ -150,6 +150,39 @@ def test_mirrored_averaging_makes_the_answer_symmetric(tmp_path, tiny):
     assert np.allclose(a.normals, [0, 0, 1], atol=1e-6)  # (0.6, 0, 0.8) and its mirror image cancel in x
 
 
+def test_the_mean_of_scales_is_blind_to_each_scales_range_of_disparity():
+    """Disparity has no scale and no shift of its own: a view's weight must not hang on it. Normals stay of unit length."""
+    rng = np.random.default_rng(1)
+    coarse, fine = (rng.normal(size=size).astype(np.float32) for size in ((12, 16), (24, 32)))
+    n = [models.our_axes(rng.normal(size=(*a.shape, 3)).astype(np.float32), ["+x", "+y", "+z"]) for a in (coarse, fine)]
+    plain = models.mean_of_scales([{"depth": coarse, "normals": n[0]}, {"depth": fine, "normals": n[1]}])
+    other = models.mean_of_scales([{"depth": coarse * 40 + 7, "normals": n[0]}, {"depth": fine, "normals": n[1]}])
+    assert plain["depth"].shape == (24, 32) and plain["normals"].shape == (24, 32, 3)
+    assert np.allclose(plain["depth"], other["depth"], atol=1e-4)
+    assert np.allclose(np.linalg.norm(plain["normals"], axis=-1), 1, atol=1e-5)
+    with_coarse, alone = (np.corrcoef(d.ravel(), np.kron(coarse, np.ones((2, 2))).ravel())[0, 1] for d in (plain["depth"], fine))
+    assert with_coarse > 0.4 > alone  # the coarse view is in it
+
+
+def test_every_scale_of_the_manifest_is_run(tmp_path, tiny):
+    manifest = tiny_graph(tmp_path)
+    manifest["input"] |= {"scales": [1.5, 1], "mirror": True}
+    (tmp_path / "tiny.json").write_text(json.dumps(manifest))
+    engine, shapes = tiny(analysis_size=128), []
+    graph = engine.roles["depth"]
+
+    class Watching:
+        def run(self, names, feed):
+            shapes.append(feed["image"].shape)
+            return graph.session.run(names, feed)
+
+    watched = models.Graph(graph.manifest, Watching(), graph.provider)
+    g = models.OnnxEngine({"depth": watched, "normals": watched}, 128).analyse(ramp())
+    assert sorted(s[3] for s in shapes) == [128, 128, 192, 192]
+    assert g.inverse_depth.shape[1] == 192  # the finest grid
+    assert np.allclose(g.normals, [0, 0, 1], atol=1e-6)
+
+
 def test_relief_is_what_the_manifest_of_the_normals_says(tmp_path, tiny):
     manifest = tiny_graph(tmp_path)
     photo = np.full((96, 128, 3), 90, np.uint8)
@@ -164,6 +197,15 @@ def test_relief_is_what_the_manifest_of_the_normals_says(tmp_path, tiny):
 def test_a_manifest_that_leaves_out_what_an_output_means_is_refused_at_the_start(tmp_path, change):
     manifest = tiny_graph(tmp_path)
     change(manifest["outputs"])
+    (tmp_path / "tiny.json").write_text(json.dumps(manifest))
+    with pytest.raises(errors.ModelMissing, match="tiny"):
+        models.load_graph(tmp_path, "tiny", provider="cpu", threads=1)
+
+
+@pytest.mark.parametrize("scales", [[], [0], ["large"], [1, 100], 1.5])
+def test_scales_that_make_no_sense_are_refused_at_the_start(tmp_path, scales):
+    manifest = tiny_graph(tmp_path)
+    manifest["input"]["scales"] = scales
     (tmp_path / "tiny.json").write_text(json.dumps(manifest))
     with pytest.raises(errors.ModelMissing, match="tiny"):
         models.load_graph(tmp_path, "tiny", provider="cpu", threads=1)
