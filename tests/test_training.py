@@ -81,6 +81,17 @@ def test_disparity_losses_do_not_see_scale_and_shift(scale, shift):
         assert a > 0.01 and torch.isclose(a, b, rtol=1e-2)
 
 
+def test_order_loss_sees_order_and_nothing_else():
+    """Blind to scale and shift; a far pair swapped costs as much as a near one, though its disparities hardly differ."""
+    depth = torch.tensor([1.0, 1.5, 40.0, 60.0]).repeat_interleave(400).view(1, 1, 40, 40)
+    target, mask = 1 / depth, torch.ones(1, 1, 40, 40)
+    assert losses.order_loss(target * 7 - 3, target, mask) < 1e-6
+    near = torch.where(depth == 1, 1 / 1.5, torch.where(depth == 1.5, 1.0, target))
+    far = torch.where(depth == 40, 1 / 60, torch.where(depth == 60, 1 / 40, target))
+    assert losses.order_loss(near, target, mask) > 1e-3 and losses.order_loss(far, target, mask) > 1e-3
+    assert losses.order_loss(far, target, (depth < 10).float()) < 1e-6  # not on the surface
+
+
 def test_sky_and_void_do_not_count_for_normals():
     disparity, normals, mask = truth()
     scribbled = torch.where(mask > 0.5, normals, torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))

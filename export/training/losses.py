@@ -4,11 +4,12 @@ Shapes: disparity and mask (n, 1, h, w), normals (n, 3, h, w). A mask of 1 says 
 """
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 # The chord's minimum is a median of directions, the cosine's a mean, which comes out too near to facing where the network is unsure.
-WEIGHTS = {"disparity": 1.0, "gradient": 0.5, "cosine": 0.3, "chord": 1.2, "mask": 0.2}
+WEIGHTS = {"disparity": 1.0, "gradient": 0.5, "order": 1.0, "cosine": 0.3, "chord": 1.2, "mask": 0.2}
 SKY_WEIGHT = 0.5  # of a pixel without surface in the disparity loss: it is known to be farthest, and there are many
 
 
@@ -31,6 +32,27 @@ def disparity_losses(predicted: Tensor, target: Tensor, mask: Tensor, scales: in
     return level, gradient
 
 
+PAIRS = 4096  # of pixels a picture
+APART = 1.05  # ratio of depths from which on an order counts
+MARGIN = 0.2  # of disparity, in mean absolute deviations: pairs this far apart are far enough
+
+
+def order_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Hinge loss of which of two pixels is nearer, over random pairs on the surface (relative depth: Chen et al., NeurIPS 2016).
+
+    Disparities of far things all but coincide, so that the other terms hardly see their order.
+    """
+    n, pixels = predicted.shape[0], predicted[0].numel()
+    first, second = torch.randint(pixels, (2, PAIRS), generator=torch.Generator().manual_seed(0)).to(predicted.device)
+    truth = target.reshape(n, -1)
+    near, far = (pick(truth[:, first], truth[:, second]) for pick in (torch.maximum, torch.minimum))
+    counts = mask.reshape(n, -1)[:, first] * mask.reshape(n, -1)[:, second] * (near > APART * far)
+    p, t = (standardise(d.reshape(n, -1)) for d in (predicted, target))
+    apart = t[:, first] - t[:, second]
+    lacking = F.relu(apart.abs().clamp(max=MARGIN) - (p[:, first] - p[:, second]) * apart.sign())
+    return (counts * lacking).sum() / counts.sum().clamp(min=1)
+
+
 def coherence(normals: Tensor) -> Tensor:
     """(n, 1, h, w), 0..1: how much the true normals within 5 pixels agree. Foliage and the like get a small weight."""
     return F.avg_pool2d(normals, 5, 1, 2, count_include_pad=False).norm(dim=1, keepdim=True).clamp(0, 1)
@@ -51,7 +73,8 @@ def losses(predicted: tuple[Tensor, Tensor, Tensor], target: tuple[Tensor, Tenso
     disparity, normals, mask = target
     level, gradient = disparity_losses(predicted[0], disparity, mask)
     cosine, chord = normal_losses(predicted[1], normals, mask)
-    return {"disparity": level, "gradient": gradient, "cosine": cosine, "chord": chord,
+    order = order_loss(predicted[0], disparity, mask)
+    return {"disparity": level, "gradient": gradient, "order": order, "cosine": cosine, "chord": chord,
             "mask": F.binary_cross_entropy_with_logits(predicted[2], mask)}
 
 
