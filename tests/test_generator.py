@@ -11,7 +11,7 @@ pytest.importorskip('embreex', reason='the generator needs requirements-export.t
 pytest.importorskip('numba', reason='the generator needs requirements-export.txt (numba)')
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'export'))
 import render as cli  # noqa: E402
-from training import dataset, geometry, renderer, scenes  # noqa: E402
+from training import dataset, geometry, renderer, scenes, sculpture  # noqa: E402
 from training.assets import Library, split_sun  # noqa: E402
 from training.materials import Arena, Material, Texture  # noqa: E402
 from training.scene import Scene  # noqa: E402
@@ -134,6 +134,26 @@ def test_every_kind_gives_sound_labels(library, kind):
         assert np.allclose(np.linalg.norm(n[on], axis=-1), 1, atol=0.02) and (n[~on] == 0).all()
         assert (n[on][:, 2] > -0.9).all()
         assert p['rgb'].std() > 2 and 8 < p['rgb'].mean() < 247 or kind == 'object'
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_sculptures_are_closed_and_their_normals_look_out(seed):
+    m = sculpture.sculpture(np.random.default_rng(seed), 60)
+    a, b, c = (m.v[m.f[:, k]].astype(float) for k in range(3))
+    area = np.cross(b - a, c - a) / 2
+    assert np.abs(area.sum(0)).max() < 1e-3 * np.linalg.norm(area, axis=1).sum(), 'a closed surface has no area in sum'
+    assert (a * area).sum() / 3 > 0.05, 'its volume is positive: triangles look out'
+    assert np.allclose(np.linalg.norm(m.n, axis=1), 1, atol=1e-3)
+    size = np.linalg.norm(area, axis=1)
+    agree = (m.n[m.f].mean(1) * area).sum(1)[size > 0.05 * size.mean()]
+    assert (agree > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize('sheet', [sculpture.crumpled, sculpture.plaque])
+def test_a_sheet_tipped_by_a_quarter_turn_faces_the_viewer(sheet):
+    m = sheet(np.random.default_rng(3), 60)
+    assert m.n[:, 1].mean() > 0.5 and np.isfinite(m.v).all()
+    assert sculpture.lean(m, np.pi / 2).n[:, 2].mean() > 0.5
 
 
 def test_same_seed_same_pictures(library):

@@ -245,8 +245,8 @@ def collate(samples: list[Sample]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor
     return (stack([s.rgb for s in samples]) - MEAN) / STD, (disparity, normals, mask)
 
 
-# How readily a kind of scene is drawn: single things are what is hardest and what people relight; streets are neither.
-READILY = {"object": 1.0, "animal": 0.8, "clutter": 0.6, "cloth": 0.6, "still": 0.6, "table": 0.5,
+# How readily a kind of scene is drawn: single things and full rooms are hardest, and what people relight; streets are neither.
+READILY = {"object": 0.8, "carved": 0.8, "animal": 0.7, "lived": 0.7, "clutter": 0.6, "cloth": 0.6, "still": 0.6, "table": 0.5,
            "portrait": 0.35, "outdoor": 0.25, "facade": 0.25}
 
 

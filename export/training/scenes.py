@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import scenes_indoor, scenes_objects, scenes_outdoor, scenes_people, scenes_still
+from . import scenes_indoor, scenes_lived, scenes_objects, scenes_outdoor, scenes_people, scenes_still
 from .renderer import look_at, pixel_rays
 from .scene import Scene
 
 KINDS = {
-    'room': (0.20, scenes_indoor.room),
+    'room': (0.10, scenes_indoor.room),
+    'lived': (0.12, scenes_lived.lived),
     'outdoor': (0.16, scenes_outdoor.street),
     'portrait': (0.22, scenes_people.portrait),
     'table': (0.15, scenes_objects.table),
     'clutter': (0.10, scenes_objects.clutter),
     'still': (0.10, scenes_still.still),
     'object': (0.06, scenes_objects.single),
+    'carved': (0.06, scenes_objects.carved),
     'animal': (0.05, scenes_objects.animal),
     'cloth': (0.03, scenes_objects.cloth),
     'facade': (0.03, scenes_outdoor.facade),
@@ -61,14 +63,14 @@ def make(library, rng, views=2, kind=None):
     scene = Scene(library)
     shots = list(KINDS[kind][1](scene, rng))
     cams = [shoot(rng, s) for s in shots]
-    flash = rng.random() < 0.06 and kind != 'object'
+    flash = rng.random() < 0.06 and kind not in ('object', 'carved')
     if flash:
         eye, cam, _ = cams[0]
         far = 1.0 if shots[0][1] is None else float(shots[0][2])
         scene.lamp(eye + 0.05 * far * cam[0] + 0.08 * far * cam[1], np.ones(3) * rng.uniform(2, 15) * far * far * 2, 0.02)
     scene.lights = scene.lights[:4]
     scene.build()
-    limit = 0.2 if kind == 'object' else 0.02
+    limit = 0.2 if kind in ('object', 'carved') else 0.02
     limit, good = 0.01 if kind == 'outdoor' else limit, []
     for share in (0.6, 0.97):  # rather a view with several things in it
         for c in cams[:1] if flash else cams:

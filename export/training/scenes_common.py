@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import geometry as G
+from . import sculpture
 from .materials import Material
 
 f32 = np.float32
@@ -97,7 +98,7 @@ def tumble(rng):
 UPRIGHT = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], f32)  # turns the sheet y = h(x, z) into a wall facing +z
 
 
-def shape(rng, kinds=('lathe', 'lathe', 'super', 'super', 'box', 'cylinder', 'blob', 'rock', 'prism', 'tube')):
+def shape(rng, kinds=('lathe', 'lathe', 'super', 'super', 'box', 'cylinder', 'blob', 'rock', 'prism', 'tube', 'carved')):
     k = rng.choice(kinds)
     return {
         'lathe': G.lathe,
@@ -111,6 +112,7 @@ def shape(rng, kinds=('lathe', 'lathe', 'super', 'super', 'box', 'cylinder', 'bl
         'cloth': G.cloth,
         'foliage': G.foliage,
         'ball': lambda r: G.sphere(),
+        'carved': lambda r: sculpture.sculpture(r, 80),
     }[k](rng)
 
 

@@ -8,38 +8,6 @@ from . import geometry as G
 from .materials import Material
 from .scenes_common import direction, f32, hue, lighting, plain, printed, small_things, stand, surface, thing, yaw
 
-SIZES = {
-    'Bed': 2.0,
-    'Sofa': 1.9,
-    'Couch': 2.1,
-    'Chair': 0.95,
-    'Stool': 0.6,
-    'Table': 1.3,
-    'Desk': 1.4,
-    'Shelf': 1.6,
-    'Book': 1.8,
-    'Wardrobe': 2.0,
-    'Cabinet': 1.2,
-    'Curtain': 2.2,
-    'Lamp': 1.5,
-    'NightStand': 0.6,
-    'Trash': 0.5,
-    'Portrait': 0.7,
-    'Tablet': 0.3,
-    'Tableware': 0.3,
-    'Utensils': 0.4,
-    'Sink': 0.9,
-    'Toilet': 0.75,
-    'Bathtub': 1.7,
-    'Oven': 0.9,
-    'Door': 2.0,
-    'Window': 1.4,
-    'Light': 0.6,
-    'Rack': 0.9,
-    'Houseplant': 0.9,
-    'Drawer': 0.8,
-}
-
 
 def books(s, rng, x0, x1, y, z, height, depth, rot=np.eye(3), origin=(0, 0, 0)):
     """A row of books and small things between x0 and x1 on a board at height y."""

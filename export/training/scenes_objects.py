@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import geometry as G
+from . import sculpture
 from .materials import Material
 from .scenes_common import (
     UPRIGHT,
@@ -154,8 +155,8 @@ def clutter(s, rng):
         )
 
 
-def single(s, rng):
-    """One thing before black or plain cloth under one strong distant light, as in photometric-stereo pictures."""
+def single(s, rng, form=None):
+    """One thing before black or plain cloth under one strong distant light, as in photometric-stereo pictures; `form` is its mesh."""
     lib = s.assets
     s.env = np.full((2, 4, 3), 10 ** rng.uniform(-2.5, -1.1), f32)
     s.background = np.full((2, 4, 3), 10 ** rng.uniform(-4, -2), f32)
@@ -170,6 +171,8 @@ def single(s, rng):
             body = stone(rng)
     else:
         m = None
+    if form is not None:
+        m, body = form, body or thing(rng, lib, 0.8)
     if m is None:
         m = rng.choice(
             [G.blob, G.blob, G.lathe, G.superquadric, lambda r: G.sphere(), G.tube, G.rock, lambda r: G.cloth(r, 100, r.uniform(0.03, 0.2))]
@@ -192,6 +195,25 @@ def single(s, rng):
     for _ in range(8):
         at, view, size, _ = around(rng, np.array([0, y, 0]) + rng.normal(0, 0.08, 3), rng.uniform(1.3, 3.2), -5, 15, 0.6)
         yield at, view, size, (12, 35)
+
+
+def carved(s, rng):
+    """Carved, moulded, crumpled or embossed things: alone under one lamp, or a few on a table in any light."""
+    if rng.random() < 0.6:
+        yield from single(s, rng, sculpture.any_of(rng))
+        return
+    lighting(s, rng, rng.random() < 0.5)
+    z = rng.choice([0.15, 0.3, 0.6])
+    support(s, rng, z)
+    for i in range(int(rng.choice([1, 1, 2, 3, 5]))):
+        at = (0, 0) if i == 0 else (rng.normal(0, z), rng.normal(0, z))
+        mat = stone(rng) if rng.random() < 0.3 else thing(rng, s.assets, z)
+        stand(s, rng, sculpture.any_of(rng), mat, z * rng.uniform(0.7, 1.6), at[0], 0, at[1], yaw(rng.normal(0, 0.8)))
+    if rng.random() < 0.6:
+        d = np.array([rng.normal(0, 1), rng.uniform(0.2, 1.5), rng.uniform(-0.3, 1.5)])
+        s.lamp(d * z * 4, hue(rng, 0.3, 0.7, 1) * z * z * rng.uniform(20, 150), z * rng.uniform(0.05, 0.6))
+    for _ in range(8):
+        yield around(rng, np.array([rng.normal(0, 0.1), rng.uniform(0.3, 0.6), 0]) * z, z * rng.uniform(1.1, 2.6), 0, 35, 0.7, (15, 50))
 
 
 def animal(s, rng):
