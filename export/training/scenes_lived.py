@@ -26,17 +26,18 @@ from .scenes_common import (
 from .scenes_indoor import books, furniture
 from .scenes_still import covered, cushion, fabric, potted
 
-# Largest extent in metres by a part of the name; FLAT ones have a top to put things on, SOFT ones cushions
-SIZES = {'Bed': 2.0, 'Sofa': 1.9, 'Couch': 2.1, 'Chair': 0.95, 'chair': 0.95, 'Stool': 0.5, 'Table': 1.2, 'table': 1.2, 'Desk': 1.4,
-         'Portrait': 0.5, 'Shelf': 1.6, 'shelf': 1.6, 'Book': 1.8, 'Wardrobe': 2.0, 'Closet': 2.0, 'Cabinet': 1.2, 'cabinet': 1.2,
-         'urtain': 2.2, 'NightStand': 0.55, 'Trash': 0.4, 'Drawer': 0.8, 'Houseplant': 0.8, 'Rack': 0.9, 'Oven': 0.9, 'Sink': 0.9,
-         'Toilet': 0.75, 'Bathtub': 1.7, 'Tablet': 0.25, 'Tableware': 0.3, 'Utensils': 0.4, 'Window': 1.3, 'Door': 2.0, 'Light': 0.5}
-FLAT = ('Table', 'table', 'Desk', 'Cabinet', 'cabinet', 'NightStand', 'Drawer', 'Oven')
+# Largest extent in metres by the first part of the name that is found; FLAT ones have a top to put things on, SOFT ones cushions
+SIZES = {'Portrait': 0.5, 'Light': 0.5, 'Tablet': 0.25, 'Tableware': 0.3, 'Utensils': 0.4, 'NightStand': 0.55, 'Bed': 2.0, 'Sofa': 1.9,
+         'sofa': 1.9, 'Couch': 2.1, 'hair': 0.95, 'Stool': 0.5, 'stool': 0.5, 'able': 1.2, 'Desk': 1.4, 'Shelf': 1.6, 'shel': 1.6,
+         'Book': 1.8, 'Wardrobe': 2.0, 'Closet': 2.0, 'abinet': 1.2, 'urtain': 2.2, 'Trash': 0.4, 'Drawer': 0.8, 'Houseplant': 0.8,
+         'Rack': 0.9, 'Oven': 0.9, 'Sink': 0.9, 'Toilet': 0.75, 'Bathtub': 1.7, 'Window': 1.3, 'Door': 2.0}
+FLAT = ('NightStand', 'able', 'Desk', 'abinet', 'Drawer', 'Oven')
 SOFT = ('Bed', 'Sofa', 'Couch', 'sofa')
 
 
-def size_of(rng, name):
-    return next((s for part, s in SIZES.items() if part in name), rng.uniform(0.5, 1.1)) * rng.uniform(0.85, 1.15)
+def part_of(name):
+    """The part of SIZES that a piece of furniture goes by, '' where none does."""
+    return next((part for part in SIZES if part in name), '')
 
 
 def strew(s, rng, x, y, z, spread, n):
@@ -138,12 +139,14 @@ def bought(s, rng):
     m = s.assets.mesh('furniture', name)
     if len(m.f) > 30000:
         return False
-    high = stand(s, rng, m, None if rng.random() < 0.8 or not m.materials else surface(rng, s.assets), size_of(rng, name), 0, 0, 0, yaw(0))
+    part = part_of(name)
+    size = SIZES.get(part, rng.uniform(0.5, 1.1)) * rng.uniform(0.85, 1.15)
+    high = stand(s, rng, m, None if rng.random() < 0.8 or not m.materials else surface(rng, s.assets), size, 0, 0, 0, yaw(0))
     world = s.parts[-1][0]
     half = (world.max(0) - world.min(0)) / 2
-    if any(part in name for part in FLAT):
+    if part in FLAT:
         strew(s, rng, 0, high, 0, (half[0] * 0.8, half[2] * 0.8), int(rng.integers(1, 9)))
-    elif any(part in name for part in SOFT):
+    elif part in SOFT:
         for _ in range(int(rng.integers(1, 6))):
             x, z = rng.uniform(-0.8, 0.8) * half[0], rng.uniform(-0.5, 0.3) * half[2]
             cushion(s, rng, x, high * rng.uniform(0.4, 0.6), z, rng.uniform(0.3, 0.5))
