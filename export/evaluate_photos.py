@@ -43,8 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--models", type=Path, default=ROOT / "onnx_models", metavar="DIR")
     parser.add_argument("--model", default="relight-geometry", metavar="NAME")
-    parser.add_argument("--size", type=int, default=0, help="analysis size (default: the manifest's)")
-    parser.add_argument("--scales", type=float, nargs="+", metavar="K", help="average over these multiples of it (default: the manifest's)")
+    parser.add_argument("--size", type=int, nargs="+", metavar="N", help="analysis size, or several to average (default: the manifest's)")
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="average with the mirror image (default: the manifest's)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--score", type=Path, metavar="FILE", help="a scorer to run as FILE SET OUT")
@@ -52,9 +51,9 @@ def main(argv: list[str] | None = None) -> int:
     graph = load_graph(args.models, args.model, provider="cpu", threads=args.threads)
     if args.mirror is not None:
         graph.manifest["input"]["mirror"] = args.mirror
-    if args.scales:
-        graph.manifest["input"]["scales"] = args.scales
-    engine = OnnxEngine({role: graph for role in graph.manifest["roles"]}, args.size)
+    if args.size:
+        graph.manifest["input"] |= {"size": args.size[0], "scales": [size / args.size[0] for size in args.size]}
+    engine = OnnxEngine({role: graph for role in graph.manifest["roles"]})
     args.out.mkdir(parents=True, exist_ok=True)
     rows, spent = [], []
     for path in sorted(p for p in args.set.iterdir() if p.suffix.lower() in PHOTOS):

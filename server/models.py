@@ -162,10 +162,10 @@ class OnnxEngine:
         return Geometry(found["depth"], normals, found.get("mask"), focal, relief)
 
     def _run(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
-        """The outputs of one graph by role: the mean over the `scales` of its manifest, times the analysis size."""
+        """The outputs of one graph by role, at the analysis size; without one the mean over the `scales` of the manifest's size."""
         spec = graph.manifest["input"]
-        size = self.size or int(spec["size"])
-        return mean_of_scales([self._run_mirrored(graph, roles, rgb, round(size * k)) for k in sorted(spec.get("scales", [1]))])
+        sizes = [self.size] if self.size else [round(spec["size"] * k) for k in sorted(spec.get("scales", [1]))]
+        return mean_of_scales([self._run_mirrored(graph, roles, rgb, size) for size in sizes])
 
     def _run_mirrored(self, graph: Graph, roles: List[str], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
         """The outputs at one size; with `mirror` in the manifest, the mean over the photo and its mirror image."""

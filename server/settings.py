@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     depth_model: str = Field("relight-geometry", description="name of the graph that estimates depth")
     normals_model: str = Field("relight-geometry", description="name of the graph that estimates normals; empty: from depth")
     mask_model: str = Field("relight-geometry", description="name of the graph that tells surface from sky; empty: none")
-    analysis_size: int = Field(0, ge=0, le=2048, description="pixels; size of the network's input, 0: the manifest's")
+    analysis_size: int = Field(0, ge=0, le=2048, description="pixels; the one size of the network's input, 0: what the manifest says")
     provider: Literal["auto", "cpu", "cuda", "coreml"] = Field("auto",
         description="where the graphs run; auto never picks CoreML")
     device_id: int = Field(0, ge=0, le=63, description="which CUDA device")

@@ -164,23 +164,26 @@ def test_the_mean_of_scales_is_blind_to_each_scales_range_of_disparity():
     assert with_coarse > 0.4 > alone  # the coarse view is in it
 
 
-def test_every_scale_of_the_manifest_is_run(tmp_path, tiny):
+def test_every_scale_of_the_manifest_is_run_and_an_analysis_size_is_the_only_one(tmp_path, tiny):
     manifest = tiny_graph(tmp_path)
     manifest["input"] |= {"scales": [1.5, 1], "mirror": True}
     (tmp_path / "tiny.json").write_text(json.dumps(manifest))
-    engine, shapes = tiny(analysis_size=128), []
-    graph = engine.roles["depth"]
+    graph, widths = tiny().roles["depth"], []
 
     class Watching:
         def run(self, names, feed):
-            shapes.append(feed["image"].shape)
+            widths.append(feed["image"].shape[3])
             return graph.session.run(names, feed)
 
     watched = models.Graph(graph.manifest, Watching(), graph.provider)
-    g = models.OnnxEngine({"depth": watched, "normals": watched}, 128).analyse(ramp())
-    assert sorted(s[3] for s in shapes) == [128, 128, 192, 192]
-    assert g.inverse_depth.shape[1] == 192  # the finest grid
+    roles = {"depth": watched, "normals": watched}
+    g = models.OnnxEngine(roles).analyse(ramp())
+    assert sorted(widths) == [64, 64, 96, 96]
+    assert g.inverse_depth.shape[1] == 96  # the finest grid
     assert np.allclose(g.normals, [0, 0, 1], atol=1e-6)
+    widths.clear()
+    models.OnnxEngine(roles, 128).analyse(ramp())
+    assert widths == [128, 128]
 
 
 def test_relief_is_what_the_manifest_of_the_normals_says(tmp_path, tiny):

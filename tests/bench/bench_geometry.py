@@ -57,11 +57,10 @@ def near_edges(folder, out):
 
 def measure(args, graph, sizes, mirror):
     """One row of the table."""
-    first, *_ = every_size = [int(s) for s in sizes.split("+")]
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder)
         command = [sys.executable, ROOT / "export" / "evaluate_photos.py", "--set", args.set, "--out", out, "--models", args.models,
-                   "--model", graph, "--size", first, "--scales", *(s / first for s in every_size), "--mirror" if mirror else "--no-mirror"]
+                   "--model", graph, "--size", *sizes.split("+"), "--mirror" if mirror else "--no-mirror"]
         said = subprocess.run([str(c) for c in command], check=True, capture_output=True, text=True).stdout
         scores = out / "scores.json"
         subprocess.run([sys.executable, args.set / "evaluate.py", args.set, out, "--json", scores], check=True, capture_output=True)
