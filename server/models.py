@@ -164,7 +164,7 @@ class OnnxEngine:
     def _run(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
         """The outputs of one graph by role, at the analysis size; without one the mean over the `scales` of the manifest's size."""
         spec = graph.manifest["input"]
-        sizes = [self.size] if self.size else [round(spec["size"] * k) for k in sorted(spec.get("scales", [1]))]
+        sizes = [self.size] if self.size else [round(spec["size"] * k) for k in sorted(map(float, spec.get("scales", [1])))]
         return mean_of_scales([self._run_mirrored(graph, roles, rgb, size) for size in sizes])
 
     def _run_mirrored(self, graph: Graph, roles: List[str], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:

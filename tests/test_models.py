@@ -205,7 +205,7 @@ def test_a_manifest_that_leaves_out_what_an_output_means_is_refused_at_the_start
         models.load_graph(tmp_path, "tiny", provider="cpu", threads=1)
 
 
-@pytest.mark.parametrize("scales", [[], [0], ["large"], [1, 100], 1.5])
+@pytest.mark.parametrize("scales", [[], [0], ["large"], [1, 100], [float("nan")], 1.5])
 def test_scales_that_make_no_sense_are_refused_at_the_start(tmp_path, scales):
     manifest = tiny_graph(tmp_path)
     manifest["input"]["scales"] = scales
