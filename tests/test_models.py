@@ -46,6 +46,19 @@ def tiny(settings, tmp_path):
     return load
 
 
+def watched(engine):
+    """(roles, widths): an engine's graph again for depth and normals, and a list that every run adds its input's width to."""
+    graph, widths = engine.roles["depth"], []
+
+    class Session:
+        def run(self, names, feed):
+            widths.append(feed["image"].shape[3])
+            return graph.session.run(names, feed)
+
+    twin = models.Graph(graph.manifest, Session(), graph.provider)
+    return {"depth": twin, "normals": twin}, widths
+
+
 def ramp():
     """Red grows from left to right, (96, 128, 3) uint8."""
     out = np.zeros((96, 128, 3), np.uint8)
@@ -77,18 +90,10 @@ def test_no_normals_model_leaves_them_to_the_depth(tmp_path, settings):
 def test_a_graph_that_fills_two_roles_runs_once(tmp_path, tiny):
     tiny_graph(tmp_path)
     engine = tiny()
-    graph = engine.roles["depth"]
-    assert graph is engine.roles["normals"]
-    calls = []
-
-    class Counting:
-        def run(self, *a):
-            calls.append(a)
-            return graph.session.run(*a)
-
-    counted = models.Graph(graph.manifest, Counting(), graph.provider)
-    models.OnnxEngine({"depth": counted, "normals": counted}).analyse(ramp())
-    assert len(calls) == 1
+    assert engine.roles["depth"] is engine.roles["normals"]
+    roles, widths = watched(engine)
+    models.OnnxEngine(roles).analyse(ramp())
+    assert len(widths) == 1
 
 
 def test_values_that_are_not_finite_are_a_model_error(tmp_path, tiny):
@@ -168,15 +173,7 @@ def test_every_scale_of_the_manifest_is_run_and_an_analysis_size_is_the_only_one
     manifest = tiny_graph(tmp_path)
     manifest["input"] |= {"scales": [1.5, 1], "mirror": True}
     (tmp_path / "tiny.json").write_text(json.dumps(manifest))
-    graph, widths = tiny().roles["depth"], []
-
-    class Watching:
-        def run(self, names, feed):
-            widths.append(feed["image"].shape[3])
-            return graph.session.run(names, feed)
-
-    watched = models.Graph(graph.manifest, Watching(), graph.provider)
-    roles = {"depth": watched, "normals": watched}
+    roles, widths = watched(tiny())
     g = models.OnnxEngine(roles).analyse(ramp())
     assert sorted(widths) == [64, 64, 96, 96]
     assert g.inverse_depth.shape[1] == 96  # the finest grid

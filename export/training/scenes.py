@@ -22,6 +22,7 @@ KINDS = {
     'cloth': (0.03, scenes_objects.cloth),
     'facade': (0.03, scenes_outdoor.facade),
 }
+ALONE = ('object', 'carved')  # things under a lamp of their own, not to be touched by the lens
 
 
 def choose(rng):
@@ -63,14 +64,14 @@ def make(library, rng, views=2, kind=None):
     scene = Scene(library)
     shots = list(KINDS[kind][1](scene, rng))
     cams = [shoot(rng, s) for s in shots]
-    flash = rng.random() < 0.06 and kind not in ('object', 'carved')
+    flash = rng.random() < 0.06 and kind not in ALONE
     if flash:
         eye, cam, _ = cams[0]
         far = 1.0 if shots[0][1] is None else float(shots[0][2])
         scene.lamp(eye + 0.05 * far * cam[0] + 0.08 * far * cam[1], np.ones(3) * rng.uniform(2, 15) * far * far * 2, 0.02)
     scene.lights = scene.lights[:4]
     scene.build()
-    limit = 0.2 if kind in ('object', 'carved') else 0.02
+    limit = 0.2 if kind in ALONE else 0.02
     limit, good = 0.01 if kind == 'outdoor' else limit, []
     for share in (0.6, 0.97):  # rather a view with several things in it
         for c in cams[:1] if flash else cams:

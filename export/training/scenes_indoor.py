@@ -32,6 +32,29 @@ def books(s, rng, x0, x1, y, z, height, depth, rot=np.eye(3), origin=(0, 0, 0)):
         x += w + 0.002 + abs(n) * h * 0.5
 
 
+def shell(s, size, floor, ceiling, front, back, left, right, t=0.1):
+    """A room of inner size (w, h, d) on the floor y = 0: a box t thick for each material that is not None; `front` is at +z."""
+    w, h, d = size
+    for mat, size, at in (
+        (floor, (w, t, d), (0, -t / 2, 0)),
+        (ceiling, (w, t, d), (0, h + t / 2, 0)),
+        (front, (w, h, t), (0, h / 2, d / 2 + t / 2)),
+        (back, (w, h, t), (0, h / 2, -d / 2 - t / 2)),
+        (left, (t, h, d), (-(w / 2 + t / 2), h / 2, 0)),
+        (right, (t, h, d), (w / 2 + t / 2, h / 2, 0)),
+    ):
+        if mat is not None:
+            s.box(mat, size, at)
+
+
+def board_on_legs(box, mat, w, d, h):
+    """A table of that width, depth and height, by box(mat, size, x, y, z)."""
+    box(mat, (w, 0.04, d), 0, h, 0)
+    for i in (-1, 1):
+        for j in (-1, 1):
+            box(mat, (0.05, h, 0.05), i * (w / 2 - 0.05), h / 2, j * (d / 2 - 0.05))
+
+
 def furniture(s, rng, x, z, a):
     """One piece of furniture at (x, 0, z) turned by a: from the library or built."""
     lib, rot = s.assets, yaw(a)
@@ -52,10 +75,7 @@ def furniture(s, rng, x, z, a):
     k = rng.choice(['table', 'shelf', 'shelf', 'sofa', 'cupboard', 'lamp', 'plant', 'boxes', 'curtain', 'screen'])
     if k == 'table':
         w, d, h = rng.uniform(0.7, 1.8), rng.uniform(0.5, 1.0), rng.uniform(0.4, 0.8)
-        b(m1, (w, 0.04, d), 0, h, 0)
-        for i in (-1, 1):
-            for j in (-1, 1):
-                b(m1, (0.05, h, 0.05), i * (w / 2 - 0.05), h / 2, j * (d / 2 - 0.05))
+        board_on_legs(b, m1, w, d, h)
         small_things(s, rng, x, h + 0.02, z, (w * 0.35, d * 0.3), int(rng.integers(0, 6)), 0.25)
     elif k == 'shelf':
         w, h, d, n = rng.uniform(0.6, 1.6), rng.uniform(0.9, 2.1), 0.3, int(rng.integers(2, 6))
@@ -145,18 +165,13 @@ def room(s, rng):
     if lib.names('scene') and rng.random() < 0.28:
         yield from enter(s, rng)
         return
-    w, d, h, t = rng.uniform(2.5, 7), rng.uniform(3, 8), rng.uniform(2.2, 3.4), 0.1
+    w, d, h = rng.uniform(2.5, 7), rng.uniform(3, 8), rng.uniform(2.2, 3.4)
     wall = surface(rng, lib, ('wall', 'brick', 'wood', 'tile', 'stone'), ('noise', 'stripe', 'brick', 'tile', 'print'), 1.5, 0.55, 0.3)
     floor = surface(rng, lib, ('wood', 'tile', 'stone', 'marble', 'fabric'), ('wood', 'tile', 'noise', 'marble'), 1.4, 0.15, 0.2)
-    s.box(floor, (w, t, d), (0, -t / 2, 0))
     is_open = rng.random() < 0.25
-    if not is_open:
-        s.box(Material(color=(rng.uniform(0.4, 0.85),) * 3, spec=0.0), (w, t, d), (0, h + t / 2, 0))
-        s.box(wall, (w, h, t), (0, h / 2, d / 2 + t / 2))
+    ceiling = None if is_open else Material(color=(rng.uniform(0.4, 0.85),) * 3, spec=0.0)
     other = wall if rng.random() < 0.7 else surface(rng, lib)
-    s.box(wall, (w, h, t), (0, h / 2, -d / 2 - t / 2))
-    for q in (-1, 1):
-        s.box(other, (t, h, d), (q * (w / 2 + t / 2), h / 2, 0))
+    shell(s, (w, h, d), floor, ceiling, None if is_open else wall, wall, other, other)
     if rng.random() < 0.5:
         s.box(plain(rng), (w, 0.1, 0.02), (0, 0.05, -d / 2 + 0.01))
     if rng.random() < 0.4:

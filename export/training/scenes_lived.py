@@ -23,7 +23,7 @@ from .scenes_common import (
     thing,
     yaw,
 )
-from .scenes_indoor import books, furniture
+from .scenes_indoor import board_on_legs, books, furniture, shell
 from .scenes_still import covered, cushion, fabric, potted
 
 # Largest extent in metres by the first part of the name that is found; FLAT ones have a top to put things on, SOFT ones cushions
@@ -91,10 +91,7 @@ def desk(s, rng):
     lib = s.assets
     wood = surface(rng, lib, ('wood', 'metal', 'marble'), ('wood', 'noise'), 0.8, 0.4, 0.1)
     w, d, h = rng.uniform(0.9, 2.0), rng.uniform(0.5, 0.9), rng.uniform(0.45, 0.8)
-    s.box(wood, (w, 0.04, d), (0, h, 0))
-    for i in (-1, 1):
-        for j in (-1, 1):
-            s.box(wood, (0.05, h, 0.05), (i * (w / 2 - 0.05), h / 2, j * (d / 2 - 0.05)))
+    board_on_legs(lambda mat, size, *at: s.box(mat, size, at), wood, w, d, h)
     if rng.random() < 0.4:
         x, dark, turn = rng.uniform(-0.3, 0.3) * w, Material(color=(rng.uniform(0.01, 0.1),) * 3, rough=0.4), yaw(rng.normal(0, 0.3))
         wide = rng.uniform(0.35, 0.65)
@@ -228,17 +225,14 @@ def on_wall(s, rng, origin, rot, length, height):
 def lived(s, rng):
     lib = s.assets
     lighting(s, rng, True)
-    w, d, h, t = rng.uniform(2.4, 5.5), rng.uniform(2.6, 6), rng.uniform(2.2, 3.0), 0.1
+    w, d, h = rng.uniform(2.4, 5.5), rng.uniform(2.6, 6), rng.uniform(2.2, 3.0)
     paint = Material(color=tuple(hue(rng, 0.25, 0.35, 0.85)), rough=rng.uniform(0.5, 1), spec=0.0)
     paper = surface(rng, lib, ('wall', 'brick', 'wood', 'tile'), ('noise', 'stripe', 'tile', 'print'), 1.5, 0.2, 0.2)
     wall = paint if rng.random() < 0.65 else paper
     floor = surface(rng, lib, ('wood', 'tile', 'fabric', 'stone', 'marble'), ('wood', 'tile', 'noise', 'weave'), 1.2, 0.15, 0.15)
-    s.box(floor, (w, t, d), (0, -t / 2, 0))
-    s.box(Material(color=(rng.uniform(0.5, 0.9),) * 3, spec=0.0), (w, t, d), (0, h + t / 2, 0))
-    s.box(wall, (w, h, t), (0, h / 2, d / 2 + t / 2))
-    s.box(wall, (w, h, t), (0, h / 2, -d / 2 - t / 2))
-    for q in (-1, 1):
-        s.box(wall if rng.random() < 0.8 else surface(rng, lib), (t, h, d), (q * (w / 2 + t / 2), h / 2, 0))
+    ceiling = Material(color=(rng.uniform(0.5, 0.9),) * 3, spec=0.0)
+    left, right = (wall if rng.random() < 0.8 else surface(rng, lib) for _ in range(2))
+    shell(s, (w, h, d), floor, ceiling, wall, wall, left, right)
     sides = [((-w / 2, -d / 2), 0, w), ((-w / 2, d / 2), np.pi / 2, d), ((w / 2, -d / 2), -np.pi / 2, d)]
     at = []
     for (x, z), turn, length in sides:
