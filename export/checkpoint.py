@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from network import GeometryNet
@@ -17,16 +17,22 @@ def save(net: GeometryNet, state: dict[str, torch.Tensor], path: Path, trained: 
     """Write weights: kernels as float16, vectors (biases, batch norm) as float32, counters dropped."""
     tensors = {k: (v.half() if v.dim() > 1 else v.float()).contiguous().cpu() for k, v in state.items() if v.is_floating_point()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, {"variant": str(net.variant), "widths": json.dumps(net.widths), "trained": json.dumps(trained)})
+    about = {"variant": net.variant, "widths": net.widths, "depths": net.depths, "trained": trained}
+    save_file(tensors, path, {k: json.dumps(v) for k, v in about.items()})
 
 
-def load(path: Path) -> tuple[GeometryNet, dict[str, Any]]:
-    """(network in float32, what its training says of itself). Raises FileNotFoundError, safetensors' error or KeyError."""
+def load(path: Path, depths: Optional[tuple[int, ...]] = None) -> tuple[GeometryNet, dict[str, Any]]:
+    """(network in float32, what its training says of itself). With `depths` the network gets blocks, silent at first, up to these.
+
+    Raises FileNotFoundError, safetensors' error, or KeyError where weights are missing or have no place.
+    """
     with safe_open(path, "pt") as file:
-        about = file.metadata()
+        about = {k: json.loads(v) for k, v in file.metadata().items()}
         state = {k: file.get_tensor(k).float() for k in file.keys()}
-    net = GeometryNet(int(about["variant"]), tuple(json.loads(about["widths"])))
-    missing, unexpected = net.load_state_dict(state, strict=False)
-    if unexpected or any(not k.endswith("num_batches_tracked") for k in missing):
-        raise KeyError(f"{path}: not this network's weights: missing {missing[:3]}, unexpected {unexpected[:3]}")
-    return net, json.loads(about["trained"])
+    own = GeometryNet(about["variant"], about["widths"], about.get("depths", (1, 1, 1, 1)))
+    net = GeometryNet(own.variant, own.widths, depths) if depths else own
+    lacking = [k for k in own.state_dict() if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = net.load_state_dict(state, strict=False).unexpected_keys
+    if lacking or unexpected:
+        raise KeyError(f"{path}: not this network's weights: missing {lacking[:3]}, unexpected {unexpected[:3]}")
+    return net, about["trained"]

@@ -18,6 +18,7 @@ MEAN, STD = 127.0 / 255.0, 128.0 / 255.0  # the encoder's own normalisation, (rg
 STRIDE = 32  # sides of the input must be multiples of this
 BLOCKS = (  # kernel, stride, expansion, channels, repeats: EfficientNet-B0 before scaling
     (3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
+DEPTHS = (3, 3, 2, 2)  # residual blocks of the decoder at 1/32 to 1/4
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width and depth multipliers of Lite0..2
 
 
@@ -89,12 +90,14 @@ class Encoder(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around an identity."""
+    """Two 3x3 convolutions around an identity; `silent`: of no effect until trained, where its input is not negative."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, silent: bool = False):
         super().__init__()
         self.first = conv_bn_relu(channels, channels)
         self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+        if silent:
+            nn.init.zeros_(self.second[1].weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)), inplace=True)
@@ -106,11 +109,14 @@ class GeometryNet(nn.Module):
     Input (n, 3, h, w), normalised with MEAN and STD, sides multiples of 32. Output: disparity (n, 1, h/2, w/2), relative
     and unbounded, larger = nearer; normals (n, 3, h/2, w/2), not yet of unit length, +x right, +y up, +z to the viewer;
     mask logits (n, 1, h/2, w/2), positive where there is a surface (not sky or void).
+
+    `widths` are the decoder's channels at 1/32 to 1/2 of the size, `depths` its residual blocks at 1/32 to 1/4. All but the
+    first of a scale start silent, so that weights of a shallower network go on as what they were.
     """
 
-    def __init__(self, variant: int = 2, widths: tuple[int, ...] = (160, 128, 96, 64, 32)):
+    def __init__(self, variant: int = 2, widths: tuple[int, ...] = (160, 128, 96, 64, 32), depths: tuple[int, ...] = DEPTHS):
         super().__init__()
-        self.variant, self.widths = variant, tuple(widths)
+        self.variant, self.widths, self.depths = variant, tuple(widths), tuple(depths)
         self.encoder = Encoder(variant)
         features = self.encoder.channels[::-1]
         self.top = conv_bn_relu(features[0], widths[0], 1)
@@ -118,14 +124,16 @@ class GeometryNet(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(f, w, 1) for f, w in zip(features[1:], widths[1:]))
         self.reduce = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:]))
         self.refine = nn.ModuleList([*(Residual(w) for w in widths[:-1]), conv_bn_relu(widths[-1], widths[-1])])
+        self.further = nn.ModuleList(nn.Sequential(*(Residual(w, silent=True) for _ in range(d - 1))) for w, d in zip(widths, depths))
         self.head = nn.Sequential(conv_bn_relu(widths[-1], 48), SameConv(48, 5, 3))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.encoder(x)[::-1]
         y = self.top(features[0])
         y = self.refine[0](y + self.context(y.mean((2, 3), keepdim=True)))
-        for lateral, reduce, refine, feature in zip(self.lateral, self.reduce, self.refine[1:], features[1:]):
-            y = refine(F.interpolate(reduce(y), scale_factor=2, mode="bilinear", align_corners=False) + lateral(feature))
+        for further, lateral, reduce, refine, feature in zip(self.further, self.lateral, self.reduce, self.refine[1:], features[1:]):
+            y = reduce(further(y))
+            y = refine(F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False) + lateral(feature))
         y = self.head(y)
         return y[:, :1], y[:, 1:4], y[:, 4:]
 

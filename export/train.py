@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import checkpoint  # noqa: E402
 import cv2  # noqa: E402
 import torch  # noqa: E402
-from network import GeometryNet, load_imagenet  # noqa: E402
+from network import DEPTHS, GeometryNet, load_imagenet  # noqa: E402
 from training import data, loop, processor  # noqa: E402
 
 NAME = "relight-geometry.safetensors"
@@ -46,6 +46,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--resume", nargs="?", type=Path, const=checkpoint.WEIGHTS / NAME, metavar="PATH",
                    help="start from these weights (default: the committed ones) instead of ImageNet's")
     p.add_argument("--variant", type=int, default=2, choices=(0, 1, 2), help="EfficientNet-Lite variant of a new network (default 2)")
+    p.add_argument("--depths", type=int, nargs=4, metavar="N", help="residual blocks of the decoder at 1/32, 1/16, 1/8 and 1/4 of the size "
+                   "(default 3 3 2 2); with --resume a shallower network grows to these")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the decoder (default 1e-3; 3e-4 when resuming)")
     p.add_argument("--freeze", type=int, default=4, metavar="N",
@@ -63,7 +65,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if not args.data and not args.stream:
         p.error("--data DIR or --stream is needed")
-    args.workers = args.workers or (1 if args.device == "cuda" else max(1, len(os.sched_getaffinity(0)) - args.stream))
+    args.workers = args.workers or (1 if args.device == "cuda" else max(1, loop.cores() - args.stream))
     if args.resume and "--rate" not in (argv or sys.argv):
         args.rate = 3e-4
     return args
@@ -74,9 +76,9 @@ def prepare(args: argparse.Namespace) -> loop.State:
     torch.manual_seed(args.seed)
     cv2.setNumThreads(1)
     if args.resume:
-        net, _ = checkpoint.load(args.resume)
+        net, _ = checkpoint.load(args.resume, args.depths)
     else:
-        net = GeometryNet(args.variant)
+        net = GeometryNet(args.variant, depths=args.depths or DEPTHS)
         load_imagenet(net.encoder, args.variant)
     if args.device == "cpu":
         processor.install(net)
@@ -143,7 +145,7 @@ def progress(state: loop.State, done: float, recent: dict[str, float], size: int
 
 def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None) -> None:
     """Write the averaged weights, score them on unseen scenes and draw the contact sheet."""
-    net = GeometryNet(state.net.variant, state.net.widths).to(args.device, memory_format=torch.channels_last)
+    net = GeometryNet(state.net.variant, state.net.widths, state.net.depths).to(args.device, memory_format=torch.channels_last)
     net.load_state_dict(state.ema)
     entry = {"step": state.step, "samples": state.samples, "minutes": round(state.seconds / 60, 1)}
     if val:

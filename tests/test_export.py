@@ -32,7 +32,7 @@ WIDTHS = (16, 16, 16, 16, 16)
 def weights(tmp_path_factory):
     """A small network of the bundled kind with random weights, as a committed checkpoint."""
     torch.manual_seed(0)
-    net = GeometryNet(0, WIDTHS)
+    net = GeometryNet(0, WIDTHS, (1, 2, 1, 2))
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):  # statistics that folding can get wrong
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5), torch.nn.init.uniform_(module.running_var, 0.5, 2)
@@ -102,6 +102,25 @@ def test_folding_changes_nothing(weights):
         plain, folded = (f(checkpoint.load(weights)[0])(x) for f in (lambda n: n.eval(), fold_batch_norm))
     for a, b in zip(plain, folded):
         assert torch.allclose(a, b, atol=1e-3 * max(1.0, float(a.abs().max())))
+
+
+def test_a_deeper_network_starts_as_what_the_shallower_one_was(tmp_path):
+    torch.manual_seed(1)
+    shallow = GeometryNet(0, WIDTHS, (1, 1, 1, 1)).eval()
+    path = tmp_path / "shallow.safetensors"
+    checkpoint.save(shallow, shallow.state_dict(), path, {"minutes": 1})
+    same, deep = (checkpoint.load(path, d)[0].eval() for d in (None, (1, 2, 3, 2)))
+    assert same.depths == (1, 1, 1, 1) and deep.depths == (1, 2, 3, 2)
+    x = torch.from_numpy(graphs.probe(64, 96))
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(same(x), deep(x)))
+    sum(output.square().mean() for output in deep.train()(x)).backward()
+    assert [len(scale) for scale in deep.further] == [0, 1, 2, 1]
+    assert all(block.second[1].weight.grad.abs().max() > 0 for scale in deep.further for block in scale), "a block that would never wake"
+    checkpoint.save(deep, deep.state_dict(), path, {"minutes": 2})
+    assert checkpoint.load(path)[0].depths == (1, 2, 3, 2)
+    with pytest.raises(KeyError, match="further"):
+        checkpoint.load(path, (1, 1, 1, 1))
 
 
 def test_a_disturbed_graph_fails_parity(built, weights):

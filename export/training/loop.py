@@ -35,6 +35,11 @@ def keep_memory() -> None:
         pass  # another C library: nothing gained, nothing lost
 
 
+def cores() -> int:
+    """Processor cores that this process may use (all of them where the system does not tell, as on macOS and Windows)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @dataclass
 class State:
     """All that a run is: killed and loaded again it goes on as if nothing had happened."""

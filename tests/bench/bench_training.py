@@ -1,0 +1,62 @@
+#!/usr/bin/env python3
+"""Speed of a training step on this CPU: PyTorch as it comes, our gradients of depthwise convolutions, bfloat16, both.
+
+    python tests/bench/bench_training.py [--sizes 192 256 320] [--steps 6]
+
+Random pictures and weights cost what real ones do. The variants take turns in one run; the median step of each counts,
+and ratios are to the first. bfloat16 pays only where the processor has instructions for it (AVX512-BF16, AMX).
+"""
+import argparse
+import pathlib
+import statistics
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "export"))
+
+import torch  # noqa: E402
+from network import GeometryNet  # noqa: E402
+from training import loop, processor  # noqa: E402
+
+VARIANTS = (("as it comes", False, False), ("own gradients", True, False), ("bfloat16", False, True), ("own gradients, bfloat16", True, True))
+
+
+def pictures(count, size):
+    """A batch as the data would give it: (pictures, (disparity, normals, mask)) at half the size."""
+    half = torch.rand(count, 5, size // 2, size // 2)
+    image = torch.randn(count, 3, size, size).contiguous(memory_format=torch.channels_last)
+    return image, (half[:, :1], half[:, 1:4] * 2 - 1, (half[:, 4:] > 0.1).float())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=(192, 256, 320))
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=6, help="pictures a worker (default 6)")
+    parser.add_argument("--workers", type=int, default=loop.cores(), help="default: the cores")
+    args = parser.parse_args()
+    loop.keep_memory()
+    runs = {}
+    for name, own, bf16 in VARIANTS:
+        torch.manual_seed(0)
+        net = GeometryNet()
+        if own:
+            processor.install(net)
+        state = loop.start(net.to(memory_format=torch.channels_last), 1e-4, 4)
+        runs[name] = state, loop.Workers(net, args.workers), bf16
+    for size in args.sizes:
+        batches = [pictures(args.batch, size) for _ in range(args.workers)]
+        took = {name: [] for name in runs}
+        for _ in range(args.steps + 1):  # the first of each compiles and plans
+            for name, (state, workers, bf16) in runs.items():
+                begun = time.perf_counter()
+                loop.train_step(state, workers, batches.__getitem__, 0.5, "cpu", bf16)
+                took[name].append(time.perf_counter() - begun)
+        seconds = {name: statistics.median(t[1:]) for name, t in took.items()}
+        first = seconds[VARIANTS[0][0]]
+        for name, s in seconds.items():
+            print(f"{size} px  {name:24s} {args.workers * args.batch / s:6.1f} pictures/s  {first / s:5.2f} x", flush=True)
+
+
+if __name__ == "__main__":
+    main()
