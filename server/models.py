@@ -14,11 +14,9 @@ import numpy as np
 from . import sessions
 from .errors import ModelError, ModelMissing, StartupError
 from .geometry import Geometry
+from .manifest import AXES, REBUILD, ROLES, check
 
 log = logging.getLogger("relight")
-ROLES = ("depth", "normals", "mask")
-REBUILD = "python export/export_models.py"
-AXES = {"x": 0, "y": 1, "z": 2}
 
 
 class Engine(Protocol):
@@ -72,8 +70,11 @@ def to_input(rgb: np.ndarray, spec: Mapping[str, Any], size: int) -> Tuple[np.nd
     return np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32), sizes
 
 
-def _plane(value: np.ndarray, channels: int, sizes: Tuple[int, int, int, int]) -> np.ndarray:
-    """An output as (h, w) or (h, w, channels) float32 with the padding cut off."""
+def plane(value: np.ndarray, channels: int, sizes: Tuple[int, int, int, int]) -> np.ndarray:
+    """An output, (1, channels, h, w) or the like, as (h, w) or (h, w, channels) float32 with the padding cut off.
+
+    Raises ModelError where values are not finite.
+    """
     a = np.asarray(value, np.float32)
     while a.ndim > (3 if channels > 1 else 2) and a.shape[0] == 1:
         a = a[0]
@@ -161,10 +162,16 @@ class OnnxEngine:
         relief = self.roles["normals"].manifest["outputs"]["normals"].get("relief", 0.0) if normals is not None else 0.0
         return Geometry(found["depth"], normals, found.get("mask"), focal, relief)
 
+    def _size(self, graph: Graph) -> int:
+        """The setting's size, or the manifest's where that is 0 or the graph takes no other."""
+        spec = graph.manifest["input"]
+        return int(spec["size"]) if spec.get("fixed") else self.size or int(spec["size"])
+
     def _run(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
         """The outputs of one graph by role, at the analysis size; without one the mean over the `scales` of the manifest's size."""
         spec = graph.manifest["input"]
-        sizes = [self.size] if self.size else [round(spec["size"] * k) for k in sorted(map(float, spec.get("scales", [1])))]
+        scales = [1] if self.size else sorted(map(float, spec.get("scales", [1])))
+        sizes = [round(self._size(graph) * k) for k in scales]
         return mean_of_scales([self._run_mirrored(graph, roles, rgb, size) for size in sizes])
 
     def _run_mirrored(self, graph: Graph, roles: List[str], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
@@ -190,11 +197,11 @@ class OnnxEngine:
         for role, value in zip(roles, values):
             o = outputs[role]
             if role == "depth":
-                out[role] = inverse_depth(_plane(value, 3 if o["meaning"] == "points" else 1, sizes), o["meaning"])
+                out[role] = inverse_depth(plane(value, 3 if o["meaning"] == "points" else 1, sizes), o["meaning"])
             elif role == "normals":
-                out[role] = our_axes(_plane(value, 3, sizes), o["axes"])
+                out[role] = our_axes(plane(value, 3, sizes), o["axes"])
             else:
-                mask = _plane(value, 1, sizes)
+                mask = plane(value, 1, sizes)
                 out[role] = np.clip(1 / (1 + np.exp(-mask)) if o["meaning"] == "logit" else mask, 0, 1).astype(np.float32)
         return out
 
@@ -202,7 +209,7 @@ class OnnxEngine:
         """See Engine."""
         graphs = {id(g): g for g in self.roles.values()}.values()
         return [{**g.manifest, "provider": g.provider, "roles_filled": [r for r in ROLES if self.roles.get(r) is g],
-                 "analysis_size": self.size or int(g.manifest["input"]["size"])} for g in graphs]
+                 "analysis_size": self._size(g)} for g in graphs]
 
     def warm_up(self) -> None:
         """Run once on the shapes that will come, so that the first photo does not wait for it."""
@@ -211,36 +218,32 @@ class OnnxEngine:
 
 
 def load_graph(folder: Path, name: str, **options: Any) -> Graph:
-    """Load one graph and check it against its manifest. Raises ModelMissing with what is wrong and the cure."""
+    """Load one graph and check it against its manifest. Raises ModelMissing with what is wrong and the cure, StartupError."""
     cure = f"Rebuild it with `{REBUILD}`."
     try:
         manifest = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        cure = f"Rebuild it with `{manifest.get('rebuild') or REBUILD}`."
         data = (folder / f"{name}.onnx").read_bytes()
     except FileNotFoundError:
         raise ModelMissing(f"The model {name} is not installed. {cure}") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         raise ModelMissing(f"The model {name} cannot be read. {cure}") from None
     if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
         raise ModelMissing(f"The model {name} is damaged: its checksum is not that of its manifest. {cure}")
     try:
+        check(manifest)
+    except ValueError as exc:
+        raise ModelMissing(f"The manifest of the model {name} is wrong: {exc}. {cure}") from None
+    try:
         session, provider = sessions.open_session(data, **options)
-        wanted = {o["name"] for o in manifest["outputs"].values()} | {manifest["input"]["name"]}
-        if not wanted <= {i.name for i in session.get_inputs()} | {o.name for o in session.get_outputs()}:
-            raise ValueError("names of inputs and outputs differ from the manifest")
-        for key in ("multiple", "size", "size_rule", "scale", "mean", "std"):
-            manifest["input"][key]
-        scales = manifest["input"].get("scales", [1])
-        if not scales or not all(0.1 <= float(k) <= 10 for k in scales):
-            raise ValueError("scales are numbers from 0.1 to 10")
-        for role, output in manifest["outputs"].items():
-            output["axes" if role == "normals" else "meaning"]
-            if not 0 <= float(output.get("relief", 0)) <= 1:
-                raise ValueError("relief is a number from 0 to 1")
     except StartupError:
         raise
     except Exception as exc:
         log.error("model %s cannot be loaded", name, exc_info=exc)
         raise ModelMissing(f"The model {name} cannot be loaded. {cure}") from None
+    wanted = {o["name"] for o in manifest["outputs"].values()} | {manifest["input"]["name"]}
+    if not wanted <= {i.name for i in session.get_inputs()} | {o.name for o in session.get_outputs()}:
+        raise ModelMissing(f"The model {name} names its inputs and outputs otherwise than its manifest. {cure}")
     return Graph(manifest, session, provider)
 
 
@@ -257,16 +260,20 @@ def load_engine(settings: Any) -> OnnxEngine:
         if name not in graphs:
             graphs[name] = load_graph(
                 settings.models_dir, name, provider=settings.provider, threads=settings.processors,
-                device_id=settings.device_id, gpu_memory_bytes=settings.gpu_memory_bytes,
-                cache=sessions.cache_folder() if settings.provider == "coreml" else "")
-        if role in graphs[name].manifest["outputs"]:
+                device_id=settings.device_id, gpu_memory_bytes=settings.gpu_memory_bytes)
+        outputs = graphs[name].manifest["outputs"]
+        if role in outputs:
             roles[role] = graphs[name]
         elif role != "mask":
-            raise ModelMissing(f"The model {name} has no output for the role {role}. Rebuild it with `{REBUILD}`.")
+            less = "; or to nothing, then they come from the depth" if role == "normals" else ""
+            raise ModelMissing(f"The model {name} has no output for the role {role}, only {', '.join(outputs)}. "
+                               f"Set RELIGHT_{role.upper()}_MODEL to one that has{less}.")
     engine = OnnxEngine(roles, settings.analysis_size)
     try:
         engine.warm_up()
-    except ModelError as exc:
+    except Exception as exc:  # whatever a graph's answers make of NumPy: the server starts, and says so at /ready
         log.error("the models failed on their first run", exc_info=exc)
-        raise ModelMissing(f"The models load but fail to run. Rebuild them with `{REBUILD}`.") from None
+        cures = " and ".join(sorted({f"`{g.manifest.get('rebuild') or REBUILD}`" for g in graphs.values()}))
+        elsewhere = "" if settings.provider == "cpu" else ", or set RELIGHT_PROVIDER=cpu"
+        raise ModelMissing(f"The models {', '.join(graphs)} load but fail to run. Rebuild them with {cures}{elsewhere}.") from None
     return engine

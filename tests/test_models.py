@@ -5,14 +5,17 @@ import json
 import logging
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
+from fastapi.testclient import TestClient
 from onnx import TensorProto, helper
-from support import ROOT
+from support import ROOT, problem
 
-from server import cpus, errors, models, sessions
+from server import cpus, errors, manifest, models, sessions
+from server.application import create_app
 
 
 def tiny_graph(folder, name="tiny", meaning="disparity", axes=("+x", "+y", "+z"), nan=False):
@@ -137,9 +140,9 @@ def test_the_aspect_ratio_is_kept(w, h):
 def test_padding_is_cut_off_again():
     y = np.zeros((1, 1, 32, 64), np.float32)
     y[0, 0, :24, :50] = 1
-    assert models._plane(y, 1, (50, 24, 64, 32)).shape == (24, 50) and models._plane(y, 1, (50, 24, 64, 32)).min() == 1
+    assert models.plane(y, 1, (50, 24, 64, 32)).shape == (24, 50) and models.plane(y, 1, (50, 24, 64, 32)).min() == 1
     half = y[:, :, ::2, ::2]
-    assert models._plane(half, 1, (50, 24, 64, 32)).shape == (12, 25)
+    assert models.plane(half, 1, (50, 24, 64, 32)).shape == (12, 25)
 
 
 def test_mirrored_averaging_makes_the_answer_symmetric(tmp_path, tiny):
@@ -192,23 +195,68 @@ def test_relief_is_what_the_manifest_of_the_normals_says(tmp_path, tiny):
     assert tiny().analyse(photo).relief == 0.3
 
 
-@pytest.mark.parametrize("change", [lambda o: o["normals"].pop("axes"), lambda o: o["depth"].pop("meaning"),
-                                    lambda o: o["normals"].update(relief="high"), lambda o: o["normals"].update(relief=2)])
-def test_a_manifest_that_leaves_out_what_an_output_means_is_refused_at_the_start(tmp_path, change):
-    manifest = tiny_graph(tmp_path)
-    change(manifest["outputs"])
-    (tmp_path / "tiny.json").write_text(json.dumps(manifest))
-    with pytest.raises(errors.ModelMissing, match="tiny"):
-        models.load_graph(tmp_path, "tiny", provider="cpu", threads=1)
+WRONG = {  # entry -> values it may not have
+    "input.size_rule": ["shortest"], "input.multiple": [0, 1.5], "input.size": ["256", -1], "input.mean": [[0, 0], "0"],
+    "input.std": [[1, 0, 1], None], "input.channels": ["YUV"], "input.mirror": ["yes"], "input.name": [None, ""],
+    "input.scales": [[], [0], ["large"], [1, 100], [float("nan")], 1.5], "input.fixed": ["no", True],
+    "outputs.depth.meaning": ["inverse_depth", None], "outputs.depth.name": [None], "outputs.normals.relief": ["high", 2],
+    "outputs.normals.axes": [["+x", "+x", "+z"], ["x", "y", "z"], ["right", "up", "back"], ["+x", "+y", "+z", "+z"], None, "+x+y+z"],
+    "outputs.albedo": [{"name": "albedo"}], "outputs.normals": [None], "focal": [0, "wide"], "roles": [["depth"]]}
 
 
-@pytest.mark.parametrize("scales", [[], [0], ["large"], [1, 100], [float("nan")], 1.5])
-def test_scales_that_make_no_sense_are_refused_at_the_start(tmp_path, scales):
-    manifest = tiny_graph(tmp_path)
-    manifest["input"]["scales"] = scales
-    (tmp_path / "tiny.json").write_text(json.dumps(manifest))
-    with pytest.raises(errors.ModelMissing, match="tiny"):
+@pytest.mark.parametrize("entry, value", [(entry, value) for entry, values in WRONG.items() for value in values])
+def test_a_manifest_that_nobody_could_follow_is_refused_and_the_entry_named(tmp_path, entry, value):
+    right = tiny_graph(tmp_path)
+    manifest.check(right)
+    wrong = json.loads(json.dumps(right))
+    *parents, last = entry.split(".")
+    place = wrong
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    (tmp_path / "tiny.json").write_text(json.dumps(wrong))
+    with pytest.raises(errors.ModelMissing, match=entry.split(".")[0]) as refused:
         models.load_graph(tmp_path, "tiny", provider="cpu", threads=1)
+    assert "manifest" in refused.value.detail and "python export/export_models.py" in refused.value.detail
+
+
+def test_a_manifest_tells_how_its_graph_is_rebuilt(tmp_path, tiny):
+    right = tiny_graph(tmp_path) | {"rebuild": "make tiny"}
+    (tmp_path / "tiny.json").write_text(json.dumps(right))
+    (tmp_path / "tiny.onnx").write_bytes(b"damaged")
+    with pytest.raises(errors.ModelMissing, match="make tiny"):
+        tiny()
+
+
+def test_a_graph_without_normals_is_not_to_be_rebuilt_but_named_for_depth_alone(tmp_path, tiny):
+    right = tiny_graph(tmp_path)
+    del right["outputs"]["normals"]
+    (tmp_path / "tiny.json").write_text(json.dumps(right | {"roles": ["depth"]}))
+    with pytest.raises(errors.ModelMissing, match="RELIGHT_NORMALS_MODEL") as refused:
+        tiny()
+    assert "Rebuild" not in refused.value.detail
+
+
+def test_a_graph_that_lies_about_its_answer_does_not_stop_the_server(tmp_path, settings):
+    lying = tiny_graph(tmp_path)
+    lying["outputs"]["depth"]["name"], lying["outputs"]["normals"]["name"] = "normals", "depth"
+    (tmp_path / "tiny.json").write_text(json.dumps(lying))
+    config = settings(models_dir=tmp_path, depth_model="tiny", normals_model="tiny", mask_model="", threads=1)
+    with TestClient(create_app(config)) as client:
+        detail = problem(client.get("/ready"), 503, "model_missing")
+        assert "fail to run" in detail
+        assert client.get("/health").status_code == 200
+
+
+def test_a_graph_of_one_size_keeps_it_whatever_the_setting(tmp_path, tiny):
+    fixed = tiny_graph(tmp_path)
+    fixed["input"] |= {"fixed": True, "multiple": 64}
+    (tmp_path / "tiny.json").write_text(json.dumps(fixed))
+    roles, widths = watched(tiny(analysis_size=128))
+    engine = models.OnnxEngine(roles, 128)
+    g = engine.analyse(ramp())
+    assert widths == [64] and engine.describe()[0]["analysis_size"] == 64
+    assert g.inverse_depth.shape == (48, 64)  # padded to the square and cut again
 
 
 # -- providers, with none of the hardware
@@ -218,14 +266,46 @@ class FakeSession:
     """A session that really runs on `actual`."""
 
     actual = "CPUExecutionProvider"
-    asked = None
+    opened = []  # (providers with their options, threads, sizes that were fixed) of every session
 
     def __init__(self, graph, options, providers):
-        type(self).asked = [p for p, _ in providers]
-        self.threads = options.intra_op_num_threads
+        self.opened.append((dict(providers), options.intra_op_num_threads, options.sizes))
 
     def get_providers(self):
         return [self.actual, "CPUExecutionProvider"]
+
+    def get_inputs(self):
+        return [SimpleNamespace(name="image", shape=[1, 3, "height", "width"])]
+
+    def get_outputs(self):
+        return []
+
+    def run(self, names, feed):
+        return [feed["image"].shape]
+
+
+class FakeOptions(sessions.ort.SessionOptions):
+    def __init__(self):
+        super().__init__()
+        self.sizes = {}
+
+    def add_free_dimension_override_by_name(self, name, size):
+        self.sizes[name] = size
+
+
+@pytest.fixture
+def fake(monkeypatch, tmp_path):
+    """ONNX Runtime with every provider: call with the one that sessions really run on; returns the list of sessions opened."""
+
+    def really(actual):
+        monkeypatch.setattr(FakeSession, "actual", actual)
+        monkeypatch.setattr(FakeSession, "opened", [])
+        return FakeSession.opened
+
+    monkeypatch.setattr(sessions.ort, "InferenceSession", FakeSession)
+    monkeypatch.setattr(sessions.ort, "SessionOptions", FakeOptions)
+    monkeypatch.setattr(sessions.tempfile, "gettempdir", lambda: str(tmp_path))
+    return really
 
 
 ALL = ("CoreMLExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
@@ -243,16 +323,82 @@ def test_an_explicit_choice_that_cannot_be_had_stops_the_start(provider):
         sessions.choose(provider, ("CPUExecutionProvider",))
 
 
-def test_a_silent_fall_back_is_found_out(monkeypatch, caplog):
-    monkeypatch.setattr(sessions.ort, "InferenceSession", FakeSession)
+def test_a_silent_fall_back_is_found_out(fake, caplog):
+    fake("CPUExecutionProvider")
     with pytest.raises(errors.StartupError, match="fell back"):
         sessions.open_session(b"", "cuda", available=ALL)
     with caplog.at_level(logging.WARNING, "relight"):
         logging.getLogger("relight").propagate = True
         _, actual = sessions.open_session(b"", "auto", available=ALL)
     assert actual == "CPUExecutionProvider" and "runs on CPUExecutionProvider" in caplog.text
-    monkeypatch.setattr(FakeSession, "actual", "CUDAExecutionProvider")
+    fake("CUDAExecutionProvider")
     assert sessions.open_session(b"", "cuda", available=ALL)[1] == "CUDAExecutionProvider"
+
+
+def test_cuda_gets_its_device_and_its_cap_and_finds_the_libraries_of_pip(fake, monkeypatch):
+    opened, preloaded = fake("CUDAExecutionProvider"), []
+    monkeypatch.setattr(sessions.ort, "preload_dlls", lambda: preloaded.append(len(opened)), raising=False)
+    sessions.open_session(b"", "cuda", threads=3, device_id=2, gpu_memory_bytes=10**9, available=ALL)
+    (providers, threads, sizes), = opened
+    assert list(providers) == ["CUDAExecutionProvider", "CPUExecutionProvider"] and threads == 3 and not sizes
+    asked = providers["CUDAExecutionProvider"]
+    assert asked["device_id"] == 2 and asked["gpu_mem_limit"] == 10**9 and asked["arena_extend_strategy"] == "kSameAsRequested"
+    assert preloaded == [0], "the libraries must be found before the session is opened"
+    sessions.open_session(b"", "cuda", available=ALL)
+    assert "gpu_mem_limit" not in opened[1][0]["CUDAExecutionProvider"]  # no cap unless one is set
+    fake("CPUExecutionProvider")
+    sessions.open_session(b"", "cpu", available=ALL)
+    assert preloaded == [0, 1]
+
+
+def test_coreml_gets_a_session_for_each_shape_and_a_cache_for_each_graph(fake):
+    opened = fake("CoreMLExecutionProvider")
+    session, actual = sessions.open_session(b"one", "coreml", available=ALL)
+    assert actual == "CoreMLExecutionProvider"
+    shapes = [(1, 3, 64, 96), (1, 3, 96, 64), (1, 3, 64, 96)]
+    assert [session.run(None, {"image": np.zeros(shape)})[0] for shape in shapes] == shapes
+    assert [sizes for _, _, sizes in opened] == [{}, {"height": 64, "width": 96}, {"height": 96, "width": 64}]
+    asked = [providers["CoreMLExecutionProvider"] for providers, _, _ in opened]
+    assert all(a["ModelFormat"] == "MLProgram" and a["RequireStaticInputShapes"] == "1" for a in asked)
+    other, _ = sessions.open_session(b"two", "coreml", available=ALL)
+    other.run(None, {"image": np.zeros(shapes[0])})
+    caches = [a["ModelCacheDirectory"] for a in (*asked[1:], opened[-1][0]["CoreMLExecutionProvider"])]
+    assert len(set(caches)) == 3, "new weights must not meet what was compiled for the old ones"
+    for side in range(32, 32 * (sessions.SHAPES_KEPT + 3), 32):
+        session.run(None, {"image": np.zeros((1, 3, side, side))})
+    before = len(opened)
+    session.run(None, {"image": np.zeros((1, 3, side, side))})
+    assert len(opened) == before
+    session.run(None, {"image": np.zeros((1, 3, 32, 32))})
+    assert len(opened) == before + 1, "the oldest was let go"
+
+
+def test_sessions_per_shape_answer_as_one_with_free_sizes(tmp_path):
+    tiny_graph(tmp_path)
+    data = (tmp_path / "tiny.onnx").read_bytes()
+
+    def opened(sizes):
+        options = sessions.ort.SessionOptions()
+        for name, size in sizes.items():
+            options.add_free_dimension_override_by_name(name, size)
+        return sessions.ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+    plain = opened({})
+    shaped = sessions.PerShape(plain, opened)
+    for h, w in ((32, 64), (64, 32), (32, 64)):
+        x = np.random.default_rng(h).random((1, 3, h, w), dtype=np.float32)
+        assert np.array_equal(shaped.run(["depth"], {"image": x})[0], plain.run(["depth"], {"image": x})[0])
+
+
+@pytest.mark.parametrize("provider, available", [("auto", ("CPUExecutionProvider",)), ("cuda", ALL)])
+def test_both_wheels_at_once_are_told_with_the_cure(fake, monkeypatch, caplog, provider, available):
+    """Where the CPU wheel overwrote the other, CUDA is not even among the providers."""
+    monkeypatch.setattr(sessions.metadata, "version", lambda name: "1.0")
+    fake("CUDAExecutionProvider" if provider == "cuda" else "CPUExecutionProvider")
+    with caplog.at_level(logging.WARNING, "relight"):
+        logging.getLogger("relight").propagate = True
+        sessions.open_session(b"", provider, available=available)
+    assert "pip uninstall onnxruntime onnxruntime-gpu" in caplog.text
 
 
 def test_processors_are_those_of_affinity_and_quota(tmp_path, monkeypatch):

@@ -18,7 +18,8 @@ import torch  # noqa: E402
 from network import GeometryNet  # noqa: E402
 from training import loop, processor  # noqa: E402
 
-VARIANTS = (("as it comes", False, False), ("own gradients", True, False), ("bfloat16", False, True), ("own gradients, bfloat16", True, True))
+VARIANTS = (  # name, our gradients, bfloat16
+    ("as it comes", False, False), ("own gradients", True, False), ("bfloat16", False, True), ("own gradients, bfloat16", True, True))
 
 
 def pictures(count, size):
