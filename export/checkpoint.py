@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import torch
 from network import GeometryNet
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -24,15 +24,18 @@ def save(net: GeometryNet, state: dict[str, torch.Tensor], path: Path, trained: 
 def load(path: Path, depths: Optional[tuple[int, ...]] = None) -> tuple[GeometryNet, dict[str, Any]]:
     """(network in float32, what its training says of itself). With `depths` the network gets blocks, silent at first, up to these.
 
-    Raises FileNotFoundError, safetensors' error, or KeyError where weights are missing or have no place.
+    Raises FileNotFoundError, or ValueError where the file does not hold this network's weights.
     """
-    with safe_open(path, "pt") as file:
-        about = {k: json.loads(v) for k, v in file.metadata().items()}
-        state = {k: file.get_tensor(k).float() for k in file.keys()}
-    own = GeometryNet(about["variant"], about["widths"], about.get("depths", (1, 1, 1, 1)))
-    net = GeometryNet(own.variant, own.widths, depths) if depths else own
-    lacking = [k for k in own.state_dict() if k not in state and not k.endswith("num_batches_tracked")]
-    unexpected = net.load_state_dict(state, strict=False).unexpected_keys
-    if lacking or unexpected:
-        raise KeyError(f"{path}: not this network's weights: missing {lacking[:3]}, unexpected {unexpected[:3]}")
-    return net, about["trained"]
+    try:
+        with safe_open(path, "pt") as file:
+            about = {k: json.loads(v) for k, v in file.metadata().items()}
+            state = {k: file.get_tensor(k).float() for k in file.keys()}
+        own = GeometryNet(about["variant"], about["widths"], about.get("depths", (1, 1, 1, 1)))
+        net = GeometryNet(own.variant, own.widths, depths) if depths else own
+        lacking = [k for k in own.state_dict() if k not in state and not k.endswith("num_batches_tracked")]
+        unexpected = net.load_state_dict(state, strict=False).unexpected_keys
+        if lacking or unexpected:
+            raise ValueError(f"missing {lacking[:3]}, unexpected {unexpected[:3]}")
+        return net, about["trained"]
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold weights of this network: {str(error) or type(error).__name__}") from error

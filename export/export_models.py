@@ -8,11 +8,14 @@
     python export/export_models.py --network path/to/file.py:factory     # your own: returns a graphs.Exportable
 
 Each graph is one file beside a manifest that tells the server all it has to know. Nothing is written unless torch and ONNX
-Runtime agree at two input shapes. Then name the graph to the server: RELIGHT_DEPTH_MODEL, RELIGHT_NORMALS_MODEL.
+Runtime agree at two input shapes (at its one, if the network takes only one). Then name the graph to the server for each role
+that it fills: RELIGHT_DEPTH_MODEL, RELIGHT_NORMALS_MODEL, RELIGHT_MASK_MODEL; the last two may be empty.
 """
 from __future__ import annotations
 
 import argparse
+import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,13 +26,14 @@ import adapters  # noqa: E402
 import graphs  # noqa: E402
 
 MODELS = Path(__file__).resolve().parent.parent / "onnx_models"
+NETWORK = "relight-geometry"
 MAX_LOSS = (0.5, 1.0)  # degrees of normals, percent of depth order
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--list", action="store_true", help="show the networks known by name and stop")
-    p.add_argument("--network", default="relight-geometry", metavar="NAME", help="a known network, or path/to/file.py:factory")
+    p.add_argument("--network", default=NETWORK, metavar="NAME", help="a known network, or path/to/file.py:factory")
     p.add_argument("--weights", type=Path, metavar="PATH", help="its weights: a file or a folder, as its adapter says")
     p.add_argument("--download", action="store_true", help="fetch the weights from the hub, after showing their licence")
     p.add_argument("--as", dest="role", choices=("depth", "normals"), help="export this output alone")
@@ -45,8 +49,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if (args.half or args.quantize) and not args.calibration:
         p.error("--half and --quantize need --calibration DIR: a loss that was not measured is not accepted")
-    args.max_loss = (*args.max_loss, *MAX_LOSS)[:2] if len(args.max_loss) == 1 else tuple(args.max_loss[:2])
+    if len(args.max_loss) > 2:
+        p.error("--max-loss takes degrees and percent: two numbers at most")
+    args.max_loss = (*args.max_loss, *MAX_LOSS[len(args.max_loss):])
+    if args.name and not re.fullmatch(r"[\w.-]+", args.name):
+        p.error("--name may hold letters, digits, dots, hyphens and underscores: it is the name of two files")
     return args
+
+
+def command(args: argparse.Namespace) -> str:
+    """The command that makes this graph again, without anybody's paths."""
+    own, _, factory = args.network.rpartition(":")
+    network = f"{Path(own).name}:{factory}" if own else factory
+    words = ["python", "export/export_models.py"] + (["--network", network] if network != NETWORK else [])
+    words += ["--weights", "PATH"] if args.weights else ["--download"] if args.download else []
+    words += ["--as", args.role] if args.role else []
+    words += ["--name", args.name] if args.name else []
+    words += ["--half"] if args.half else ["--quantize", args.quantize] if args.quantize else []
+    words += ["--calibration", "DIR"] if args.calibration else []
+    return shlex.join(words)
 
 
 def show(known: dict[str, adapters.Adapter]) -> None:
@@ -89,9 +110,11 @@ def make(args: argparse.Namespace, network: graphs.Exportable) -> tuple[bytes, d
         data, manifest = graphs.replace(network, manifest, quantize.to_int8(graphs.trace(network, network.module), network, shards))
     loss = quantize.lost(before, quantize.measure(data, network, shards))
     print("loss: " + ", ".join(f"{v:.3f} {k}" for k, v in loss.items()))
-    for value, bound in ((loss.get("degrees", 0), args.max_loss[0]), (loss.get("order_percent", 0), args.max_loss[1])):
-        if not value <= bound:
-            raise graphs.ExportError(f"{network.name}: the loss of {value:.2f} is more than --max-loss {bound}")
+    for role, what, bound in (("normals", "degrees", args.max_loss[0]), ("depth", "order_percent", args.max_loss[1])):
+        if role in network.outputs and what not in loss:
+            raise graphs.ExportError(f"{network.name}: no picture in {args.calibration} shows enough surface to measure the loss of {role}")
+        if role in network.outputs and not loss[what] <= bound:
+            raise graphs.ExportError(f"{network.name}: the loss of {loss[what]:.2f} {what} is more than --max-loss {bound}")
     return data, manifest | {"arithmetic": "float16" if args.half else "int8", "loss": {k: round(v, 4) for k, v in loss.items()}}
 
 
@@ -104,14 +127,15 @@ def main(argv: list[str] | None = None) -> int:
         network = adapters.build(args.network, args.weights, lambda adapter: fetch(args, adapter))
         if args.role:
             network = graphs.only(network, args.role)
-        network.name = args.name or network.name
+        network.name, network.rebuild = args.name or network.name, command(args)
         data, manifest = make(args, network)
-    except (graphs.ExportError, OSError, KeyError, ValueError) as error:
+        graphs.write(args.out, data, manifest)
+    except (graphs.ExportError, OSError, ValueError) as error:
         print(f"export_models: {error}", file=sys.stderr)
         return 1
-    graphs.write(args.out, data, manifest)
+    of = " of the float32 graph" if args.quantize else ""
     print(f"{args.out / manifest['graph']}: {len(data) / 1e6:.1f} MB, opset {manifest['opset']}, IR {manifest['ir_version']}, "
-          f"largest difference from torch {max(manifest['parity']['worst'].values()):.0e}")
+          f"largest difference from torch{of} {max(manifest['parity']['worst'].values()):.0e}")
     return 0
 
 

@@ -6,6 +6,8 @@ import hashlib
 import io
 import json
 import os
+import sys
+import traceback
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,23 +20,40 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from server.errors import ModelError  # noqa: E402
+from server.manifest import REBUILD, check  # noqa: E402
+from server.models import plane  # noqa: E402
+
 MAX_IR, MAX_OPSET = 10, 21  # the newest that onnxruntime 1.19 (the last one for Python 3.9) reads
 SMALL = 256  # initialisers with fewer values stay float32: nothing to gain
-REBUILD = "python export/export_models.py"
 
 
 class ExportError(Exception):
     """The network could not be turned into a graph that may be shipped; the message says why and what to do."""
 
 
+def told(error: Exception) -> str:
+    """An error of other people's code in one line, with the place in it: the innermost outside of installed packages."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = ([f for f in frames if "site-packages" not in f.filename] or frames)[-1]
+    return f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
+
+
 @dataclass
 class Exportable:
     """A torch module together with all that a manifest says of it.
 
-    `module(image)` takes (1, 3, h, w) float32, normalised as `input` says, and returns a tensor or a tuple of them, in
-    the order of `outputs`: role -> {"name": ..., and for depth "meaning" and "metric"; for normals "axes" and, where the
-    server is to add relief from the photo's shading, "relief" 0..1; for mask "meaning"}. `shapes` are the (height, width)
-    pairs at which torch and ONNX Runtime must agree within `tolerance`, relative to the largest value of each output.
+    `module(image)` takes (1, 3, h, w) float32, normalised as `input` says (see input_spec), and returns a tensor or a tuple
+    of them, in the order of `outputs`: role -> {"name": ..., ...} with
+      depth    "meaning": "disparity" (larger = nearer, of any scale and shift), "depth" or "points" (three channels; z
+               counts); (1, 1, h', w'), points (1, 3, h', w'), of any size that goes with the input's
+      normals  "axes": where each channel points in our axes (+x right, +y up, +z to the viewer), such as
+               ["+x", "-y", "-z"]; and "relief", 0..1, where the server is to add some from the photo's shading
+      mask     "meaning": "probability" or "logit" of there being a surface
+    `shapes` are the (height, width) pairs at which torch and ONNX Runtime must agree within `tolerance`, relative to the
+    largest value of each output. `focal` is in widths of the picture, where the network has one in mind.
     """
 
     name: str
@@ -49,11 +68,14 @@ class Exportable:
     focal: Optional[float] = None
     fixed: bool = False  # the graph takes one input size only: shapes[0]
     trained: dict[str, Any] = field(default_factory=dict)
-    rebuild: str = REBUILD
+    rebuild: str = REBUILD  # the command that makes the graph, for the messages of a server that cannot load it
 
 
 def input_spec(size: int, multiple: int, mean: Iterable[float], std: Iterable[float], size_rule: str = "long_side") -> dict[str, Any]:
-    """The manifest's description of an RGB input: x = (rgb / 255 - mean) / std, sides rounded to `multiple`."""
+    """The manifest's description of an RGB input: x = (rgb / 255 - mean) / std, sides rounded to `multiple`.
+
+    `size` is the length in pixels of the side that `size_rule` names: "long_side" or "short_side".
+    """
     return {"name": "image", "layout": "NCHW", "channels": "RGB", "scale": 1 / 255, "mean": list(mean), "std": list(std),
             "size": size, "size_rule": size_rule, "multiple": multiple, "resize": "area_or_cubic"}
 
@@ -63,6 +85,7 @@ def build(network: Exportable, half: bool = False) -> tuple[bytes, dict[str, Any
 
     With `half` the arithmetic is float16 too (inputs and outputs stay float32). Raises ExportError.
     """
+    check_answers(network)
     round_weights(network.module)
     module = HalfArithmetic(network.module).eval() if half else network.module.eval()
     graph = shrink_weights(trace(network, module))
@@ -85,16 +108,44 @@ def replace(network: Exportable, manifest: dict[str, Any], graph: onnx.ModelProt
     shrink_weights(graph)
     check_graph(graph)
     data = graph.SerializeToString(deterministic=True)
-    return data, describe(network, graph, data, manifest["parity"])
+    return data, describe(network, graph, data, manifest["parity"] | {"of": "the float32 graph it was made from"})
+
+
+def check_answers(network: Exportable) -> None:
+    """Raise ExportError unless the module answers with what its outputs say, in shapes that the server reads."""
+    height, width = network.shapes[0]
+    dtype = next((p.dtype for p in network.module.parameters()), torch.float32)
+    try:
+        with torch.no_grad():
+            answers = as_tuple(network.module.eval()(torch.from_numpy(probe(height, width)).to(dtype)))
+    except Exception as error:  # other people's code
+        raise ExportError(f"{network.name} fails on a picture of {height}x{width}: {told(error)}") from error
+    if len(answers) != len(network.outputs) or not all(isinstance(a, torch.Tensor) for a in answers):
+        raise ExportError(f"{network.name}: the module must return {len(network.outputs)} tensors ({', '.join(network.outputs)}), "
+                          f"it returns {', '.join(type(a).__name__ for a in answers)}")
+    for (role, output), answer in zip(network.outputs.items(), answers):
+        channels = 3 if role == "normals" or output.get("meaning") == "points" else 1
+        try:
+            shape = plane(answer.float().numpy(), channels, (width, height, width, height)).shape
+        except (ModelError, IndexError):
+            shape = ()
+        if len(shape) != (3 if channels == 3 else 2) or shape[2:] not in ((), (3,)):
+            raise ExportError(f"{network.name}: {role} is {tuple(answer.shape)} and must be (1, {channels}, h, w), all values finite")
 
 
 def describe(network: Exportable, graph: onnx.ModelProto, data: bytes, parity: dict[str, Any]) -> dict[str, Any]:
-    """The manifest: everything the server has to know about the graph."""
-    return {"format": 1, "name": network.name, "graph": network.name + ".onnx", "sha256": hashlib.sha256(data).hexdigest(),
-            "roles": list(network.outputs), "input": network.input, "outputs": network.outputs, "focal": network.focal,
+    """The manifest: everything the server has to know about the graph. Raises ExportError when the server could not follow it."""
+    manifest = {"format": 1, "name": network.name, "graph": network.name + ".onnx", "sha256": hashlib.sha256(data).hexdigest(),
+            "roles": list(network.outputs), "input": network.input | ({"fixed": True} if network.fixed else {}),
+            "outputs": network.outputs, "focal": network.focal,
             "licence": network.licence, "source": network.source, "opset": graph.opset_import[0].version,
             "ir_version": graph.ir_version, "parameters": sum(p.numel() for p in network.module.parameters()),
             "rebuild": network.rebuild, "parity": parity, "trained": network.trained}
+    try:
+        check(manifest)
+    except ValueError as error:
+        raise ExportError(f"{network.name}: its manifest is wrong: {error}") from error
+    return manifest
 
 
 class Selected(nn.Module):
@@ -195,7 +246,7 @@ def check_parity(data: bytes, network: Exportable, tolerance: Optional[float] = 
         for (role, output), a, b in zip(network.outputs.items(), expected, session.run(None, {"image": x}), strict=True):
             if a.shape != b.shape:
                 raise ExportError(f"{network.name}: {output['name']} is {b.shape} in ONNX Runtime, {a.shape} in torch, at {height}x{width}")
-            error = float(np.abs(a - b).max() / max(1.0, np.abs(a).max()))
+            error = float(np.abs(a - b).max() / max(1e-9, np.abs(a).max()))
             if not error <= tolerance:
                 raise ExportError(f"{network.name}: {output['name']} differs from torch by {error:.2g} at {height}x{width} "
                                   f"(allowed: {tolerance:.2g})")

@@ -13,6 +13,8 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from training import data, loop
 
+from server.models import inverse_depth, our_axes, plane
+
 KEPT_LAST = 5  # convolutions at the end that stay float: their outputs are the answer itself
 CALIBRATION, MEASURED = 48, 96  # pictures
 
@@ -69,27 +71,20 @@ def measure(graph: bytes, network: Exportable, shards: data.Shards) -> dict[str,
         surface = (sample.mask > 0) & (np.linalg.norm(sample.normals, axis=-1) > 0.5)
         if surface.sum() < 50:
             continue
+        whole = (*shape[::-1], *shape[::-1])
         if "normals" in answers:
-            n = in_our_axes(answers["normals"][0], network.outputs["normals"]["axes"])
+            n = our_axes(plane(answers["normals"], 3, whole), network.outputs["normals"]["axes"])
             n = cv2.resize(n, surface.shape[::-1], interpolation=cv2.INTER_LINEAR)[surface]
             t = sample.normals[surface]
             cos = (n * t).sum(-1) / np.maximum(np.linalg.norm(n, axis=-1) * np.linalg.norm(t, axis=-1), 1e-6)
             angles.append(np.degrees(np.arccos(np.clip(cos, -1, 1))).mean())
         if "depth" in answers:
-            depth = answers["depth"][0]
-            near = depth[0] if network.outputs["depth"]["meaning"] == "disparity" else -depth[-1]
+            meaning = network.outputs["depth"]["meaning"]
+            near = inverse_depth(plane(answers["depth"], 3 if meaning == "points" else 1, whole), meaning)
             near = cv2.resize(near, surface.shape[::-1], interpolation=cv2.INTER_LINEAR)
             orders.append(loop.ordinal(near[surface], sample.disparity[surface]))
     scores = {"angle": float(np.mean(angles))} if angles else {}
     return scores | ({"order": float(np.nanmean(orders))} if orders else {})
-
-
-def in_our_axes(normals: np.ndarray, axes: list[str]) -> np.ndarray:
-    """(3, h, w) of the network as (h, w, 3) of ours; axes[k] is where the network's channel k points, e.g. "-y"."""
-    out = np.empty(normals.shape[1:] + (3,), np.float32)
-    for channel, axis in zip(normals, axes):
-        out[..., "xyz".index(axis[1])] = channel if axis[0] == "+" else -channel
-    return out
 
 
 def lost(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:

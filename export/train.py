@@ -12,7 +12,6 @@ run export/export_models.py. With --steps instead of --minutes the run is a func
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import subprocess
 import sys

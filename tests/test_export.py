@@ -20,6 +20,7 @@ from adapters import bundled  # noqa: E402
 from e2e.harness import Server  # noqa: E402
 from network import GeometryNet, fold_batch_norm  # noqa: E402
 from onnx import TensorProto, numpy_helper  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from support import encoded  # noqa: E402
 from trust.serving import multipart  # noqa: E402
 
@@ -119,7 +120,7 @@ def test_a_deeper_network_starts_as_what_the_shallower_one_was(tmp_path):
     assert all(block.second[1].weight.grad.abs().max() > 0 for scale in deep.further for block in scale), "a block that would never wake"
     checkpoint.save(deep, deep.state_dict(), path, {"minutes": 2})
     assert checkpoint.load(path)[0].depths == (1, 2, 3, 2)
-    with pytest.raises(KeyError, match="further"):
+    with pytest.raises(ValueError, match="further"):
         checkpoint.load(path, (1, 1, 1, 1))
 
 
@@ -154,6 +155,90 @@ def test_refusals_say_what_to_do(arguments, words, tmp_path, capsys):
         pytest.importorskip("transformers", reason="this adapter needs transformers")
     assert export_models.main([*arguments, "--out", str(tmp_path)]) == 1
     assert words in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+OWN = '''
+import torch
+from graphs import Exportable, input_spec
+
+class Answers(torch.nn.Module):
+    def forward(self, image):
+        return {answer}
+
+def make(weights):
+    {before}
+    outputs = {{"depth": {{"name": "depth", "meaning": {meaning!r}}}}}
+    return Exportable("own", Answers(), outputs, input_spec({size}, 8, (0, 0, 0), (1, 1, 1)), "CC0", "a test", shapes=((64, 64), (48, 72)))
+'''
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"answer": "{'depth': image[:, :1]}"}, "must return 1 tensors"), ({"answer": "image[:, :1], image"}, "must return 1 tensors"),
+    ({"answer": "image"}, "must be (1, 1, h, w)"), ({"answer": "image[:, :1].mean()"}, "must be (1, 1, h, w)"),
+    ({"answer": "image[:, :1] / 0"}, "all values finite"), ({"answer": "image.nonsense"}, "own.py:7"),
+    ({"meaning": "inverse_depth"}, "disparity, depth, points"), ({"size": 0}, "input.size"), ({"before": "import nonesuch"}, "nonesuch"),
+    ({"before": "return Answers()"}, "must return a graphs.Exportable"), ({"before": "torch.load(weights)"}, "own.py:10"),
+    ({"before": "Answers().load_state_dict({'a': torch.ones(1)})"}, "Unexpected key")])
+def test_a_network_of_ones_own_that_is_wrong_is_told_what_is_wrong(change, words, tmp_path, capsys):
+    file = tmp_path / "own.py"
+    parts = {"answer": "image[:, :1]", "before": "pass", "meaning": "depth", "size": 64}
+    command = ["--network", f"{file}:make", "--out", str(tmp_path / "models")]
+    file.write_text(OWN.format(**parts))
+    assert export_models.main(command) == 0, capsys.readouterr().err
+    file.write_text(OWN.format(**parts | change))
+    (tmp_path / "models" / "own.json").unlink()
+    assert export_models.main(command) == 1
+    assert words in capsys.readouterr().err and not (tmp_path / "models" / "own.json").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut short", "no metadata", "another network's"])
+def test_weights_of_something_else_are_refused(damage, weights, tmp_path, capsys):
+    path = tmp_path / "wrong.safetensors"
+    path.write_bytes(weights.read_bytes()[:1000])
+    if damage == "no metadata":
+        save_file({"a": torch.ones(3)}, path)
+    elif damage == "another network's":
+        save_file({"a": torch.ones(3)}, path, {"variant": "0", "widths": json.dumps(WIDTHS), "trained": "{}"})
+    assert export_models.main(["--weights", str(path), "--out", str(tmp_path / "models")]) == 1
+    assert "does not hold weights of this network" in capsys.readouterr().err and not (tmp_path / "models").exists()
+
+
+def test_a_place_that_cannot_be_written_is_said(weights, tmp_path, capsys):
+    (tmp_path / "models").write_text("a file, not a folder")
+    assert export_models.main(["--weights", str(weights), "--out", str(tmp_path / "models")]) == 1
+    assert "models" in capsys.readouterr().err
+
+
+def test_small_answers_are_compared_as_closely_as_large_ones(weights):
+    class Faint(torch.nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, image):
+            return image[:, :1] * self.factor
+
+    network = adapters.build("relight-geometry", weights, None)
+    network.module, network.outputs = Faint(1e-4), {"depth": network.outputs["depth"]}
+    graph = graphs.trace(network, network.module)
+    graphs.check_parity(graph.SerializeToString(), network)
+    network.module = Faint(2e-4)
+    with pytest.raises(graphs.ExportError, match="differs from torch"):
+        graphs.check_parity(graph.SerializeToString(), network)
+
+
+@pytest.mark.parametrize("given, bounds", [([], (0.5, 1.0)), (["--max-loss", "2"], (2.0, 1.0)), (["--max-loss", "2", "3"], (2.0, 3.0))])
+def test_bounds_of_the_loss_are_degrees_then_percent(given, bounds):
+    assert export_models.parse(given).max_loss == bounds
+
+
+@pytest.mark.parametrize("words", [["--max-loss", "1", "2", "3"], ["--name", "a/b"], ["--name", ""]])
+def test_arguments_that_make_no_sense_are_refused(words):
+    if words == ["--name", ""]:
+        assert export_models.parse(words).name == ""  # as if none were given
+        return
+    with pytest.raises(SystemExit):
+        export_models.parse(words)
 
 
 def test_list_names_every_network_with_its_licence(capsys):
@@ -243,7 +328,7 @@ def test_networks_of_others_export_and_run_in_the_server(name, tmp_path, capsys)
     TINY[name](source)
     command = ["--network", name, "--weights", str(source), "--out", str(tmp_path / "models")]
     assert export_models.main(command) == 0, capsys.readouterr().err
-    size = 0 if name in ("dpt-large", "depth-pro") else 112
+    size = 112  # those of one size keep theirs
     graph = load_graph(tmp_path / "models", name, provider="cpu", threads=1)
     assert set(graph.manifest["roles"]) == set(adapters.KNOWN[name].roles)
     rgb = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
@@ -251,6 +336,7 @@ def test_networks_of_others_export_and_run_in_the_server(name, tmp_path, capsys)
     assert np.isfinite(geometry.inverse_depth).all() and np.ptp(geometry.inverse_depth) > 0
     h, w = geometry.inverse_depth.shape
     assert abs(w / h - 80 / 60) < 0.1
+    assert graph.manifest["rebuild"] == f"python export/export_models.py --network {name} --weights PATH"
     roles = {f"{role}_model": name if role in graph.manifest["roles"] else "" for role in ("depth", "normals", "mask")}
     server = Server(tmp_path / "jobs", models_dir=tmp_path / "models", analysis_size=size, **roles)
     try:
@@ -308,7 +394,9 @@ def test_one_output_alone(tmp_path):
     manifest = json.loads((tmp_path / "plane-normals.json").read_text())
     assert manifest["roles"] == ["normals"] and list(manifest["outputs"]) == ["normals"]
     assert export_models.main(["--network", f"{file}:make", "--as", "depth", "--name", "deep", "--out", str(tmp_path)]) == 0
-    assert json.loads((tmp_path / "deep.json").read_text())["outputs"]["depth"]["meaning"] == "depth"
+    deep = json.loads((tmp_path / "deep.json").read_text())
+    assert deep["outputs"]["depth"]["meaning"] == "depth"
+    assert deep["rebuild"] == "python export/export_models.py --network mine.py:make --as depth --name deep"
 
 
 @pytest.fixture
@@ -335,10 +423,15 @@ def test_smaller_arithmetic_states_its_loss_and_is_refused_above_the_bound(how, 
     assert "loss:" in capsys.readouterr().out and set(manifest["loss"]) == {"degrees", "order_percent"}
     assert manifest["arithmetic"] == ("float16" if how == ["--half"] else "int8")
     load_graph(tmp_path / "out", "small", provider="cpu", threads=1)
+    assert ("of" in manifest["parity"]) == (how != ["--half"])  # int8 is not compared with torch, what it was made from is
     assert export_models.main([*command, "--max-loss", "-200", "100"]) == 1
     assert "--max-loss" in capsys.readouterr().err
 
 
-def test_a_loss_that_is_not_measured_is_not_accepted(weights):
+def test_a_loss_that_is_not_measured_is_not_accepted(weights, shards, tmp_path, capsys):
     with pytest.raises(SystemExit):
         export_models.main(["--weights", str(weights), "--half"])
+    np.save(shards / "0_00000.mask.npy", np.zeros((2, 64, 64), np.uint8))  # pictures of nothing
+    command = ["--weights", str(weights), "--half", "--calibration", str(shards), "--out", str(tmp_path / "out")]
+    assert export_models.main([*command, "--max-loss", "180", "100"]) == 1
+    assert "enough surface" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
 
-from graphs import Exportable, ExportError
+from graphs import Exportable, ExportError, told
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,35 @@ def build(name: str, weights: Optional[Path], download: Callable[[Adapter], Path
     A factory of one's own is called with the weights' path (or None) and returns a graphs.Exportable. `download` fetches
     the weights of an adapter whose network has none here; it is called only when `weights` is None.
     """
-    if ":" in name:
-        return own_factory(name)(weights)
+    try:
+        if ":" in name:
+            network = own_factory(name)(weights)
+        else:
+            network = known(name)(weights, download)
+    except ExportError:
+        raise
+    except Exception as error:  # other people's code, or weights of another network
+        raise ExportError(f"{name} cannot be made{f' from {weights}' if weights else ''}: {told(error)}") from error
+    if not isinstance(network, Exportable):
+        raise ExportError(f"{name} returned a {type(network).__name__}; it must return a graphs.Exportable")
+    return network
+
+
+def known(name: str) -> Callable[[Optional[Path], Callable[[Adapter], Path]], Exportable]:
+    """The network known by that name, as a function of its weights and of what downloads them. Raises ExportError."""
     adapter = KNOWN.get(name)
     if adapter is None:
         raise ExportError(f"no network is called {name}: {', '.join(KNOWN)}, or path/to/file.py:factory")
     module, function = adapter.factory.split(":")
     try:
         factory = getattr(importlib.import_module(f"adapters.{module}"), function)
-        if weights is None and adapter.hub:
-            weights = download(adapter)
-        return factory(weights, adapter)
     except ImportError as error:
         raise ExportError(f"{name} needs a package that is not installed ({error}): pip install {adapter.needs}") from error
+    return lambda weights, download: factory(download(adapter) if weights is None and adapter.hub else weights, adapter)
 
 
 def own_factory(name: str) -> Callable[[Optional[Path]], Exportable]:
-    """The function that "path/to/file.py:factory" names. Raises ExportError."""
+    """The function that "path/to/file.py:factory" names. Raises ExportError, and whatever the file does when it is run."""
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
         raise ExportError(f"{path} is not a file; give path/to/file.py:factory")

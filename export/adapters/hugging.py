@@ -54,8 +54,7 @@ def load(kind: Any, weights: Optional[Path], adapter: Adapter) -> nn.Module:
 def exportable(adapter: Adapter, model: nn.Module, spec: dict[str, Any], shapes: Any, **depth: Any) -> Exportable:
     outputs = {"depth": {"name": "inverse_depth" if depth["meaning"] == "disparity" else "depth", **depth}}
     module = DepthAnything(model) if isinstance(model, DepthAnythingForDepthEstimation) else PredictedDepth(model)
-    return Exportable(adapter.name, module, outputs, spec, adapter.licence, f"https://huggingface.co/{adapter.hub}",
-                      shapes=shapes, rebuild=f"python export/export_models.py --network {adapter.name} --weights DIR")
+    return Exportable(adapter.name, module, outputs, spec, adapter.licence, f"https://huggingface.co/{adapter.hub}", shapes=shapes)
 
 
 def depth_anything(weights: Optional[Path], adapter: Adapter) -> Exportable:

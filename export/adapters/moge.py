@@ -44,5 +44,4 @@ def moge2(weights: Optional[Path], adapter: Adapter) -> Exportable:
                "normals": {"name": "normals", "axes": ["+x", "-y", "-z"]},
                "mask": {"name": "mask", "meaning": "probability"}}
     return Exportable(adapter.name, PointsNormalsMask(model), outputs, input_spec(PATCH * 48, PATCH, (0, 0, 0), (1, 1, 1)), adapter.licence,
-                      f"https://huggingface.co/{adapter.hub}", shapes=((PATCH * 12, PATCH * 16), (PATCH * 15, PATCH * 10)),
-                      rebuild=f"python export/export_models.py --network {adapter.name} --weights model.pt")
+                      f"https://huggingface.co/{adapter.hub}", shapes=((PATCH * 12, PATCH * 16), (PATCH * 15, PATCH * 10)))
