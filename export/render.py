@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -32,6 +33,7 @@ def parse(argv=None):
     p.add_argument('--ring', type=int, help='keep the newest N shards only and go on for ever')
     p.add_argument('--stop-file', help='a worker ends after its shard when this file exists; worker 0 goes on with all of the work')
     p.add_argument('--worker', type=int, help=argparse.SUPPRESS)
+    p.add_argument('--parent', type=int, help=argparse.SUPPRESS)  # end when this is no longer the parent process
     a = p.parse_args(argv)
     if not (a.count or a.minutes or a.ring):
         p.error('say how much: --count, --minutes or --ring')
@@ -56,7 +58,7 @@ def work(a):
     have = {int(Path(s).name.split('_')[1]) for s in dataset.shards(a.out) if Path(s).name.startswith(f'{a.seed}_')}
     last = -(-a.count // dataset.SHARD) if a.count else None
     i = max(have) + 1 if a.ring and have else 0
-    while (last is None or i < last) and not (a.minutes and time.time() - t0 > a.minutes * 60):
+    while (last is None or i < last) and not (a.minutes and time.time() - t0 > a.minutes * 60) and a.parent in (None, os.getppid()):
         alone = stopped(a)
         if alone and me:
             break
@@ -67,8 +69,7 @@ def work(a):
         dataset.write_shard(a.out, a.seed, i, dataset.render_shard(library, a.seed, i, a.size, kinds=a.kinds))
         n += dataset.SHARD
         if a.ring:
-            for k in range(max(0, i - a.ring - a.workers), i - a.ring + 1):
-                dataset.remove_shard(a.out, a.seed, k)
+            dataset.keep_newest(a.out, a.ring)
         print(f'worker {me}: shard {i}, {n} pictures, {n / (time.time() - t0):.2f} images/s', flush=True)
         i += 1
 
@@ -79,15 +80,17 @@ def main(argv=None):
     if a.worker is not None or a.workers == 1:
         return work(a)
     base = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
-    t0, procs = time.time(), [subprocess.Popen([*base, '--worker', str(k)]) for k in range(a.workers)]
+    t0, procs = time.time(), [subprocess.Popen([*base, '--worker', str(k), '--parent', str(os.getpid())]) for k in range(a.workers)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no worker is left behind
     try:
         codes = [p.wait() for p in procs]
     except KeyboardInterrupt:
+        return 130
+    finally:
         for p in procs:
             p.terminate()
-        return 130
-    print(f'finished in {time.time() - t0:.0f} s')
-    return max(codes)
+    print(f'finished in {time.time() - t0:.0f} s' if not any(codes) else f'workers ended with {codes}')
+    return int(any(codes))
 
 
 if __name__ == '__main__':

@@ -7,11 +7,14 @@
 
 A run that was killed goes on when the same command is given again: OUT/checkpoint.pt holds weights, averages, optimiser
 and schedule. The result is OUT/relight-geometry.safetensors (averaged weights, float16); copy it to export/weights/ and
-run export/export_models.py. With --steps instead of --minutes the run is a function of seed, steps and data alone.
+run export/export_models.py. OUT/log.json holds every validation, OUT/sheet_*.png what the network made of real photos.
+With --steps instead of --minutes the run is a function of seed, steps, data and workers alone.
 """
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -19,15 +22,17 @@ import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
 import checkpoint  # noqa: E402
 import cv2  # noqa: E402
 import torch  # noqa: E402
 from network import DEPTHS, GeometryNet, load_imagenet  # noqa: E402
 from training import data, loop, processor  # noqa: E402
+
+from server import cpus  # noqa: E402
 
 NAME = "relight-geometry.safetensors"
 SHARD_BYTES = 24e6
@@ -37,25 +42,26 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", type=Path, metavar="DIR", help="training shards; new ones are taken up while running")
     p.add_argument("--val", type=Path, metavar="DIR", help="validation shards (scenes from other seeds)")
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoints, log, contact sheets")
+    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint, log.json, contact sheets, the result")
     length = p.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="length of the whole run, over all its restarts")
-    length.add_argument("--until", metavar="HH:MM", help="end at this UTC time")
+    length.add_argument("--until", type=clock, metavar="HH:MM", help="end at this UTC time")
     length.add_argument("--steps", type=int, help="length in steps (reproducible)")
     p.add_argument("--resume", nargs="?", type=Path, const=checkpoint.WEIGHTS / NAME, metavar="PATH",
                    help="start from these weights (default: the committed ones) instead of ImageNet's")
     p.add_argument("--variant", type=int, default=2, choices=(0, 1, 2), help="EfficientNet-Lite variant of a new network (default 2)")
     p.add_argument("--depths", type=int, nargs=4, metavar="N", help="residual blocks of the decoder at 1/32, 1/16, 1/8 and 1/4 of the size "
                    "(default 3 3 2 2); with --resume a shallower network grows to these")
-    p.add_argument("--batch", type=int, default=16)
-    p.add_argument("--rate", type=float, default=1e-3, help="peak learning rate of the decoder (default 1e-3; 3e-4 when resuming)")
+    p.add_argument("--batch", type=int, default=16, metavar="N", help="pictures a step (default 16); half as many above 256 px")
+    p.add_argument("--rate", type=float, help="peak learning rate of the decoder (default 1e-3; 3e-4 when resuming)")
     p.add_argument("--freeze", type=int, default=4, metavar="N",
                    help="first encoder blocks that are not trained (default 4: down to a quarter of the size)")
     p.add_argument("--sizes", type=int, nargs=4, default=(160, 192, 256, 320), metavar="N", help="picture sizes, small to large")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     p.add_argument("--bf16", action="store_true", help="bfloat16 arithmetic (CUDA, or a CPU with AVX512-BF16 or AMX: elsewhere far slower)")
-    p.add_argument("--workers", type=int, default=0, help="replicas that share a batch, a core each (default: the cores; 1 with CUDA)")
+    p.add_argument("--workers", type=int, default=0,
+                   help="replicas that share a batch evenly, a core each (default: as many as there are cores; 1 with CUDA)")
     p.add_argument("--save-minutes", type=float, default=4, help="between checkpoints")
     p.add_argument("--validate-minutes", type=float, default=12, help="between validations with contact sheet")
     p.add_argument("--stream", action="store_true", help="render while training, into a bounded ring under OUT/ring")
@@ -64,17 +70,31 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = p.parse_args(argv)
     if not args.data and not args.stream:
         p.error("--data DIR or --stream is needed")
-    args.workers = args.workers or (1 if args.device == "cuda" else max(1, loop.cores() - args.stream))
-    if args.resume and "--rate" not in (argv or sys.argv):
-        args.rate = 3e-4
+    if args.batch < 1:
+        p.error("--batch must be 1 or more")
+    fair = [n for n in range(1, args.batch + 1) if args.batch % n == 0]
+    if args.workers and args.workers not in fair:
+        p.error(f"--workers must divide --batch {args.batch}: {', '.join(map(str, fair))}")
+    free = 1 if args.device == "cuda" else max(1, cpus.available() - args.stream)
+    args.workers = args.workers or max(n for n in fair if n <= free)
+    args.rate = args.rate or (3e-4 if args.resume else 1e-3)
     return args
 
 
+def clock(text: str) -> str:
+    """A time of day as HH:MM. Raises ValueError."""
+    return datetime.strptime(text, "%H:%M").strftime("%H:%M")
+
+
 def prepare(args: argparse.Namespace) -> loop.State:
-    """Fresh weights, given weights, or the killed run's whole state."""
+    """Fresh weights, given weights, or the killed run's whole state. Raises OSError, ValueError where given weights are none."""
     torch.manual_seed(args.seed)
     cv2.setNumThreads(1)
-    if args.resume:
+    saved = args.out / "checkpoint.pt"
+    before = torch.load(saved, map_location=args.device, weights_only=True) if saved.exists() else None
+    if before:
+        net = GeometryNet(**before["network"])
+    elif args.resume:
         net, _ = checkpoint.load(args.resume, args.depths)
     else:
         net = GeometryNet(args.variant, depths=args.depths or DEPTHS)
@@ -82,17 +102,15 @@ def prepare(args: argparse.Namespace) -> loop.State:
     if args.device == "cpu":
         processor.install(net)
     state = loop.start(net.to(args.device, memory_format=torch.channels_last), args.rate, args.freeze)
-    saved = args.out / "checkpoint.pt"
-    if saved.exists():
-        state.load(saved)
+    if before:
+        state.restore(before)
         print(f"going on from step {state.step}", flush=True)
     return state
 
 
-def run(args: argparse.Namespace, state: loop.State, shards: data.Shards) -> None:
-    """Train to the end of the schedule; saves and validates on the way."""
-    val = data.Shards(args.val) if args.val else None
-    total = run_seconds(args, state.seconds)
+def run(args: argparse.Namespace, state: loop.State, shards: data.Shards, val: data.Shards | None, check: Callable[[], None]) -> None:
+    """Train to the end of the schedule; saves and validates on the way. `check` raises when training must not go on."""
+    total = run_seconds(args, state)
     begun, before, saved, validated = time.monotonic(), state.seconds, time.monotonic(), time.monotonic()
 
     def done() -> float:
@@ -103,7 +121,7 @@ def run(args: argparse.Namespace, state: loop.State, shards: data.Shards) -> Non
     while done() < 1:
         shards.rescan()
         size = loop.size_at(state.step, done(), args.seed, tuple(args.sizes))
-        count = (args.batch if size <= 256 else args.batch // 2) // args.workers
+        count = max(1, (args.batch if size <= 256 else args.batch // 2) // args.workers)
 
         def make(part: int, size: int = size, count: int = count):
             return data.batch(shards, args.seed, state.step, size, range(part * count, (part + 1) * count))
@@ -113,6 +131,7 @@ def run(args: argparse.Namespace, state: loop.State, shards: data.Shards) -> Non
         now = time.monotonic()
         state.seconds = before + now - begun
         if state.step % 25 == 0:
+            check()
             progress(state, done(), recent, size, len(shards))
         if now - saved > args.save_minutes * 60:
             state.save(args.out / "checkpoint.pt")
@@ -120,18 +139,20 @@ def run(args: argparse.Namespace, state: loop.State, shards: data.Shards) -> Non
         if now - validated > args.validate_minutes * 60:
             report(args, state, val)
             validated = time.monotonic()
-    state.save(args.out / "checkpoint.pt")
     report(args, state, val)
+    state.save(args.out / "checkpoint.pt")
 
 
-def run_seconds(args: argparse.Namespace, already: float) -> float:
-    """Length of the whole run in seconds of training, restarts included."""
-    if args.until:
-        now = datetime.now(timezone.utc)
+def run_seconds(args: argparse.Namespace, state: loop.State) -> float:
+    """Length of the whole run in seconds of training, restarts included. The end that --until meant at first stays the end."""
+    if not args.until:
+        return (args.minutes or 0) * 60
+    now = datetime.now(timezone.utc)
+    if state.end is None:
         hour, minute = map(int, args.until.split(":"))
         end = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-        return already + ((end if end > now else end + timedelta(days=1)) - now).total_seconds()
-    return (args.minutes or 0) * 60
+        state.end = (end if end > now else end + timedelta(days=1)).timestamp()
+    return state.seconds + max(0.0, state.end - now.timestamp())
 
 
 def progress(state: loop.State, done: float, recent: dict[str, float], size: int, images: int) -> None:
@@ -152,27 +173,32 @@ def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None)
         entry["validation"] = loop.validate(net, val)
         print(loop.table(entry["validation"]), flush=True)
     state.log.append(entry)
+    (args.out / "log.json").write_text(json.dumps(state.log, indent=1))
     checkpoint.save(net, state.ema, args.out / NAME, entry | {"seed": args.seed, "variant": net.variant})
     loop.contact_sheet(net, val, args.out / f"sheet_{state.step:06d}.png")
 
 
 @contextmanager
-def renderer(args: argparse.Namespace) -> Iterator[Path]:
-    """The folder to train from; with --stream a renderer fills it for as long as the block runs."""
+def renderer(args: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The folder to train from, and a check that it is still filled: with --stream a renderer does, for as long as the block runs."""
     if not args.stream:
-        yield args.data
+        yield args.data, lambda: None
         return
     ring = args.out / "ring"
     ring.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(Path(__file__).with_name("render.py")), "--out", str(ring), "--seed", str(args.seed + 1),
-               "--ring", str(max(2, int(args.ring_gb * 1e9 / SHARD_BYTES)))] + (["--assets", str(args.assets)] if args.assets else [])
-    process = subprocess.Popen(command)
+               "--parent", str(os.getpid()), "--ring", str(max(2, int(args.ring_gb * 1e9 / SHARD_BYTES)))]
+    process = subprocess.Popen(command + (["--assets", str(args.assets)] if args.assets else []))
+
+    def check() -> None:
+        if process.poll() is not None:
+            raise SystemExit(f"train: the renderer ended with {process.returncode}. The same command goes on from the last checkpoint.")
+
     try:
         while not any(ring.glob("*.json")):
-            if process.poll() is not None:
-                raise SystemExit(f"train: the renderer ended with {process.returncode}")
+            check()
             time.sleep(1)
-        yield ring
+        yield ring, check
     finally:
         process.terminate()
         process.wait()
@@ -183,12 +209,18 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the renderer is not left behind
     loop.keep_memory()
     args.out.mkdir(parents=True, exist_ok=True)
-    with renderer(args) as folder:
-        shards = data.Shards(folder)
-        if not len(shards):
-            print(f"train: no shards in {folder}", file=sys.stderr)
+    with renderer(args) as (folder, check):
+        shards, val = data.Shards(folder), data.Shards(args.val) if args.val else None
+        for found, where in ((shards, folder), (val, args.val)):
+            if found is not None and not len(found):
+                print(f"train: no shards in {where}", file=sys.stderr)
+                return 1
+        try:
+            state = prepare(args)
+        except (OSError, ValueError, ImportError) as error:
+            print(f"train: {error}", file=sys.stderr)
             return 1
-        run(args, prepare(args), shards)
+        run(args, state, shards, val, check)
     return 0
 
 

@@ -1,5 +1,6 @@
 """The scene generator: labels against known geometry, repeatability, shards. Procedural only, no assets."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -189,11 +190,39 @@ def test_shards_ring_and_resume(tmp_path, monkeypatch):
     left = [os.path.basename(s) for s in dataset.shards(out)]
     assert left == [dataset.name(4, i) for i in (6, 7, 8)]
     assert len(list(tmp_path.glob('*.npy'))) == 3 * 4 and not list(tmp_path.glob('*.tmp'))
-    d = dataset.read_shard(dataset.shards(out)[0])
-    assert d['rgb'].shape == (2, 4, 4, 3) and d['meta']['seed'] == 4
+    first = dataset.shards(out)[0]
+    assert np.load(f'{first}.rgb.npy').shape == (2, 4, 4, 3) and json.loads(Path(f'{first}.json').read_text())['seed'] == 4
     calls.clear()
     cli.main(['--out', out, '--count', '320', '--seed', '4'])
     assert calls == [0, 1, 2, 3, 4, 5, 9], 'what is there is not rendered again'
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(['--out', out, '--ring', '2', '--seed', '5'])
+    left = [os.path.basename(s) for s in dataset.shards(out)]
+    assert left == [dataset.name(5, i) for i in (7, 8)], 'a smaller ring of another seed is no larger'
+    calls.clear()
+    cli.main(['--out', out, '--ring', '2', '--seed', '6', '--parent', str(os.getpid())])
+    assert not calls, 'whoever started it is gone'
+
+
+@pytest.mark.parametrize('codes, code', [([0, 0], 0), ([0, -9], 1), ([3, 0], 1)])
+def test_a_worker_that_died_is_not_a_success(codes, code, tmp_path, monkeypatch):
+    started = []
+
+    class Process:
+        def __init__(self, command):
+            self.code = codes[len(started)]
+            started.append(command)
+
+        def wait(self):
+            return self.code
+
+        def terminate(self):
+            pass
+
+    monkeypatch.setattr(cli.subprocess, 'Popen', Process)
+    assert cli.main(['--out', str(tmp_path), '--count', '64', '--workers', '2']) == code
+    assert [c[c.index('--worker') + 1] for c in started] == ['0', '1']
 
 
 def test_sun_is_taken_out_of_a_sky():

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs requirements-export.txt")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "export"))
 
+import checkpoint  # noqa: E402
 import train  # noqa: E402
 from light_scenes import angles  # noqa: E402
 from network import GeometryNet  # noqa: E402
@@ -145,7 +146,7 @@ def test_batches_depend_on_seed_and_step_alone(shards):
     assert torch.equal(again[0][0], again[1][0])
     halves = [data.batch(data.Shards(shards), 3, 11, 64, r) for r in (range(0, 2), range(2, 4))]
     assert torch.equal(torch.cat([h[0] for h in halves]), again[0][0])
-    assert not torch.equal(data.batch(data.Shards(shards), 3, 12, 64, range(4))[0].sum(), again[0][0].sum())
+    assert not torch.equal(data.batch(data.Shards(shards), 3, 12, 64, range(4))[0], again[0][0])
 
 
 def test_shards_come_and_go(shards):
@@ -166,41 +167,125 @@ def small():
     return GeometryNet(0, (16, 16, 16, 16, 16)).to(memory_format=torch.channels_last)
 
 
-def short(shards, out, steps, **kwargs):
-    """A run of a small network, twelve steps long, stopped after `steps`."""
-    args = train.parse(["--data", str(shards), "--out", str(out), "--steps", "12", "--sizes", "32", "32", "64", "64"])
-    state = loop.start(small(), args.rate)
-    saved = out / "checkpoint.pt"
-    out.mkdir(exist_ok=True)
-    if saved.exists():
-        state.load(saved)
-    workers, stream = loop.Workers(state.net, 2), data.Shards(shards)
-    terms = []
-    while state.step < steps:
-        size = loop.size_at(state.step, state.step / 12, 0, tuple(args.sizes))
+@pytest.fixture
+def trained(shards, tmp_path, monkeypatch):
+    """Runs the command on a small network: trained(out, *arguments) is what it left in out/checkpoint.pt."""
+    monkeypatch.setattr(loop, "WARM_UP", 1)  # a dozen steps are too few to begin gently
+    monkeypatch.setattr(loop, "photos", lambda: [np.full((64, 80, 3), 90, np.uint8)])
+    net = small()
+    checkpoint.save(net, net.state_dict(), tmp_path / "small.safetensors", {})
 
-        def make(part, size=size):
-            return data.batch(stream, 0, state.step, size, range(2 * part, 2 * part + 2))
+    def run(out, *arguments):
+        assert train.main(["--data", str(shards), "--out", str(out), "--resume", str(tmp_path / "small.safetensors"), "--steps", "12",
+                           "--sizes", "32", "32", "64", "64", "--batch", "4", "--workers", "2", *arguments]) == 0
+        return torch.load(out / "checkpoint.pt", weights_only=True)
 
-        terms.append(loop.train_step(state, workers, make, state.step / 12, "cpu", False))
-    state.save(saved)
-    return state, terms
+    return run
 
 
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(shards, tmp_path):
-    straight, _ = short(shards, tmp_path / "a", 6)
-    short(shards, tmp_path / "b", 3)
-    resumed, _ = short(shards, tmp_path / "b", 6)
-    assert resumed.step == straight.step == 6
-    for key, value in straight.ema.items():
-        assert torch.equal(value, resumed.ema[key]), key
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, tmp_path, monkeypatch):
+    straight = trained(tmp_path / "a")
+    step = loop.train_step
+
+    def killed(state, *rest):
+        if state.step == 5:
+            raise KeyboardInterrupt
+        return step(state, *rest)
+
+    monkeypatch.setattr(loop, "train_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "b", "--save-minutes", "0")
+    monkeypatch.setattr(loop, "train_step", step)
+    assert torch.load(tmp_path / "b" / "checkpoint.pt", weights_only=True)["step"] == 5
+    resumed = trained(tmp_path / "b")
+    assert resumed["step"] == straight["step"] == 12
+    for key, value in straight["ema"].items():
+        assert torch.equal(value, resumed["ema"][key]), key
 
 
-def loss_of(net):
-    """The loss on two balls that are never drawn as they are."""
-    image, target = data.collate([data.whole(sphere(), SIDE), data.whole(sphere(0.5), SIDE)])
-    with torch.no_grad():
-        return float(losses.total(losses.losses(net.train()(image), target)))
+def test_a_run_leaves_its_log_a_contact_sheet_and_weights_that_load(trained, shards, tmp_path):
+    trained(tmp_path / "out", "--val", str(shards))
+    entry, = json.loads((tmp_path / "out" / "log.json").read_text())
+    assert entry["step"] == 12 and entry["samples"] == 48 and 0 < entry["validation"]["ball"]["mean"] < 180
+    assert (tmp_path / "out" / "sheet_000012.png").exists()
+    net, about = checkpoint.load(tmp_path / "out" / "relight-geometry.safetensors")
+    assert net.depths == small().depths and about["step"] == 12
+    assert trained(tmp_path / "out")["step"] == 12, "a run at its end has nothing left to do"
+
+
+def test_a_network_that_is_made_deeper_goes_on_as_deep(trained, tmp_path):
+    deep = ["--depths", "3", "4", "3", "2"]
+    assert trained(tmp_path / "out", "--steps", "1", *deep)["network"]["depths"] == (3, 4, 3, 2)
+    assert trained(tmp_path / "out", "--steps", "2")["step"] == 2
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (["--val", "nowhere"], "no shards in nowhere"), (["--data", "nowhere"], "no shards in nowhere"),
+    (["--resume", "nowhere.safetensors"], "nowhere.safetensors"), (["--resume", __file__], "weights of this network")])
+def test_what_is_not_there_is_said_before_training(arguments, words, shards, tmp_path, capsys):
+    assert train.main(["--data", str(shards), "--out", str(tmp_path / "out"), "--steps", "1", *arguments]) == 1
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cores, arguments, workers", [(2, [], 2), (12, [], 8), (64, [], 16), (3, ["--batch", "10"], 2), (1, [], 1),
+                                                       (4, ["--stream"], 2), (8, ["--device", "cuda"], 1), (2, ["--workers", "4"], 4)])
+def test_workers_share_a_batch_evenly(cores, arguments, workers, monkeypatch):
+    monkeypatch.setattr(train.cpus, "available", lambda: cores)
+    args = train.parse(["--data", "x", "--out", "x", "--steps", "1", *arguments])
+    assert args.workers == workers
+    with pytest.raises(SystemExit):
+        train.parse(["--data", "x", "--out", "x", "--steps", "1", *arguments, "--workers", "7"])
+
+
+@pytest.mark.parametrize("arguments, rate", [([], 1e-3), (["--resume"], 3e-4), (["--resume", "--rate=8e-4"], 8e-4),
+                                             (["--rate", "2e-3"], 2e-3)])
+def test_the_rate_given_is_the_rate(arguments, rate):
+    assert train.parse(["--data", "x", "--out", "x", "--steps", "1", *arguments]).rate == rate
+
+
+def test_a_run_until_a_time_of_day_ends_then_though_it_was_killed(monkeypatch):
+    class Clock(train.datetime):
+        time = (17, 0)
+
+        @classmethod
+        def now(cls, zone=None):
+            return cls(2026, 5, 4, *cls.time, tzinfo=zone)
+
+    monkeypatch.setattr(train, "datetime", Clock)
+    args = train.parse(["--data", "x", "--out", "x", "--until", "18:00"])
+    state = loop.start(small(), 1e-3)
+    assert train.run_seconds(args, state) == 3600
+    Clock.time, state.seconds = (17, 45), 1200.0
+    assert train.run_seconds(args, state) == 1200 + 900
+    Clock.time = (18, 5)
+    assert train.run_seconds(args, state) == 1200, "not tomorrow"
+    with pytest.raises(SystemExit):
+        train.parse(["--data", "x", "--out", "x", "--until", "25:00"])
+
+
+def test_training_does_not_go_on_without_its_renderer(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "__file__", str(tmp_path / "train.py"))
+    (tmp_path / "render.py").write_text("import sys, time, pathlib\n"
+                                        "pathlib.Path(sys.argv[sys.argv.index('--out') + 1], '1_00000.json').write_text('{}')\n"
+                                        "time.sleep(0.5)\nsys.exit(9)\n")
+    args = train.parse(["--stream", "--out", str(tmp_path / "out"), "--steps", "1"])
+    with pytest.raises(SystemExit, match="ended with 9"), train.renderer(args) as (ring, check):
+        assert ring == tmp_path / "out" / "ring"
+        for _ in range(100):
+            check()
+            train.time.sleep(0.1)
+
+
+def test_training_lowers_the_loss(trained, tmp_path):
+    def loss_of(weights):
+        """On two balls that are never drawn as they are."""
+        net = small()
+        net.load_state_dict(weights)
+        image, target = data.collate([data.whole(sphere(), SIDE), data.whole(sphere(0.5), SIDE)])
+        with torch.no_grad():
+            return float(losses.total(losses.losses(net.train()(image), target)))
+
+    assert loss_of(trained(tmp_path / "c", "--rate", "1e-3")["net"]) < 0.9 * loss_of(small().state_dict())
 
 
 def test_skies_are_painted_where_there_is_no_surface_alone():
@@ -221,12 +306,6 @@ def test_hard_kinds_are_drawn_more_often(shards):
     rng = np.random.default_rng(0)
     drawn = [kinds[data.draw(found, rng)] for _ in range(400)]
     assert 2.5 < drawn.count("object") / drawn.count("outdoor") < 6.5  # 4 : 1
-
-
-def test_training_lowers_the_loss(shards, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "WARM_UP", 1)  # twelve steps are too few to begin gently
-    before, after = (loss_of(short(shards, tmp_path / "c", steps)[0].net) for steps in (0, 12))
-    assert after < 0.9 * before
 
 
 @pytest.mark.parametrize("dtype, close", [(torch.float32, 1e-5), (torch.bfloat16, 0.02)])

@@ -89,15 +89,14 @@ def shards(folder):
     return sorted(str(p)[:-5] for p in Path(folder).glob('*_*.json'))
 
 
-def read_shard(stem, mmap=False):
-    """dict rgb, inv, nrm, mask (arrays as above) and meta."""
-    out = {k: np.load(f'{stem}.{k}.npy', mmap_mode='r' if mmap else None) for k in ARRAYS}
-    out['meta'] = json.loads(Path(f'{stem}.json').read_text())
-    return out
+def keep_newest(folder, count):
+    """Deletes all shards but the newest, whatever their seed; of each its completion mark first."""
+    def written(stem):
+        try:
+            return os.stat(f'{stem}.json').st_mtime_ns, stem
+        except FileNotFoundError:  # another worker deleted it
+            return 0, stem
 
-
-def remove_shard(folder, seed, index):
-    """Deletes a shard, its completion mark first."""
-    base = str(Path(folder) / name(seed, index))
-    for end in ('.json', *(f'.{k}.npy' for k in ARRAYS)):
-        Path(base + end).unlink(missing_ok=True)
+    for stem in sorted(shards(folder), key=written)[:-count]:
+        for end in ('.json', *(f'.{k}.npy' for k in ARRAYS)):
+            Path(stem + end).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, ClassVar, Iterable
 
 import cv2
 import numpy as np
@@ -35,14 +35,11 @@ def keep_memory() -> None:
         pass  # another C library: nothing gained, nothing lost
 
 
-def cores() -> int:
-    """Processor cores that this process may use (all of them where the system does not tell, as on macOS and Windows)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @dataclass
 class State:
-    """All that a run is: killed and loaded again it goes on as if nothing had happened."""
+    """All that a run is: killed and restored it goes on as if nothing had happened."""
+
+    KEPT: ClassVar = ("ema", "step", "seconds", "samples", "log", "end")
 
     net: nn.Module
     optimiser: torch.optim.Optimizer
@@ -51,19 +48,21 @@ class State:
     seconds: float = 0.0
     samples: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
+    end: float | None = None  # of a run that ends at a time of day: seconds since 1970
 
     def save(self, path: Path) -> None:
         temporary = path.with_suffix(".tmp")
-        torch.save({"net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), "ema": self.ema, "step": self.step,
-                    "seconds": self.seconds, "samples": self.samples, "log": self.log}, temporary)
+        shape = {name: getattr(self.net, name) for name in ("variant", "widths", "depths")}
+        kept = {name: getattr(self, name) for name in self.KEPT}
+        torch.save({"network": shape, "net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), **kept}, temporary)
         os.replace(temporary, path)
 
-    def load(self, path: Path) -> None:
-        saved = torch.load(path, map_location=next(self.net.parameters()).device, weights_only=True)
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Become what `save` wrote."""
         self.net.load_state_dict(saved["net"])
         self.optimiser.load_state_dict(saved["optimiser"])
-        self.ema, self.step, self.seconds = saved["ema"], saved["step"], saved["seconds"]
-        self.samples, self.log = saved["samples"], saved["log"]
+        for name in self.KEPT:
+            setattr(self, name, saved[name])
 
 
 def start(net: nn.Module, rate: float, freeze: int = 0) -> State:

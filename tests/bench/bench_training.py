@@ -12,11 +12,14 @@ import statistics
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "export"))
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "export")]
 
 import torch  # noqa: E402
 from network import GeometryNet  # noqa: E402
 from training import loop, processor  # noqa: E402
+
+from server import cpus  # noqa: E402
 
 VARIANTS = (  # name, our gradients, bfloat16
     ("as it comes", False, False), ("own gradients", True, False), ("bfloat16", False, True), ("own gradients, bfloat16", True, True))
@@ -34,7 +37,7 @@ def main():
     parser.add_argument("--sizes", type=int, nargs="+", default=(192, 256, 320))
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--batch", type=int, default=6, help="pictures a worker (default 6)")
-    parser.add_argument("--workers", type=int, default=loop.cores(), help="default: the cores")
+    parser.add_argument("--workers", type=int, default=cpus.available(), help="default: the cores")
     args = parser.parse_args()
     loop.keep_memory()
     runs = {}
