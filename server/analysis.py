@@ -7,9 +7,10 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Set
+from typing import Any, Iterator, List, Optional, Set
 
 import numpy as np
+from filelock import Timeout
 
 from . import imaging, records
 from .encoding import encode_png
@@ -30,6 +31,7 @@ from .normals import full_size_passes
 from .pool import Aside, Pool
 from .reading import read_scene
 from .records import Record
+from .watch import Watch
 
 log = logging.getLogger("relight")
 MAX_ATTEMPTS = 3  # the first, and twice more after a crash
@@ -72,38 +74,6 @@ def checked(geometry: Geometry) -> Geometry:
         if array is not None and not np.isfinite(array).all():
             raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
     return geometry
-
-
-class Watch:
-    """Wakes those who wait for news of a job."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._waiting: Dict[str, Set[Any]] = {}
-
-    def tell(self, job_id: str) -> None:
-        """There is news (from any thread)."""
-        with self._lock:
-            waiting = list(self._waiting.get(job_id, ()))
-        for loop, event in waiting:
-            try:
-                loop.call_soon_threadsafe(event.set)
-            except RuntimeError:  # its loop has closed
-                pass
-
-    @contextmanager
-    def listen(self, job_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set at each piece of news."""
-        entry = (asyncio.get_running_loop(), asyncio.Event())
-        with self._lock:
-            self._waiting.setdefault(job_id, set()).add(entry)
-        try:
-            yield entry[1]
-        finally:
-            with self._lock:
-                self._waiting[job_id].discard(entry)
-                if not self._waiting[job_id]:
-                    del self._waiting[job_id]
 
 
 class Analyst:
@@ -161,7 +131,7 @@ class Analyst:
             record.attempts += 1
             self._step(record, "reading")
             try:
-                with self.store.analysis_lock(record.key):
+                with self._alone(record.key):
                     if record.attempts > 1:
                         self._photo(record)  # something was wrong with this job: is it the photo?
                     if not self._share(record):
@@ -173,7 +143,9 @@ class Analyst:
                 raise
             except Exception as exc:
                 if self.closing.is_set():
-                    return  # the next start takes it up again
+                    record.attempts -= 1  # no fault of the photo's: the next start takes it up again
+                    records.save(self.store, record)
+                    return
                 error = exc if isinstance(exc, RelightError) else ModelError()
                 if isinstance(exc, OSError):
                     error = from_oserror(exc)
@@ -187,6 +159,22 @@ class Analyst:
             log.error("job %s: no room for its state; the sweep will take it up again", job_id)
         except Exception as exc:
             log.error("job %s: analysis broke off", job_id, exc_info=exc)
+
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """Hold the lock of a key; whoever holds it may hang, so that stopping does not wait for it. Raises Overloaded then."""
+        lock = self.store.analysis_lock(key)
+        while True:
+            try:
+                lock.acquire(timeout=POLL_SECONDS)
+                break
+            except Timeout:
+                if self.closing.is_set():
+                    raise Overloaded() from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _share(self, record: Record) -> bool:
         """Take over the analysis of a twin, if there is one."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import sys
 import time
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import AsyncIterator, Optional
 
 import cv2
@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-from . import __version__, models, problems, routes
-from .errors import ModelMissing, RelightError, StartupError
+from . import __version__, models, problems, routes, sessions
+from .errors import ModelMissing, StartupError
 from .metrics import Metrics
 from .middleware import Body, Frame, RequestIdFilter
 from .service import Service
@@ -41,7 +41,7 @@ def _set_up_log(level: str) -> None:
 async def _warm(service: Service) -> None:
     try:
         await asyncio.to_thread(service.decoders.warm)
-    except RelightError as exc:
+    except Exception as exc:
         log.error("no decoder process could be started: uploads will fail", exc_info=exc)
 
 
@@ -74,6 +74,8 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
     settings = settings or load()
     keys = settings.keys()
     check_writable(settings.jobs_dir)
+    if engine is None:
+        sessions.check_provider(settings.provider)
     _set_up_log(settings.log_level)
     metrics = Metrics()
 
@@ -102,17 +104,19 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
         finally:
             for task in tasks:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+            for fault in await asyncio.gather(*tasks, return_exceptions=True):
+                if isinstance(fault, Exception):
+                    log.error("a task broke off", exc_info=fault)
             await asyncio.to_thread(service.close)
 
     app = FastAPI(title="Relight Server", version=__version__, description=DESCRIPTION, lifespan=lifespan, docs_url=None,
                   redoc_url=None, redirect_slashes=False)
     app.state.settings, app.state.metrics, app.state.keys = settings, metrics, keys
-    problems.install(app)
+    problems.install(app, [*routes.router.routes, *routes.guarded.routes])
     routes.install(app)
     # The last added is the outermost. CORS is outside the net under all faults, so that a page can read a 500 too.
-    app.add_middleware(Body, max_upload_bytes=settings.max_upload_bytes, patience=settings.upload_timeout_seconds, keys=keys)
+    app.add_middleware(Body, max_upload_bytes=settings.max_upload_bytes, patience=settings.upload_timeout_seconds, keys=keys,
+                       uploads=settings.processors + settings.max_queue)
     app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "HEAD", "POST", "DELETE"],
                        allow_headers=["Authorization", "Content-Type", "If-None-Match"], allow_credentials=False,
                        expose_headers=["ETag", "Server-Timing", "X-Request-ID", "Retry-After", "WWW-Authenticate"])

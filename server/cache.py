@@ -42,8 +42,10 @@ class Cache:
             return value
 
     def trim(self) -> None:
-        """Let go of the least recently used until the rest fits."""
+        """Let go of what is too large alone, then of the least recently used until the rest fits."""
         with self._lock:
+            for key in [k for k, v in self._values.items() if v.nbytes > self.max_bytes]:
+                del self._values[key]
             total = sum(v.nbytes for v in self._values.values())
             while self._values and total > self.max_bytes:
                 total -= self._values.popitem(last=False)[1].nbytes

@@ -118,7 +118,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     """Any mode as RGB or RGBA. Raises UnsupportedImage for modes that have no such meaning."""
     mode = image.mode
     if mode.startswith("I") or mode == "F":
-        return _as(_sixteen_bits(image), "RGB")
+        rgb = _as(_sixteen_bits(image), "RGB")
+        clear = image.info.get("transparency")
+        if isinstance(clear, int):  # the one value that is transparent (PNG's tRNS)
+            rgb.putalpha(Image.fromarray(np.where(np.asarray(image) == clear, np.uint8(0), np.uint8(255))))
+        return rgb
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         if not image.info.get("icc_profile"):
             return _as(image, "RGBA")
@@ -144,8 +148,8 @@ def read_upright(file: BinaryIO, max_pixels: int, formats: tuple = FORMATS,
     kind = image.format or ""
     opened(image.width, image.height)
     try:
-        orientation, focal = _exif(image, image.width, image.height)
         image.load()
+        orientation, focal = _exif(image, image.width, image.height)  # only now: Pillow turns a TIFF while it loads it
         if image.width * image.height > max_pixels:
             raise ImageTooLarge()
         image = _eight_bits(image)

@@ -32,7 +32,8 @@ def check(manifest: Mapping[str, Any]) -> None:
         _one_of(spec.get(key, False), (True, False), f"input.{key}")
     if spec.get("fixed") and (list(scales) != [1] or spec["multiple"] != spec["size"]):
         raise ValueError("input.fixed: such a graph has one scale, and its size is its multiple")
-    if not outputs or sorted(manifest.get("roles", outputs)) != sorted(outputs):
+    roles = manifest.get("roles", list(outputs))
+    if not outputs or not isinstance(roles, list) or sorted(map(str, roles)) != sorted(outputs):
         raise ValueError("roles: they are the outputs' names, at least one")
     for role, output in outputs.items():
         _one_of(role, ROLES, "outputs")

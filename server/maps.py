@@ -51,10 +51,8 @@ class Maps:
 
     def visibility(self, light: Light) -> np.ndarray:
         """The share of a lamp that each texel of the shadow grid sees, (h, w) float32; kept for the last lamps used."""
-        if light.kind == "directional":
-            key = (light.direction, light.angle)
-        else:
-            key = (light.position, light.radius)
+        far = light.kind == "directional"
+        key = (far, light.direction, light.angle) if far else (far, light.position, light.radius)
         with self.lock:
             if key in self.shadows:
                 self.shadows.move_to_end(key)

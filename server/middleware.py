@@ -5,12 +5,12 @@ import contextvars
 import logging
 import time
 import uuid
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, Optional, Sequence
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import FileTooLarge, InvalidRequest
+from .errors import FileTooLarge, InvalidRequest, Overloaded
 from .keys import owner_of
 from .metrics import Metrics
 from .problems import problem_response, translate
@@ -70,9 +70,10 @@ class Frame:
                 if message["status"] >= 400 and not any(v.startswith(b"application/problem+json") for v in kinds):
                     replaced = True  # starlette's own refusals: of a host, of an origin
                     kept = {k.decode(): v.decode() for k, v in headers if k in (b"vary", b"allow")}
-                    static = "/static/" in scope["path"]
-                    error = InvalidRequest("That range of the file cannot be had." if static else
-                                           "This server does not answer to that host name or that origin.", kept)
+                    ranged = any(k == b"range" for k, _ in scope["headers"])
+                    host = "This server does not answer to that host name or that origin"
+                    error = InvalidRequest("That range of the file cannot be had." if message["status"] == 416 else
+                                           f"{host}, or the range asked for cannot be read." if ranged else f"{host}.", kept)
                     return await problem_response(error, state["request_id"])(scope, receive, send_out)
             await send_out(message)
 
@@ -115,8 +116,9 @@ class Frame:
 class Body:
     """The innermost: bounds on the bytes of a body and on the time it takes, and the net under all faults."""
 
-    def __init__(self, app: ASGIApp, max_upload_bytes: int, patience: float, keys: Sequence[str] = ()):
+    def __init__(self, app: ASGIApp, max_upload_bytes: int, patience: float, keys: Sequence[str] = (), uploads: int = 32):
         self.app, self.max_upload_bytes, self.patience, self.keys = app, max_upload_bytes, patience, keys
+        self.room = uploads * max_upload_bytes  # bytes that all unfinished uploads may have brought, on this disk
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -124,7 +126,8 @@ class Body:
             return await self.app(scope, receive, send)
         end = scope["path"].rstrip("/").rsplit("/", 1)[-1]
         upload = end == "upload"
-        body = Incoming(scope, receive, self.max_upload_bytes + OVERHEAD if upload else MAX_JSON_BYTES, self.patience)
+        body = Incoming(scope, receive, self.max_upload_bytes + OVERHEAD if upload else MAX_JSON_BYTES, self.patience,
+                        self._take if upload else lambda size: None)
         begun = False
 
         async def answer(message: Message) -> None:
@@ -150,13 +153,23 @@ class Body:
                 raise ClientDisconnect() from exc  # all that can be done is to end the connection
             scope["state"]["code"] = error.code
             await problem_response(error, scope["state"]["request_id"])(scope, receive, answer)
+        finally:
+            if upload:
+                self.room += body.taken
+
+    def _take(self, size: int) -> None:
+        """Room for that many bytes more of an upload. Raises Overloaded."""
+        if size > self.room:
+            raise Overloaded()
+        self.room -= size
 
 
 class Incoming:
     """The body of one request as it arrives."""
 
-    def __init__(self, scope: Scope, receive: Receive, limit: int, patience: float):
+    def __init__(self, scope: Scope, receive: Receive, limit: int, patience: float, take: Callable[[int], None]):
         self._receive, self.limit, self.patience, self._state = receive, limit, patience, scope["state"]
+        self._take, self.taken = take, 0
         self.declared: Optional[int] = None
         chunked = False
         for name, value in scope["headers"]:
@@ -191,6 +204,8 @@ class Incoming:
             raise TooSlow("The request body came too slowly. Send it again over a better connection.", {"Connection": "close"}) from None
         if self.seen > self.limit:
             raise FileTooLarge(f"The request has more than {self.limit} bytes.")
+        self._take(self.seen - self.taken)
+        self.taken = self.seen
         return message
 
     async def drain(self) -> None:

@@ -1,12 +1,13 @@
 """Errors as answers: one handler, one shape (RFC 9457 problem details)."""
 
 import logging
-from typing import Any, Dict
+from typing import Any, Dict, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from .errors import (
     FileTooLarge,
@@ -69,7 +70,7 @@ def translate(exc: Exception) -> RelightError:
         if exc.status_code == 404:
             return NotFound()
         if exc.status_code == 405:
-            return MethodNotAllowed(headers=exc.headers)
+            return MethodNotAllowed()
         if exc.status_code == 413:
             return FileTooLarge()
         if 400 <= exc.status_code < 500:
@@ -80,11 +81,14 @@ def translate(exc: Exception) -> RelightError:
     return RelightError()
 
 
-def install(app: FastAPI) -> None:
-    """Give every error of the application, FastAPI's own included, the one shape."""
+def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
+    """Give every error of the application, FastAPI's own included, the one shape. `routes` tell which methods a path has."""
 
     async def handle(request: Request, exc: Exception) -> JSONResponse:
         error = translate(exc)
+        if isinstance(error, MethodNotAllowed):  # starlette names those of the first route of that path alone
+            here = [r for r in routes if r.matches(request.scope)[0] != Match.NONE]
+            error.headers = {"Allow": ", ".join(sorted({m for r in here for m in getattr(r, "methods", None) or ()}))}
         if error.status >= 500 and not isinstance(error, (Overloaded, ModelMissing)):
             log.error("%s: %s", error.code, error.detail, exc_info=exc)
         request.state.code = error.code

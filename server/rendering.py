@@ -15,7 +15,7 @@ from . import imaging, jobs, records
 from .analysis import Analyst, unpack
 from .cache import Cache
 from .encoding import encode_jpeg, encode_png
-from .errors import Overloaded, RelightError, Superseded
+from .errors import ModelMissing, Overloaded, RelightError, Superseded
 from .geometry import Geometry
 from .jobs import File, JobStore
 from .pool import Pool
@@ -116,10 +116,16 @@ class Renderer:
         return self.cache.get((record.job_id, "geometry"), make).geometry
 
     def damaged(self, record: Record) -> RelightError:
-        """A ready job whose files were lost is analysed anew; meanwhile the client is told to come back."""
+        """A ready job whose files were lost is analysed anew; meanwhile the client is told to come back.
+
+        Without an engine it stays what it is: some of its passes may still be whole.
+        """
+        if self.analyst.engine is None:
+            return ModelMissing()
         log.error("job %s: its files are missing or damaged; analysing it again", record.job_id)
         self.cache.drop(record.job_id)
         self.store.unregister(record.key, record.job_id)  # no twin may take over what is damaged
+        record.attempts = 1  # its analysis went well before
         self.analyst.adopt(record)
         return Overloaded("The files of this job were damaged; it is being analysed again. Retry after a moment.")
 
@@ -198,7 +204,7 @@ class Renderer:
         with self.pool.admitted(force=turn.inherits), self.using(job_id):
             if body.stream:
                 turn.stream = hashlib.sha256(f"{job_id}|{owner}|{body.stream}".encode("utf-8", "replace")).hexdigest()[:32]
-                turn.ticket = await asyncio.to_thread(self.store.take_ticket, turn.stream)
+                turn.ticket = await asyncio.to_thread(self.store.take_ticket, turn.stream, time.time_ns())
             record = await self._ready(job_id, owner)
             clock.lap("wait")
             if await gone():

@@ -22,6 +22,7 @@ from .service import Service
 
 STATIC = Path(__file__).resolve().parent / "static"
 BLOCK = 1 << 18
+NO_PHOTO = "file: send the photo as multipart/form-data in the field `file`"
 
 
 async def get_service(request: Request) -> Service:
@@ -49,11 +50,13 @@ async def upload(request: Request, service: Services, owner: Owner) -> Any:
     """Store a photo and start its analysis in the background."""
     if service.engine is None:
         raise service.problem or ModelMissing()
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):  # before a byte of anything else is parsed
+        raise InvalidRequest(NO_PHOTO)
     with service.uploads():
         async with request.form(max_files=1, max_fields=8) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
-                raise InvalidRequest("file: send the photo as multipart/form-data in the field `file`")
+                raise InvalidRequest(NO_PHOTO)
             record = await service.upload(file.file, owner)
     request.state.job_id = record.job_id
     return {"job_id": record.job_id, "job_dir": f"jobs/{record.job_id}", "status": record.state, "width": record.width,

@@ -25,6 +25,7 @@ from .store import LocalStore
 log = logging.getLogger("relight")
 RECENT = 30.0  # seconds; what was used so lately may be in use in another process, if there is one
 ROOM_SECONDS = 30.0  # how long an upload may wait for its turn to take room
+ARRIVING = 8  # uploads on their way for each place in line
 KEPT_ALIVE = 15.0  # seconds between two looks at a job that an event stream watches
 
 
@@ -112,12 +113,12 @@ class Service:
 
     @contextmanager
     def uploads(self) -> Iterator[None]:
-        """A place for one upload, from its first byte on. Raises Overloaded."""
+        """A place for one upload, from its first byte on: slow ones take none of the places in line. Raises Overloaded."""
         if self.analysis_pool.pending >= self.analysis_pool.limit:
             raise Overloaded()
         self._uploads += 1
         try:
-            if self._uploads > self.pool.limit:
+            if self._uploads > ARRIVING * self.pool.limit:
                 raise Overloaded()
             yield
         finally:

@@ -62,6 +62,11 @@ def choose(provider: str, available: Sequence[str]) -> List[str]:
     return [wanted] if wanted == CPU else [wanted, CPU]
 
 
+def check_provider(provider: str) -> None:
+    """Raise StartupError when this onnxruntime cannot offer an explicit choice, before anything else is begun."""
+    choose(provider, ort.get_available_providers())
+
+
 def both_wheels_installed() -> bool:
     """Are onnxruntime and onnxruntime-gpu both installed? They overwrite each other's files (onnxruntime#26996)."""
     found = 0

@@ -21,11 +21,14 @@ TOUCH_GRAIN = 10.0  # seconds; a job used again within them is not touched again
 
 
 def _sync_folder(path: Path) -> None:
-    """Make renames in a folder durable where the system can (POSIX)."""
+    """Make renames in a folder durable where the system can (POSIX, and not every file system)."""
     if os.name == "posix":
         fd = os.open(path, os.O_RDONLY)
         try:
             os.fsync(fd)
+        except OSError as exc:
+            if exc.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(fd)
 
@@ -75,7 +78,8 @@ class LocalStore(Workers):
             os.rename(draft, self.root / job_id)
             _sync_folder(self.root)
         except OSError as exc:
-            shutil.rmtree(draft, ignore_errors=True)
+            for folder in (draft, self.root / job_id):
+                shutil.rmtree(folder, ignore_errors=True)
             raise from_oserror(exc) from exc
 
     def put(self, job_id: str, name: File, data: bytes) -> None:
@@ -197,13 +201,17 @@ class LocalStore(Workers):
     # -- shared analyses
 
     def register(self, key: str, job_id: str) -> None:
-        """Note that this job holds the analysis of that key."""
+        """Note that this job holds the analysis of that key. Not being able to is no fault: then nobody shares it."""
         folder = self.root / ".analyses" / key
-        try:
-            folder.mkdir(mode=0o700, exist_ok=True)
-            os.close(os.open(folder / job_id, os.O_WRONLY | os.O_CREAT, 0o600))
-        except OSError as exc:
-            raise from_oserror(exc) from exc
+        for _ in range(100):
+            try:
+                folder.mkdir(mode=0o700, exist_ok=True)
+                os.close(os.open(folder / job_id, os.O_WRONLY | os.O_CREAT, 0o600))
+                return
+            except (FileNotFoundError, FileExistsError):  # the last note of that key went, and the folder with it
+                continue
+            except OSError:
+                return
 
     def unregister(self, key: str, job_id: str) -> None:
         """Forget that note, and the key with its last one."""
@@ -211,7 +219,7 @@ class LocalStore(Workers):
         try:
             (folder / job_id).unlink(missing_ok=True)
             folder.rmdir()
-        except OSError:
+        except OSError:  # others are noted there
             pass
 
     def holders(self, key: str) -> List[str]:
@@ -253,8 +261,10 @@ class LocalStore(Workers):
             for job_id in self.holders(key.name):
                 if not (self.root / job_id / File.JOB.value).exists():
                     self.unregister(key.name, job_id)
-            if not self.holders(key.name):
-                self.unregister(key.name, "")
+            try:
+                os.rmdir(key.path)  # empty, if its last note was never written
+            except OSError:
+                pass
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -82,11 +82,14 @@ class Workers:
 
     # -- which preview of a stream is the newest
 
-    def take_ticket(self, stream: str) -> Optional[str]:
-        """Note that a newer preview of a stream (a hexadecimal digest) waits here; None when no other process could care."""
+    def take_ticket(self, stream: str, came: int) -> Optional[str]:
+        """Note that a newer preview of a stream (a hexadecimal digest) waits here since `came` (time.time_ns()).
+
+        None when no other process could care.
+        """
         if self.is_alone():
             return None
-        ticket = f"{time.time_ns():020d}-{self.worker}"
+        ticket = f"{came:020d}-{self.worker}"
         try:
             draft = self.root / ".workers" / f"stream-{stream}-{self.worker}-{uuid.uuid4().hex}"
             self._leave(draft, ticket.encode())
@@ -156,6 +159,8 @@ class Workers:
             try:
                 if lock.name.startswith("stream-") and abs(time.time() - lock.stat().st_mtime) > NEWBORN:
                     os.unlink(lock.path)
+                if lock.name.endswith(".draft") and abs(time.time() - lock.stat().st_mtime) > NEWBORN:
+                    os.unlink(lock.path)  # a draft lives for a moment
                 if lock.name.endswith(".lock") and abs(time.time() - lock.stat().st_mtime) > NEWBORN:
                     self.is_alive(lock.name[:-5])
             except OSError:

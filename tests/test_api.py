@@ -4,7 +4,6 @@ import io
 import json
 import os
 import threading
-import time
 import uuid
 import zlib
 
@@ -307,9 +306,26 @@ def test_a_pass_not_made_yet_says_which(client):
 
 def test_not_found_and_method_not_allowed(client):
     problem(client.get("/nothing/here"), 404, "not_found")
-    answer = client.put("/upload")
-    problem(answer, 405, "method_not_allowed")
-    assert "POST" in answer.headers["allow"]
+    job = str(uuid.uuid4())
+    for method, path, allowed in (("PUT", "/upload", "POST"), ("PUT", f"/job/{job}", "DELETE, GET"), ("PATCH", "/health", "GET"),
+                                  ("POST", f"/download/{job}/relit.png", "GET, HEAD"), ("GET", "/relight", "POST")):
+        answer = client.request(method, path)
+        problem(answer, 405, "method_not_allowed")
+        assert answer.headers["allow"] == allowed, path
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/static/example.jpg"])
+@pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=b-a"])
+def test_a_range_that_cannot_be_had_is_said_to_be_one(client, path, asked):
+    assert "range" in problem(client.get(path, headers={"Range": asked}), 422, "invalid_request")
+
+
+def test_what_is_no_form_of_files_is_refused_before_it_is_parsed(client):
+    answer = client.post("/upload", content=b"a&" * 100_000, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    assert "multipart/form-data" in problem(answer, 422, "invalid_request")
+    boundary = {"Content-Type": 'MULTIPART/Form-Data; boundary="x"'}
+    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + encoded(gradient()) + b"\r\n--x--\r\n"
+    assert client.post("/upload", content=body, headers=boundary).status_code == 200
 
 
 def test_upload_without_the_field_or_without_a_form(client):
@@ -449,16 +465,17 @@ def test_room_is_made_though_an_owner_was_quicker(settings, monkeypatch):
         job = upload(client)
         finished(client, job)
         service = client.app.state.service
-        remove = service.remove
+        remove, removed = service.remove, []
 
         def late(job_id):
+            removed.append(job_id)
             remove(job_id)
             remove(job_id)  # as if DELETE had come between
 
         monkeypatch.setattr(service, "remove", late)
         for k in range(6):
-            upload(client, encoded(gradient(60 + k, 80)))
-            time.sleep(0.2)
+            finished(client, upload(client, encoded(gradient(60 + k, 80))))
+        assert removed, "no room had to be made: nothing was tested"
 
 
 def test_damaged_numbers_of_another_process_do_not_silence_the_metrics(client):

@@ -53,14 +53,19 @@ def test_gif_gives_its_first_frame():
     assert (read(out.getvalue()).pixels[..., :3] == [255, 0, 0]).all()
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation):
+def test_exif_orientation_is_applied(orientation, kind):
     """A picture with one bright corner: where it must be for a viewer, by the EXIF standard's table."""
     stored = np.zeros((20, 40, 3), np.uint8)
     stored[:5, :5] = 255  # row 0, column 0 of the stored picture
     exif = Image.Exif()
     exif[0x0112] = orientation
-    upright = read(encoded(stored, "PNG", exif=exif.tobytes())).rgb
+    exif.get_ifd(0x8769)[0xA405] = 43
+    options = {"quality": 100, "subsampling": 0} if kind == "JPEG" else {"lossless": True} if kind == "WEBP" else {}
+    photo = read(encoded(stored, kind, exif=exif.tobytes(), **options))
+    upright = np.where(photo.rgb > 127, np.uint8(255), np.uint8(0))
+    assert photo.focal == pytest.approx(43 / 43.2666 * np.hypot(20, 40) / upright.shape[1], rel=1e-3)
     # EXIF 2.3, tag 274: which visual side row 0 and column 0 are
     row0, column0 = {1: "TL", 2: "TR", 3: "BR", 4: "BL", 5: "LT", 6: "RT", 7: "RB", 8: "LB"}[orientation]
     corner = {row0, column0}
@@ -88,6 +93,8 @@ def test_gray_palette_bilevel_and_16_bit():
     for kind in ("PNG", "TIFF"):
         out = read(encoded(Image.fromarray(deep), kind)).rgb
         assert np.array_equal(out[..., 0], np.floor(deep / 257 + 0.5).astype(np.uint8)), kind
+    clear = read(encoded(Image.fromarray(deep), "PNG", transparency=int(deep[0, 5])))
+    assert (clear.pixels[..., 3] == np.where(deep == deep[0, 5], 0, 255)).all() and (deep == deep[0, 5]).sum() == 1
 
 
 def test_cmyk_shows_its_colours():

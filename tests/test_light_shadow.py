@@ -155,3 +155,15 @@ def test_thin_pictures():
         grid = ShadowGrid(np.linspace(0.5, 2, shape[0] * shape[1], dtype=np.float32).reshape(shape), FOCAL)
         seen = grid.visibility(key_light(-0.5, 0.2, 0.4))
         assert seen.shape == shape and np.isfinite(seen).all() and Geometry(seen).focal is None
+
+
+def test_a_sun_and_a_lamp_of_the_same_numbers_throw_shadows_of_their_own():
+    geometry, _, _ = ball_and_wall(H, W, (-0.3, 0, 0.4), 0.15)
+    rgb = np.full((H, W, 3), 140, np.uint8)
+    sun, lamp = Light(direction=(0, 0, 1), angle=0), Light(kind="point", position=(0, 0, 1), radius=0)
+    alone = [prepare(rgb, geometry, FIT).visibility(light) for light in (sun, lamp)]
+    assert np.abs(alone[0] - alone[1]).mean() > 0.01
+    for order in ((sun, lamp), (lamp, sun)):
+        maps = prepare(rgb, geometry, FIT)
+        for light in order:
+            assert np.array_equal(maps.visibility(light), alone[0] if light is sun else alone[1])

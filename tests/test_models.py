@@ -201,7 +201,7 @@ WRONG = {  # entry -> values it may not have
     "input.scales": [[], [0], ["large"], [1, 100], [float("nan")], 1.5], "input.fixed": ["no", True],
     "outputs.depth.meaning": ["inverse_depth", None], "outputs.depth.name": [None], "outputs.normals.relief": ["high", 2],
     "outputs.normals.axes": [["+x", "+x", "+z"], ["x", "y", "z"], ["right", "up", "back"], ["+x", "+y", "+z", "+z"], None, "+x+y+z"],
-    "outputs.albedo": [{"name": "albedo"}], "outputs.normals": [None], "focal": [0, "wide"], "roles": [["depth"]]}
+    "outputs.albedo": [{"name": "albedo"}], "outputs.normals": [None], "focal": [0, "wide"], "roles": [["depth"], None, 5, [1, "depth"]]}
 
 
 @pytest.mark.parametrize("entry, value", [(entry, value) for entry, values in WRONG.items() for value in values])

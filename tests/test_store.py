@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 import time
 import uuid
 
@@ -13,6 +14,7 @@ from support import encoded, finished, gradient, picture, problem, upload
 
 from server import errors, jobs, records
 from server.application import create_app
+from server.cache import Cache
 from server.jobs import File
 from server.store import LocalStore
 
@@ -176,3 +178,131 @@ def test_jobs_expire_by_their_last_use_but_never_one_in_use(settings, tmp_path):
             time.sleep(0.05)
         engine.open.set()
         assert finished(client, busy)["state"] == "ready" and client.get(f"/job/{fresh}").status_code == 200
+
+
+def test_notes_of_one_analysis_come_and_go_at_once(tmp_path):
+    """The folder of a key goes with its last note: whoever notes the next one just then must not fail over it."""
+    stores = [LocalStore(tmp_path / "jobs") for _ in range(2)]
+    names, faults = [str(uuid.uuid4()) for _ in stores], []
+
+    def work(store, name):
+        for _ in range(1500):
+            store.register("00", name)
+            if name not in store.holders("00"):
+                faults.append(name)
+            store.unregister("00", name)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(stores, names)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not faults and not (tmp_path / "jobs" / ".analyses" / "00").exists()
+    for store in stores:
+        store.close()
+
+
+def test_leftovers_that_hold_nothing_go_too(store):
+    (store.root / ".analyses" / "ab").mkdir()
+    old, young = store.root / ".workers" / f"{uuid.uuid4().hex}.draft", store.root / ".workers" / f"{store.worker}.draft"
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    store.clean()
+    assert not (store.root / ".analyses" / "ab").exists() and not old.exists() and young.exists()
+
+
+@pytest.mark.parametrize("code, kept", [(errno.EIO, 0), (errno.EINVAL, 1)])
+def test_a_folder_that_cannot_be_synced(store, monkeypatch, code, kept):
+    """A fault leaves no job behind; a file system that knows no such thing is no fault."""
+    real = os.fsync
+
+    def fsync(fd):
+        if os.path.samestat(os.fstat(fd), os.stat(store.root)):
+            raise OSError(code, "fsync of a folder")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    try:
+        new(store)
+    except errors.RelightError:
+        assert not kept
+    assert len(list(store.list())) == kept
+
+
+def test_without_an_engine_a_ready_job_keeps_what_is_whole(settings, tmp_path):
+    with TestClient(create_app(settings(), FakeEngine())) as client:
+        job = upload(client)
+        finished(client, job)
+    (tmp_path / "jobs" / job / "depth.png").unlink()
+    with TestClient(create_app(settings(models_dir=tmp_path / "none")), raise_server_exceptions=False) as client:
+        problem(client.get(f"/download/{job}/depth.png"), 503, "model_missing")
+        assert client.post("/relight", json={"job_id": job, "x": 1, "y": 0, "z": 1}).status_code == 200
+        assert client.get(f"/job/{job}").json()["state"] == "ready"
+        picture(client, job, "normals.png")
+    with TestClient(create_app(settings(), FakeEngine()), raise_server_exceptions=False) as client:
+        deadline = time.monotonic() + 10
+        while client.get(f"/download/{job}/depth.png").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_a_job_is_healed_as_often_as_it_is_damaged(settings, tmp_path):
+    with TestClient(create_app(settings(), FakeEngine()), raise_server_exceptions=False) as client:
+        job = upload(client)
+        for _ in range(4):
+            finished(client, job)
+            (tmp_path / "jobs" / job / "depth.png").unlink()
+            problem(client.get(f"/download/{job}/depth.png"), 503, "overloaded")
+        assert finished(client, job)["state"] == "ready"
+
+
+def test_stopping_is_no_failed_attempt_and_does_not_wait_for_another_process(settings, tmp_path):
+    """Another process holds the lock of the same photo's analysis, and hangs."""
+    jobs_dir, engine = tmp_path / "jobs", FakeEngine()
+    job = abandoned(jobs_dir, "queued", 0)
+    other = LocalStore(jobs_dir)
+    with other.analysis_lock("00"):
+        begun = None
+        for _ in range(4):
+            with TestClient(create_app(settings(), engine)) as client:
+                deadline = time.monotonic() + 10
+                while client.get(f"/job/{job}").json()["state"] == "queued":
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+                begun = time.monotonic()
+            assert time.monotonic() - begun < 5
+    assert engine.calls == 0
+    with TestClient(create_app(settings(), engine)) as client:
+        assert finished(client, job)["state"] == "ready"
+    other.close()
+
+
+def test_a_decoder_that_cannot_be_started_does_not_spoil_the_end(settings, tmp_path, monkeypatch):
+    def no(*_):
+        raise BlockingIOError(errno.EAGAIN, "no more processes")
+
+    monkeypatch.setattr("server.decoders.Decoders.warm", no)
+    with TestClient(create_app(settings(), FakeEngine())) as client:
+        upload(client)
+    assert not list((tmp_path / "jobs" / ".workers").glob("*.lock")), "its mark of life stayed"
+
+
+def test_what_is_too_large_for_the_cache_pushes_nothing_out():
+    class Value:
+        def __init__(self, nbytes):
+            self.nbytes = nbytes
+
+    cache = Cache(100)
+    for k in range(5):
+        cache.get((f"job {k}", 1), lambda: Value(10))
+    assert cache.get(("large", 1), lambda: Value(101)).nbytes == 101
+    assert cache.jobs() == {f"job {k}" for k in range(5)}
+    cache.get(("job 0", 1), lambda: None)
+    cache.get(("another", 1), lambda: Value(60))
+    assert cache.jobs() == {"job 0", "job 2", "job 3", "job 4", "another"} and cache.nbytes == 100
+
+
+def test_an_unavailable_provider_ends_the_start_before_anything_is_begun(settings, tmp_path):
+    with pytest.raises(errors.StartupError, match="RELIGHT_PROVIDER=coreml|no CoreMLExecutionProvider"):
+        create_app(settings(provider="coreml"))

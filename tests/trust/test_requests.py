@@ -125,6 +125,48 @@ def test_many_slow_uploads_do_not_keep_others_out_for_long(quick):
         s.close()
 
 
+def test_uploads_that_trickle_take_no_place_in_line(quick):
+    """Fast enough not to be dropped, slow enough to take for ever: more of them than there are places."""
+    client, service, tmp = quick
+    stop = threading.Event()
+
+    def trickle():
+        s = raw(client, head("/upload", 5_000_000) + b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n')
+        while not stop.is_set():
+            s.sendall(b"a" * 2000)
+            time.sleep(0.1)  # 20 kB a second
+        s.close()
+
+    threads = [threading.Thread(target=trickle) for _ in range(service.pool.limit + 4)]
+    for t in threads:
+        t.start()
+    time.sleep(2)
+    statuses = [client.upload(encoded(gradient()))[0] for _ in range(5)]
+    still = service._uploads
+    stop.set()
+    for t in threads:
+        t.join()
+    assert statuses == [200] * 5 and still == len(threads)
+    assert settled(service, tmp) == (0, 0, 0)
+
+
+def test_what_arriving_uploads_take_of_the_disk_is_bounded(tmp_path):
+    """Two places of 2 MB: a third large upload is refused while two are on their way, and has room once they are gone."""
+    app = create_app(options(tmp_path / "jobs", max_upload_bytes=2_000_000, max_queue=1, threads=1), SphereEngine(side=32))
+    with serving(app) as client:
+        form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        sockets = [raw(client, head("/upload", 2_000_000) + form + b"a" * 1_900_000) for _ in range(2)]
+        end = time.monotonic() + 10
+        kind, body = multipart(encoded(gradient(400, 500), "BMP"))  # 600 kB
+        while client.ask("POST", "/upload", body, kind)[0] != 503:
+            assert time.monotonic() < end, "never refused"
+        for s in sockets:
+            s.close()
+        while (status := client.ask("POST", "/upload", body, kind)[0]) == 503 and time.monotonic() < end + 10:
+            time.sleep(0.1)
+        assert status == 200
+
+
 @pytest.mark.parametrize("path,kind", [("/upload", "multipart/form-data; boundary=x"), ("/relight", "application/json"),
                                        ("/preview", "application/json")])
 def test_half_open_connections_hold_nothing(quick, path, kind):
