@@ -15,7 +15,9 @@ export const key = {
   get: () => shelf((s) => s.getItem(KEY)) ?? '',
   set: (value) => shelf((s) => (value ? s.setItem(KEY, value) : s.removeItem(KEY))),
 };
-const authorization = () => (key.get() ? { Authorization: `Bearer ${key.get()}` } : {});
+/** As UTF-8: a header holds bytes, and the browser would send other characters as Latin-1 or not at all. */
+const bytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+const authorization = () => (key.get() ? { Authorization: `Bearer ${bytes(key.get())}` } : {});
 
 /** What went wrong, in the server's words (RFC 9457). `code` is the server's, or `unreachable`. */
 export class Problem extends Error {

@@ -29,6 +29,7 @@ let photo = null;
 function show(state) {
   document.body.dataset.state = state;
   for (const node of document.querySelectorAll('[data-needs-photo]')) node.disabled = state !== 'ready';
+  $('#panel').inert = state === 'busy';
   drawHero();
 }
 
@@ -135,7 +136,7 @@ const remove = () => {
   panel.remove();
   handles.focus();
 };
-new Gestures($('#stage'), store, viewer, { split: setSplit, compare: () => $('#compare').click(), remove });
+new Gestures($('#stage'), store, viewer, { split: setSplit, compare: () => $('#compare').click(), remove, focus: () => handles.focus() });
 
 // ---- seeing --------------------------------------------------------------------------------------------------------
 
@@ -151,12 +152,16 @@ live.addEventListener('frame', ({ detail }) => {
   if ('away' in document.body.dataset) {
     delete document.body.dataset.away;
     toast('The server is back.');
+    say('The server is back.');
   }
 });
 
 live.addEventListener('trouble', ({ detail: { error } }) => {
   if (error.code === 'unreachable') {
-    if (!('away' in document.body.dataset)) toast('The server does not answer. Trying again …', { stay: true });
+    if (!('away' in document.body.dataset)) {
+      toast('The server does not answer. Trying again …', { stay: true });
+      say('The server does not answer. Trying again.');
+    }
     document.body.dataset.away = '';
   } else if (error.code === 'unauthorized') askKey(error, () => live.ask());
   else if (error.code === 'job_not_found') {
@@ -171,13 +176,20 @@ viewer.addEventListener('move', () => {
   const zoom = `${Math.round(viewer.zoom * 100)} %`;
   $('#fit').textContent = zoom;
   $('#fit').setAttribute('aria-label', `${zoom}, fit to screen`);
-  const shown = viewer.frame('relit');
-  if (shown && !viewer.isFit && viewer.sharpSide > 1.3 * Math.max(shown.width, shown.height)) sharpen();
+  if (isSoft('relit') || (viewer.split !== null && isSoft('before'))) sharpen();
 });
+/** Could the screen show more of a frame than it has, and the server send more? */
+function isSoft(name) {
+  const shown = viewer.frame(name);
+  return shown && Math.max(shown.width, shown.height) < Math.min(frameSide(viewer.sharpSide), Math.max(...viewer.size));
+}
 let sharpening = 0;
 function sharpen() {
   clearTimeout(sharpening);
-  sharpening = setTimeout(() => live.ask(), 250);
+  sharpening = setTimeout(() => {
+    if (isSoft('relit')) live.ask();
+    if (viewer.split !== null && isSoft('before')) showBefore();
+  }, 250);
 }
 $('#zoom-in').onclick = () => viewer.zoomBy(1.5);
 $('#zoom-out').onclick = () => viewer.zoomBy(1 / 1.5);
@@ -277,17 +289,19 @@ for (const button of document.querySelectorAll('[data-pass]')) {
 }
 
 $('#delete').onclick = async () => {
-  const { file } = photo;
+  const mine = photo;
+  const { file } = mine;
   try {
-    await photo.erase();
+    await mine.erase();
   } catch (error) {
     if (error.code === 'unauthorized') askKey(error);
     else complain(error);
     return;
   }
-  closePhoto();
   const words = 'Deleted. The photo and all that was made from it are gone from the server.';
   say(words);
+  if (photo !== mine) return; // another was opened meanwhile
+  closePhoto();
   toast(words, file ? { action: 'Upload again', onAction: () => openPhoto(new Photo({ file })) } : {});
   $('#choose').focus();
 };

@@ -12,16 +12,21 @@ export const SCALES = {
   log: (low, high) => [(v) => Math.log(v / low) / Math.log(high / low), (t) => low * (high / low) ** t],
 };
 
-/** A labelled slider. `get()` the value, `set(value)` while it moves, `done()` when it rests, `reset()` on double click. */
-export function slider({ label, low, high, scale = 'linear', digits = 2, unit = '', get, set, done, reset, className = '' }) {
+const STEPS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
+
+/**
+ * A labelled slider. `get()` the value, `set(value)` while it moves, `done()` when it rests, `reset()` on double click.
+ * Values are rounded to `grain`, or to as many digits as are shown.
+ */
+export function slider({ label, low, high, scale = 'linear', digits = 2, grain = 10 ** -digits, unit = '', get, set, done, reset, className = '' }) {
   const id = nextId('slider');
   const [toShare, fromShare] = SCALES[scale](low, high);
   const linear = scale === 'linear';
-  const tidy = (v) => Number(v.toFixed(digits));
+  const tidy = (v) => Number((Math.round(v / grain) * grain).toFixed(digits));
   const words = (v) => `${v.toFixed(digits)}${unit}`;
   const output = h('span', { className: 'value', ariaHidden: 'true' }); // the slider says it itself (aria-valuetext)
   const input = h('input', {
-    type: 'range', id, min: linear ? low : 0, max: linear ? high : 1, step: linear ? 10 ** -digits : 0.002,
+    type: 'range', id, min: linear ? low : 0, max: linear ? high : 1, step: linear ? grain : 0.002,
     oninput: () => {
       set(tidy(linear ? input.valueAsNumber : fromShare(input.valueAsNumber)));
       show();
@@ -29,6 +34,18 @@ export function slider({ label, low, high, scale = 'linear', digits = 2, unit = 
     onchange: done,
     ondblclick: reset,
     onkeydown: (event) => {
+      const step = linear ? undefined : STEPS[event.key];
+      if (step) { // a step of the track may be less than the rounding: on to the next value there is
+        event.preventDefault();
+        const value = get();
+        let share = Number(input.value);
+        do share += step * 0.002; while (share > 0 && share < 1 && tidy(fromShare(share)) === value);
+        share = Math.min(1, Math.max(0, share));
+        set(tidy(fromShare(share)));
+        input.value = toShare(get());
+        show();
+        done();
+      }
       if (event.key === 'Delete' || event.key === 'Backspace') reset();
     },
   });

@@ -11,7 +11,7 @@ export class Gestures {
   #stage;
   #store;
   #viewer;
-  #act; // {compare, view, remove} of the page
+  #act; // {compare, split, remove, focus} of the page
   #pointers = new Map();
   #drag = null;
   #wheelEnd = 0;
@@ -26,7 +26,13 @@ export class Gestures {
     for (const type of ['pointerup', 'pointercancel']) stage.addEventListener(type, (event) => this.#up(event));
     stage.addEventListener('wheel', (event) => this.#wheel(event), { passive: false });
     stage.addEventListener('keydown', (event) => this.#key(event));
+    document.addEventListener('keydown', (event) => event.target === document.body && this.#key(event));
     stage.addEventListener('dblclick', (event) => event.target.closest('.handle, .tools, .divider') || this.#viewer.fit());
+  }
+
+  /** Is there a picture to work on? (While a photo is read, the one on the stage is not lit yet.) */
+  get #idle() {
+    return !this.#viewer.size || document.body.dataset.state !== 'ready';
   }
 
   #at(event) {
@@ -35,7 +41,7 @@ export class Gestures {
   }
 
   #down(event) {
-    if (!this.#viewer.size || event.button > 0 || event.target.closest('.tools, .notice')) return;
+    if (this.#idle || event.button > 0 || event.target.closest('.tools, .notice')) return;
     const at = this.#at(event);
     this.#pointers.set(event.pointerId, at);
     this.#stage.setPointerCapture(event.pointerId);
@@ -53,7 +59,10 @@ export class Gestures {
     } else if (event.target.closest('.divider')) this.#begin('split', at);
     else if (!this.#viewer.isFit || this.#viewer.view !== 'relit') this.#begin('pan', at);
     else {
-      this.#begin('light', at, { offset: [0, 0] });
+      event.preventDefault();
+      this.#act.focus(); // so that the keys go on from here
+      const { light } = this.#store;
+      this.#begin('light', at, { offset: [0, 0], before: structuredClone(light) });
       this.#place(at);
     }
     return undefined;
@@ -107,7 +116,9 @@ export class Gestures {
 
   #pinchFrom() {
     const [a, b] = [...this.#pointers.values()];
-    const onLight = this.#drag?.kind === 'light' && !this.#drag.offset.every((v) => v === 0);
+    const before = this.#drag?.before;
+    const onLight = this.#drag?.kind === 'light' && !before; // by its handle
+    if (before) this.#store.change((rig, light) => { Object.assign(light, before); }); // the first finger did not mean the light
     const spread = Math.hypot(a[0] - b[0], a[1] - b[1]);
     const middle = [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
     this.#begin(onLight ? 'depth' : 'pinch', middle, { spread, from: placeOf(this.#store.light)[2] });
@@ -128,7 +139,7 @@ export class Gestures {
   }
 
   #wheel(event) {
-    if (!this.#viewer.size || event.target.closest('.notice')) return;
+    if (this.#idle || event.target.closest('.notice')) return;
     event.preventDefault();
     const step = event.deltaY * (event.deltaMode === 1 ? 16 : 1);
     if (event.ctrlKey || event.metaKey || this.#viewer.view !== 'relit') {
@@ -147,7 +158,7 @@ export class Gestures {
       ArrowLeft: [-big, 0, 0], ArrowRight: [big, 0, 0], ArrowUp: [0, big, 0], ArrowDown: [0, -big, 0],
       PageUp: [0, 0, 0.1], PageDown: [0, 0, -0.1],
     }[event.key];
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (this.#idle || event.ctrlKey || event.metaKey || event.altKey) return;
     if (handle && nudge) {
       this.#moveTo('target' in handle.dataset, ([x, y, z]) => [x + nudge[0], y + nudge[1], z + nudge[2]]);
       this.#store.commit('nudge');

@@ -58,7 +58,7 @@ export class Handles {
 
   /** Puts the focus on a light's handle. */
   focus(index = this.#store.selected) {
-    this.#buttons[index]?.focus();
+    this.#buttons[index]?.focus({ preventScroll: true });
   }
 
   #add() {

@@ -15,7 +15,7 @@ const FOR = { angle: ['directional'], radius: ['point', 'spot'], range: ['point'
 
 const LIGHT_SLIDERS = [
   { key: 'intensity', label: 'Intensity', low: 0, high: 10, scale: 'square' },
-  { key: 'temperature', label: 'Temperature', low: 1500, high: 20000, scale: 'log', digits: 0, unit: ' K', className: 'warmth' },
+  { key: 'temperature', label: 'Temperature', low: 1500, high: 20000, scale: 'log', digits: 0, grain: 50, unit: ' K', className: 'warmth' },
   { key: 'angle', label: 'Softness', low: 0, high: 90, scale: 'square', digits: 1, unit: '°' },
   { key: 'radius', label: 'Softness', low: 0, high: 2, scale: 'square' },
   { key: 'range', label: 'Reach', low: 0.05, high: 10, scale: 'log' },
@@ -174,7 +174,7 @@ export class Panel {
       ...spec,
       get: () => lightValue(store.light, key),
       set: (value) => store.change((rig, light) => {
-        light[key] = key === 'temperature' ? Math.round(value / 50) * 50 : value;
+        light[key] = value;
         if (key === 'temperature') delete light.color;
       }),
       done: () => store.commit(key),

@@ -89,7 +89,7 @@ export class Photo {
 
   forget() {
     try {
-      sessionStorage.removeItem(LAST);
+      if (JSON.parse(sessionStorage.getItem(LAST))?.id === this.id) sessionStorage.removeItem(LAST); // it may be another by now
     } catch { /* nothing was kept */ }
   }
 

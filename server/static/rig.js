@@ -133,7 +133,13 @@ export function cleanRig(raw) {
 export function toBody(rig) {
   const { lights, ...scene } = structuredClone(rig);
   const lit = lights.filter((light) => light.on !== false);
-  for (const light of lit) delete light.on;
+  for (const light of lit) {
+    delete light.on;
+    if (light.color === '#000000') { // a colour that has no hue: the server wants none of it
+      delete light.color;
+      light.intensity = 0;
+    }
+  }
   return { lights: lit.length ? lit : [{ type: 'directional', direction: [0, 0, 1], intensity: 0 }], ...scene };
 }
 

@@ -47,6 +47,24 @@ def test_delete(open_page, server, photo):
     assert job_id(page) != job
 
 
+def test_a_slow_delete_closes_no_other_photo(open_page, server, photo):
+    page = open_page()
+    choose(page, photo)
+    first, held = job_id(page), []
+    page.route("**/job/*", lambda route: held.append(route) if route.request.method == "DELETE" else route.continue_())
+    page.get_by_role("button", name="Delete").click()
+    choose(page, photo)
+    second = job_id(page)
+    with page.expect_response(lambda r: r.request.method == "DELETE"):
+        held[0].continue_()
+    page.wait_for_timeout(200)
+    assert server.call(f"job/{first}")[0] == 404
+    assert page.locator("body").get_attribute("data-state") == "ready" and job_id(page) == second
+    page.reload()  # and it is the one that a reload brings back
+    settled(page)
+    assert job_id(page) == second
+
+
 def test_undo_redo_and_the_back_button(open_page, photo):
     page = open_page()
     choose(page, photo)
@@ -123,6 +141,7 @@ HOSTILE = [
     "#light=point:1e999,-5,3;radius=-9;range=0;color=zz%3Cscript%3E", "#" + "light=point:0,0,1&" * 40,
     "#light=%00:%ff", "#light=__proto__:1,2,3", "#ambient=<img src=x onerror=alert(1)>",
     "#light=directional:9e9,-9e9,1;angle=1e9;temperature=-5&exposure=99&strength=-1", "#", "#light=",
+    "#light=directional:0.5,0.5,0.7;color=000000",
 ]
 
 

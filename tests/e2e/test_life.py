@@ -2,7 +2,7 @@
 
 from conftest import choose, handle, job_id, on_screen, settled
 
-KEY = "a-key-for-the-tests"
+KEY = "a-key-for-the-tests-schlüssel-“3”"
 
 
 def test_a_second_tab(open_page, server, photo):
@@ -33,11 +33,11 @@ def test_the_server_stops_and_starts_under_the_page(open_page, serve, photo):
     before = on_screen(page)
     own.stop()
     page.get_by_role("button", name="From below").click()
-    page.get_by_text("The server does not answer").wait_for()
+    page.locator("#toast").get_by_text("The server does not answer").wait_for()
     high = slice(0, before.shape[0] // 2)  # above the message
     assert abs(on_screen(page) - before)[high].mean() < 1  # the picture stays
     own.start()
-    page.get_by_text("The server is back").wait_for()
+    page.locator("#toast").get_by_text("The server is back").wait_for()
     settled(page)
     assert abs(on_screen(page) - before)[high].mean() > 1
 
@@ -56,7 +56,7 @@ def test_the_job_is_gone_from_the_server(open_page, server, photo):
 
 def test_a_server_with_keys(open_page, serve, photo):
     own = serve(api_keys=KEY)
-    own.headers = {"Authorization": f"Bearer {KEY}"}
+    own.headers = {"Authorization": f"Bearer {KEY}".encode().decode("latin-1")}  # UTF-8 on the wire
     page = open_page(server=own)
     page.watch.expect("Failed to load resource")
     seen = []

@@ -7,6 +7,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from conftest import choose, handle, job_id, middle, on_screen, pixels, settled
+from PIL import Image
 
 
 def sides(picture):
@@ -290,6 +291,7 @@ def test_a_finger_and_two(open_page, photo):
     touch("touchEnd")
     assert float(page.get_by_label("Nearness").input_value()) > nearness + 0.3
     before = float(page.locator("#canvas").get_attribute("data-box").split()[2])
+    light, address = handle(page, 1).get_attribute("title"), page.url
     touch("touchStart", (150, 250))
     touch("touchStart", (150, 250), (200, 300))
     for step in range(1, 9):
@@ -297,3 +299,104 @@ def test_a_finger_and_two(open_page, photo):
     touch("touchEnd")
     page.wait_for_timeout(100)
     assert float(page.locator("#canvas").get_attribute("data-box").split()[2]) > before * 1.5
+    assert handle(page, 1).get_attribute("title") == light and page.url == address  # two fingers are no change of light
+
+
+def test_the_keys_go_on_where_the_mouse_left_off(open_page, photo):
+    """After a drag on the picture itself, not on a handle."""
+    page = open_page()
+    choose(page, photo)
+    left, right = edges(page)
+    page.mouse.move(*left)
+    page.mouse.down()
+    page.mouse.move(*right, steps=4)
+    page.mouse.up()
+    settled(page)
+    placed = handle(page, 1).get_attribute("title")
+    page.keyboard.press("ArrowUp")
+    assert handle(page, 1).get_attribute("title") != placed
+    page.keyboard.press("c")
+    assert page.get_by_role("button", name="Compare").get_attribute("aria-pressed") == "true"
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("+")
+    assert "125" in page.get_by_role("button", name="fit to screen").inner_text()
+
+
+def test_the_arrow_keys_move_every_slider(open_page, photo):
+    """Also where a step of its track is less than what its value is rounded to."""
+    page = open_page("#light=point:0.5,0.5,0.7;intensity=0;temperature=3000")
+    choose(page, photo)
+    for name in ("Intensity", "Temperature", "Softness", "Reach", "Ambient", "Exposure"):
+        slider = page.get_by_role("slider", name=name, exact=True)
+        said = [slider.get_attribute("aria-valuetext")]
+        for key in ("ArrowRight", "ArrowRight", "ArrowLeft", "ArrowLeft"):
+            slider.press(key)
+            said.append(slider.get_attribute("aria-valuetext"))
+        assert said[0] != said[1] != said[2] and said[4] == said[0], (name, said)
+    settled(page)
+
+
+def test_a_photo_being_read_is_not_lit_yet(open_page, photo):
+    page, held = open_page(), []
+    page.route("**/events", lambda route: held.append(route))
+    with page.expect_request("**/events"):
+        page.locator("#file").set_input_files(photo)
+    assert page.locator("body").get_attribute("data-state") == "busy"
+    x, y = middle(page.locator("#canvas"))
+    page.mouse.click(x - 60, y - 40)
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(500)
+    assert "light=" not in page.url and page.get_by_role("button", name="Undo").is_disabled()
+    held[0].continue_()
+    settled(page)
+
+
+def test_the_picture_is_as_sharp_as_the_window_and_no_sharper(open_page, tmp_path):
+    grain = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)
+    path = tmp_path / "large.png"
+    Image.fromarray(grain).save(path)
+    page = open_page(width=800, height=500)
+    choose(page, path)
+
+    def shown():
+        return int(page.locator("#readout").inner_text().split()[0])
+
+    assert shown() < 768
+    page.set_viewport_size({"width": 1500, "height": 900})
+    page.wait_for_timeout(400)
+    settled(page)
+    assert shown() >= 1000
+    page.get_by_role("button", name="Compare").click()
+    settled(page)
+    page.mouse.move(300, 300)
+    for _ in range(4):
+        page.keyboard.down("Control")
+        page.mouse.wheel(0, -200)
+        page.keyboard.up("Control")
+    page.wait_for_timeout(600)
+    settled(page)
+    assert shown() == 1200
+    asked = []
+    page.on("request", lambda r: r.url.endswith("/preview") and asked.append(r.url))
+    for step in range(3):
+        page.mouse.down()
+        page.mouse.move(320 + 20 * step, 320, steps=2)
+        page.mouse.up()
+        page.wait_for_timeout(350)
+    assert not asked, "there is nothing sharper to be had"
+
+
+@pytest.mark.parametrize("size, start, end", [((390, 844), (195, 800), (195, 500)), ((740, 360), (370, 340), (370, 100))])
+def test_a_swipe_reaches_all_controls_on_a_phone(open_page, photo, size, start, end):
+    page = open_page(width=size[0], height=size[1], has_touch=True, is_mobile=True, device_scale_factor=2)
+    choose(page, photo)
+    cdp = page.context.new_cdp_session(page)
+    for _ in range(2):
+        cdp.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": start[0], "y": start[1]}]})
+        for step in range(1, 11):
+            y = start[1] + (end[1] - start[1]) * step / 10
+            cdp.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": start[0], "y": y}]})
+            page.wait_for_timeout(16)
+        cdp.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") > 150
