@@ -121,7 +121,7 @@ def test_motion_only_for_those_who_want_it(open_page, photo):
     assert page.evaluate("document.getAnimations().length") == 0
 
 
-@pytest.mark.parametrize("size", [(320, 640), (390, 844), (844, 390), (1280, 800), (2560, 1440)])
+@pytest.mark.parametrize("size", [(320, 640), (390, 844), (844, 390), (667, 375), (1280, 800), (2560, 1440)])
 def test_fits_the_screen(open_page, photo, size):
     phone = size[0] < 900
     page = open_page("#light=directional:1.3,0.9,0.4&light=point:-1.5,-1,0.5", width=size[0], height=size[1],
