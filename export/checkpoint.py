@@ -17,8 +17,7 @@ def save(net: GeometryNet, state: dict[str, torch.Tensor], path: Path, trained: 
     """Write weights: kernels as float16, vectors (biases, batch norm) as float32, counters dropped."""
     tensors = {k: (v.half() if v.dim() > 1 else v.float()).contiguous().cpu() for k, v in state.items() if v.is_floating_point()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    about = {"variant": net.variant, "widths": net.widths, "depths": net.depths, "trained": trained}
-    save_file(tensors, path, {k: json.dumps(v) for k, v in about.items()})
+    save_file(tensors, path, {k: json.dumps(v) for k, v in (net.shape | {"trained": trained}).items()})
 
 
 def load(path: Path, depths: Optional[tuple[int, ...]] = None) -> tuple[GeometryNet, dict[str, Any]]:
@@ -31,7 +30,7 @@ def load(path: Path, depths: Optional[tuple[int, ...]] = None) -> tuple[Geometry
             about = {k: json.loads(v) for k, v in file.metadata().items()}
             state = {k: file.get_tensor(k).float() for k in file.keys()}
         own = GeometryNet(about["variant"], about["widths"], about.get("depths", (1, 1, 1, 1)))
-        net = GeometryNet(own.variant, own.widths, depths) if depths else own
+        net = GeometryNet(**own.shape | {"depths": depths}) if depths else own
         lacking = [k for k in own.state_dict() if k not in state and not k.endswith("num_batches_tracked")]
         unexpected = net.load_state_dict(state, strict=False).unexpected_keys
         if lacking or unexpected:

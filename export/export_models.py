@@ -61,7 +61,7 @@ def command(args: argparse.Namespace) -> str:
     """The command that makes this graph again, without anybody's paths."""
     own, _, factory = args.network.rpartition(":")
     network = f"{Path(own).name}:{factory}" if own else factory
-    words = ["python", "export/export_models.py"] + (["--network", network] if network != NETWORK else [])
+    words = graphs.REBUILD.split() + (["--network", network] if network != NETWORK else [])
     words += ["--weights", "PATH"] if args.weights else ["--download"] if args.download else []
     words += ["--as", args.role] if args.role else []
     words += ["--name", args.name] if args.name else []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -126,6 +127,11 @@ class GeometryNet(nn.Module):
         self.refine = nn.ModuleList([*(Residual(w) for w in widths[:-1]), conv_bn_relu(widths[-1], widths[-1])])
         self.further = nn.ModuleList(nn.Sequential(*(Residual(w, silent=True) for _ in range(d - 1))) for w, d in zip(widths, depths))
         self.head = nn.Sequential(conv_bn_relu(widths[-1], 48), SameConv(48, 5, 3))
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What builds another of the same shape: GeometryNet(**shape)."""
+        return {"variant": self.variant, "widths": self.widths, "depths": self.depths}
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features = self.encoder(x)[::-1]

@@ -165,7 +165,7 @@ def progress(state: loop.State, done: float, recent: dict[str, float], size: int
 
 def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None) -> None:
     """Write the averaged weights, score them on unseen scenes and draw the contact sheet."""
-    net = GeometryNet(state.net.variant, state.net.widths, state.net.depths).to(args.device, memory_format=torch.channels_last)
+    net = GeometryNet(**state.net.shape).to(args.device, memory_format=torch.channels_last)
     net.load_state_dict(state.ema)
     entry = {"step": state.step, "samples": state.samples, "minutes": round(state.seconds / 60, 1)}
     if val:

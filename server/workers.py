@@ -155,13 +155,13 @@ class Workers:
 
     def forget_dead(self) -> None:
         """Remove the marks of the dead, and old tickets. A young mark may not be locked yet."""
-        for lock in list(os.scandir(self.root / ".workers")):
+        for mark in list(os.scandir(self.root / ".workers")):
             try:
-                if lock.name.startswith("stream-") and abs(time.time() - lock.stat().st_mtime) > NEWBORN:
-                    os.unlink(lock.path)
-                if lock.name.endswith(".draft") and abs(time.time() - lock.stat().st_mtime) > NEWBORN:
-                    os.unlink(lock.path)  # a draft lives for a moment
-                if lock.name.endswith(".lock") and abs(time.time() - lock.stat().st_mtime) > NEWBORN:
-                    self.is_alive(lock.name[:-5])
+                if abs(time.time() - mark.stat().st_mtime) <= NEWBORN:
+                    continue
+                if mark.name.startswith("stream-") or mark.name.endswith(".draft"):  # a draft lives for a moment
+                    os.unlink(mark.path)
+                elif mark.name.endswith(".lock"):
+                    self.is_alive(mark.name[:-5])
             except OSError:
                 pass

@@ -46,10 +46,7 @@ def build(name: str, weights: Optional[Path], download: Callable[[Adapter], Path
     the weights of an adapter whose network has none here; it is called only when `weights` is None.
     """
     try:
-        if ":" in name:
-            network = own_factory(name)(weights)
-        else:
-            network = known(name)(weights, download)
+        network = own_factory(name)(weights) if ":" in name else known(name, weights, download)
     except ExportError:
         raise
     except Exception as error:  # other people's code, or weights of another network
@@ -59,8 +56,8 @@ def build(name: str, weights: Optional[Path], download: Callable[[Adapter], Path
     return network
 
 
-def known(name: str) -> Callable[[Optional[Path], Callable[[Adapter], Path]], Exportable]:
-    """The network known by that name, as a function of its weights and of what downloads them. Raises ExportError."""
+def known(name: str, weights: Optional[Path], download: Callable[[Adapter], Path]) -> Exportable:
+    """The network known by that name. Raises ExportError, and whatever its library does."""
     adapter = KNOWN.get(name)
     if adapter is None:
         raise ExportError(f"no network is called {name}: {', '.join(KNOWN)}, or path/to/file.py:factory")
@@ -69,7 +66,7 @@ def known(name: str) -> Callable[[Optional[Path], Callable[[Adapter], Path]], Ex
         factory = getattr(importlib.import_module(f"adapters.{module}"), function)
     except ImportError as error:
         raise ExportError(f"{name} needs a package that is not installed ({error}): pip install {adapter.needs}") from error
-    return lambda weights, download: factory(download(adapter) if weights is None and adapter.hub else weights, adapter)
+    return factory(download(adapter) if weights is None and adapter.hub else weights, adapter)
 
 
 def own_factory(name: str) -> Callable[[Optional[Path]], Exportable]:

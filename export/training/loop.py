@@ -52,9 +52,8 @@ class State:
 
     def save(self, path: Path) -> None:
         temporary = path.with_suffix(".tmp")
-        shape = {name: getattr(self.net, name) for name in ("variant", "widths", "depths")}
         kept = {name: getattr(self, name) for name in self.KEPT}
-        torch.save({"network": shape, "net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), **kept}, temporary)
+        torch.save({"network": self.net.shape, "net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), **kept}, temporary)
         os.replace(temporary, path)
 
     def restore(self, saved: dict[str, Any]) -> None:
