@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Optional, Set
+from typing import Any, Awaitable, Callable, Dict, Iterator, List, Optional, Set
 
 import numpy as np
 from filelock import Timeout
@@ -22,6 +22,7 @@ from .errors import (
     Overloaded,
     RelightError,
     StorageFull,
+    Superseded,
     from_oserror,
 )
 from .geometry import Geometry
@@ -88,6 +89,7 @@ class Analyst:
         self._engine = Aside("estimate")  # always the same thread: providers keep state by thread
         self._lock = threading.Lock()
         self._mine: Set[str] = set()  # queued or running here
+        self.unsaved: Dict[str, RelightError] = {}  # what ended an analysis and could not even be written down
 
     @property
     def hangs(self) -> bool:
@@ -105,6 +107,7 @@ class Analyst:
             if job_id in self._mine:
                 return
             self._mine.add(job_id)
+        self.unsaved.pop(job_id, None)
         try:
             future = self.pool.submit(self._work, job_id, force=force)
         except Overloaded:
@@ -115,6 +118,11 @@ class Analyst:
     def _done(self, job_id: str) -> None:
         with self._lock:
             self._mine.discard(job_id)
+        self.watch.tell(job_id)
+
+    def forget(self, job_id: str) -> None:
+        """A job was deleted."""
+        self.unsaved.pop(job_id, None)
         self.watch.tell(job_id)
 
     def _step(self, record: Record, stage: str, state: str = records.ANALYSING) -> None:
@@ -155,7 +163,8 @@ class Analyst:
                 records.save(self.store, record)
         except JobNotFound:
             log.info("job %s: deleted during its analysis", job_id)
-        except StorageFull:
+        except StorageFull as exc:
+            self.unsaved[job_id] = exc
             log.error("job %s: no room for its state; the sweep will take it up again", job_id)
         except Exception as exc:
             log.error("job %s: analysis broke off", job_id, exc_info=exc)
@@ -245,8 +254,8 @@ class Analyst:
             raise ModelError("The analysis of this photo took too long. Upload it again; if that fails too, try another image.") from None
         return checked(geometry)
 
-    async def ready(self, job_id: str) -> Record:
-        """Wait until a job is ready. Raises JobNotFound, ModelMissing, and what the analysis failed with."""
+    async def ready(self, job_id: str, gone: Callable[[], Awaitable[bool]]) -> Record:
+        """Wait until a job is ready, or the client is `gone`. Raises JobNotFound, ModelMissing, Superseded, and what the analysis failed with."""
         with self.watch.listen(job_id) as news:
             while True:
                 news.clear()
@@ -257,10 +266,13 @@ class Analyst:
                     record.raise_error()
                 if self.engine is None:
                     raise ModelMissing()  # nobody takes it up
+                if job_id in self.unsaved:
+                    raise self.unsaved[job_id]
                 try:
                     await asyncio.wait_for(news.wait(), POLL_SECONDS)
                 except asyncio.TimeoutError:
-                    pass
+                    if await gone():
+                        raise Superseded("The client has gone.") from None
 
     def adopt(self, record: Record) -> None:
         """Take up a job whose process died, or whose files are gone; one that keeps killing its process fails."""

@@ -162,17 +162,15 @@ class OnnxEngine:
         relief = self.roles["normals"].manifest["outputs"]["normals"].get("relief", 0.0) if normals is not None else 0.0
         return Geometry(found["depth"], normals, found.get("mask"), focal, relief)
 
-    def _size(self, graph: Graph) -> int:
-        """The setting's size, or the manifest's where that is 0 or the graph takes no other."""
+    def _sizes(self, graph: Graph) -> List[int]:
+        """The setting's size, or where that is 0 the `scales` of the manifest's; of a graph that takes no other, that one."""
         spec = graph.manifest["input"]
-        return int(spec["size"]) if spec.get("fixed") else self.size or int(spec["size"])
+        size = int(spec["size"]) if spec.get("fixed") else self.size or int(spec["size"])
+        return [round(size * k) for k in ([1] if self.size else sorted(map(float, spec.get("scales", [1]))))]
 
     def _run(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
-        """The outputs of one graph by role, at the analysis size; without one the mean over the `scales` of the manifest's size."""
-        spec = graph.manifest["input"]
-        scales = [1] if self.size else sorted(map(float, spec.get("scales", [1])))
-        sizes = [round(self._size(graph) * k) for k in scales]
-        return mean_of_scales([self._run_mirrored(graph, roles, rgb, size) for size in sizes])
+        """The outputs of one graph by role, the mean over its analysis sizes."""
+        return mean_of_scales([self._run_mirrored(graph, roles, rgb, size) for size in self._sizes(graph)])
 
     def _run_mirrored(self, graph: Graph, roles: List[str], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
         """The outputs at one size; with `mirror` in the manifest, the mean over the photo and its mirror image."""
@@ -209,7 +207,7 @@ class OnnxEngine:
         """See Engine."""
         graphs = {id(g): g for g in self.roles.values()}.values()
         return [{**g.manifest, "provider": g.provider, "roles_filled": [r for r in ROLES if self.roles.get(r) is g],
-                 "analysis_size": self._size(g)} for g in graphs]
+                 "analysis_sizes": self._sizes(g)} for g in graphs]
 
     def warm_up(self) -> None:
         """Run once on the shapes that will come, so that the first photo does not wait for it."""

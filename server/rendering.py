@@ -24,6 +24,7 @@ from .schemas import PreviewBody, RelightBody
 from .shading import prepare, relight
 
 log = logging.getLogger("relight")
+Gone = Callable[[], Awaitable[bool]]  # has the client left?
 
 
 @dataclass
@@ -146,19 +147,19 @@ class Renderer:
 
         return self.cache.get((record.job_id, side), make)
 
-    async def _ready(self, job_id: str, owner: str) -> Record:
+    async def _ready(self, job_id: str, owner: str, gone: Gone) -> Record:
         record = await asyncio.to_thread(records.load_owned, self.store, job_id, owner)
         await asyncio.to_thread(self.store.touch, record.job_id)
         if record.state == records.READY:
             return record
-        return await self.analyst.ready(record.job_id)
+        return await self.analyst.ready(record.job_id, gone)
 
-    async def relight(self, body: RelightBody, owner: str) -> Tuple[Record, Dict[str, float]]:
+    async def relight(self, body: RelightBody, owner: str, gone: Gone) -> Tuple[Record, Dict[str, float]]:
         """Make relit.png; returns when it is whole on disk. Also returns seconds by stage."""
         clock = Laps(self.observe)
         job_id = jobs.parse_id(body.job_id)
         with self.pool.admitted(), self.using(job_id):
-            record = await self._ready(job_id, owner)
+            record = await self._ready(job_id, owner, gone)
             clock.lap("wait")
             await self.pool.run(self._relight, record, body, clock, admitted=True)
         return record, clock.seconds
@@ -177,7 +178,7 @@ class Renderer:
         self.store.put(record.job_id, File.RELIT, data)
         clock.lap("store")
 
-    async def preview(self, body: PreviewBody, owner: str, gone: Callable[[], Awaitable[bool]]) -> Tuple[bytes, Dict[str, float]]:
+    async def preview(self, body: PreviewBody, owner: str, gone: Gone) -> Tuple[bytes, Dict[str, float]]:
         """A relit JPEG from memory, and seconds by stage. Raises Superseded when a newer one of its stream came first."""
         clock, turn = Laps(self.observe), Turn()
         job_id = jobs.parse_id(body.job_id)
@@ -200,12 +201,12 @@ class Renderer:
                 del self._streams[key]
 
     async def _preview(self, job_id: str, body: PreviewBody, owner: str, turn: Turn, clock: "Laps",
-                       gone: Callable[[], Awaitable[bool]]) -> bytes:
+                       gone: Gone) -> bytes:
         with self.pool.admitted(force=turn.inherits), self.using(job_id):
             if body.stream:
                 turn.stream = hashlib.sha256(f"{job_id}|{owner}|{body.stream}".encode("utf-8", "replace")).hexdigest()[:32]
                 turn.ticket = await asyncio.to_thread(self.store.take_ticket, turn.stream, time.time_ns())
-            record = await self._ready(job_id, owner)
+            record = await self._ready(job_id, owner, gone)
             clock.lap("wait")
             if await gone():
                 raise Superseded("The client has gone.")

@@ -68,7 +68,7 @@ async def upload(request: Request, service: Services, owner: Owner) -> Any:
                                  "model_missing", "overloaded", "storage_full"))
 async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
     """Relight a photo at full size; answers once relit.png is whole on disk."""
-    record, seconds = await service.renderer.relight(body, owner)
+    record, seconds = await service.renderer.relight(body, owner, request.is_disconnected)
     request.state.job_id, request.state.timings = record.job_id, seconds
     return {"status": "ok", "job_id": record.job_id, "relit_path": f"jobs/{record.job_id}/relit.png", "width": record.width,
             "height": record.height, "timings": seconds}

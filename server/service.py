@@ -107,7 +107,7 @@ class Service:
         if key:
             self.store.unregister(key, job_id)
         self.cache.drop(job_id)
-        self.analyst.watch.tell(job_id)
+        self.analyst.forget(job_id)
 
     # -- upload
 
@@ -158,9 +158,10 @@ class Service:
 
     def forget_deleted(self) -> None:
         """Let go of what is kept in memory of jobs that other processes have deleted."""
-        for job_id in self.cache.jobs():
-            if not self.store.exists(str(job_id)):
+        for job_id in {*map(str, self.cache.jobs()), *self.analyst.unsaved}:
+            if not self.store.exists(job_id):
                 self.cache.drop(job_id)
+                self.analyst.forget(job_id)
 
     # -- the rest
 

@@ -1,22 +1,24 @@
 """Jobs in a folder of this machine.
 
-Layout of the folder: `<uuid4>/` one job; `.new-<worker>-<n>/` a job being made, `.gone-<worker>-<n>/` one being deleted,
+Layout of the folder: `<uuid4>/` one job; `.new-<worker>-<n>-<random>/` a job being made, `.gone-...` one being deleted,
 `.workers/<worker>.lock` held by a living process, `.analyses/<key>/<uuid4>` which jobs hold the analysis of that key.
 A job appears by one rename and vanishes by one rename; each file lands by write to a temporary, fsync, rename.
 """
 
 import errno
 import os
+import re
 import shutil
 import time
 import uuid
 from pathlib import Path
-from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping
+from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Tuple
 
 from .errors import FileNotFound, JobNotFound, from_oserror
 from .jobs import Entry, File, parse_id
 from .workers import Workers
 
+TEMPORARY = re.compile(r"\.(new|gone|tmp)-([0-9a-f]{32})-[0-9]+-[0-9a-f]{8}")  # kind, worker
 TOUCH_GRAIN = 10.0  # seconds; a job used again within them is not touched again
 
 
@@ -205,7 +207,7 @@ class LocalStore(Workers):
         folder = self.root / ".analyses" / key
         for _ in range(100):
             try:
-                folder.mkdir(mode=0o700, exist_ok=True)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 os.close(os.open(folder / job_id, os.O_WRONLY | os.O_CREAT, 0o600))
                 return
             except (FileNotFoundError, FileExistsError):  # the last note of that key went, and the folder with it
@@ -235,34 +237,34 @@ class LocalStore(Workers):
         """Remove what dead processes left: half-made and half-deleted jobs, temporaries, notes of jobs that are gone."""
         alive: Dict[str, bool] = {self.worker: True}
 
-        def dead(name: str) -> bool:
-            parts = name.split("-")
-            if len(parts) < 3 or parts[0] not in (".new", ".gone", ".tmp"):
+        def dead(name: str, kinds: Tuple[str, ...]) -> bool:
+            found = TEMPORARY.fullmatch(name)  # whatever else lies here is not ours
+            if not found or found[1] not in kinds:
                 return False
-            if parts[0] == ".gone" and parts[1] == self.worker:  # it could not be removed at first (Windows)
+            if found[1] == "gone" and found[2] == self.worker:  # it could not be removed at first (Windows)
                 return True
-            if parts[1] not in alive:
-                alive[parts[1]] = self.is_alive(parts[1])
-            return not alive[parts[1]]
+            if found[2] not in alive:
+                alive[found[2]] = self.is_alive(found[2])
+            return not alive[found[2]]
 
         for entry in list(os.scandir(self.root)):
-            if dead(entry.name):
+            if dead(entry.name, ("new", "gone")):
                 shutil.rmtree(entry.path, ignore_errors=True)
-            elif entry.is_dir() and not entry.name.startswith("."):
+            else:
                 try:
-                    inside = os.listdir(entry.path)
-                except OSError:
+                    inside = os.listdir(self.root / parse_id(entry.name))
+                except (OSError, JobNotFound):
                     continue
                 for name in inside:
-                    if dead(name):
+                    if dead(name, ("tmp",)):
                         Path(entry.path, name).unlink(missing_ok=True)
         self.forget_dead()
-        for key in list(os.scandir(self.root / ".analyses")):
+        for key in (self.root / ".analyses").glob("*"):
             for job_id in self.holders(key.name):
                 if not (self.root / job_id / File.JOB.value).exists():
                     self.unregister(key.name, job_id)
             try:
-                os.rmdir(key.path)  # empty, if its last note was never written
+                key.rmdir()  # empty, if its last note was never written
             except OSError:
                 pass
 

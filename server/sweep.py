@@ -23,7 +23,10 @@ def sweep(service: Service, timeout: float = 0) -> bool:
     except Timeout:
         return False
     try:
-        service.store.clean()
+        try:
+            service.store.clean()
+        except OSError as exc:  # jobs expire all the same
+            log.error("sweep: leftovers remain", exc_info=exc)
         service.store.bury_numbers(add_dumps)
         jumped = _clock_jumped(service)
         for entry in list(service.store.list()):
@@ -70,8 +73,9 @@ def _look_after(service: Service, job_id: str, used: float) -> None:
     try:
         record = records.load(service.store, job_id)
     except JobNotFound:  # damaged beyond reading: nobody can reach it
-        log.warning("sweep: removed a damaged job folder")
-        service.store.delete(job_id)
+        if service.store.names(job_id):  # else it is somebody else's folder
+            log.warning("sweep: removed a damaged job folder")
+            service.store.delete(job_id)
         return
     unfinished = record.state in (records.QUEUED, records.ANALYSING)
     if unfinished and service.store.is_alive(record.worker) and record.worker != service.store.worker:

@@ -1,6 +1,5 @@
 """The processes that share a jobs folder: marks of life, and the locks under which they take turns."""
 
-import errno
 import os
 import time
 import uuid
@@ -9,21 +8,21 @@ from typing import Callable, List, Optional, Tuple
 
 from filelock import FileLock, Timeout
 
-from .errors import StartupError, StorageFull, from_oserror
+from .errors import StartupError, from_oserror
 
 NEWBORN = 60.0  # seconds
 
 
 def check_writable(root: Path) -> None:
-    """Raises StartupError when jobs cannot be kept in that folder. (A full disk is no reason not to start.)"""
-    probe = root / f".probe-{uuid.uuid4().hex}"
+    """Raises StartupError when no file can be made in that folder. (Files of no bytes: a full disk is no reason not to start.)"""
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = root / ".workers"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = folder / f"{uuid.uuid4().hex}.draft"  # swept if it should stay
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT, 0o600))
         probe.unlink()
     except OSError as exc:
-        if not isinstance(from_oserror(exc), StorageFull) or exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise StartupError(f"RELIGHT_JOBS_DIR: {root} cannot be written to ({exc.strerror})") from None
+        raise StartupError(f"RELIGHT_JOBS_DIR: {root} cannot be written to ({exc.strerror})") from None
 
 
 class Workers:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,18 @@ for name in [n for n in os.environ if n.startswith("RELIGHT_")]:
 
 from fakes import FakeEngine  # noqa: E402
 
+from server import sessions  # noqa: E402
 from server.application import create_app  # noqa: E402
 from server.settings import load  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def first_session():
+    """ONNX Runtime makes the thread of a process's first session take subnormal numbers for zero: not the tests' own."""
+    graph = (ROOT / "onnx_models" / "relight-geometry.onnx").read_bytes()
+    thread = threading.Thread(target=sessions.open_session, args=(graph, "cpu"))
+    thread.start()
+    thread.join()
 
 
 @pytest.fixture

@@ -184,6 +184,9 @@ def test_every_scale_of_the_manifest_is_run_and_an_analysis_size_is_the_only_one
     widths.clear()
     models.OnnxEngine(roles, 128).analyse(ramp())
     assert widths == [128, 128]
+    several, one, other = (models.OnnxEngine(roles, size) for size in (0, 64, 128))
+    assert [e.describe()[0]["analysis_sizes"] for e in (several, one, other)] == [[64, 96], [64], [128]]
+    assert len({models.digest(e) for e in (several, one, other)}) == 3  # none shares the analyses of another
 
 
 def test_relief_is_what_the_manifest_of_the_normals_says(tmp_path, tiny):
@@ -255,7 +258,7 @@ def test_a_graph_of_one_size_keeps_it_whatever_the_setting(tmp_path, tiny):
     roles, widths = watched(tiny(analysis_size=128))
     engine = models.OnnxEngine(roles, 128)
     g = engine.analyse(ramp())
-    assert widths == [64] and engine.describe()[0]["analysis_size"] == 64
+    assert widths == [64] and engine.describe()[0]["analysis_sizes"] == [64]
     assert g.inverse_depth.shape == (48, 64)  # padded to the square and cut again
 
 

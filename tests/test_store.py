@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 import time
 import uuid
@@ -17,6 +18,7 @@ from server.application import create_app
 from server.cache import Cache
 from server.jobs import File
 from server.store import LocalStore
+from server.sweep import sweep
 
 
 @pytest.fixture
@@ -85,18 +87,18 @@ def test_files_are_for_their_owner_only(store):
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(store, tmp_path):
     job = new(store)
     dead, living = uuid.uuid4().hex, LocalStore(tmp_path / "jobs")
-    names = {w: [f".new-{w}-1-a", f".gone-{w}-2-b"] for w in (dead, living.worker)}
+    names = {w: [f".new-{w}-1-0000000a", f".gone-{w}-2-0000000b"] for w in (dead, living.worker)}
     for w in names:
         for name in names[w]:
             (store.root / name).mkdir()
             (store.root / name / "input.png").write_bytes(b"x")
-        (store.root / job / f".tmp-{w}-3-c").write_bytes(b"x")
+        (store.root / job / f".tmp-{w}-3-0000000c").write_bytes(b"x")
     (store.root / ".analyses" / "ab").mkdir()
     (store.root / ".analyses" / "ab" / str(uuid.uuid4())).touch()
     store.clean()
     left = {p.name for p in store.root.rglob("*")}
     assert not any(dead in n for n in left) and "ab" not in left
-    assert {*names[living.worker], f".tmp-{living.worker}-3-c"} <= left and job in left
+    assert {*names[living.worker], f".tmp-{living.worker}-3-0000000c"} <= left and job in left
     living.close()
     store.clean()
     assert not any(living.worker in p.name for p in store.root.rglob("*"))
@@ -122,6 +124,34 @@ def test_free_of_takes_the_oldest_that_may_go():
 
 
 # -- over restarts
+
+
+def test_what_somebody_else_keeps_in_the_folder_stays(settings, tmp_path):
+    root, worker = tmp_path / "jobs", uuid.uuid4().hex
+    theirs = [root / ".new-year-photos" / "a.jpg", root / "project" / ".tmp-my-notes", root / "project" / f".tmp-{worker}-1-0000000a",
+              root / str(uuid.uuid4()) / "notes.txt", root / f".tmp-{worker}-1-0000000b", root / ".gone-fishing-2-x" / "b.jpg"]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("precious")
+    ours = root / str(uuid.uuid4()) / "input.png"  # of a job that was half deleted
+    ours.parent.mkdir()
+    ours.write_bytes(b"x")
+    with TestClient(create_app(settings(), FakeEngine())):
+        pass
+    assert [p.read_text() for p in theirs] == ["precious"] * len(theirs)
+    assert not ours.parent.exists()
+
+
+def test_jobs_expire_also_when_the_folder_was_removed_under_the_server(settings, tmp_path):
+    with TestClient(create_app(settings(job_ttl_seconds=100), FakeEngine())) as client:
+        shutil.rmtree(tmp_path / "jobs")
+        first, second = upload(client), upload(client)
+        finished(client, first)
+        assert finished(client, second)["timings"] == {"shared": 0.0}
+        os.utime(tmp_path / "jobs" / first / "job.json", (time.time() - 200,) * 2)
+        shutil.rmtree(tmp_path / "jobs" / ".analyses")
+        sweep(client.app.state.service)
+        assert client.get(f"/job/{first}").status_code == 404 and client.get(f"/job/{second}").status_code == 200
 
 
 def test_a_job_outlives_a_restart(settings):

@@ -125,6 +125,31 @@ def test_a_disk_that_is_full(settings, tmp_path):
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
+def test_a_disk_that_fills_up_during_an_analysis_holds_nobody(settings, monkeypatch):
+    """Not even the state of the job can be written then. Whoever waits is told; with room again the job is taken up."""
+    engine = Gated(side=32)
+    with app_client(settings, engine, max_queue=4) as client:
+        service, job = client.app.state.service, upload(client)
+        assert engine.entered.wait(10)
+        with monkeypatch.context() as patch:
+            patch.setattr(service.store, "_write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+            waiting = []
+            thread = threading.Thread(target=lambda: waiting.append(relight(client, job)))
+            thread.start()
+            engine.open.set()
+            thread.join(20)
+            problem(waiting[0], 507, "storage_full")
+            for _ in range(8):  # more than the places in line
+                problem(relight(client, job), 507, "storage_full")
+            sweep(service)
+            problem(relight(client, job), 507, "storage_full")
+        assert service.pool.pending == 0
+        os.utime(settings().jobs_dir / job / "job.json", (time.time() - 100,) * 2)
+        sweep(service)
+        assert finished(client, job)["state"] == "ready" and relight(client, job).status_code == 200
+        assert client.delete(f"/job/{job}").status_code == 200 and not service.analyst.unsaved
+
+
 def test_a_folder_that_becomes_read_only(settings, monkeypatch):
     """What is stored can still be looked at; what wants to write is told that there is no room to."""
 
@@ -148,9 +173,10 @@ def test_a_folder_that_becomes_read_only(settings, monkeypatch):
         assert relight(client, job).status_code == 200
 
 
-def test_a_read_only_folder_stops_the_start(tmp_path):
+@pytest.mark.parametrize("why", ["ro", "nr_inodes=2"])
+def test_a_folder_that_takes_no_file_stops_the_start(tmp_path, why):
     disk = tmp_path / "disk"
-    if not mounted(disk, "size=1m,ro"):
+    if not mounted(disk, f"size=1m,{why}"):
         pytest.skip("no tmpfs can be mounted here")
     try:
         with pytest.raises(StartupError, match="RELIGHT_JOBS_DIR.*cannot be written"):

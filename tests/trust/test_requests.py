@@ -215,6 +215,30 @@ def test_clients_that_leave_before_and_in_the_answer(quick):
     assert service.analyst.watch._waiting == {}
 
 
+@pytest.mark.parametrize("path", ["/relight", "/preview"])
+def test_clients_that_leave_while_a_photo_is_analysed_leave_the_line(tmp_path, path):
+    from fakes import Gated
+
+    engine = Gated(side=32)
+    app = create_app(options(tmp_path / "jobs", max_queue=2), engine)
+    with serving(app) as client:
+        job = client.upload(encoded(gradient()))[1]["job_id"]
+        pool = app.state.service.pool
+        body = f'{{"job_id": "{job}", "x": 1, "y": 0, "z": 1}}'.encode()
+        sockets = [raw(client, head(path, len(body), "application/json") + body) for _ in range(pool.limit)]
+        end = time.monotonic() + 10
+        while pool.pending < pool.limit and time.monotonic() < end:
+            time.sleep(0.02)
+        assert pool.pending == pool.limit
+        for s in sockets:
+            s.close()
+        while pool.pending and time.monotonic() < end:
+            time.sleep(0.02)
+        assert pool.pending == 0 and not engine.open.is_set()
+        engine.open.set()
+        client.finished(job)
+
+
 def test_event_streams_of_clients_that_left_end(tmp_path):
     from fakes import Gated
 
