@@ -114,6 +114,15 @@ def _as(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
+def _clear_in_eight_bits(image: Any) -> None:
+    """The one transparent value (PNG's tRNS) in the depth the pixels will have: Pillow leaves it in the file's own."""
+    clear, raw = image.info.get("transparency"), image.tile[0][3] if image.tile else ""
+    if isinstance(clear, int) and raw in ("L;2", "L;4"):
+        image.info["transparency"] = clear * (85 if raw == "L;2" else 17)
+    elif isinstance(clear, tuple) and raw == "RGB;16B":
+        image.info["transparency"] = tuple(v >> 8 for v in clear)  # Pillow drops the lower byte of the pixels too
+
+
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Any mode as RGB or RGBA. Raises UnsupportedImage for modes that have no such meaning."""
     mode = image.mode
@@ -148,6 +157,7 @@ def read_upright(file: BinaryIO, max_pixels: int, formats: tuple = FORMATS,
     kind = image.format or ""
     opened(image.width, image.height)
     try:
+        _clear_in_eight_bits(image)
         image.load()
         orientation, focal = _exif(image, image.width, image.height)  # only now: Pillow turns a TIFF while it loads it
         if image.width * image.height > max_pixels:

@@ -68,12 +68,10 @@ class Frame:
                 headers = list(message.get("headers", []))
                 kinds = [v for k, v in headers if k == b"content-type"]
                 if message["status"] >= 400 and not any(v.startswith(b"application/problem+json") for v in kinds):
-                    replaced = True  # starlette's own refusals: of a host, of an origin
+                    replaced = True
                     kept = {k.decode(): v.decode() for k, v in headers if k in (b"vary", b"allow")}
-                    ranged = any(k == b"range" for k, _ in scope["headers"])
-                    host = "This server does not answer to that host name or that origin"
-                    error = InvalidRequest("That range of the file cannot be had." if message["status"] == 416 else
-                                           f"{host}, or the range asked for cannot be read." if ranged else f"{host}.", kept)
+                    error = InvalidRequest(_refusal(scope), kept)
+                    state["code"] = error.code
                     return await problem_response(error, state["request_id"])(scope, receive, send_out)
             await send_out(message)
 
@@ -111,6 +109,17 @@ class Frame:
         stages = " ".join(f"{k}={v * 1000:.0f}ms" for k, v in state.get("timings", {}).items())
         log.info("%s %s %s %.0fms job=%s%s", method, route, "gone" if told == "499" else told, seconds * 1000,
                  state.get("job_id", "-"), " " + stages if stages else "")
+
+
+def _refusal(scope: Scope) -> str:
+    """Why Starlette refused by itself, where our own handlers never came to word."""
+    names = {k for k, _ in scope["headers"]}
+    if "endpoint" in scope:  # it came as far as a file of the page
+        return "That range of the file cannot be had."
+    if scope["method"] == "OPTIONS" and b"access-control-request-method" in names:
+        return ("A page of that origin may not send this request: RELIGHT_CORS_ORIGINS lists the origins that may; the methods are "
+                "GET, HEAD, POST and DELETE, the headers Authorization, Content-Type and If-None-Match.")
+    return "This server does not answer to that host name."
 
 
 class Body:

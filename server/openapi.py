@@ -1,4 +1,4 @@
-"""What OpenAPI says of us beyond what FastAPI finds by itself: our one shape of errors, with an example of each."""
+"""What OpenAPI says of us beyond what FastAPI finds by itself: our one shape of errors with an example of each, keys, headers."""
 
 from typing import Any, Dict, Optional
 
@@ -6,6 +6,11 @@ from fastapi import FastAPI
 
 from .errors import ALL
 from .schemas import Problem
+
+
+def headers(*names: str) -> Dict[str, Any]:
+    """The OpenAPI descriptions of response headers that hold text."""
+    return {name: {"schema": {"type": "string"}} for name in names}
 
 
 def problems(*codes: str) -> Dict[Any, Dict[str, Any]]:
@@ -22,6 +27,19 @@ def problems(*codes: str) -> Dict[Any, Dict[str, Any]]:
     return out
 
 
+def _mend(operation: Dict[str, Any], keys: bool) -> None:
+    answers = operation["responses"]
+    if "401" in answers:
+        operation["security"] = [{"key": []}] if keys else [{}, {"key": []}]  # {}: none
+    refused = answers.get("422", {}).get("content", {})
+    refused.pop("application/json", None)  # FastAPI's own 422 has another shape: ours is the truth
+    if not refused:
+        answers.pop("422", None)
+    for status, answer in answers.items():
+        more = {"401": ["WWW-Authenticate"], "503": ["Retry-After"]}.get(status, [])
+        answer.setdefault("headers", {}).update(headers("X-Request-ID", *more))
+
+
 def describe(app: FastAPI) -> None:
     """Make the application's OpenAPI document tell the truth about errors."""
     original = app.openapi
@@ -31,13 +49,11 @@ def describe(app: FastAPI) -> None:
         if schema is None:
             schema = original()
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+            schema["components"]["securitySchemes"] = {"key": {
+                "type": "http", "scheme": "bearer", "description": "One of the server's keys. A server without keys asks for none."}}
             for path in schema["paths"].values():
-                for operation in path.values():  # FastAPI's own 422 has another shape: ours is the truth
-                    body = operation.get("responses", {}).get("422", {}).get("content", {})
-                    if "application/problem+json" not in body:
-                        operation.get("responses", {}).pop("422", None)
-                    else:
-                        body.pop("application/json", None)
+                for operation in path.values():
+                    _mend(operation, bool(app.state.keys))
             for unused in ("HTTPValidationError", "ValidationError"):
                 schema["components"]["schemas"].pop(unused, None)
             app.openapi_schema = schema

@@ -18,11 +18,13 @@ from .errors import (
     NotFound,
     Overloaded,
     RelightError,
+    StorageFull,
     Unauthorized,
     from_oserror,
 )
 
 log = logging.getLogger("relight")
+KINDS = ("directional", "point", "spot")
 LONGEST = 200  # characters of a client's own words that an answer repeats
 
 
@@ -51,10 +53,15 @@ def from_validation(errors: Any) -> RelightError:
     """Pydantic's findings as one sentence naming each field; those about a light get `invalid_light`."""
     parts, light = [], False
     for e in list(errors)[:5]:
-        loc = [_printable(str(p)) for p in e.get("loc", ()) if p not in ("body", "query", "path", "directional", "point", "spot")]
-        light = light or bool(loc and loc[0] in ("lights", "x", "y", "z")) or e.get("type") == "invalid_light"
-        field = ".".join(loc) or "body"
-        parts.append(f"{field}: {_printable(e.get('msg', 'invalid'))}")
+        if e.get("type") == "json_invalid":
+            return InvalidRequest(f"The body is not JSON: {_printable(e.get('ctx', {}).get('error', ''))} at character {e['loc'][-1]}.")
+        where = list(e.get("loc", ()))[1:]  # after "body"
+        if where[:1] == ["lights"]:
+            where[2:3] = [w for w in where[2:3] if w not in KINDS]  # which of the lights' shapes was tried
+        if not where and e.get("type") in ("missing", "model_type", "model_attributes_type"):
+            return InvalidRequest("body: send a JSON object, with the header Content-Type: application/json.")
+        light = light or where[:1] in (["lights"], ["x"], ["y"], ["z"]) or e.get("type") == "invalid_light"
+        parts.append(f"{'.'.join(_printable(str(w)) for w in where) or 'body'}: {_printable(e.get('msg', 'invalid'))}")
     return (InvalidLight if light else InvalidRequest)("; ".join(parts) or None)
 
 
@@ -75,7 +82,7 @@ def translate(exc: Exception) -> RelightError:
             return FileTooLarge()
         if 400 <= exc.status_code < 500:
             return InvalidRequest("The body could not be read. /upload takes multipart/form-data with one file in the field "
-                                  "`file`, the others take JSON.")
+                                  "`file` and at most 8 other fields, the others take JSON.")
     if isinstance(exc, OSError):
         return from_oserror(exc)
     return RelightError()
@@ -90,7 +97,8 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
             here = [r for r in routes if r.matches(request.scope)[0] != Match.NONE]
             error.headers = {"Allow": ", ".join(sorted({m for r in here for m in getattr(r, "methods", None) or ()}))}
         if error.status >= 500 and not isinstance(error, (Overloaded, ModelMissing)):
-            log.error("%s: %s", error.code, error.detail, exc_info=exc)
+            ours = not isinstance(error, StorageFull) or exc.__cause__ is not None or isinstance(exc, OSError)
+            log.error("%s: %s", error.code, error.detail, exc_info=exc if ours else None)  # a quota that is used up is no fault
         request.state.code = error.code
         return problem_response(error, getattr(request.state, "request_id", ""))
 

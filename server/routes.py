@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import UploadFile
 
-from . import schemas, sessions
+from . import jobs, schemas, sessions
 from .errors import InvalidRequest, ModelMissing
 from .keys import owner_of
-from .openapi import describe, problems
+from .openapi import describe, headers, problems
 from .problems import problem_response
 from .service import Service
 
@@ -37,6 +38,7 @@ async def get_owner(request: Request) -> str:
 
 Services = Annotated[Service, Depends(get_service)]
 Owner = Annotated[str, Depends(get_owner)]
+FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [p.value for p in jobs.PASSES]})]
 router = APIRouter(responses=problems("internal"))
 guarded = APIRouter(responses=problems("unauthorized", "internal"), dependencies=[Depends(get_owner)])
 
@@ -68,21 +70,23 @@ async def upload(request: Request, service: Services, owner: Owner) -> Any:
                                  "model_missing", "overloaded", "storage_full"))
 async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
     """Relight a photo at full size; answers once relit.png is whole on disk."""
+    request.state.job_id = jobs.parse_id(body.job_id)  # first of all: refusals are logged with it too
     record, seconds = await service.renderer.relight(body, owner, request.is_disconnected)
-    request.state.job_id, request.state.timings = record.job_id, seconds
+    request.state.timings = seconds
     return {"status": "ok", "job_id": record.job_id, "relit_path": f"jobs/{record.job_id}/relit.png", "width": record.width,
             "height": record.height, "timings": seconds}
 
 
 @guarded.post("/preview", response_class=Response, tags=["light"],
               responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
-                               "description": "The relit picture"},
+                               "description": "The relit picture", "headers": headers("Server-Timing", "Cache-Control")},
                          **problems("invalid_request", "invalid_light", "job_not_found", "superseded", "file_too_large",
                                     "model_error", "model_missing", "overloaded", "storage_full")})
 async def preview(body: schemas.PreviewBody, request: Request, service: Services, owner: Owner) -> Response:
     """Relight a photo at screen size, from memory to memory."""
+    request.state.job_id = jobs.parse_id(body.job_id)
     data, seconds = await service.renderer.preview(body, owner, request.is_disconnected)
-    request.state.job_id, request.state.timings = body.job_id, seconds
+    request.state.timings = seconds
     timing = ", ".join(f"{k};dur={v * 1000:.1f}" for k, v in seconds.items())
     return Response(data, media_type="image/jpeg", headers={"Server-Timing": timing, "Cache-Control": "no-store"})
 
@@ -90,12 +94,14 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
 @guarded.head("/download/{job_id}/{filename}", include_in_schema=False)
 @guarded.get("/download/{job_id}/{filename}", response_class=Response, tags=["jobs"],
              responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-                              "description": "The pass"},
-                        304: {"description": "Not modified"}, **problems("job_not_found", "file_not_found", "overloaded")})
-async def download(job_id: str, filename: str, request: Request, service: Services, owner: Owner) -> Response:
-    """One pass: input.png, depth.png, normals.png or relit.png."""
+                              "description": "The pass", "headers": headers("ETag", "Last-Modified", "Cache-Control")},
+                        304: {"description": "Not modified", "headers": headers("ETag")}, **problems("job_not_found", "file_not_found", "overloaded")},
+             openapi_extra={"parameters": [{"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"},
+                                            "description": "ETags of the copies held: if the pass is one of them, 304"}]})
+async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:
+    """One pass: input.png, depth.png, normals.png or relit.png. HEAD answers likewise, without the bytes."""
+    request.state.job_id = jobs.parse_id(job_id)
     name, file = await service.open_pass(job_id, filename, owner)
-    request.state.job_id = job_id
     stat = os.fstat(file.fileno())
     etag = '"' + hashlib.sha256(f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}".encode()).hexdigest()[:32] + '"'
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
@@ -125,14 +131,15 @@ async def _blocks(file: BinaryIO) -> AsyncIterator[bytes]:
 @guarded.delete("/job/{job_id}", response_model=schemas.DeleteAnswer, tags=["jobs"], responses=problems("job_not_found"))
 async def delete(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
     """Delete a job and all its files."""
+    request.state.job_id = jobs.parse_id(job_id)
     await service.delete(job_id, owner)
-    request.state.job_id = job_id
     return {"status": "deleted"}
 
 
 @guarded.get("/job/{job_id}", response_model=schemas.JobState, tags=["jobs"], responses=problems("job_not_found"))
-async def job(job_id: str, service: Services, owner: Owner) -> Any:
+async def job(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
     """The state of a job."""
+    request.state.job_id = jobs.parse_id(job_id)
     return await service.state(job_id, owner)
 
 
@@ -140,8 +147,9 @@ async def job(job_id: str, service: Services, owner: Owner) -> Any:
              responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}},
                               "description": "Events named `state`; the data is that of GET /job/{job_id}"},
                         **problems("job_not_found")})
-async def events(job_id: str, service: Services, owner: Owner) -> Response:
+async def events(job_id: str, request: Request, service: Services, owner: Owner) -> Response:
     """The state of a job whenever it changes, until it is ready or failed."""
+    request.state.job_id = jobs.parse_id(job_id)
     await service.state(job_id, owner)
 
     async def stream() -> AsyncIterator[str]:
@@ -152,12 +160,14 @@ async def events(job_id: str, service: Services, owner: Owner) -> Response:
                              headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", tags=["server"])
 async def health() -> Dict[str, str]:
     """Is the process alive?"""
     return {"status": "alive"}
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", tags=["server"], responses=problems("model_missing"))
 async def ready(request: Request, service: Services) -> Any:
     """Are the models loaded and warm, and on which provider do they really run?"""
@@ -188,12 +198,14 @@ async def metrics(request: Request, service: Services) -> Response:
     return Response(text, media_type="text/plain; version=0.0.4")
 
 
+@router.head("/", include_in_schema=False)
 @router.get("/", include_in_schema=False)
 async def page() -> Response:
     """The page."""
     return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
 
 
+@router.head("/docs", include_in_schema=False)
 @router.get("/docs", include_in_schema=False)
 async def docs() -> Response:
     """The OpenAPI page."""

@@ -1,6 +1,7 @@
 """Every setting of the server, read from the environment (prefix RELIGHT_) or a .env file."""
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, List, Literal, Optional
 
@@ -14,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCAL_ORIGINS = [f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in (3000, 4200, 5173, 8000, 8080)]
 # Pillow refuses what is twice this; the header is judged before any pixel is decoded.
 PIXEL_CEILING = 89_478_485
+HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/:*?#@]+)(:\d+)?")
 
 
 class Settings(BaseSettings):
@@ -47,7 +50,9 @@ class Settings(BaseSettings):
     key_jobs: int = Field(0, ge=0, description="jobs one key may have, 0: no limit")
     key_bytes: int = Field(0, ge=0, description="bytes the jobs of one key may take, 0: no limit")
     sweep_seconds: float = Field(60, gt=0, description="seconds between two sweeps of the jobs folder")
-    maps_cache_bytes: int = Field(512 * 2**20, ge=0, description="bytes of prepared pictures kept in memory; one takes 19 a pixel")
+    maps_cache_bytes: int = Field(512 * 2**20, ge=0,
+        description="bytes of prepared pictures kept in memory; one takes 19 a pixel, and what "
+                    "is larger alone is prepared anew each time")
     cors_origins: Annotated[List[str], NoDecode] = Field(LOCAL_ORIGINS,
         description="origins that may call from a page, comma-separated or JSON")
     allowed_hosts: Annotated[List[str], NoDecode] = Field(["*"],
@@ -62,7 +67,43 @@ class Settings(BaseSettings):
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
             value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
+            if not all(isinstance(v, str) for v in value):
+                raise ValueError("a JSON list of strings, or words with commas between them")
             value = [v.strip() for v in value if v.strip()]
+        return value
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _holds_keys(cls, value: Any) -> Any:
+        if isinstance(value, str) and value.strip() and not cls._split(value):
+            raise ValueError("holds no key: a server without keys would be open to everyone")
+        return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts(cls, value: List[str]) -> List[str]:
+        value = [v.lower() for v in value]
+        for host in value:
+            if host != "*" and not HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is no host name such as example.com or *.example.com (no scheme, no port), nor *")
+        if not value:
+            raise ValueError("no host name, so that nobody could reach the server; * for any")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: List[str]) -> List[str]:
+        value = [v.lower().removesuffix("/") for v in value]
+        for origin in value:
+            if origin not in ("*", "null") and not ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin such as https://example.com or http://localhost:3000, nor * for any")
+        return value
+
+    @field_validator("jobs_dir", "models_dir", "api_keys_file", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("is empty: give a path, or leave the setting out")
         return value
 
     @field_validator("log_level", "provider", mode="before")

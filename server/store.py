@@ -207,7 +207,8 @@ class LocalStore(Workers):
         folder = self.root / ".analyses" / key
         for _ in range(100):
             try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                for path in (folder.parent, folder):
+                    path.mkdir(mode=0o700, exist_ok=True)
                 os.close(os.open(folder / job_id, os.O_WRONLY | os.O_CREAT, 0o600))
                 return
             except (FileNotFoundError, FileExistsError):  # the last note of that key went, and the folder with it

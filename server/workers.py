@@ -17,7 +17,8 @@ def check_writable(root: Path) -> None:
     """Raises StartupError when no file can be made in that folder. (Files of no bytes: a full disk is no reason not to start.)"""
     try:
         folder = root / ".workers"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (root, folder):  # `parents` come without the mode
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
         probe = folder / f"{uuid.uuid4().hex}.draft"  # swept if it should stay
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT, 0o600))
         probe.unlink()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import threading
 import uuid
@@ -307,7 +308,7 @@ def test_a_pass_not_made_yet_says_which(client):
 def test_not_found_and_method_not_allowed(client):
     problem(client.get("/nothing/here"), 404, "not_found")
     job = str(uuid.uuid4())
-    for method, path, allowed in (("PUT", "/upload", "POST"), ("PUT", f"/job/{job}", "DELETE, GET"), ("PATCH", "/health", "GET"),
+    for method, path, allowed in (("PUT", "/upload", "POST"), ("PUT", f"/job/{job}", "DELETE, GET"), ("PATCH", "/health", "GET, HEAD"),
                                   ("POST", f"/download/{job}/relit.png", "GET, HEAD"), ("GET", "/relight", "POST")):
         answer = client.request(method, path)
         problem(answer, 405, "method_not_allowed")
@@ -483,3 +484,77 @@ def test_damaged_numbers_of_another_process_do_not_silence_the_metrics(client):
     good = metrics.dump()
     text = metrics.text([(b"", True), (b"[[1", False), (good, True)]).decode()
     assert "relight_processes 2.0" in text
+
+
+@pytest.mark.parametrize("sent,told", [
+    ({"json": {"x": 1, "y": 0, "z": 1, "point": 1}}, "point: "), ({"json": {"x": 1, "y": 0, "z": 1, "body": 1}}, "body: Extra"),
+    ({"json": {"x": 1, "y": 0, "z": 1, "shadow": {"path": 1}}}, "shadow.path: "),
+    ({"json": {"lights": [{"type": "spot", "cone": 999}]}}, "lights.0.cone: "),
+    ({"json": [1]}, "Content-Type: application/json"), ({"content": b""}, "Content-Type: application/json"),
+    ({"content": b'{"x": 1}', "headers": {"Content-Type": "text/plain"}}, "Content-Type: application/json"),
+    ({"content": b'{"x": 1,', "headers": {"Content-Type": "application/json"}}, "not JSON")])
+def test_what_is_wrong_with_a_body_is_said(client, sent, told):
+    if isinstance(sent.get("json"), dict):
+        sent = {"json": {"job_id": upload(client), **sent["json"]}}
+    answer = client.post("/relight", **sent)
+    assert answer.status_code == 422 and told in answer.json()["detail"]
+
+
+def test_refusals_of_a_preflight_a_host_and_a_range_are_told_apart_and_counted(settings):
+    app = create_app(settings(allowed_hosts="testserver"), FakeEngine())
+    with TestClient(app) as client:
+        ask = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-foo"}
+        for answer, told in ((client.options("/upload", headers=ask), "headers"), (client.get("/health", headers={"Host": "evil"}), "host"),
+                             (client.get("/static/app.js", headers={"Range": "bytes=zz"}), "range")):
+            problem(answer, 422, "invalid_request")
+            assert told in answer.json()["detail"]
+        assert 'relight_errors_total{code="invalid_request"} 3.0' in client.get("/metrics").text
+
+
+def test_openapi_says_how_a_key_is_sent_and_where(settings):
+    for keys, open_too in (([], True), (["k"], False)):
+        with TestClient(create_app(settings(api_keys=keys), FakeEngine())) as client:
+            api = client.get("/openapi.json").json()
+        assert api["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+        for path, operations in api["paths"].items():
+            for operation in operations.values():
+                wanted = None if path in ("/health", "/ready") else [*[{}] * open_too, {"key": []}]
+                assert operation.get("security") == wanted, path
+        names = api["paths"]["/download/{job_id}/{filename}"]["get"]["parameters"]
+        assert {"input.png", "depth.png", "normals.png", "relit.png"} == {
+            v for p in names if p["name"] == "filename" for v in p["schema"]["enum"]}
+
+
+def test_every_answer_about_a_job_is_logged_with_it(settings, caplog):
+    with TestClient(create_app(settings(log_level="info"), FakeEngine())) as client:
+        logging.getLogger("relight").propagate = True
+        job = upload(client)
+        finished(client, job)
+        gone = str(uuid.uuid4())
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "relight"):
+            for known in (job, gone):
+                client.get(f"/job/{known}")
+                client.get(f"/job/{known}/events")
+                client.get(f"/download/{known}/input.png")
+                client.post("/relight", json={"job_id": known, "x": 1, "y": 0, "z": 1})
+                client.post("/preview", json={"job_id": known, "x": 1, "y": 0, "z": 1})
+                client.delete(f"/job/{known}")
+        lines = [r.getMessage() for r in caplog.records if "ms job=" in r.getMessage()]
+        assert len(lines) == 12 and all(f"job={known}" in line for known, six in ((job, lines[:6]), (gone, lines[6:])) for line in six)
+
+
+def test_a_quota_that_is_used_up_is_one_line_in_the_log(settings, caplog):
+    with TestClient(create_app(settings(jobs_quota_bytes=100), FakeEngine()), raise_server_exceptions=False) as client:
+        logging.getLogger("relight").propagate = True
+        with caplog.at_level(logging.ERROR, "relight"):
+            problem(client.post("/upload", files={"file": ("a.png", encoded(gradient()))}), 507, "storage_full")
+    errors = [r for r in caplog.records if r.levelno >= logging.ERROR]
+    assert len(errors) == 1 and errors[0].exc_info is None
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/health", "/ready", "/openapi.json", "/static/app.js"])
+def test_head_is_answered_like_get_without_the_bytes(client, path):
+    head, get = client.head(path), client.get(path)
+    assert head.status_code == get.status_code == 200 and head.content == b""
+    assert head.headers["content-type"] == get.headers["content-type"]

@@ -1,6 +1,8 @@
 """Photos in: every kind people upload, and what is no photo."""
 
 import io
+import struct
+import zlib
 from dataclasses import dataclass
 from typing import Optional
 
@@ -115,6 +117,24 @@ def test_alpha_of_every_mode():
     keyed = Image.fromarray(gradient(20, 40)).quantize(16)
     out = read(encoded(keyed, "PNG", transparency=3)).pixels
     assert np.array_equal(out[..., 3] == 0, np.array(keyed) == 3)
+
+
+@pytest.mark.parametrize("bits,colour,clear,other", [
+    (1, 0, (1,), (0,)), (2, 0, (2,), (1,)), (4, 0, (9,), (3,)), (8, 0, (200,), (7,)), (16, 0, (1000,), (40000,)),
+    (8, 2, (1, 2, 3), (9, 9, 9)), (16, 2, (300, 70, 80), (50000, 1, 2))])
+def test_the_transparent_colour_of_a_png_of_any_depth(bits, colour, clear, other):
+    """tRNS (PNG specification, 11.3.2.1) names one value in the depth of the file."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    rows = [int("".join(f"{v:0{bits}b}" for v in value) * 8, 2).to_bytes(bits * len(value), "big") for value in (clear, other)]
+    data = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 2, bits, colour, 0, 0, 0))
+            + chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + r for r in rows)))
+            + chunk(b"IEND", b""))
+    pixels = read(data).pixels
+    assert (pixels[0, :, 3] == 0).all() and (pixels[1, :, 3] == 255).all()
+    assert np.abs(pixels[:, 0, :3] / 255 - np.array([clear, other]) / (2**bits - 1)).max() <= 1 / 255
 
 
 def test_icc_profile_becomes_srgb():

@@ -112,6 +112,10 @@ function operation(api, path, method, op) {
   const title = make("h2");
   title.append(make("span", method.toUpperCase(), { class: "method" }), make("code", path));
   section.append(title, make("p", op.description ?? op.summary ?? ""));
+  if (op.security) {
+    const open = op.security.some((way) => !Object.keys(way).length);
+    section.append(make("p", `Send \`Authorization: Bearer <key>\`${open ? ", if the server has keys" : ""}.`));
+  }
   for (const parameter of op.parameters ?? []) {
     section.append(make("p", `\`${parameter.name}\` (${parameter.in}): ${parameter.description ?? kind(api, parameter.schema)}`));
   }
