@@ -255,7 +255,7 @@ class Analyst:
         return checked(geometry)
 
     async def ready(self, job_id: str, gone: Callable[[], Awaitable[bool]]) -> Record:
-        """Wait until a job is ready, or the client is `gone`. Raises JobNotFound, ModelMissing, Superseded, and what the analysis failed with."""
+        """Wait until a job is ready. Raises JobNotFound, ModelMissing, what the analysis failed with; Superseded: the client is gone."""
         with self.watch.listen(job_id) as news:
             while True:
                 news.clear()

@@ -76,7 +76,7 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
     H, W = rgb.shape[:2]
     planar = np.ascontiguousarray(np.moveaxis(rgb, 2, 0))
     n = scene_normals(geometry, fit)
-    coarse, _ = coarse_scene(geometry, fit, COARSE)
+    coarse = coarse_scene(geometry, fit, COARSE)
     sampler = Resampler(coarse.shape, (H, W))
     q = crisp(relative_depth(geometry.inverse_depth, fit))
     sides = [*np.moveaxis(n, 2, 0)] + ([] if geometry.mask is None else [surface_share(geometry.mask)])

@@ -20,7 +20,7 @@ def normals_from_depth(inverse_depth: np.ndarray, focal: Optional[float] = None)
     """Unit normals (h, w, 3) float32 of a perspective depth map (h, w) of positive inverse depths (any scale).
 
     Of the two one-sided differences along each axis the flatter one counts, so that no normal mixes the two sides of
-    a silhouette. In u, v (picture widths) and q = 1 / Z a surface has the normal (f q_u, f q_v, q - u q_u - v q_v).
+    a silhouette. In u, v (picture widths) and q = 1 / Z a surface has the normal (-f q_u, -f q_v, q - u q_u - v q_v).
     """
     q = np.ascontiguousarray(inverse_depth, np.float32)
     f = np.float32(focal or FOCAL)

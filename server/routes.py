@@ -95,7 +95,8 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
 @guarded.get("/download/{job_id}/{filename}", response_class=Response, tags=["jobs"],
              responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
                               "description": "The pass", "headers": headers("ETag", "Last-Modified", "Cache-Control")},
-                        304: {"description": "Not modified", "headers": headers("ETag")}, **problems("job_not_found", "file_not_found", "overloaded")},
+                        304: {"description": "Not modified", "headers": headers("ETag")},
+                        **problems("job_not_found", "file_not_found", "overloaded")},
              openapi_extra={"parameters": [{"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"},
                                             "description": "ETags of the copies held: if the pass is one of them, 304"}]})
 async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:

@@ -5,7 +5,7 @@ right of and above the middle) is at x = 2u/q, y = 2v/q, z = 2f(1 - 1/q) with th
 x runs -1..1 across the median surface, z = 0 is that surface, +1 is half a picture width nearer to the viewer.
 Straight lines of the scene are straight in (u, v, q), which is what the shadows are marched in.
 """
-from typing import Dict, Optional
+from typing import Dict
 
 import cv2
 import numpy as np
@@ -96,16 +96,13 @@ def surface_share(mask: np.ndarray) -> np.ndarray:
     return np.clip((np.asarray(mask, np.float32) - np.float32(0.2)) * np.float32(2.5), 0, 1)
 
 
-def coarse_scene(geometry: Geometry, fit: Dict, side: int):
-    """q and mask (None: everywhere) on a grid whose long side is at most `side`, with crisp silhouettes."""
+def coarse_scene(geometry: Geometry, fit: Dict, side: int) -> np.ndarray:
+    """q, (h, w) float32, on a grid whose long side is at most `side`, with crisp silhouettes."""
     h, w = limited(geometry.inverse_depth.shape, side)
     q = crisp(relative_depth(geometry.inverse_depth, fit))
     rows = ((np.arange(h) + 0.5) * q.shape[0] / h).astype(np.intp)
     columns = ((np.arange(w) + 0.5) * q.shape[1] / w).astype(np.intp)
-    mask: Optional[np.ndarray] = None
-    if geometry.mask is not None:
-        mask = geometry.mask[np.ix_(rows, columns)].astype(np.float32)
-    return np.ascontiguousarray(q[np.ix_(rows, columns)]), mask
+    return np.ascontiguousarray(q[np.ix_(rows, columns)])
 
 
 def crisp(q: np.ndarray) -> np.ndarray:

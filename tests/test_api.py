@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import threading
+import time
 import uuid
 import zlib
 
@@ -16,7 +17,10 @@ from PIL import Image
 from support import encoded, finished, gradient, linear, picture, problem, upload
 
 from server import records
+from server.analysis import unpack
 from server.application import create_app
+from server.jobs import File
+from server.store import LocalStore
 
 LIGHT = {"x": 0.5, "y": 0.3, "z": 0.8}
 
@@ -540,7 +544,7 @@ def test_every_answer_about_a_job_is_logged_with_it(settings, caplog):
                 client.post("/relight", json={"job_id": known, "x": 1, "y": 0, "z": 1})
                 client.post("/preview", json={"job_id": known, "x": 1, "y": 0, "z": 1})
                 client.delete(f"/job/{known}")
-        lines = [r.getMessage() for r in caplog.records if "ms job=" in r.getMessage()]
+        lines = [r.getMessage() for r in {id(r): r for r in caplog.records}.values() if "ms job=" in r.getMessage()]
         assert len(lines) == 12 and all(f"job={known}" in line for known, six in ((job, lines[:6]), (gone, lines[6:])) for line in six)
 
 
@@ -558,3 +562,103 @@ def test_head_is_answered_like_get_without_the_bytes(client, path):
     head, get = client.head(path), client.get(path)
     assert head.status_code == get.status_code == 200 and head.content == b""
     assert head.headers["content-type"] == get.headers["content-type"]
+
+
+def test_a_damaged_analysis_is_not_shared(settings):
+    engine = FakeEngine()
+    with TestClient(create_app(settings(), engine)) as client:
+        first = upload(client)
+        finished(client, first)
+        store = client.app.state.service.store
+        (store.root / first / "geometry.npz").write_bytes(b"junk")
+        second = upload(client)
+        assert finished(client, second)["state"] == "ready" and engine.calls == 2
+        assert client.post("/relight", json={"job_id": second, **LIGHT}).status_code == 200
+
+
+def test_the_focal_length_of_the_file_is_that_of_the_scene(settings):
+    with TestClient(create_app(settings(), FakeEngine(focal=0.9))) as client:
+        exif = Image.Exif()
+        exif.get_ifd(0x8769)[0xA405] = 85
+        for more, wanted in (({"exif": exif.tobytes()}, 85 / 43.2666 * 100 / 80), ({}, 0.9)):
+            job = upload(client, encoded(gradient(), "JPEG", **more))
+            finished(client, job)
+            store = client.app.state.service.store
+            assert records.load(store, job).fit["focal"] == pytest.approx(wanted, rel=1e-3)
+            assert unpack(store.get(job, File.GEOMETRY)).focal == pytest.approx(wanted, rel=1e-3)
+
+
+def test_what_is_no_surface_is_not_relit(settings):
+    """From upload to download, with an engine that knows the sky."""
+    with TestClient(create_app(settings(), FakeEngine(mask=True))) as client:
+        photo = np.full((60, 80, 3), 90, np.uint8)
+        job = upload(client, encoded(photo))
+        client.post("/relight", json={"job_id": job, **LIGHT, "ambient": 0})
+        relit = np.array(Image.open(io.BytesIO(client.get(f"/download/{job}/relit.png").content)))
+        assert (relit[:5] == 90).all() and np.abs(relit[25:35, 35:45].astype(int) - 90).mean() > 5
+
+
+def test_a_failed_analysis_leaves_nothing_but_the_photo(settings, monkeypatch):
+    def no(*_):
+        raise RuntimeError("no passes")
+
+    monkeypatch.setattr("server.analysis.full_size_passes", no)
+    with TestClient(create_app(settings(), FakeEngine()), raise_server_exceptions=False) as client:
+        job = upload(client)
+        assert finished(client, job)["state"] == "failed"
+        assert client.app.state.service.store.names(job) == [File.JOB, File.INPUT]
+
+
+def test_a_body_of_unknown_length_is_bounded_too(client):
+    def endless():
+        for _ in range(40):
+            yield b" " * 65536
+
+    problem(client.post("/relight", content=endless(), headers={"Content-Type": "application/json"}), 413, "file_too_large")
+
+
+def test_beside_another_process_what_was_just_used_is_not_taken(settings):
+    noise = np.random.default_rng(1).integers(0, 256, (100, 100, 3)).astype(np.uint8)
+    with TestClient(create_app(settings(jobs_quota_bytes=150_000), FakeEngine()), raise_server_exceptions=False) as client:
+        first = upload(client, encoded(noise))
+        finished(client, first)
+        other = LocalStore(settings().jobs_dir)
+        big = encoded(np.random.default_rng(2).integers(0, 256, (200, 200, 3)).astype(np.uint8))
+        problem(client.post("/upload", files={"file": ("a.png", big)}), 507, "storage_full")
+        other.close()
+        assert client.post("/upload", files={"file": ("a.png", big)}).status_code == 200
+        assert client.get(f"/job/{first}").status_code == 404
+
+
+@pytest.mark.parametrize("use", ["state", "download", "relight", "preview"])
+def test_whatever_is_done_with_a_job_is_a_use_of_it(client, use):
+    job = upload(client)
+    finished(client, job)
+    path = client.app.state.service.store.root / job / "job.json"
+    os.utime(path, (time.time() - 1000,) * 2)
+    answer = {"state": lambda: client.get(f"/job/{job}"), "download": lambda: client.get(f"/download/{job}/input.png"),
+              "relight": lambda: client.post("/relight", json={"job_id": job, **LIGHT}),
+              "preview": lambda: client.post("/preview", json={"job_id": job, **LIGHT})}[use]()
+    assert answer.status_code == 200 and abs(path.stat().st_mtime - time.time()) < 20
+
+
+def test_a_job_expires_by_its_last_use(client):
+    job = upload(client)
+    finished(client, job)
+    store = client.app.state.service.store
+    record = records.load(store, job)
+    record.created = 1e9
+    records.save(store, record)
+    state = client.get(f"/job/{job}").json()
+    from datetime import datetime
+    expires = datetime.fromisoformat(state["expires"].replace("Z", "+00:00")).timestamp()
+    assert state["created"].startswith("2001-") and abs(expires - time.time() - client.app.state.settings.job_ttl_seconds) < 20
+
+
+def test_a_deleted_job_leaves_the_memory(client):
+    job = upload(client)
+    assert client.post("/preview", json={"job_id": job, **LIGHT}).status_code == 200
+    service = client.app.state.service
+    assert service.cache.jobs() == {job}
+    client.delete(f"/job/{job}")
+    assert service.cache.jobs() == set()

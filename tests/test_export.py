@@ -435,3 +435,66 @@ def test_a_loss_that_is_not_measured_is_not_accepted(weights, shards, tmp_path, 
     command = ["--weights", str(weights), "--half", "--calibration", str(shards), "--out", str(tmp_path / "out")]
     assert export_models.main([*command, "--max-loss", "180", "100"]) == 1
     assert "enough surface" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def depth_anything(tmp_path_factory):
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("depth-anything")
+    TINY["depth-anything-v2-small"](folder)
+    return folder
+
+
+def test_depth_anything_answers_as_the_library_does(depth_anything):
+    from transformers import DepthAnythingForDepthEstimation
+
+    network = adapters.build("depth-anything-v2-small", depth_anything, None)
+    theirs = DepthAnythingForDepthEstimation.from_pretrained(depth_anything, attn_implementation="eager").eval()
+    image = torch.randn(1, 3, 14 * 6, 14 * 9, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        want, got = theirs(pixel_values=image).predicted_depth, network.module(image)[:, 0]
+    assert got.shape == want.shape and torch.allclose(got, want, atol=1e-5 * float(want.abs().max()))
+
+
+def test_a_metric_network_answers_with_depth(depth_anything, tmp_path):
+    import json
+    import shutil
+
+    metric = tmp_path / "metric"
+    shutil.copytree(depth_anything, metric)
+    config = json.loads((metric / "config.json").read_text())
+    (metric / "config.json").write_text(json.dumps({**config, "depth_estimation_type": "metric", "max_depth": 80}))
+    for folder, meaning in ((depth_anything, "disparity"), (metric, "depth")):
+        output = adapters.build("depth-anything-v2-small", folder, None).outputs["depth"]
+        assert output["meaning"] == meaning and output["metric"] == (meaning == "depth")
+
+
+def test_pictures_are_normalised_as_the_networks_were_trained():
+    """The constants of the library that the weights come from."""
+    utils = pytest.importorskip("transformers.image_utils")
+    from adapters import hugging
+
+    assert hugging.IMAGENET == (tuple(utils.IMAGENET_DEFAULT_MEAN), tuple(utils.IMAGENET_DEFAULT_STD))
+    assert hugging.HALF == (tuple(utils.IMAGENET_STANDARD_MEAN), tuple(utils.IMAGENET_STANDARD_STD))
+
+
+@pytest.mark.parametrize("name", ["dpt-large", "depth-pro"])
+def test_networks_that_answer_with_disparity_say_so(name, tmp_path):
+    """Their own library inverts (Depth Pro) or does not (MiDaS: near is bright) what they answer; both are near where large."""
+    pytest.importorskip("transformers")
+    TINY[name](tmp_path / "w")
+    assert adapters.build(name, tmp_path / "w", None).outputs["depth"]["meaning"] == "disparity"
+
+
+def test_weights_that_are_given_are_not_downloaded_and_those_that_are_not_are(tmp_path, depth_anything):
+    asked = []
+
+    def download(adapter):
+        asked.append(adapter.name)
+        return depth_anything
+
+    adapters.build("depth-anything-v2-small", depth_anything, download)
+    assert asked == []
+    adapters.build("depth-anything-v2-small", None, download)
+    assert asked == ["depth-anything-v2-small"]

@@ -235,3 +235,46 @@ def test_sun_is_taken_out_of_a_sky():
 def test_missing_assets_say_so(tmp_path):
     with pytest.raises(FileNotFoundError, match='--assets'):
         Library(tmp_path)
+
+
+def pictures(n=2):
+    z = np.zeros((4, 4), np.uint8)
+    three = np.dstack([z] * 3)
+    return [{"rgb": three, "inv": z.astype(np.float16), "nrm": three.astype(np.int8), "mask": z, "kind": "x", "focal": 1.0}] * n
+
+
+def test_a_shard_is_unmarked_before_it_goes(tmp_path, monkeypatch):
+    """Whoever sees a shard's mark finds all of its arrays."""
+    for k in range(3):
+        dataset.write_shard(tmp_path, 0, k, pictures())
+    real = Path.unlink
+
+    def watched(self, missing_ok=False):
+        real(self, missing_ok)
+        for stem in dataset.shards(tmp_path):
+            assert all(os.path.exists(f"{stem}.{a}.npy") for a in dataset.ARRAYS), stem
+
+    monkeypatch.setattr(Path, "unlink", watched)
+    dataset.keep_newest(tmp_path, 1)
+    assert len(dataset.shards(tmp_path)) == 1
+
+
+def test_the_newest_stay_whatever_their_names(tmp_path):
+    for k, seed in enumerate((9, 5, 1)):
+        dataset.write_shard(tmp_path, seed, 0, pictures())
+        os.utime(tmp_path / f"{dataset.name(seed, 0)}.json", (1000 + k,) * 2)
+    dataset.keep_newest(tmp_path, 1)
+    assert [os.path.basename(s) for s in dataset.shards(tmp_path)] == [dataset.name(1, 0)]
+
+
+def test_the_truth_of_depth_and_that_of_normals_are_of_one_scene():
+    """Larger is nearer: the normals of the inverse depth lean as the normals do."""
+    from test_generator import Library
+
+    from server.normals import normals_from_depth
+
+    for p in dataset.render_pair(Library(), 5, 3, 96, "object"):
+        inside = p["mask"] > 0
+        got = normals_from_depth(np.maximum(p["inv"].astype(np.float32), 1e-3), p["focal"])
+        for axis in (0, 1):
+            assert np.corrcoef(got[..., axis][inside], p["nrm"][..., axis][inside])[0, 1] > 0.7

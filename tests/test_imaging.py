@@ -209,3 +209,35 @@ def test_fit_within_never_enlarges():
     assert fit_within(gradient(60, 80), 40).shape == (30, 40, 3)
     assert fit_within(gradient(60, 80), 400).shape == (60, 80, 3)
     assert fit_within(gradient(1, 500), 64).shape == (1, 64, 3)
+
+
+def test_icc_profile_becomes_srgb_in_every_mode():
+    """Alpha or a palette do not keep a photo's profile from being applied; alpha itself stays."""
+    swapped = _profile_with_swapped_red_and_green()
+    pixels = np.full((8, 8, 3), [200, 60, 30], np.uint8)
+    want = read(encoded(pixels, "PNG", icc_profile=swapped)).rgb
+    alpha = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    out = read(encoded(np.dstack([pixels, alpha]), "PNG", icc_profile=swapped)).pixels
+    assert np.array_equal(out[..., :3], want) and np.array_equal(out[..., 3], alpha)
+    palette = Image.fromarray(pixels).quantize(4)
+    out = read(encoded(palette, "PNG", icc_profile=swapped)).rgb
+    assert np.abs(out.astype(int) - want).max() <= 3
+
+
+def test_a_large_16_bit_picture_is_whole(monkeypatch):
+    monkeypatch.setattr("server.imaging.BAND", 640)
+    deep = (np.arange(6400, dtype=np.uint16) * 10).reshape(100, 64)
+    assert np.array_equal(read(encoded(Image.fromarray(deep))).rgb[..., 0], np.floor(deep / 257 + 0.5).astype(np.uint8))
+
+
+@pytest.mark.parametrize("values", [np.int32([[0, 70_000]]), np.int32([[-1, 5]]), np.float32([[0.0, 0.5]])])
+def test_samples_of_more_than_16_bits_are_refused(values):
+    with pytest.raises(errors.UnsupportedImage, match="16 bits"):
+        read(encoded(Image.fromarray(values), "TIFF"))
+
+
+@pytest.mark.parametrize("millimetres, known", [(1, False), (28, True), (65535, False)])
+def test_a_focal_length_that_no_camera_has_is_none(millimetres, known):
+    exif = Image.Exif()
+    exif.get_ifd(0x8769)[0xA405] = millimetres
+    assert (read(encoded(gradient(30, 40), "JPEG", exif=exif.tobytes())).focal is not None) == known

@@ -60,3 +60,10 @@ def test_unit(v):
 def test_no_direction(v):
     with pytest.raises(ValueError):
         unit(v)
+
+
+def test_colours_are_linear_and_of_luminance_one():
+    """IEC 61966-2-1 and the luminance of ITU-R BT.709, values computed by hand."""
+    assert hex_color("#ff0000")[0] == pytest.approx(1 / 0.2126) and hex_color("#0000ff")[2] == pytest.approx(1 / 0.0722)
+    r, g, b = hex_color("#ff8000")
+    assert g / r == pytest.approx(((128 / 255 + 0.055) / 1.055) ** 2.4) and b == 0

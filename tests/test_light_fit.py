@@ -4,12 +4,14 @@ import json
 import cv2
 import numpy as np
 import pytest
-from light_scenes import FOCAL, angles, ball_and_wall, smooth_field
+from light_scenes import FIT, FOCAL, angles, ball_and_wall, smooth_field
 
 from server.geometry import Geometry
-from server.illumination import estimate_light, light_at
+from server.illumination import estimate_light, light_at, light_slope
+from server.lights import unit
 from server.normals import encode_normals, full_size_passes, normals_from_depth
 from server.scene import fit_scene, relative_depth
+from server.shading import prepare
 from server.silhouettes import without_blends
 from server.transfer import linear_to_srgb
 
@@ -143,3 +145,63 @@ def test_mirrored_passes():
     a, b = full_size_passes(geometry, rgb), full_size_passes(turned, rgb[:, ::-1].copy())
     assert np.abs(a[1].astype(int) - b[1][:, ::-1]).max() <= 1
     assert np.abs(a[0][..., 1:].astype(int) - b[0][:, ::-1, 1:]).max() <= 1
+
+
+def sky_above(q, normals, rng):
+    """The same hills with the upper third sky: far away, normals of nothing."""
+    q, normals, mask = q.copy(), normals.copy(), np.ones(q.shape, np.float32)
+    top = slice(0, q.shape[0] // 3)
+    q[top], mask[top] = 0.05, 0
+    normals[top] = unit((0.8, 0.5, 0.3))
+    return Geometry(q, normals, mask, FOCAL)
+
+
+def test_the_sky_has_no_say_in_the_scene():
+    """z = 0 is the median surface, and the shift is that of the surfaces, though a third of the picture is sky."""
+    q, normals = hills()
+    geometry = sky_above(q, normals, None)
+    fit = fit_scene(np.full((*q.shape, 3), 128, np.uint8), geometry)
+    ground = geometry.mask > 0.5
+    got = relative_depth(geometry.inverse_depth, fit)[ground]
+    assert np.median(got) == pytest.approx(1, abs=0.01)
+    true = q[ground] / np.median(q[ground])
+    assert np.abs(got - true).max() < 0.05
+    assert fit["depth_angle"] < 3
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_bright_sky_has_no_say_in_the_light(whole):
+    rgb, n, true = lit_scene(False)
+    rgb, n = np.concatenate([rgb * 0 + 250, rgb]), np.concatenate([n * 0 + np.float32([0, 0.6, 0.8]), n])
+    mask = np.ones((240, 160), np.float32)
+    mask[:120] = 0
+    depth = np.linspace(1, 2, 240 * 160, dtype=np.float32).reshape(240, 160)
+    light = fit_scene(rgb, Geometry(depth, n, mask))["light"] if whole else estimate_light(rgb, n, mask)
+    got = light_at(*np.moveaxis(n[120:], 2, 0), light)
+    true = true / true.mean()
+    assert np.sqrt(np.mean((got / got.mean() - true) ** 2)) < 0.08
+
+
+def test_the_light_is_that_of_the_luminance():
+    """Red light from the left, blue light from the right, as strong: what is seen is the red (BT.709: 0.2126 to 0.0722)."""
+    _, n, _ = lit_scene(False)
+    side = 0.5 * n[..., 0]
+    rgb = np.stack([0.4 - 0.35 * side, np.full_like(side, 0.02), 0.4 + 0.35 * side], -1)
+    light = estimate_light(np.rint(255 * linear_to_srgb(rgb)).astype(np.uint8), n, None)
+    assert light["harmonics"][1] < -0.05
+
+
+def test_where_the_light_is_at_its_floor_it_has_no_slope():
+    light = {"harmonics": [0.5, 0.9, 0.0, 0.0], "floor": 0.1}
+    n = np.float32([[-0.9], [0.0], [0.44]])
+    assert light_at(*n, light) == pytest.approx(0.1) and not light_slope(*n, light).any()
+
+
+def test_the_estimated_light_never_falls_below_its_floor():
+    light = {"harmonics": [0.5, 0.9, 0.2, 0.1], "floor": 0.07}
+    x, y = np.meshgrid(np.linspace(-0.7, 0.7, 9, dtype=np.float32), np.linspace(-0.7, 0.7, 9, dtype=np.float32))
+    z = np.sqrt(1 - x * x - y * y)
+    assert light_at(x, y, z, light).min() == pytest.approx(0.07)
+    rgb = np.full((9, 9, 3), 60, np.uint8)
+    maps = prepare(rgb, Geometry(np.ones((9, 9), np.float32), np.stack([x, y, z], 2)), {**FIT, "light": light})
+    assert np.exp(maps.log_light / 8192).min() == pytest.approx(0.07, rel=1e-2)

@@ -5,13 +5,15 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from light_scenes import FIT, ball_and_wall, random_scene, smooth_field
+from light_scenes import FIT, FOCAL, ball_and_wall, random_scene, smooth_field
+from test_light_fit import hills
 from test_light_oracle import random_light, random_rig
 
 from server.geometry import Geometry
 from server.lights import Light, Rig, key_light, unit
+from server.normals import full_size_passes
 from server.occlusion import ambient_occlusion
-from server.scene import fit_scene
+from server.scene import fit_scene, relative_depth
 from server.shading import illuminate, prepare, relight
 from server.transfer import srgb_to_linear
 
@@ -271,3 +273,71 @@ def test_memory_held_is_bounded(scene):
         if k == 40:
             held = maps.nbytes
     assert maps.nbytes == held
+
+
+def test_a_shadow_takes_as_much_of_the_highlight_as_of_the_light():
+    maps = prepare(np.full((90, 120, 3), 120, np.uint8), ball_and_wall(90, 120)[0], FIT)
+    light = key_light(-0.7, 0.2, 0.5)
+    rig = Rig(lights=(light,), ambient=0.0, shadow_strength=1.0, specular_strength=1.0, roughness=0.8)
+    lit, shine = new_light(maps, rig)
+    bare, gloss = new_light(maps, replace(rig, lights=(replace(light, shadow=False),)))
+    assert (lit < 0.1 * bare).mean() > 0.02
+    assert np.allclose(shine * bare, gloss * lit, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_picture_is_the_same_in_bands_of_any_height(times, monkeypatch):
+    rng = np.random.default_rng(4)
+    _, geometry, fit = random_scene(rng, 60, 80, masked=True)
+    rgb = rng.integers(0, 256, (60 * times, 80 * times, 3), dtype=np.uint8)
+    rig = Rig(lights=LIGHTS, specular_strength=0.5)
+    whole = relight(prepare(rgb, geometry, fit), rig).astype(int)
+    for rows in (1, 7, 60 * times - 1):
+        for module in ("maps", "shading"):
+            monkeypatch.setattr(f"server.{module}.PIXELS", rows * 80 * times)
+        assert np.abs(relight(prepare(rgb, geometry, fit), rig) - whole).max() <= 1
+
+
+@pytest.mark.parametrize("scale,shift", [(250.0, -40.0), (0.04, 0.7)])
+def test_the_pass_of_normals_from_depth_is_blind_to_its_scale_and_shift(scale, shift):
+    q, _ = hills(72, 96)
+    rgb = np.zeros((72, 96, 3), np.uint8)
+    plain, other = (full_size_passes(Geometry(d, None, None, FOCAL), rgb)[0].astype(int)
+                    for d in (q, q * np.float32(scale) + np.float32(shift)))
+    assert np.abs(plain - other).max() <= 2 and np.ptp(plain[..., 0]) > 50
+
+
+def test_passes_of_a_tall_picture_are_whole():
+    """Nothing shows of the bands they are made in: a slope's depth grows from row to row, and its normals are all one."""
+    q = np.linspace(1, 2, 40, dtype=np.float32)[:, None].repeat(4, 1)
+    normals, depth, _ = full_size_passes(Geometry(q, np.tile(np.float32([0, 0.6, 0.8]), (40, 4, 1))), np.zeros((1100, 8, 3), np.uint8))
+    assert (np.diff(depth[:, 3].astype(int)) >= 0).all() and depth[0, 0] == 0 and depth[-1, 0] == 65535
+    assert (normals == normals[0, 0]).all()
+
+
+def test_no_depth_lies_behind_the_horizon():
+    fit = {**FIT, "scale": 1.0, "shift": -0.7}
+    q, normals = hills(36, 48)
+    assert relative_depth(np.float32([-5, 0, 0.7]), fit).min() > 0
+    maps = prepare(np.full((36, 48, 3), 90, np.uint8), Geometry(q, normals, None, FOCAL), fit)
+    assert np.isfinite(maps.depth).all() and maps.depth.min() > 0
+
+
+def test_edges_follow_the_colours_of_a_large_picture():
+    """Where the picture is finer than the network's grid, its colours tell to the pixel where a surface ends."""
+    times, edge = 8, 20 * 8 + 3
+    rgb = np.tile(np.uint8([200, 150, 120]), (30 * times, 40 * times, 1))
+    rgb[:, edge:] = (90, 120, 220)
+    mask = np.zeros((30, 40), np.float32)
+    mask[:, :20] = 1
+    maps = prepare(rgb, Geometry(np.where(mask > 0, 1, 0.5).astype(np.float32), np.tile(np.float32([0, 0, 1]), (30, 40, 1)), mask), FIT)
+    share = maps.mask[40:-40] / 65535
+    assert share[:, :edge].min() > 0.95 and share[:, edge:].max() < 0.05
+    assert maps.depth[40:-40, :edge].min() > 0.95 and maps.depth[40:-40, edge:].max() < 0.55
+
+
+def test_a_picture_wider_than_a_band_is_relit():
+    """Panoramas may be wider than the pixels of one band."""
+    rgb = np.full((2, 70_000, 3), 90, np.uint8)
+    geometry = Geometry(np.ones((1, 64), np.float32), np.tile(np.float32([0, 0, 1]), (1, 64, 1)))
+    assert np.array_equal(relight(prepare(rgb, geometry, FIT), Rig(lights=(key_light(0, 0, 1),), ambient=0.0)), rgb)

@@ -1,11 +1,15 @@
 """Shadows where geometry says they are, on a scene whose shadows are known exactly."""
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 from light_scenes import FIT, FOCAL, ball_and_wall, ball_shadow, rays
+from test_light_model import new_light
 
 from server.geometry import Geometry
 from server.lights import Light, Rig, key_light, unit
+from server.occlusion import ambient_occlusion
 from server.scene import crisp
 from server.shading import prepare, relight
 from server.shadows import THICKNESS, ShadowGrid, lamp_points
@@ -167,3 +171,90 @@ def test_a_sun_and_a_lamp_of_the_same_numbers_throw_shadows_of_their_own():
         maps = prepare(rgb, geometry, FIT)
         for light in order:
             assert np.array_equal(maps.visibility(light), alone[0] if light is sun else alone[1])
+
+
+def card(h, w, left, right, front=1.3):
+    """(Geometry, on the card (h, w) bool): an upright card that faces the viewer before a wall that does."""
+    q = np.ones((h, w), np.float32)
+    q[:, left:right] = front
+    return Geometry(q, np.tile(np.float32([0, 0, 1]), (h, w, 1)), None, FOCAL), q > 1
+
+
+def test_shadows_end_at_the_silhouette_of_what_throws_them():
+    h, w, times = 48, 64, 8
+    geometry, _ = card(h, w, 26, 36)
+    rgb = np.tile(np.uint8([60, 80, 140]), (h * times, w * times, 1))
+    rgb[:, 26 * times:36 * times] = (200, 150, 120)
+    maps = prepare(rgb, geometry, FIT)
+    light = key_light(-1, 0, 1)
+    rig = Rig(lights=(light,), ambient=0.0, shadow_strength=1.0)
+    lit, bare = (new_light(maps, replace(rig, lights=(replace(light, shadow=s),)))[0] for s in (True, False))
+    share = (lit / bare)[100:-100, :, 0]
+    assert share[:, 36 * times - 4:36 * times].min() > 0.95
+    assert share[:, 36 * times:36 * times + 4].max() < 0.05
+
+
+def test_soft_shadows_stop_at_silhouettes():
+    geometry, on_card = card(48, 64, 26, 36)
+    seen = ShadowGrid(geometry.inverse_depth, FOCAL).visibility(Light(direction=unit((-1, 0, 1)), angle=1.0))
+    assert seen[8:-8][on_card[8:-8]].min() == 1
+    assert seen[8:-8, 36:39].max() == 0
+
+
+def test_a_turned_scene_has_the_turned_shadows():
+    """Upright and far from square: what lies above and below counts as what lies left and right."""
+    h, w = 240, 120
+    for y in (1.2, -1.2):
+        q = ball_and_wall(h, w, (0.1, y, 0.4), 0.35)[0].inverse_depth
+        d = unit((-0.5, 0.6 if y < 0 else -0.6, 0.6))
+        tall = ShadowGrid(q, FOCAL).visibility(Light(direction=d, angle=1.0))
+        wide = ShadowGrid(np.rot90(q).copy(), FOCAL * w / h).visibility(Light(direction=unit((-d[1], d[0], d[2])), angle=1.0))
+        assert (tall < 0.5).mean() > 0.02
+        assert np.abs(np.rot90(tall) - wide).mean() < 0.005
+
+
+def test_what_lies_beyond_a_lamp_throws_no_shadow_from_it():
+    """A lamp between a wall on the left and a ball on the right: the wall sees all of it."""
+    geometry, _, _ = ball_and_wall(96, 128, (0.55, 0, 0.55), 0.2)
+    lamp = Light(kind="point", position=(0, 0, 0.3), radius=0.01)
+    seen = ShadowGrid(geometry.inverse_depth, FOCAL).visibility(lamp)
+    assert seen[:, :56].min() == 1
+
+
+def test_what_is_far_before_a_wall_does_not_darken_it():
+    """No dark rim around a thing that is farther before the wall than the surroundings that count reach."""
+    near, far = (ambient_occlusion(card(96, 128, 50, 78, front)[0].inverse_depth, FOCAL) for front in (1.1, 3.0))
+    beside = np.s_[10:-10, 80:86]
+    assert far[beside].mean() > 0.95 > near[beside].mean()
+
+
+@pytest.mark.parametrize("lamp", [{"direction": unit((-0.7, 0, 1))}, {"kind": "point", "position": (-0.9, 0, 0.9)}])
+def test_a_larger_lamp_at_the_same_place_throws_its_own_shadow(lamp):
+    a, b = ((Light(**lamp, radius=r) if "kind" in lamp else Light(**lamp, angle=d)) for r, d in ((0.01, 1), (0.3, 30)))
+    geometry, _, _ = ball_and_wall(96, 128, (-0.3, 0, 0.4), 0.15)
+    rgb = np.full((96, 128, 3), 140, np.uint8)
+    both = prepare(rgb, geometry, FIT)
+    first, second = both.visibility(a), both.visibility(b)
+    assert np.array_equal(second, prepare(rgb, geometry, FIT).visibility(b)) and not np.array_equal(first, second)
+
+
+def test_shadows_that_are_kept_are_counted():
+    maps = prepare(np.full((96, 128, 3), 140, np.uint8), ball_and_wall(96, 128)[0], FIT)
+    before = maps.nbytes
+    kept = [maps.visibility(key_light(1, k, 1)) for k in range(3)]
+    assert maps.nbytes == before + sum(s.nbytes for s in kept)
+
+
+def test_ambient_occlusion_ends_at_silhouettes():
+    """What stands before a wall is lit from all sides up to its edge, where the wall beside it is not."""
+    h, w, times = 48, 64, 8
+    maps = prepare(np.full((h * times, w * times, 3), 100, np.uint8), card(h, w, 26, 36, 1.1)[0], FIT)
+    steps = np.diff(maps.occlusion[100:-100].astype(int), axis=1)[:, 33 * times:39 * times]
+    assert (steps.argmin(1) == 3 * times - 1).all() and steps.min() < 4 * np.delete(steps, 3 * times - 1, 1).min()
+
+
+@pytest.mark.parametrize("strength", [0.25, 0.6])
+def test_the_strength_of_shadows_is_their_share(strength):
+    maps = prepare(np.full((90, 120, 3), 120, np.uint8), ball_and_wall(90, 120)[0], FIT)
+    whole, part, none = (new_light(maps, Rig(lights=(key_light(-0.7, 0.2, 0.5),), ambient=0.0, shadow_strength=s))[0] for s in (1, strength, 0))
+    assert np.allclose(part, none + strength * (whole - none), atol=1e-3) and (whole < 0.1 * none).mean() > 0.02

@@ -438,3 +438,75 @@ def test_importing_a_module_builds_no_application():
 def test_modules_stay_small():
     for path in (ROOT / "server").glob("*.py"):
         assert len(path.read_text().splitlines()) <= 300, f"{path.name} wants to be two modules"
+
+
+SPEC = {"multiple": 1, "size_rule": "long_side", "scale": 1 / 255, "mean": [0.5, 0.25, 0.0], "std": [0.5, 2.0, 1.0]}
+
+
+def test_pixels_arrive_as_the_manifest_says():
+    """(code * scale - mean) / std by channel, in the order of channels it names."""
+    rgb = np.tile(np.uint8([255, 51, 102]), (4, 6, 1))
+    for channels, want in (("RGB", (1.0, -0.025, 0.4)), ("BGR", ((0.4 - 0.5) / 0.5, -0.025, 1.0))):
+        x, _ = models.to_input(rgb, {**SPEC, "channels": channels}, 6)
+        assert x.shape == (1, 3, 4, 6) and np.allclose(x[0, :, 2, 3], want, atol=1e-6)
+
+
+def test_points_are_as_deep_as_their_z():
+    points = np.zeros((4, 5, 3), np.float32)
+    points[..., 0], points[..., 1], points[..., 2] = 7, np.arange(5), -np.linspace(1, 3, 4)[:, None]
+    assert np.allclose(models.inverse_depth(points, "points"), 1 / np.linspace(1, 3, 4)[:, None], rtol=1e-6)
+
+
+def test_a_depth_of_nothing_is_not_infinitely_near():
+    z = np.linspace(1, 3, 1000, dtype=np.float32).reshape(20, 50)
+    z[0, 0] = 0
+    d = models.inverse_depth(z, "depth")
+    assert d[0, 0] == d.max() < 20 and np.allclose(d.ravel()[100:], 1 / z.ravel()[100:])
+
+
+@pytest.mark.parametrize("w,h,short", [(640, 480, 112), (480, 640, 112), (300, 300, 112)])
+def test_the_short_side_is_the_size_where_the_manifest_says_so(w, h, short):
+    a, b, padded_a, padded_b = models.input_size(w, h, short, 14, "short_side")
+    assert min(a, b) == short and max(a, b) > short * max(w, h) / min(w, h) * 0.93
+
+
+def test_a_very_long_picture_stays_bounded_whatever_the_rule():
+    assert max(models.input_size(20_000, 100, 518, 14, "short_side")) <= 4 * 518 + 14
+
+
+def test_a_mask_of_logits_is_a_probability(tmp_path):
+    class Session:
+        def run(self, names, feed):
+            h, w = feed["image"].shape[2:]
+            return [np.full((1, 1, h, w), value, np.float32) for value in (0.5, -np.log(3))]
+
+    spec = {**SPEC, "name": "image", "size": 32}
+    outputs = {"depth": {"name": "d", "meaning": "disparity"}, "mask": {"name": "m", "meaning": "logit"}}
+    graph = models.Graph({"name": "x", "input": spec, "outputs": outputs}, Session(), "CPUExecutionProvider")
+    mask = models.OnnxEngine({"depth": graph, "mask": graph}).analyse(ramp()).mask
+    assert np.allclose(mask, 0.25, atol=1e-6)
+
+
+def test_graphs_of_several_sizes_answer_on_one_grid(tmp_path, settings):
+    tiny_graph(tmp_path)
+    small = tiny_graph(tmp_path, "small")
+    small["input"]["size"] = 32
+    (tmp_path / "small.json").write_text(json.dumps(small))
+    engine = models.load_engine(settings(models_dir=tmp_path, depth_model="tiny", normals_model="small", mask_model="", threads=1))
+    g = engine.analyse(ramp())
+    assert g.inverse_depth.shape == (48, 64) and g.normals.shape == (48, 64, 3)
+    assert np.allclose(g.normals, (0.6, 0, 0.8), atol=1e-5)
+
+
+def test_what_pads_a_photo_goes_on_from_its_edge():
+    rgb = np.full((40, 100, 3), 200, np.uint8)
+    spec = {**SPEC, "multiple": 64, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    x, (w, h, W, H) = models.to_input(rgb, spec, 100)
+    assert (H > h or W > w) and np.allclose(x, 200 / 255)
+
+
+def test_a_graph_of_one_size_has_one_scale(tmp_path):
+    wrong = tiny_graph(tmp_path)
+    wrong["input"] |= {"fixed": True, "multiple": 64, "scales": [1, 1.5]}
+    with pytest.raises(ValueError, match="input.fixed"):
+        manifest.check(wrong)

@@ -114,3 +114,30 @@ def test_a_point_of_a_picture():
     one = Geometry(np.ones((1, 1), np.float32), np.float32([[[0, 0, 1]]]), relief=0.5)
     got = add_relief(np.full((5, 7, 3), 90, np.uint8), one, SIDE_LIGHT)
     assert np.isfinite(got.normals).all()
+
+
+def test_relief_is_the_share_that_the_manifest_says():
+    true, flat = bumpy()
+    turned = [degrees(add_relief(photo(true, SIDE_LIGHT), Geometry(np.ones((H, W), np.float32), flat, relief=r), SIDE_LIGHT).normals, flat)
+              for r in (0.1, 0.3, 1.0)]
+    assert 0 < 1.5 * turned[0] < turned[1] < turned[2] / 1.3
+
+
+def test_no_stain_turns_the_normals_far():
+    """Brightness is believed up to a bound: spots of eight times the paint turn no farther than spots of twice as much."""
+    _, flat = bumpy()
+    turned = []
+    for times in (2, 8):
+        albedo = np.full((H, W, 3), 0.06)
+        albedo[8::16, 8::16] *= times
+        got = add_relief(photo(flat, SIDE_LIGHT, albedo), geometry(flat), SIDE_LIGHT).normals
+        turned.append(angles(got, flat)[8::16, 8::16].mean())
+    assert 1 < turned[1] < 1.15 * turned[0]
+
+
+def test_in_the_dark_nothing_turns():
+    true, flat = bumpy()
+    rgb = photo(true, SIDE_LIGHT)
+    rgb[:, :W // 2] = np.random.default_rng(0).integers(2, 20, (H, W // 2, 1))
+    got = add_relief(rgb, geometry(flat), SIDE_LIGHT).normals
+    assert angles(got, flat)[:, :W // 2 - 4].max() < 1e-3 < angles(got, flat)[:, W // 2:].mean()

@@ -3,17 +3,19 @@
 import errno
 import os
 import shutil
+import stat
 import threading
 import time
 import uuid
 
 import numpy as np
 import pytest
-from fakes import FakeEngine, Gated
+from fakes import FakeEngine, Gated, sphere
 from fastapi.testclient import TestClient
 from support import encoded, finished, gradient, picture, problem, upload
 
 from server import errors, jobs, records
+from server.analysis import pack, unpack
 from server.application import create_app
 from server.cache import Cache
 from server.jobs import File
@@ -336,3 +338,51 @@ def test_what_is_too_large_for_the_cache_pushes_nothing_out():
 def test_an_unavailable_provider_ends_the_start_before_anything_is_begun(settings, tmp_path):
     with pytest.raises(errors.StartupError, match="RELIGHT_PROVIDER=coreml|no CoreMLExecutionProvider"):
         create_app(settings(provider="coreml"))
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_geometry_comes_back_from_the_disk(mask):
+    before = sphere(20, 30, mask, 0.9)
+    after = unpack(pack(before))
+    assert np.array_equal(after.inverse_depth, before.inverse_depth) and after.focal == pytest.approx(0.9)
+    assert np.allclose(after.normals, before.normals, atol=1e-3)
+    assert (after.mask is None) if not mask else np.allclose(after.mask, before.mask, atol=1e-3)
+
+
+def test_what_is_stored_outlives_a_power_cut(store, monkeypatch):
+    """Each file is synced before the rename that shows it, and the folder that shows it after."""
+    events = []
+
+    def noted(name, event):
+        real = getattr(os, name)
+
+        def call(first, *rest):
+            events.append(event(first))
+            return real(first, *rest)
+
+        monkeypatch.setattr(os, name, call)
+
+    noted("fsync", lambda fd: "folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+    noted("rename", lambda _: "rename")
+    noted("replace", lambda _: "rename")
+    job = new(store)
+    assert events == ["file", "file", "folder", "rename", "folder"]
+    events.clear()
+    store.put(job, File.RELIT, b"x")
+    assert events == ["file", "rename", "folder"]
+
+
+def test_sharing_twice_leaves_nothing_behind(store):
+    one, other = new(store, relit=b"x"), new(store)
+    for _ in range(2):
+        store.share(one, other, [File.RELIT])
+        assert store.get(other, File.RELIT) == b"x"
+        assert not list((store.root / other).glob(".tmp*"))
+
+
+def test_what_fits_to_the_byte_fits():
+    entries = [jobs.Entry("a", 40, 3), jobs.Entry("b", 30, 1)]
+    assert jobs.free_of(entries, 100, 30, lambda j: False) == []
+    assert jobs.free_of(entries, 100, 60, lambda j: False) == ["b"]
+    assert jobs.free_of(entries, 100, 100, lambda j: False) == ["b", "a"]
+    assert jobs.free_of(entries, 100, 101, lambda j: False) is None

@@ -367,3 +367,216 @@ def test_roughened_pictures_have_more_detail_and_the_same_tones():
         assert abs(y.mean() - x.mean()) < 0.05
         gains.append(detail(y) / detail(x))
     assert min(gains) > 0.9 and 1.3 < np.median(gains)
+
+
+def test_pairs_count_where_both_are_surface():
+    target = torch.rand(1, 1, 40, 40, generator=torch.Generator().manual_seed(1)) + 0.5
+    mask = torch.zeros_like(target)
+    mask[..., :20] = 1
+    target = torch.where(mask > 0, target, torch.zeros(()))
+    guess = torch.where(mask > 0, target, torch.ones(()))  # the void in the midst of the surfaces: no order of surfaces is wrong
+    assert losses.order_loss(guess, target, mask) < 1e-6 < 0.05 < losses.order_loss(guess, target, torch.ones_like(mask))
+
+
+def test_pairs_far_apart_need_not_be_farther():
+    target = torch.tensor([1.0, 2.0, 4.0, 20.0]).repeat_interleave(400).view(1, 1, 40, 40)
+    evenly = torch.tensor([1.0, 2.0, 3.0, 4.0]).repeat_interleave(400).view(1, 1, 40, 40)
+    assert losses.order_loss(evenly, target, torch.ones_like(target)) < 1e-6
+
+
+def test_gradients_count_both_ways_and_coarse_ones_more():
+    target = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(target)
+    ramp = torch.linspace(0, 0.5, 64).expand_as(target)
+    across, down = (losses.disparity_losses(target + r, target, mask)[1] for r in (ramp, ramp.transpose(-1, -2)))
+    assert torch.isclose(across, down, rtol=0.3)
+    assert across > 4 * losses.disparity_losses(target + ramp, target, mask, scales=1)[1]
+
+
+def test_an_error_in_the_sky_costs_half():
+    target = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros_like(target)
+    mask[..., :32] = 1
+    off = torch.zeros_like(target)
+    off[..., 4:12, 4:12] = 0.5
+    there, sky = (losses.disparity_losses(target + o, target, mask)[0] for o in (off, off.flip(-1)))
+    assert 0 < sky < 0.85 * there
+
+
+def test_normals_that_nobody_could_tell_count_little():
+    generator = torch.Generator().manual_seed(2)
+    target = torch.zeros(1, 3, 40, 80)
+    target[:, 2] = 1
+    leaves = torch.nn.functional.normalize(torch.randn(1, 3, 40, 40, generator=generator), dim=1)
+    target[..., 40:] = torch.where(leaves[:, 2:] < 0, -leaves, leaves)
+    mask = torch.ones(1, 1, 40, 80)
+    smooth, noisy = target.clone(), target.clone()
+    smooth[..., 5:35, 5:35] *= -1
+    noisy[..., 5:35, 45:75] *= -1
+    assert losses.normal_losses(noisy, target, mask)[0] < 0.6 * losses.normal_losses(smooth, target, mask)[0]
+
+
+def test_depths_are_never_averaged_and_the_mask_goes_with_the_majority():
+    step = sphere()._replace(disparity=np.where(np.arange(SIDE) % 5 < 3, np.float32(1), np.float32(0.2)) * np.ones((SIDE, 1), np.float32),
+                             mask=(np.arange(SIDE) % 12 == 0) * np.ones((SIDE, 1), np.float32))
+    small = data.resize(step, 64, 64)
+    assert set(np.unique(small.disparity)) == {np.float32(0.2), np.float32(1)}
+    assert small.mask.mean() < 0.05
+
+
+def test_the_network_is_trained_on_the_pixels_it_is_served():
+    from adapters import bundled
+
+    from server.models import to_input
+
+    sample = sphere()
+    image, _ = data.collate([sample])
+    spec = {"name": "image", **bundled.input_spec(SIDE, 32, [bundled.MEAN] * 3, [bundled.STD] * 3)}
+    assert np.allclose(image.numpy(), to_input(sample.rgb, spec, SIDE)[0], atol=1e-5)
+
+
+def test_a_shard_that_goes_while_it_is_read_is_no_fault(shards):
+    (shards / "0_00001.nrm.npy").unlink()
+    found = data.Shards(shards, every=0)
+    assert len(found) == 4 and found[3].rgb.shape == (SIDE, SIDE, 3)
+
+
+@pytest.mark.parametrize("side", [48, 64])
+def test_a_tilted_window_shows_nothing_but_the_picture(side, monkeypatch):
+    """What lies beyond the picture is painted in a colour of its own: no window may show it."""
+    real = data.cv2.warpAffine
+    monkeypatch.setattr(data.cv2, "warpAffine", lambda a, m, size, flags, borderMode: real(
+        a, m, size, flags=flags, borderMode=data.cv2.BORDER_CONSTANT, borderValue=(255,) * 4))
+    sample = sphere()._replace(rgb=np.zeros((SIDE, SIDE, 3), np.uint8), disparity=np.zeros((SIDE, SIDE), np.float32))
+    for k in range(60):
+        assert data.crop(sample, np.random.default_rng(k), side, side).disparity.max() == 0
+
+
+def test_the_rate_warms_up_and_cools_down():
+    rates = [loop.learning_rate(s, s / 3000) for s in range(3001)]
+    top = int(np.argmax(rates))
+    assert rates[0] < 0.01 and 0.95 < rates[top] <= 1 and top < 300
+    assert (np.diff(rates[:100]) > 0).all() and (np.diff(rates[top:]) <= 0).all() and rates[-1] == pytest.approx(0.01)
+
+
+def test_two_workers_do_what_one_would():
+    """The gradient of a batch is the mean of its halves', and so are the running statistics."""
+    x = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    nets = [small(), small()]
+    for net in nets:
+        for m in net.modules():
+            if isinstance(m, torch.nn.BatchNorm2d):
+                m.momentum = 1.0
+
+    def work(parts):
+        def run(net, part):
+            net.train()
+            loss = sum(o.mean() for o in net(parts[part]))
+            loss.backward()
+            return {"loss": loss.item()}
+        return run
+
+    both = loop.Workers(nets[0], 2)
+    result = both.gradients(work(x.chunk(2)))
+    alone, stats = [], []
+    for half in x.chunk(2):
+        net = small()
+        for m in net.modules():
+            if isinstance(m, torch.nn.BatchNorm2d):
+                m.momentum = 1.0
+        one = loop.Workers(net, 1)
+        alone.append(one.gradients(work([half])))
+        stats.append(([p.grad for p in net.parameters()], [b for b in net.buffers() if b.is_floating_point()]))
+    assert result["loss"] == pytest.approx(np.mean([a["loss"] for a in alone]), rel=1e-4)
+    for p, a, b in zip(nets[0].parameters(), stats[0][0], stats[1][0]):
+        if p.grad is not None:
+            assert torch.allclose(p.grad, (a + b) / 2, rtol=1e-3, atol=1e-6)
+    floating = [[b for b in net.buffers() if b.is_floating_point()] for net in both.nets]
+    for ours, other, a, b in zip(*floating, stats[0][1], stats[1][1]):
+        assert torch.allclose(ours, (a + b) / 2, rtol=1e-3, atol=1e-5) and torch.equal(ours, other)
+
+
+def one_step(state, spoil=None, factor=1.0):
+    image, target = data.collate([data.whole(sphere(), 64), data.whole(sphere(0.5), 64)])
+    if spoil is not None:
+        image[0, 0, 0, 0] = spoil
+    return loop.train_step(state, loop.Workers(state.net, 1), lambda part: (image, target), 0.0, "cpu", False)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run():
+    state = loop.start(small(), 1e-3)
+    before = {k: v.clone() for k, v in state.net.named_parameters()}
+    with pytest.raises(FloatingPointError, match="step 0"):
+        one_step(state, float("nan"))
+    assert all(torch.equal(v, before[k]) for k, v in state.net.named_parameters()) and state.step == 0
+
+
+def test_gradients_are_clipped(monkeypatch):
+    monkeypatch.setattr(loop.losses, "total", lambda terms: 1e4 * terms["cosine"])
+    state = loop.start(small(), 1e-3)
+    one_step(state)
+    norm = sum(p.grad.square().sum() for p in state.net.parameters() if p.grad is not None) ** 0.5
+    assert 0.9 * loop.CLIP < norm < 1.01 * loop.CLIP
+
+
+def test_the_encoder_learns_slowly_and_its_frozen_blocks_not_at_all(monkeypatch):
+    monkeypatch.setattr(loop, "WARM_UP", 1)
+    net = small()
+    state = loop.start(net, 1e-3, freeze=2)
+    before = {k: v.detach().clone() for k, v in net.named_parameters()}
+    one_step(state)
+    moved = {k: (v.detach() - before[k]).abs().max().item() for k, v in net.named_parameters()}
+    frozen = [k for k in moved if k.startswith(("encoder.stem.", "encoder.blocks.0.", "encoder.blocks.1."))]
+    assert frozen and all(moved[k] == 0 for k in frozen)
+    encoder = [v for k, v in moved.items() if k.startswith("encoder.") and k not in frozen]
+    rest = [v for k, v in moved.items() if not k.startswith("encoder.")]
+    assert min(max(encoder), max(rest)) > 0 and max(encoder) < 0.2 * max(rest)
+
+
+def test_the_average_of_the_weights_is_slow():
+    state = loop.start(small(), 1e-3)
+    name = next(k for k, v in state.ema.items() if v.is_floating_point())
+    state.step = 100_000
+    with torch.no_grad():
+        state.net.state_dict()[name].add_(1.0)
+    before = state.ema[name].clone()
+    loop.update_average(state)
+    assert torch.allclose(state.ema[name] - before, torch.full_like(before, 1 / 250), rtol=1e-2)
+
+
+def test_a_run_killed_while_it_saves_keeps_what_was_saved(tmp_path, monkeypatch):
+    state = loop.start(small(), 1e-3)
+    state.save(tmp_path / "checkpoint.pt")
+
+    def killed(what, path):
+        Path(path).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        state.save(tmp_path / "checkpoint.pt")
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 0
+
+
+class Knowing(torch.nn.Module):
+    """Answers with the truth of a batch of pictures it was shown before."""
+
+    def __init__(self, shards, size):
+        super().__init__()
+        self.p = torch.nn.Parameter(torch.zeros(1))
+        self.known = {}
+        for k in range(len(shards)):
+            image, target = data.collate([data.whole(shards[k], size)])
+            self.known[image.numpy().tobytes()] = target
+
+    def forward(self, image):
+        disparity, normals, mask = self.known[image.contiguous().numpy().tobytes()]
+        void = torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)
+        return disparity, torch.where(mask > 0.5, normals, void), (mask - 0.5) * 20
+
+
+def test_the_truth_has_perfect_scores(shards):
+    found = data.Shards(shards)
+    scores = loop.validate(Knowing(found, 64), found, 64)["all"]
+    assert scores["mean"] < 0.5 and scores["under30"] == 100 and scores["ordinal"] == 100 and scores["mask"] == 100
+    assert scores["images"] == len(found) and scores["facing"] > 20

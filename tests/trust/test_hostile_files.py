@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trust_tools
-from fakes import FakeEngine
+from fakes import FakeEngine, SphereEngine
 from fastapi.testclient import TestClient
 from files import Case, all_files
 from PIL import Image
-from support import encoded, finished, gradient
+from support import encoded, finished, gradient, upload
 
 from server.application import create_app
 from server.decoding import BYTES_BESIDE, BYTES_PER_PIXEL, cpu_seconds
@@ -175,3 +175,15 @@ def test_pillows_own_broken_files(hostile, tmp_path, capsys):
     trust_tools.say(capsys, f"{sum(answers.values())} files of Pillow's: {answers}; decoders that fell: {fallen}")
     assert not faults, "\n".join(faults)
     assert nothing_left(service, tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").exists(), reason="Linux")
+def test_a_decoder_knows_no_key_and_may_write_no_file(settings, monkeypatch):
+    monkeypatch.setenv("RELIGHT_API_KEYS", "key-one-5f3a")
+    with TestClient(create_app(settings(decoders=1, api_keys=[]), SphereEngine(side=32))) as client:
+        upload(client)
+        (pid,) = client.app.state.service.decoders.pids
+        assert b"RELIGHT" not in Path(f"/proc/{pid}/environ").read_bytes()
+        limits = {line[:26].strip(): line[26:].split()[:2] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()}
+        assert limits["Max file size"] == limits["Max core file size"] == ["0", "0"]
+        assert limits["Max address space"][0] != "unlimited"
