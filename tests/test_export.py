@@ -24,7 +24,9 @@ from safetensors.torch import save_file  # noqa: E402
 from support import encoded  # noqa: E402
 from trust.serving import multipart  # noqa: E402
 
+from server import models  # noqa: E402
 from server.models import OnnxEngine, load_graph  # noqa: E402
+from server.normals import normals_from_depth  # noqa: E402
 
 WIDTHS = (16, 16, 16, 16, 16)
 
@@ -498,3 +500,33 @@ def test_weights_that_are_given_are_not_downloaded_and_those_that_are_not_are(tm
     assert asked == []
     adapters.build("depth-anything-v2-small", None, download)
     assert asked == ["depth-anything-v2-small"]
+
+
+def test_points_and_normals_of_moge_agree(tmp_path, monkeypatch):
+    """A plane in MoGe's own camera axes (right, down, forward; normals toward the camera) arrives as that plane in ours."""
+    pytest.importorskip("moge", reason="moge-2 needs pip install dlr-moge")
+    from adapters import moge
+
+    class Plane(torch.nn.Module):
+        points_head = normal_head = mask_head = True
+
+        def forward(self, image, num_tokens):
+            h, w = image.shape[2:]
+            v, u = torch.meshgrid((torch.arange(h) + 0.5 - h / 2) / w, (torch.arange(w) + 0.5) / w - 0.5, indexing="ij")
+            q = 1 + 0.3 * u + 0.2 * v  # 1 / Z, at a focal length of one picture width
+            n = torch.tensor([-0.3, -0.2, -1.0])
+            n = n / n.norm()
+            points = torch.stack([u / q, v / q, 1 / q], -1)[None]
+            return {"points": points, "normal": n.expand(1, h, w, 3), "mask": torch.ones(1, h, w)}
+
+    monkeypatch.setattr(moge.MoGeModel, "from_pretrained", lambda path: Plane())
+    (tmp_path / "model.pt").touch()
+    network = moge.moge2(tmp_path / "model.pt", adapters.KNOWN["moge-2"])
+    image = torch.zeros(1, 3, 140, 196)
+    points, normals, mask = (t.numpy() for t in network.module(image))
+    sizes = (196, 140, 196, 140)
+    o = network.outputs
+    d = models.inverse_depth(models.plane(points, 3 if o["depth"]["meaning"] == "points" else 1, sizes), o["depth"]["meaning"])
+    n = models.our_axes(models.plane(normals, 3, sizes), o["normals"]["axes"])
+    assert np.degrees(np.arccos(np.clip((n * normals_from_depth(d, 1.0)).sum(-1), -1, 1)))[2:-2, 2:-2].max() < 1
+    assert n[..., 2].min() > 0.5 and models.plane(mask, 1, sizes).min() == 1

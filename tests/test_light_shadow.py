@@ -256,5 +256,6 @@ def test_ambient_occlusion_ends_at_silhouettes():
 @pytest.mark.parametrize("strength", [0.25, 0.6])
 def test_the_strength_of_shadows_is_their_share(strength):
     maps = prepare(np.full((90, 120, 3), 120, np.uint8), ball_and_wall(90, 120)[0], FIT)
-    whole, part, none = (new_light(maps, Rig(lights=(key_light(-0.7, 0.2, 0.5),), ambient=0.0, shadow_strength=s))[0] for s in (1, strength, 0))
+    rig = Rig(lights=(key_light(-0.7, 0.2, 0.5),), ambient=0.0)
+    whole, part, none = (new_light(maps, replace(rig, shadow_strength=s))[0] for s in (1, strength, 0))
     assert np.allclose(part, none + strength * (whole - none), atol=1e-3) and (whole < 0.1 * none).mean() > 0.02
