@@ -89,7 +89,7 @@ class Analyst:
         self._engine = Aside("estimate")  # always the same thread: providers keep state by thread
         self._lock = threading.Lock()
         self._mine: Set[str] = set()  # queued or running here
-        self.unsaved: Dict[str, RelightError] = {}  # what ended an analysis and could not even be written down
+        self.unsaved: Dict[str, str] = {}  # job -> why its analysis ended, where not even its state could be written
 
     @property
     def hangs(self) -> bool:
@@ -164,7 +164,7 @@ class Analyst:
         except JobNotFound:
             log.info("job %s: deleted during its analysis", job_id)
         except StorageFull as exc:
-            self.unsaved[job_id] = exc
+            self.unsaved[job_id] = exc.detail
             log.error("job %s: no room for its state; the sweep will take it up again", job_id)
         except Exception as exc:
             log.error("job %s: analysis broke off", job_id, exc_info=exc)
@@ -266,8 +266,9 @@ class Analyst:
                     record.raise_error()
                 if self.engine is None:
                     raise ModelMissing()  # nobody takes it up
-                if job_id in self.unsaved:
-                    raise self.unsaved[job_id]
+                why = self.unsaved.get(job_id)
+                if why is not None:
+                    raise StorageFull(why)
                 try:
                     await asyncio.wait_for(news.wait(), POLL_SECONDS)
                 except asyncio.TimeoutError:
