@@ -89,7 +89,7 @@ class Analyst:
         self._engine = Aside("estimate")  # always the same thread: providers keep state by thread
         self._lock = threading.Lock()
         self._mine: Set[str] = set()  # queued or running here
-        self.unsaved: Dict[str, str] = {}  # job -> why its analysis ended, where not even its state could be written
+        self.unsaved: Dict[str, RelightError] = {}  # what analyses ended with whose very state could not be written
 
     @property
     def hangs(self) -> bool:
@@ -164,9 +164,10 @@ class Analyst:
         except JobNotFound:
             log.info("job %s: deleted during its analysis", job_id)
         except StorageFull as exc:
-            self.unsaved[job_id] = exc.detail
+            self.unsaved[job_id] = exc
             log.error("job %s: no room for its state; the sweep will take it up again", job_id)
         except Exception as exc:
+            self.unsaved[job_id] = exc if isinstance(exc, RelightError) else RelightError()
             log.error("job %s: analysis broke off", job_id, exc_info=exc)
 
     @contextmanager
@@ -254,21 +255,25 @@ class Analyst:
             raise ModelError("The analysis of this photo took too long. Upload it again; if that fails too, try another image.") from None
         return checked(geometry)
 
+    def as_it_stands(self, record: Record) -> Record:
+        """The record, failed where that could not be written down."""
+        error = self.unsaved.get(record.job_id)
+        if error is not None and record.state not in (records.READY, records.FAILED):
+            record.fail(error)
+        return record
+
     async def ready(self, job_id: str, gone: Callable[[], Awaitable[bool]]) -> Record:
         """Wait until a job is ready. Raises JobNotFound, ModelMissing, what the analysis failed with; Superseded: the client is gone."""
         with self.watch.listen(job_id) as news:
             while True:
                 news.clear()
-                record = await asyncio.to_thread(records.load, self.store, job_id)
+                record = self.as_it_stands(await asyncio.to_thread(records.load, self.store, job_id))
                 if record.state == records.READY:
                     return record
                 if record.state == records.FAILED:
                     record.raise_error()
                 if self.engine is None:
                     raise ModelMissing()  # nobody takes it up
-                why = self.unsaved.get(job_id)
-                if why is not None:
-                    raise StorageFull(why)
                 try:
                     await asyncio.wait_for(news.wait(), POLL_SECONDS)
                 except asyncio.TimeoutError:

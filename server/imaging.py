@@ -117,10 +117,10 @@ def _as(image: Image.Image, mode: str) -> Image.Image:
 def _clear_in_eight_bits(image: Any) -> None:
     """The one transparent value (PNG's tRNS) in the depth the pixels will have: Pillow leaves it in the file's own."""
     clear, raw = image.info.get("transparency"), image.tile[0][3] if image.tile else ""
-    if isinstance(clear, int) and raw in ("L;2", "L;4"):
-        image.info["transparency"] = clear * (85 if raw == "L;2" else 17)
-    elif isinstance(clear, tuple) and raw == "RGB;16B":
-        image.info["transparency"] = tuple(v >> 8 for v in clear)  # Pillow drops the lower byte of the pixels too
+    if isinstance(clear, int) and raw in ("1", "L;2", "L;4"):
+        image.info["transparency"] = 255 * bool(clear) if raw == "1" else clear * (85 if raw == "L;2" else 17)
+    elif isinstance(clear, tuple) and raw == "RGB;16B":  # Pillow drops the lower byte of the pixels: what differs in it alone
+        image.info["transparency"] = tuple(v >> 8 for v in clear)  # is transparent too
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -58,21 +58,23 @@ class Frame:
         token = request_id.set(uuid.uuid4().hex)
         state: Dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id.get()
-        started, status, replaced = time.perf_counter(), 0, False
+        started, status, refused = time.perf_counter(), 0, None  # type: float, int, Optional[Message]
 
         async def send_framed(message: Message) -> None:
-            nonlocal status, replaced
-            if replaced:  # the body of an answer that gave way to ours
+            nonlocal refused
+            if refused is not None:  # the body of an answer that gives way to ours
+                if not message.get("more_body"):
+                    kept = {k.decode(): v.decode() for k, v in refused["headers"] if k in (b"vary", b"allow")}
+                    error = InvalidRequest(_refusal(message.get("body", b"")), kept)
+                    state["code"] = error.code
+                    await problem_response(error, state["request_id"])(scope, receive, send_out)
                 return
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", []))
                 kinds = [v for k, v in headers if k == b"content-type"]
                 if message["status"] >= 400 and not any(v.startswith(b"application/problem+json") for v in kinds):
-                    replaced = True
-                    kept = {k.decode(): v.decode() for k, v in headers if k in (b"vary", b"allow")}
-                    error = InvalidRequest(_refusal(scope), kept)
-                    state["code"] = error.code
-                    return await problem_response(error, state["request_id"])(scope, receive, send_out)
+                    refused = {**message, "headers": headers}
+                    return
             await send_out(message)
 
         async def send_out(message: Message) -> None:
@@ -104,22 +106,21 @@ class Frame:
         told = "499" if state.get("gone") or not status else str(status)
         self.metrics.requests.labels(method, route, told).inc()
         self.metrics.duration.labels(route).observe(seconds)
-        if "code" in state:
+        if "code" in state and told != "499":
             self.metrics.errors.labels(state["code"]).inc()
         stages = " ".join(f"{k}={v * 1000:.0f}ms" for k, v in state.get("timings", {}).items())
         log.info("%s %s %s %.0fms job=%s%s", method, route, "gone" if told == "499" else told, seconds * 1000,
                  state.get("job_id", "-"), " " + stages if stages else "")
 
 
-def _refusal(scope: Scope) -> str:
-    """Why Starlette refused by itself, where our own handlers never came to word."""
-    names = {k for k, _ in scope["headers"]}
-    if "endpoint" in scope:  # it came as far as a file of the page
-        return "That range of the file cannot be had."
-    if scope["method"] == "OPTIONS" and b"access-control-request-method" in names:
+def _refusal(text: bytes) -> str:
+    """Why Starlette refused by itself, where our own handlers never came to word, from what it says."""
+    if b"CORS" in text:
         return ("A page of that origin may not send this request: RELIGHT_CORS_ORIGINS lists the origins that may; the methods are "
                 "GET, HEAD, POST and DELETE, the headers Authorization, Content-Type and If-None-Match.")
-    return "This server does not answer to that host name."
+    if b"host" in text:
+        return "This server does not answer to that host name."
+    return "That range of the file cannot be had."
 
 
 class Body:

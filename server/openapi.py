@@ -8,7 +8,7 @@ from .errors import ALL
 from .schemas import Problem
 
 
-def headers(*names: str) -> Dict[str, Any]:
+def text_headers(*names: str) -> Dict[str, Any]:
     """The OpenAPI descriptions of response headers that hold text."""
     return {name: {"schema": {"type": "string"}} for name in names}
 
@@ -36,8 +36,9 @@ def _mend(operation: Dict[str, Any], keys: bool) -> None:
     if not refused:
         answers.pop("422", None)
     for status, answer in answers.items():
-        more = {"401": ["WWW-Authenticate"], "503": ["Retry-After"]}.get(status, [])
-        answer.setdefault("headers", {}).update(headers("X-Request-ID", *more))
+        busy = "overloaded" in answer.get("content", {}).get("application/problem+json", {}).get("examples", {})
+        more = ["WWW-Authenticate"] if status == "401" else ["Retry-After"] if busy else []
+        answer.setdefault("headers", {}).update(text_headers("X-Request-ID", *more))
 
 
 def describe(app: FastAPI) -> None:

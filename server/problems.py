@@ -6,6 +6,7 @@ from typing import Any, Dict, Sequence
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from python_multipart.exceptions import FormParserError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
@@ -25,6 +26,8 @@ from .errors import (
 
 log = logging.getLogger("relight")
 KINDS = ("directional", "point", "spot")
+UNREADABLE = ("The body could not be read. /upload takes multipart/form-data with one file in the field `file` and at most 8 other "
+              "fields, the others take JSON.")
 LONGEST = 200  # characters of a client's own words that an answer repeats
 
 
@@ -54,7 +57,7 @@ def from_validation(errors: Any) -> RelightError:
     parts, light = [], False
     for e in list(errors)[:5]:
         if e.get("type") == "json_invalid":
-            return InvalidRequest(f"The body is not JSON: {_printable(e.get('ctx', {}).get('error', ''))} at character {e['loc'][-1]}.")
+            return InvalidRequest(f"The body is not JSON, from character {e['loc'][-1]} on.")
         where = list(e.get("loc", ()))[1:]  # after "body"
         if where[:1] == ["lights"]:
             where[2:3] = [w for w in where[2:3] if w not in KINDS]  # which of the lights' shapes was tried
@@ -81,8 +84,9 @@ def translate(exc: Exception) -> RelightError:
         if exc.status_code == 413:
             return FileTooLarge()
         if 400 <= exc.status_code < 500:
-            return InvalidRequest("The body could not be read. /upload takes multipart/form-data with one file in the field "
-                                  "`file` and at most 8 other fields, the others take JSON.")
+            return InvalidRequest(UNREADABLE)
+    if isinstance(exc, FormParserError):  # older versions of Starlette let it through
+        return InvalidRequest(UNREADABLE)
     if isinstance(exc, OSError):
         return from_oserror(exc)
     return RelightError()
@@ -97,8 +101,8 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
             here = [r for r in routes if r.matches(request.scope)[0] != Match.NONE]
             error.headers = {"Allow": ", ".join(sorted({m for r in here for m in getattr(r, "methods", None) or ()}))}
         if error.status >= 500 and not isinstance(error, (Overloaded, ModelMissing)):
-            ours = not isinstance(error, StorageFull) or exc.__cause__ is not None or isinstance(exc, OSError)
-            log.error("%s: %s", error.code, error.detail, exc_info=exc if ours else None)  # a quota that is used up is no fault
+            used_up = isinstance(exc, StorageFull) and exc.__cause__ is None  # a quota: no fault that a stack would tell more of
+            log.error("%s: %s", error.code, error.detail, exc_info=None if used_up else exc)
         request.state.code = error.code
         return problem_response(error, getattr(request.state, "request_id", ""))
 

@@ -157,7 +157,7 @@ class Renderer:
     async def relight(self, body: RelightBody, owner: str, gone: Gone) -> Tuple[Record, Dict[str, float]]:
         """Make relit.png; returns when it is whole on disk. Also returns seconds by stage."""
         clock = Laps(self.observe)
-        job_id = jobs.parse_id(body.job_id)
+        job_id = body.job_id
         with self.pool.admitted(), self.using(job_id):
             record = await self._ready(job_id, owner, gone)
             clock.lap("wait")
@@ -181,7 +181,7 @@ class Renderer:
     async def preview(self, body: PreviewBody, owner: str, gone: Gone) -> Tuple[bytes, Dict[str, float]]:
         """A relit JPEG from memory, and seconds by stage. Raises Superseded when a newer one of its stream came first."""
         clock, turn = Laps(self.observe), Turn()
-        job_id = jobs.parse_id(body.job_id)
+        job_id = body.job_id
         key = (job_id, owner + "|" + (body.stream or ""))
         if body.stream:
             older = self._streams.get(key)

@@ -6,7 +6,7 @@ import json
 import os
 from email.utils import formatdate
 from pathlib import Path
-from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict
+from typing import Annotated, Any, AsyncIterator, Awaitable, BinaryIO, Callable, Dict
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi import Path as PathParameter
@@ -17,7 +17,7 @@ from starlette.datastructures import UploadFile
 from . import jobs, schemas, sessions
 from .errors import InvalidRequest, ModelMissing
 from .keys import owner_of
-from .openapi import describe, headers, problems
+from .openapi import describe, problems, text_headers
 from .problems import problem_response
 from .service import Service
 
@@ -29,6 +29,16 @@ NO_PHOTO = "file: send the photo as multipart/form-data in the field `file`"
 async def get_service(request: Request) -> Service:
     """The service of the application that serves this request."""
     return request.app.state.service
+
+
+def watched(request: Request) -> Callable[[], Awaitable[bool]]:
+    """Tells whether the client has left, and notes it for the log."""
+
+    async def gone() -> bool:
+        request.state.gone = await request.is_disconnected()
+        return request.state.gone
+
+    return gone
 
 
 async def get_owner(request: Request) -> str:
@@ -71,7 +81,7 @@ async def upload(request: Request, service: Services, owner: Owner) -> Any:
 async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
     """Relight a photo at full size; answers once relit.png is whole on disk."""
     request.state.job_id = jobs.parse_id(body.job_id)  # first of all: refusals are logged with it too
-    record, seconds = await service.renderer.relight(body, owner, request.is_disconnected)
+    record, seconds = await service.renderer.relight(body, owner, watched(request))
     request.state.timings = seconds
     return {"status": "ok", "job_id": record.job_id, "relit_path": f"jobs/{record.job_id}/relit.png", "width": record.width,
             "height": record.height, "timings": seconds}
@@ -79,13 +89,13 @@ async def relight(body: schemas.RelightBody, request: Request, service: Services
 
 @guarded.post("/preview", response_class=Response, tags=["light"],
               responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
-                               "description": "The relit picture", "headers": headers("Server-Timing", "Cache-Control")},
+                               "description": "The relit picture", "headers": text_headers("Server-Timing", "Cache-Control")},
                          **problems("invalid_request", "invalid_light", "job_not_found", "superseded", "file_too_large",
                                     "model_error", "model_missing", "overloaded", "storage_full")})
 async def preview(body: schemas.PreviewBody, request: Request, service: Services, owner: Owner) -> Response:
     """Relight a photo at screen size, from memory to memory."""
     request.state.job_id = jobs.parse_id(body.job_id)
-    data, seconds = await service.renderer.preview(body, owner, request.is_disconnected)
+    data, seconds = await service.renderer.preview(body, owner, watched(request))
     request.state.timings = seconds
     timing = ", ".join(f"{k};dur={v * 1000:.1f}" for k, v in seconds.items())
     return Response(data, media_type="image/jpeg", headers={"Server-Timing": timing, "Cache-Control": "no-store"})
@@ -94,8 +104,8 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
 @guarded.head("/download/{job_id}/{filename}", include_in_schema=False)
 @guarded.get("/download/{job_id}/{filename}", response_class=Response, tags=["jobs"],
              responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-                              "description": "The pass", "headers": headers("ETag", "Last-Modified", "Cache-Control")},
-                        304: {"description": "Not modified", "headers": headers("ETag")},
+                              "description": "The pass", "headers": text_headers("ETag", "Last-Modified", "Cache-Control")},
+                        304: {"description": "Not modified", "headers": text_headers("ETag")},
                         **problems("job_not_found", "file_not_found", "overloaded")},
              openapi_extra={"parameters": [{"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"},
                                             "description": "ETags of the copies held: if the pass is one of them, 304"}]})

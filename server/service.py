@@ -170,7 +170,7 @@ class Service:
         return await asyncio.to_thread(self._state, job_id, owner)
 
     def _state(self, job_id: str, owner: str) -> Dict[str, Any]:
-        record = records.load_owned(self.store, job_id, owner)
+        record = self.analyst.as_it_stands(records.load_owned(self.store, job_id, owner))
         used = self.store.touch(record.job_id)
         return record.public(self.store.names(record.job_id), used, self.settings.job_ttl_seconds)
 

@@ -15,8 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCAL_ORIGINS = [f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in (3000, 4200, 5173, 8000, 8080)]
 # Pillow refuses what is twice this; the header is judged before any pixel is decoded.
 PIXEL_CEILING = 89_478_485
-HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/:*?#@]+)(:\d+)?")
+IPV6 = re.compile(r"\[[0-9a-f.]*:[0-9a-f:.]*\]", re.I)
+HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]", re.I)
+ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:\d{1,5})?|(?!https?:)[a-z][a-z0-9+.-]*://[!-~]*", re.I)
 
 
 class Settings(BaseSettings):
@@ -66,7 +67,7 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
-            value = json.loads(value) if value.lstrip().startswith("[") else value.split(",")
+            value = json.loads(value) if value.lstrip().startswith("[") and not IPV6.match(value.lstrip()) else value.split(",")
             if not all(isinstance(v, str) for v in value):
                 raise ValueError("a JSON list of strings, or words with commas between them")
             value = [v.strip() for v in value if v.strip()]
@@ -75,29 +76,31 @@ class Settings(BaseSettings):
     @field_validator("api_keys", mode="before")
     @classmethod
     def _holds_keys(cls, value: Any) -> Any:
-        if isinstance(value, str) and value.strip() and not cls._split(value):
+        if isinstance(value, str) and value.strip(" ,") != value.strip() and not cls._split(value):
             raise ValueError("holds no key: a server without keys would be open to everyone")
         return value
 
     @field_validator("allowed_hosts")
     @classmethod
     def _hosts(cls, value: List[str]) -> List[str]:
-        value = [v.lower() for v in value]
         for host in value:
-            if host != "*" and not HOST.fullmatch(host):
+            if "*" not in value and not HOST.fullmatch(host):
                 raise ValueError(f"{host!r} is no host name such as example.com or *.example.com (no scheme, no port), nor *")
         if not value:
             raise ValueError("no host name, so that nobody could reach the server; * for any")
-        return value
+        return list(dict.fromkeys([*value, *(v.lower() for v in value)]))  # as written, and as browsers send it
 
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: List[str]) -> List[str]:
-        value = [v.lower().removesuffix("/") for v in value]
+        out = []
         for origin in value:
-            if origin not in ("*", "null") and not ORIGIN.fullmatch(origin):
+            web = origin.lower().startswith(("http:", "https:"))
+            plain = origin.lower().removesuffix("/") if web else origin  # as browsers send it
+            if plain not in ("*", "null") and not ORIGIN.fullmatch(plain):
                 raise ValueError(f"{origin!r} is no origin such as https://example.com or http://localhost:3000, nor * for any")
-        return value
+            out.append(re.sub(r"^(http:.*):80$|^(https:.*):443$", r"\1\2", plain))
+        return out
 
     @field_validator("jobs_dir", "models_dir", "api_keys_file", mode="before")
     @classmethod

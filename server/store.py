@@ -19,6 +19,7 @@ from .jobs import Entry, File, parse_id
 from .workers import Workers
 
 TEMPORARY = re.compile(r"\.(new|gone|tmp)-([0-9a-f]{32})-[0-9]+-[0-9a-f]{8}")  # kind, worker
+NAMES = {n.value for n in File}
 TOUCH_GRAIN = 10.0  # seconds; a job used again within them is not touched again
 
 
@@ -172,12 +173,13 @@ class LocalStore(Workers):
         """All jobs, in no order."""
         for folder in os.scandir(self.root):
             try:
-                parse_id(folder.name)  # whatever else lies here is not ours
-                stats = {f.name: f.stat() for f in os.scandir(folder.path)}
+                parse_id(folder.name)
+                stats = {f.name: f.stat() for f in os.scandir(folder.path) if f.name in NAMES}
                 last = stats[File.JOB.value] if File.JOB.value in stats else folder.stat()
             except (OSError, JobNotFound):
                 continue
-            yield Entry(folder.name, sum(s.st_size for s in stats.values()), last.st_mtime)
+            if stats:  # else it is somebody else's folder
+                yield Entry(folder.name, sum(s.st_size for s in stats.values()), last.st_mtime)
 
     def touch(self, job_id: str) -> float:
         """Note that a job is used now; returns when it was last used (seconds since the epoch)."""
@@ -254,6 +256,8 @@ class LocalStore(Workers):
             else:
                 try:
                     inside = os.listdir(self.root / parse_id(entry.name))
+                    if not inside:  # its files went, and then a reader held it (Windows)
+                        os.rmdir(entry.path)
                 except (OSError, JobNotFound):
                     continue
                 for name in inside:

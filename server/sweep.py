@@ -73,9 +73,8 @@ def _look_after(service: Service, job_id: str, used: float) -> None:
     try:
         record = records.load(service.store, job_id)
     except JobNotFound:  # damaged beyond reading: nobody can reach it
-        if service.store.names(job_id):  # else it is somebody else's folder
-            log.warning("sweep: removed a damaged job folder")
-            service.store.delete(job_id)
+        log.warning("sweep: removed a damaged job folder")
+        service.store.delete(job_id)
         return
     unfinished = record.state in (records.QUEUED, records.ANALYSING)
     if unfinished and service.store.is_alive(record.worker) and record.worker != service.store.worker:

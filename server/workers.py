@@ -13,15 +13,22 @@ from .errors import StartupError, from_oserror
 NEWBORN = 60.0  # seconds
 
 
+def make_folders(root: Path) -> None:
+    """The folder of the jobs and that of the marks, for their owner only, if they are not there."""
+    for path in (root, root / ".workers"):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def check_writable(root: Path) -> None:
-    """Raises StartupError when no file can be made in that folder. (Files of no bytes: a full disk is no reason not to start.)"""
+    """Raises StartupError when no folder or file can be made there. (Of no bytes: a full disk is no reason not to start.)"""
+    name = uuid.uuid4().hex
     try:
-        folder = root / ".workers"
-        for path in (root, folder):  # `parents` come without the mode
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        probe = folder / f"{uuid.uuid4().hex}.draft"  # swept if it should stay
-        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT, 0o600))
-        probe.unlink()
+        make_folders(root)
+        job, mark = root / f".new-{name}-0-{name[:8]}", root / ".workers" / f"{name}.draft"  # swept, should they stay
+        job.mkdir(mode=0o700)
+        job.rmdir()
+        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT, 0o600))
+        mark.unlink()
     except OSError as exc:
         raise StartupError(f"RELIGHT_JOBS_DIR: {root} cannot be written to ({exc.strerror})") from None
 
@@ -33,8 +40,7 @@ class Workers:
         self.root = Path(root)
         self.worker = uuid.uuid4().hex
         try:
-            for folder in (self.root, self.root / ".workers"):
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folders(self.root)
             self._alive = self.lock_worker(self.worker)
         except OSError as exc:
             raise from_oserror(exc) from exc
@@ -52,10 +58,12 @@ class Workers:
 
     def sweep_lock(self, timeout: float) -> FileLock:
         """The lock under which one process at a time sweeps."""
+        make_folders(self.root)  # somebody may have removed them
         return FileLock(self.root / ".workers" / "sweep", timeout=timeout, mode=0o600, thread_local=False)
 
     def room_lock(self, timeout: float) -> FileLock:
         """The lock under which one process at a time makes room and takes it. Raises Timeout."""
+        make_folders(self.root)
         return FileLock(self.root / ".workers" / "room", timeout=timeout, mode=0o600, thread_local=False, poll_interval=0.01)
 
     def analysis_lock(self, key: str) -> FileLock:

@@ -131,17 +131,20 @@ def test_free_of_takes_the_oldest_that_may_go():
 def test_what_somebody_else_keeps_in_the_folder_stays(settings, tmp_path):
     root, worker = tmp_path / "jobs", uuid.uuid4().hex
     theirs = [root / ".new-year-photos" / "a.jpg", root / "project" / ".tmp-my-notes", root / "project" / f".tmp-{worker}-1-0000000a",
-              root / str(uuid.uuid4()) / "notes.txt", root / f".tmp-{worker}-1-0000000b", root / ".gone-fishing-2-x" / "b.jpg"]
+              root / str(uuid.uuid4()) / "thesis.txt", root / f".tmp-{worker}-1-0000000b", root / ".gone-fishing-2-x" / "b.jpg"]
     for path in theirs:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("precious")
+        path.write_text("precious" * 1000)
     ours = root / str(uuid.uuid4()) / "input.png"  # of a job that was half deleted
     ours.parent.mkdir()
     ours.write_bytes(b"x")
-    with TestClient(create_app(settings(), FakeEngine())):
-        pass
-    assert [p.read_text() for p in theirs] == ["precious"] * len(theirs)
-    assert not ours.parent.exists()
+    empty = root / str(uuid.uuid4())
+    empty.mkdir()
+    with TestClient(create_app(settings(jobs_quota_bytes=30_000), FakeEngine())) as client:
+        for k in range(4):
+            finished(client, upload(client, encoded(gradient(60 + k, 80))))
+    assert [p.read_text() for p in theirs] == ["precious" * 1000] * len(theirs)
+    assert not ours.parent.exists() and not empty.exists()
 
 
 def test_jobs_expire_also_when_the_folder_was_removed_under_the_server(settings, tmp_path):
@@ -154,6 +157,7 @@ def test_jobs_expire_also_when_the_folder_was_removed_under_the_server(settings,
         shutil.rmtree(tmp_path / "jobs" / ".analyses")
         sweep(client.app.state.service)
         assert client.get(f"/job/{first}").status_code == 404 and client.get(f"/job/{second}").status_code == 200
+        assert all((tmp_path / "jobs" / name).stat().st_mode & 0o077 == 0 for name in (".", ".workers"))
 
 
 def test_a_job_outlives_a_restart(settings):

@@ -125,24 +125,31 @@ def test_a_disk_that_is_full(settings, tmp_path):
         subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
-def test_a_disk_that_fills_up_during_an_analysis_holds_nobody(settings, monkeypatch):
-    """Not even the state of the job can be written then. Whoever waits is told; with room again the job is taken up."""
+@pytest.mark.parametrize("number,status,code", [(errno.ENOSPC, 507, "storage_full"), (errno.EIO, 500, "internal")])
+def test_a_disk_that_fails_during_an_analysis_holds_nobody(settings, monkeypatch, number, status, code):
+    """Not even the state of the job can be written then. Whoever waits is told; once it can be, the job is taken up."""
     engine = Gated(side=32)
     with app_client(settings, engine, max_queue=4) as client:
         service, job = client.app.state.service, upload(client)
         assert engine.entered.wait(10)
+
+        def refuse(*_):
+            raise OSError(number, os.strerror(number))
+
         with monkeypatch.context() as patch:
-            patch.setattr(service.store, "_write", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+            patch.setattr(service.store, "_write", refuse)
             waiting = []
             thread = threading.Thread(target=lambda: waiting.append(relight(client, job)))
             thread.start()
             engine.open.set()
             thread.join(20)
-            problem(waiting[0], 507, "storage_full")
+            problem(waiting[0], status, code)
             for _ in range(8):  # more than the places in line
-                problem(relight(client, job), 507, "storage_full")
+                problem(relight(client, job), status, code)
+            assert finished(client, job)["error"]["code"] == code
+            assert b'"failed"' in client.get(f"/job/{job}/events").content  # and it ended
             sweep(service)
-            problem(relight(client, job), 507, "storage_full")
+            problem(relight(client, job), status, code)
         assert service.pool.pending == 0
         os.utime(settings().jobs_dir / job / "job.json", (time.time() - 100,) * 2)
         sweep(service)
