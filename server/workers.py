@@ -20,15 +20,13 @@ def make_folders(root: Path) -> None:
 
 
 def check_writable(root: Path) -> None:
-    """Raises StartupError when no folder or file can be made there. (Of no bytes: a full disk is no reason not to start.)"""
+    """Raises StartupError when no file can be made there. (Files of no bytes: a full disk is no reason not to start.)"""
     name = uuid.uuid4().hex
     try:
         make_folders(root)
-        job, mark = root / f".new-{name}-0-{name[:8]}", root / ".workers" / f"{name}.draft"  # swept, should they stay
-        job.mkdir(mode=0o700)
-        job.rmdir()
-        os.close(os.open(mark, os.O_WRONLY | os.O_CREAT, 0o600))
-        mark.unlink()
+        for probe in (root / f".probe-{name}", root / ".workers" / f"{name}.draft"):
+            os.close(os.open(probe, os.O_WRONLY | os.O_CREAT, 0o600))
+            probe.unlink()
     except OSError as exc:
         raise StartupError(f"RELIGHT_JOBS_DIR: {root} cannot be written to ({exc.strerror})") from None
 

@@ -141,7 +141,7 @@ def check(server, truth, jobs):
 
 def leftovers(root):
     """Temporary files and half-made folders."""
-    return [str(p.relative_to(root)) for p in Path(root).rglob("*") if p.name.startswith((".tmp-", ".new-", ".gone-"))]
+    return [str(p.relative_to(root)) for p in Path(root).rglob("*") if p.name.startswith((".tmp-", ".new-", ".gone-", ".probe-"))]
 
 
 def run(kills, seed, folder, clients=3, say=lambda text: None):
