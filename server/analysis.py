@@ -35,6 +35,7 @@ from .records import Record
 from .watch import Watch
 
 log = logging.getLogger("relight")
+Gone = Callable[[], Awaitable[bool]]  # has the client left?
 MAX_ATTEMPTS = 3  # the first, and twice more after a crash
 MAX_STUCK = 3
 POLL_SECONDS = 0.25  # how often a job that another process works on is looked at
@@ -262,7 +263,7 @@ class Analyst:
             record.fail(error)
         return record
 
-    async def ready(self, job_id: str, gone: Callable[[], Awaitable[bool]]) -> Record:
+    async def ready(self, job_id: str, gone: Gone) -> Record:
         """Wait until a job is ready. Raises JobNotFound, ModelMissing, what the analysis failed with; Superseded: the client is gone."""
         with self.watch.listen(job_id) as news:
             while True:

@@ -7,12 +7,12 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
 from . import imaging, jobs, records
-from .analysis import Analyst, unpack
+from .analysis import Analyst, Gone, unpack
 from .cache import Cache
 from .encoding import encode_jpeg, encode_png
 from .errors import ModelMissing, Overloaded, RelightError, Superseded
@@ -24,7 +24,6 @@ from .schemas import PreviewBody, RelightBody
 from .shading import prepare, relight
 
 log = logging.getLogger("relight")
-Gone = Callable[[], Awaitable[bool]]  # has the client left?
 
 
 @dataclass

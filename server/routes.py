@@ -6,7 +6,7 @@ import json
 import os
 from email.utils import formatdate
 from pathlib import Path
-from typing import Annotated, Any, AsyncIterator, Awaitable, BinaryIO, Callable, Dict
+from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi import Path as PathParameter
@@ -15,6 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import UploadFile
 
 from . import jobs, schemas, sessions
+from .analysis import Gone
 from .errors import InvalidRequest, ModelMissing
 from .keys import owner_of
 from .openapi import describe, problems, text_headers
@@ -31,7 +32,7 @@ async def get_service(request: Request) -> Service:
     return request.app.state.service
 
 
-def watched(request: Request) -> Callable[[], Awaitable[bool]]:
+def watched(request: Request) -> Gone:
     """Tells whether the client has left, and notes it for the log."""
 
     async def gone() -> bool:

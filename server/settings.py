@@ -52,8 +52,7 @@ class Settings(BaseSettings):
     key_bytes: int = Field(0, ge=0, description="bytes the jobs of one key may take, 0: no limit")
     sweep_seconds: float = Field(60, gt=0, description="seconds between two sweeps of the jobs folder")
     maps_cache_bytes: int = Field(512 * 2**20, ge=0,
-        description="bytes of prepared pictures kept in memory; one takes 19 a pixel, and what "
-                    "is larger alone is prepared anew each time")
+        description="bytes of prepared pictures kept in memory; one takes 19 a pixel, and what is larger alone is prepared anew each time")
     cors_origins: Annotated[List[str], NoDecode] = Field(LOCAL_ORIGINS,
         description="origins that may call from a page, comma-separated or JSON")
     allowed_hosts: Annotated[List[str], NoDecode] = Field(["*"],

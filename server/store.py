@@ -42,10 +42,6 @@ class LocalStore(Workers):
     def __init__(self, root: Path):
         super().__init__(root)
         self._count = 0
-        try:
-            (self.root / ".analyses").mkdir(mode=0o700, exist_ok=True)
-        except OSError as exc:
-            raise from_oserror(exc) from exc
 
     def _temporary(self, kind: str) -> str:
         self._count += 1
@@ -209,8 +205,7 @@ class LocalStore(Workers):
         folder = self.root / ".analyses" / key
         for _ in range(100):
             try:
-                for path in (folder.parent, folder):
-                    path.mkdir(mode=0o700, exist_ok=True)
+                folder.mkdir(mode=0o700, exist_ok=True)
                 os.close(os.open(folder / job_id, os.O_WRONLY | os.O_CREAT, 0o600))
                 return
             except (FileNotFoundError, FileExistsError):  # the last note of that key went, and the folder with it

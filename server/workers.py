@@ -14,8 +14,8 @@ NEWBORN = 60.0  # seconds
 
 
 def make_folders(root: Path) -> None:
-    """The folder of the jobs and that of the marks, for their owner only, if they are not there."""
-    for path in (root, root / ".workers"):
+    """The folder of the jobs, in it those of marks and of notes, for their owner only, if they are not there."""
+    for path in (root, root / ".workers", root / ".analyses"):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
