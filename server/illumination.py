@@ -1,4 +1,9 @@
-"""The light a photograph was taken in: spherical harmonics of the normals, fitted to its luminance."""
+"""The light a photograph was taken in: spherical harmonics of the normals, fitted to its luminance.
+
+Luminance is reflectance times light. Pixels of one colour are taken to share a reflectance, as most pictures hold few of them
+(Gehler, Rother, Kiefel, Zhang, Schölkopf, "Recovering Intrinsic Images with a Global Sparsity Prior on Reflectance", 2011), so
+that a white belly below a green back is not read as light from below.
+"""
 from typing import Dict, Optional
 
 import cv2
@@ -6,33 +11,34 @@ import numpy as np
 
 from .transfer import TO_LINEAR
 
-ORDER = 2
 SIDE = 256  # long side of the grid the fit is made on
-FLOOR = 0.05  # of the 95th percentile: the fitted light never falls below
+FLOOR = 0.05  # of the 95th percentile: the fitted light never falls below, and bends towards it, without a crease
 DARK = 0.1  # pixels under this share of the 99th percentile are no evidence: mostly dark background, whatever the mask says
 DOUBT = 0.05  # ridge by the share of the luminance that is reflectance, not light: what is uncertain is taken to be even
+BINS = 48  # of red's and of green's share of a colour
+ALIKE = 1.2  # bins: standard deviation of the colours that share a reflectance
+ROUNDS = 8  # of reflectance and light in turn; two are nearly enough
 LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])
-TERMS = {0: 1, 1: 4, 2: 9}
+TERMS = 9  # harmonics up to order 2
 
 
-def harmonics(x, y, z, order: int = ORDER):
-    """The real spherical harmonics up to `order` without their constants: (terms, ...) for normals x, y, z."""
-    terms = [np.ones_like(x), x, y, z, x * y, y * z, z * x, x * x - y * y, 3 * z * z - 1]
-    return np.stack(terms[:TERMS[order]])
+def harmonics(x, y, z, terms: int = TERMS):
+    """The first real spherical harmonics without their constants: (terms, ...) for normals x, y, z. 1, 4 or 9 are whole orders."""
+    return np.stack([np.ones_like(x), x, y, z, x * y, y * z, z * x, x * x - y * y, 3 * z * z - 1][:terms])
 
 
 def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarray]) -> Dict:
     """Fit the light of rgb (H, W, 3) uint8 by the normals (h, w, 3) of its surfaces (mask (h, w) 0..1, or None).
 
-    {"harmonics": coefficients of the irradiance relative to its mean over the surfaces, "floor": its smallest value}.
+    {"harmonics": coefficients of the irradiance relative to its mean over the surfaces, "floor": a bound that it never reaches}.
     """
     h, w = normals.shape[:2]
     scale = min(1.0, SIDE / max(h, w))
     size = max(1, round(w * scale)), max(1, round(h * scale))
-    luminance = linear_small(rgb, size) @ LUMINANCE
+    pixels = linear_small(rgb, size).reshape(-1, 3)
     n = cv2.resize(normals, size, interpolation=cv2.INTER_AREA).reshape(-1, 3)
     n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-6)
-    y = luminance.ravel()
+    y = pixels @ LUMINANCE
     use = np.ones(y.shape, bool)
     if mask is not None and (mask > 0.5).any():
         use = cv2.resize(np.asarray(mask, np.float32), size, interpolation=cv2.INTER_AREA).ravel() > 0.5
@@ -40,18 +46,40 @@ def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarr
         use &= y >= DARK * np.percentile(y[use], 99)
     basis = harmonics(*n[use].T.astype(np.float64))
     y = y[use].astype(np.float64)
-    constant = {"harmonics": [1.0], "floor": FLOOR}
+    constant = {"harmonics": [1.0], "floor": 0.0}
     if y.size < 4 * len(basis) or not y.max() > 0:
         return constant
+    colour = _colours(pixels[use])
+    light = np.ones_like(y)
+    for _ in range(ROUNDS):
+        coefficients = _fit(basis, y / _reflectance(y, light, colour))
+        fitted = coefficients @ basis
+        floor = FLOOR * np.percentile(fitted, 95)
+        light = _bend(fitted, floor)
+        if not (floor > 0 and np.isfinite(light.mean())):
+            return constant
+    return {"harmonics": [float(c / light.mean()) for c in coefficients], "floor": float(floor / light.mean())}
+
+
+def _colours(pixels):
+    """The bin of each pixel's chromaticity, (n,) int, of linear colours (n, 3)."""
+    total = np.maximum(pixels.sum(1, keepdims=True), np.float32(1e-6))
+    red, green = np.minimum(pixels[:, :2] / total * BINS, BINS - 1).astype(np.intp).T
+    return red * BINS + green
+
+
+def _reflectance(y, light, colour):
+    """(n,): for each pixel the factor by which the light of all pixels of about its colour best explains their luminance."""
+    sums = [np.bincount(colour, v, BINS * BINS).reshape(BINS, BINS) for v in (y * light, light * light)]
+    explained, square = (cv2.GaussianBlur(v, (0, 0), ALIKE).ravel()[colour] for v in sums)
+    return np.maximum(explained / square, 1e-6)
+
+
+def _fit(basis, y):
+    """Harmonics of y, (terms,): the less of y they explain, the more even."""
     coefficients = _solve(basis, y, 1e-3)
     unexplained = np.square(y - coefficients @ basis).mean() / max(coefficients[0], 1e-6) ** 2
-    coefficients = _solve(basis, y, max(1e-3, DOUBT * unexplained))
-    fitted = coefficients @ basis
-    floor = FLOOR * np.percentile(fitted, 95)
-    mean = np.maximum(fitted, floor).mean()
-    if not (floor > 0 and np.isfinite(mean)):
-        return constant
-    return {"harmonics": [float(c / mean) for c in coefficients], "floor": float(floor / mean)}
+    return _solve(basis, y, max(1e-3, DOUBT * unexplained))
 
 
 def _solve(basis, y, ridge):
@@ -63,17 +91,28 @@ def _solve(basis, y, ridge):
 
 def light_at(x, y, z, light: Dict):
     """The estimated irradiance (mean 1) on normals x, y, z: float32 arrays of one shape."""
+    return _bend(_fitted(x, y, z, light), np.float32(light["floor"]))
+
+
+def _fitted(x, y, z, light):
     c = np.asarray(light["harmonics"], np.float32)
-    order = {1: 0, 4: 1, 9: 2}[len(c)]
-    return np.maximum(np.tensordot(c, harmonics(x, y, z, order), 1), np.float32(light["floor"]))
+    return np.tensordot(c, harmonics(x, y, z, len(c)), 1)
+
+
+def _bend(fitted, floor):
+    """A hyperbola between the asymptotes `floor`, for small values, and `fitted`, for large ones."""
+    above = fitted - floor
+    return floor + (above + np.sqrt(above * above + 4 * floor * floor)) / 2
 
 
 def light_slope(x, y, z, light: Dict):
-    """The gradient of the logarithm of light_at() by the normal: (..., 3) float32, 0 where the light is at its floor."""
+    """The gradient of the logarithm of light_at() by the normal: (..., 3) float32."""
     _, cx, cy, cz, cxy, cyz, czx, cxx, czz = (np.float32(c) for c in (*light["harmonics"], *[0.0] * 9)[:9])
-    here = light_at(x, y, z, light)
     slope = np.stack([cx + cxy * y + czx * z + 2 * cxx * x, cy + cxy * x + cyz * z - 2 * cxx * y, cz + cyz * y + czx * x + 6 * czz * z], -1)
-    return slope * (here > np.float32(light["floor"]))[..., None] / here[..., None]
+    fitted, floor = _fitted(x, y, z, light), np.float32(light["floor"])
+    above = fitted - floor
+    bent = (1 + above / np.sqrt(above * above + 4 * floor * floor)) / 2
+    return slope * (bent / _bend(fitted, floor))[..., None]
 
 
 def linear_small(rgb: np.ndarray, size) -> np.ndarray:
