@@ -234,3 +234,25 @@ def test_a_gray_photograph_has_one_reflectance():
     basis = np.stack([x * 0 + 1, x, y, z, x * y, x * z, y * z, x * x, y * y], 1)
     plain = (basis @ np.linalg.lstsq(basis, srgb_to_linear(rgb[..., 0] / 255).ravel(), rcond=None)[0]).reshape(got.shape)
     assert np.sqrt(np.mean((got / got.mean() - plain / plain.mean()) ** 2)) < 0.03
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_pictures_of_one_primary_have_a_light_too(channel):
+    rgb, n, true = lit_scene(False)
+    rgb[..., [k for k in range(3) if k != channel]] = 0
+    got = light_at(*np.moveaxis(n, 2, 0), estimate_light(rgb, n, None))
+    assert np.sqrt(np.mean((got - true / true.mean()) ** 2)) < 0.06
+
+
+def test_the_less_the_light_explains_the_more_even_it_is_taken_to_be():
+    """Side light on a shallow relief: believed in full where it explains the picture, by half where it is lost in its texture."""
+    _, n, _ = lit_scene(False)
+    n = n * np.float32([0.15, 0.15, 1])
+    n /= np.linalg.norm(n, axis=-1, keepdims=True)
+    slope = {}
+    for texture in (0.0, 0.6):
+        albedo = 1 - texture * np.random.default_rng(0).uniform(0, 1.3, n.shape[:2])
+        rgb = np.rint(255 * linear_to_srgb(0.4 * albedo * (1 + n[..., 0]))).astype(np.uint8)
+        light = estimate_light(np.repeat(rgb[..., None], 3, 2), n, None)
+        slope[texture] = np.ptp(light_at(*np.float32([[-0.1, 0.1], [0, 0], [0.995, 0.995]]), light)) / 0.2
+    assert slope[0.0] == pytest.approx(1, abs=0.15) and 0.2 < slope[0.6] < 0.8
