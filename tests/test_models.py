@@ -172,6 +172,20 @@ def test_the_mean_of_scales_is_blind_to_each_scales_range_of_disparity():
     assert with_coarse > 0.4 > alone  # the coarse view is in it
 
 
+def test_the_mean_of_scales_has_the_layout_of_all_and_the_details_of_the_finest():
+    stripes = np.tile(np.float32([-1, 1]), (128, 96))  # 192 wide
+    smooth = {"mask": np.full((64, 96), 0.8, np.float32), "normals": np.tile(np.float32([0, 0, 1]), (64, 96, 1))}
+    tilted = np.stack([0.6 + 0.1 * stripes, 0 * stripes, 0 * stripes + 0.8], -1)
+    tilted /= np.linalg.norm(tilted, axis=-1, keepdims=True)
+    mean = models.mean_of_scales([smooth, {"mask": 0.4 + 0.05 * stripes, "normals": tilted}])
+    assert np.allclose(mean["mask"], 0.6 + 0.05 * stripes, atol=1e-3)
+    inside = mean["normals"][8:-8, 8:-8]
+    assert inside[..., 0].mean() == pytest.approx(np.sin(np.arctan2(0.6, 0.8) / 2), abs=0.02)
+    assert np.ptp(inside[..., 0]) > 0.1  # of its own, 0.13; half of it in a plain mean
+    full = models.mean_of_scales([{"mask": np.ones((64, 96), np.float32)}, {"mask": (stripes + 1) / 2}])["mask"]
+    assert full.min() >= 0 and full.max() <= 1
+
+
 def test_every_scale_of_the_manifest_is_run_and_an_analysis_size_is_the_only_one(tmp_path, tiny):
     manifest = tiny_graph(tmp_path)
     manifest["input"] |= {"scales": [1.5, 1], "mirror": True}
