@@ -2,7 +2,8 @@
 
 Luminance is reflectance times light. Pixels of one colour are taken to share a reflectance, as most pictures hold few of them
 (Gehler, Rother, Kiefel, Zhang, Schölkopf, "Recovering Intrinsic Images with a Global Sparsity Prior on Reflectance", 2011), so
-that a white belly below a green back is not read as light from below.
+that a white belly below a green back is not read as light from below. Light is taken to be of one colour everywhere: of a warm lamp
+on one side and a cool one on the other, a part is read as reflectance.
 """
 from typing import Dict, Optional
 
@@ -12,12 +13,12 @@ import numpy as np
 from .transfer import TO_LINEAR
 
 SIDE = 256  # long side of the grid the fit is made on
-FLOOR = 0.05  # of the 95th percentile: the fitted light never falls below, and bends towards it, without a crease
+FLOOR = 0.05  # of the 95th percentile: the fitted light bends toward it, without a crease, and never falls below
 DARK = 0.1  # pixels under this share of the 99th percentile are no evidence: mostly dark background, whatever the mask says
 DOUBT = 0.05  # ridge by the share of the luminance that is reflectance, not light: what is uncertain is taken to be even
 BINS = 48  # of red's and of green's share of a colour
 ALIKE = 1.2  # bins: standard deviation of the colours that share a reflectance
-ROUNDS = 8  # of reflectance and light in turn; two are nearly enough
+ROUNDS = 8  # of reflectance and light in turn: colours that each face another way need that many
 LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])
 TERMS = 9  # harmonics up to order 2
 
@@ -30,7 +31,7 @@ def harmonics(x, y, z, terms: int = TERMS):
 def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarray]) -> Dict:
     """Fit the light of rgb (H, W, 3) uint8 by the normals (h, w, 3) of its surfaces (mask (h, w) 0..1, or None).
 
-    {"harmonics": coefficients of the irradiance relative to its mean over the surfaces, "floor": a bound that it never reaches}.
+    {"harmonics": coefficients of the irradiance relative to its mean over the surfaces, "floor": a lower bound that it never reaches}.
     """
     h, w = normals.shape[:2]
     scale = min(1.0, SIDE / max(h, w))
@@ -39,20 +40,19 @@ def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarr
     n = cv2.resize(normals, size, interpolation=cv2.INTER_AREA).reshape(-1, 3)
     n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-6)
     y = pixels @ LUMINANCE
-    use = np.ones(y.shape, bool)
+    use = y > 0
     if mask is not None and (mask > 0.5).any():
-        use = cv2.resize(np.asarray(mask, np.float32), size, interpolation=cv2.INTER_AREA).ravel() > 0.5
+        use &= cv2.resize(np.asarray(mask, np.float32), size, interpolation=cv2.INTER_AREA).ravel() > 0.5
     if use.any():
         use &= y >= DARK * np.percentile(y[use], 99)
     basis = harmonics(*n[use].T.astype(np.float64))
     y = y[use].astype(np.float64)
     constant = {"harmonics": [1.0], "floor": 0.0}
-    if y.size < 4 * len(basis) or not y.max() > 0:
+    if y.size < 4 * len(basis):
         return constant
-    colour = _colours(pixels[use])
-    light = np.ones_like(y)
+    colour, products, light = _colours(pixels[use]), basis @ basis.T, np.ones_like(y)
     for _ in range(ROUNDS):
-        coefficients = _fit(basis, y / _reflectance(y, light, colour))
+        coefficients = _fit(basis, products, y / _reflectance(y, light, colour))
         fitted = coefficients @ basis
         floor = FLOOR * np.percentile(fitted, 95)
         light = _bend(fitted, floor)
@@ -72,21 +72,22 @@ def _reflectance(y, light, colour):
     """(n,): for each pixel the factor by which the light of all pixels of about its colour best explains their luminance."""
     sums = [np.bincount(colour, v, BINS * BINS).reshape(BINS, BINS) for v in (y * light, light * light)]
     explained, square = (cv2.GaussianBlur(v, (0, 0), ALIKE).ravel()[colour] for v in sums)
-    return np.maximum(explained / square, 1e-6)
+    return explained / square
 
 
-def _fit(basis, y):
-    """Harmonics of y, (terms,): the less of y they explain, the more even."""
-    coefficients = _solve(basis, y, 1e-3)
+def _fit(basis, products, y):
+    """Harmonics of y, (terms,): the less of y they explain, the more even. products: those of the basis with itself."""
+    right = basis @ y
+    coefficients = _solve(products, right, 1e-3 * y.size)
     unexplained = np.square(y - coefficients @ basis).mean() / max(coefficients[0], 1e-6) ** 2
-    return _solve(basis, y, max(1e-3, DOUBT * unexplained))
+    return _solve(products, right, max(1e-3, DOUBT * unexplained) * y.size)
 
 
-def _solve(basis, y, ridge):
-    """Least squares with a ridge per pixel on all but the constant."""
-    penalty = ridge * y.size * np.eye(len(basis))
+def _solve(products, right, ridge):
+    """Least squares with a ridge on all but the constant."""
+    penalty = ridge * np.eye(len(products))
     penalty[0, 0] = 0
-    return np.linalg.solve(basis @ basis.T + penalty, basis @ y)
+    return np.linalg.solve(products + penalty, right)
 
 
 def light_at(x, y, z, light: Dict):
@@ -111,8 +112,7 @@ def light_slope(x, y, z, light: Dict):
     slope = np.stack([cx + cxy * y + czx * z + 2 * cxx * x, cy + cxy * x + cyz * z - 2 * cxx * y, cz + cyz * y + czx * x + 6 * czz * z], -1)
     fitted, floor = _fitted(x, y, z, light), np.float32(light["floor"])
     above = fitted - floor
-    bent = (1 + above / np.sqrt(above * above + 4 * floor * floor)) / 2
-    return slope * (bent / _bend(fitted, floor))[..., None]
+    return slope * ((1 - floor / _bend(fitted, floor)) / np.sqrt(above * above + 4 * floor * floor))[..., None]
 
 
 def linear_small(rgb: np.ndarray, size) -> np.ndarray:

@@ -112,7 +112,7 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
     """The mean of one graph's outputs by role at several sizes, with the details of the last, the finest, and on its grid.
 
     Smaller sizes see a scene's layout better and its details worse (Miangoleh et al., "Boosting Monocular Depth Estimation
-    Models to High-Resolution via Content-Adaptive Multi-Resolution Merging", CVPR 2021): a plain mean would halve these.
+    Models to High-Resolution via Content-Adaptive Multi-Resolution Merging", CVPR 2021): a plain mean would weaken these.
     Disparity is known but for scale and shift: each view's is first given the median and the mean absolute deviation of the last's.
     """
     if len(views) == 1:
@@ -125,8 +125,8 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
             middle = [float(np.median(p)) for p in planes]
             spread = [max(float(np.abs(p - m).mean()), 1e-9) for p, m in zip(planes, middle)]
             planes = [(p - m) * np.float32(spread[-1] / s) + np.float32(middle[-1]) for p, m, s in zip(planes, middle, spread)]
-        coarser = sum(planes) / np.float32(len(planes)) - finest
-        out[role] = finest + cv2.GaussianBlur(coarser, (0, 0), max(h, w) / DETAILS)
+        difference = sum(planes) / np.float32(len(planes)) - finest
+        out[role] = finest + cv2.GaussianBlur(difference, (0, 0), max(h, w) / DETAILS)
         if role == "mask":
             out[role] = np.clip(out[role], 0, 1)
     if "normals" in out:
@@ -176,7 +176,7 @@ class OnnxEngine:
         return [round(size * k) for k in ([1] if self.size else sorted(map(float, spec.get("scales", [1]))))]
 
     def _run(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
-        """The outputs of one graph by role, the mean over its analysis sizes."""
+        """The outputs of one graph by role, merged over its analysis sizes."""
         return mean_of_scales([self._run_mirrored(graph, roles, rgb, size) for size in self._sizes(graph)])
 
     def _run_mirrored(self, graph: Graph, roles: List[str], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:

@@ -5,8 +5,8 @@
 
 Each scene of the generator is rendered under one distant light (with --own: in the light that it came with), which is the
 photograph, and under others. The server's network and engine relight the photograph to each of the others: relRMSE as in
-relight_truth.py, over the surfaces, with the light as estimated and as if it had been even. Ambient 0.05, no cast shadows,
-which the truth has: differences count, not the figures. Needs requirements-export.txt.
+relight_truth.py, over the surfaces, with the light as estimated and with an even one in its place. Ambient 0.05. The truth has
+cast shadows and the relit pictures have none: compare columns, not the figures with others. Needs requirements-export.txt.
 """
 import argparse
 import collections
@@ -88,15 +88,16 @@ def main():
     found = collections.defaultdict(list)
     for kind, photograph, surface, pairs in stacks(Library(a.assets), a.seed, a.count, a.own):
         geometry, fit = read_scene(photograph, engine.analyse(photograph))
-        for row, light in enumerate((fit["light"], EVEN)):
+        for way, light in (("estimated", fit["light"]), ("even light", EVEN)):
             maps = prepare(photograph, geometry, {**fit, "light": light})
             for direction, truth in pairs:
                 rig = Rig(lights=(key_light(*map(float, direction)),), ambient=0.05, delight=1.0, shadow_strength=0.0)
-                found[kind, row].append(rel_rmse(relight(maps, rig), truth, surface))
-        found[kind, 2] += [rel_rmse(photograph, truth, surface) for _, truth in pairs]
-    print(f"{'':12s}{'estimated':>12s}{'even light':>12s}{'no change':>12s}")
+                found[kind, way].append(rel_rmse(relight(maps, rig), truth, surface))
+        found[kind, "no change"] += [rel_rmse(photograph, truth, surface) for _, truth in pairs]
+    ways = list(dict.fromkeys(way for _, way in found))
+    print(" " * 12 + "".join(f"{way:>12s}" for way in ways))
     for kind in [*dict.fromkeys(k for k, _ in found), "all"]:
-        columns = [np.mean(sum((v for (k, r), v in found.items() if r == row and kind in (k, "all")), [])) for row in range(3)]
+        columns = [np.mean(sum((v for (k, w), v in found.items() if w == way and kind in (k, "all")), [])) for way in ways]
         print(f"{kind:12s}" + "".join(f"{v:12.3f}" for v in columns))
     return 0
 
