@@ -12,7 +12,7 @@ from . import Adapter
 
 NAME = "relight-geometry"
 # Long side at analysis, the multiples of it that are averaged, and whether the mirror image is too: measured, see MODEL_CARD.md
-SIZE, SCALES, MIRROR = 256, [1.0, 1.5], True
+SIZE, SCALES, MIRROR = 256, [1.0, 2.0], True
 RELIEF = 0.5  # share of the photo's own shading that its smooth normals are bent to: measured too
 STEEPER = 1.15  # photographed things come out flatter than rendered ones: measured as well
 FOCAL = 0.9  # of the picture's width: the middle of the training scenes' range

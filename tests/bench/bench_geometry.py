@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-VARIANTS = [("256", False), ("256", True), ("320", True), ("384", False), ("384", True), ("512", True), ("256+384", True)]
+VARIANTS = [("256", False), ("256", True), ("320", True), ("384", False), ("384", True), ("512", True), ("256+384", True),
+            ("256+512", True), ("256+384+512", True)]
 BREAK = 0.08  # of log depth between neighbours
 NEAR = 8
 
