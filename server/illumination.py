@@ -56,9 +56,10 @@ def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarr
         fitted = coefficients @ basis
         floor = FLOOR * np.percentile(fitted, 95)
         light = _bend(fitted, floor)
-        if not (floor > 0 and np.isfinite(light.mean())):
+        mean = light.mean()
+        if not (floor > 0 and np.isfinite(mean)):
             return constant
-    return {"harmonics": [float(c / light.mean()) for c in coefficients], "floor": float(floor / light.mean())}
+    return {"harmonics": [float(c / mean) for c in coefficients], "floor": float(floor / mean)}
 
 
 def _colours(pixels):

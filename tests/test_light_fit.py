@@ -179,7 +179,7 @@ def test_a_bright_sky_has_no_say_in_the_light(whole):
     light = fit_scene(rgb, Geometry(depth, n, mask))["light"] if whole else estimate_light(rgb, n, mask)
     got = light_at(*np.moveaxis(n[120:], 2, 0), light)
     true = true / true.mean()
-    assert np.sqrt(np.mean((got / got.mean() - true) ** 2)) < 0.09
+    assert np.sqrt(np.mean((got / got.mean() - true) ** 2)) < 0.08
 
 
 def test_the_light_is_that_of_the_luminance():
