@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "export")]
 
 from server.models import OnnxEngine, load_graph  # noqa: E402
 from server.normals import full_size_passes  # noqa: E402
-from server.reading import read_scene  # noqa: E402
+from server.reading import estimate, read_scene  # noqa: E402
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     for path in sorted(p for p in args.set.iterdir() if p.suffix.lower() in PHOTOS):
         rgb = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         begun = time.perf_counter()
-        geometry, _ = read_scene(rgb, engine.analyse(rgb))
+        geometry, _ = read_scene(rgb, estimate(rgb, engine.analyse))
         spent.append(time.perf_counter() - begun)
         normals, depth, _ = full_size_passes(geometry, rgb)
         cv2.imwrite(str(args.out / f"{path.stem}_normals.png"), normals[..., ::-1])

@@ -1,6 +1,6 @@
 """Relight Server. `uvicorn server:app` serves it; importing a module such as `server.shading` builds no application."""
 
-__version__ = "1.1.0"
+__version__ = "1.2.0"
 
 
 def __getattr__(name):

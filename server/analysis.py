@@ -30,7 +30,7 @@ from .jobs import ANALYSIS, File, JobStore
 from .models import Engine
 from .normals import full_size_passes
 from .pool import Aside, Pool
-from .reading import read_scene
+from .reading import estimate, read_scene
 from .records import Record
 from .watch import Watch
 
@@ -220,7 +220,7 @@ class Analyst:
         rgb = self._photo(record)
         lap("reading")
         self._step(record, "estimating")
-        geometry = self._estimate(rgb)
+        geometry = estimate(rgb, self._estimate)
         if record.focal is not None:
             geometry = dataclasses.replace(geometry, focal=record.focal)
         lap("estimating")

@@ -23,7 +23,7 @@ from training.assets import Library  # noqa: E402
 
 from server.lights import Rig, key_light  # noqa: E402
 from server.models import OnnxEngine, load_graph  # noqa: E402
-from server.reading import read_scene  # noqa: E402
+from server.reading import estimate, read_scene  # noqa: E402
 from server.shading import prepare, relight  # noqa: E402
 from server.transfer import linear_to_srgb  # noqa: E402
 
@@ -87,7 +87,7 @@ def main():
     engine = OnnxEngine({role: graph for role in graph.manifest["roles"]})
     found = collections.defaultdict(list)
     for kind, photograph, surface, pairs in stacks(Library(a.assets), a.seed, a.count, a.own):
-        geometry, fit = read_scene(photograph, engine.analyse(photograph))
+        geometry, fit = read_scene(photograph, estimate(photograph, engine.analyse))
         for way, light in (("estimated", fit["light"]), ("even light", EVEN)):
             maps = prepare(photograph, geometry, {**fit, "light": light})
             for direction, truth in pairs:
