@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "export"))
 
 import adapters  # noqa: E402
+import average  # noqa: E402
 import checkpoint  # noqa: E402
 import export_models  # noqa: E402
 import graphs  # noqa: E402
@@ -530,3 +531,21 @@ def test_points_and_normals_of_moge_agree(tmp_path, monkeypatch):
     n = models.our_axes(models.plane(normals, 3, sizes), o["normals"]["axes"])
     assert np.degrees(np.arccos(np.clip((n * normals_from_depth(d, 1.0)).sum(-1), -1, 1)))[2:-2, 2:-2].max() < 1
     assert n[..., 2].min() > 0.5 and models.plane(mask, 1, sizes).min() == 1
+
+
+def test_the_mean_of_two_runs(tmp_path):
+    """Every weight is half way between the two, and the file says what it is the mean of; two shapes have no mean."""
+    paths = [tmp_path / f"{k}.safetensors" for k in range(3)]
+    for k, path in enumerate(paths):
+        torch.manual_seed(k)
+        net = GeometryNet(0, WIDTHS, (1, 1, 1, 1) if k == 2 else (1, 2, 1, 2))
+        checkpoint.save(net, net.state_dict(), path, {"step": k + 5, "validation": {}})
+    assert average.main([str(paths[0]), str(paths[1]), "--out", str(tmp_path / "mean.safetensors")]) == 0
+    states = [checkpoint.load(p)[0].state_dict() for p in (paths[0], paths[1], tmp_path / "mean.safetensors")]
+    floats = [k for k, v in states[0].items() if v.is_floating_point()]
+    assert all(torch.allclose((states[0][k] + states[1][k]) / 2, states[2][k], atol=1e-3) for k in floats)
+    assert any((states[0][k] - states[2][k]).abs().max() > 0.01 for k in floats)
+    assert checkpoint.load(tmp_path / "mean.safetensors")[1] == {"mean_of": [{"step": 5}, {"step": 6}]}
+    with pytest.raises(SystemExit):
+        average.main([str(paths[0]), str(paths[2]), "--out", str(tmp_path / "none.safetensors")])
+    assert not (tmp_path / "none.safetensors").exists()

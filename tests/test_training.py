@@ -93,6 +93,16 @@ def test_order_loss_sees_order_and_nothing_else():
     assert losses.order_loss(far, target, (depth < 10).float()) < 1e-6  # not on the surface
 
 
+def test_half_of_the_pairs_compared_are_close_together():
+    """Two pixels anywhere seldom are a thin thing and what is right behind it."""
+    first, second = losses.order_pairs(96, 128, torch.device("cpu"))
+    assert first.shape == second.shape == (2 * losses.PAIRS,)
+    assert min(first.min(), second.min()) >= 0 and max(first.max(), second.max()) < 96 * 128
+    apart = (first // 128 - second // 128).float().hypot((first % 128 - second % 128).float())
+    close = apart < 128 / 5
+    assert 0.5 < close.float().mean() < 0.65 and apart[close].median() > 3 and apart[~close].median() > 128 / 3
+
+
 def test_sky_and_void_do_not_count_for_normals():
     disparity, normals, mask = truth()
     scribbled = torch.where(mask > 0.5, normals, torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # The chord's minimum is a median of directions, the cosine's a mean, which comes out too near to facing where the network is unsure.
-WEIGHTS = {"disparity": 1.0, "gradient": 0.5, "order": 1.0, "cosine": 0.3, "chord": 1.2, "mask": 0.2}
+WEIGHTS = {"disparity": 1.0, "gradient": 0.5, "order": 2.0, "cosine": 0.3, "chord": 1.2, "mask": 0.2}
 SKY_WEIGHT = 0.5  # of a pixel without surface in the disparity loss: it is known to be farthest, and there are many
 
 
@@ -32,18 +32,30 @@ def disparity_losses(predicted: Tensor, target: Tensor, mask: Tensor, scales: in
     return level, gradient
 
 
-PAIRS = 4096  # of pixels a picture
+PAIRS = 4096  # of pixels a picture, of each of the two kinds
+NEAR = 0.06  # of the longer side: the spread of the distance between two pixels that are near each other
 APART = 1.05  # ratio of depths from which on an order counts
 MARGIN = 0.2  # of disparity, in mean absolute deviations: pairs this far apart are far enough
+
+
+def order_pairs(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Flat indices (2 x PAIRS) of pixels to compare: half of them anywhere, half near each other (NEAR of the longer side)."""
+    dice = torch.Generator().manual_seed(0)
+    y, x = (torch.randint(n, (2, 2 * PAIRS), generator=dice) for n in (height, width))
+    away = (torch.randn(2, PAIRS, generator=dice) * NEAR * max(height, width)).round().long()
+    y[1, PAIRS:], x[1, PAIRS:] = (y[0, PAIRS:] + away[0]).clamp(0, height - 1), (x[0, PAIRS:] + away[1]).clamp(0, width - 1)
+    first, second = (y * width + x).to(device)
+    return first, second
 
 
 def order_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Hinge loss of which of two pixels is nearer, over random pairs on the surface (relative depth: Chen et al., NeurIPS 2016).
 
-    Disparities of far things all but coincide, so that the other terms hardly see their order.
+    Disparities of far things all but coincide, so that the other terms hardly see their order. Pairs near each other tell
+    what stands from what is behind it.
     """
-    n, pixels = predicted.shape[0], predicted[0].numel()
-    first, second = torch.randint(pixels, (2, PAIRS), generator=torch.Generator().manual_seed(0)).to(predicted.device)
+    n, (height, width) = predicted.shape[0], predicted.shape[-2:]
+    first, second = order_pairs(height, width, predicted.device)
     truth = target.reshape(n, -1)
     near, far = (pick(truth[:, first], truth[:, second]) for pick in (torch.maximum, torch.minimum))
     counts = mask.reshape(n, -1)[:, first] * mask.reshape(n, -1)[:, second] * (near > APART * far)
