@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from .geometry import Geometry
+from .normals import normalised
 
 MOST = 0.2  # of a side: thicker bars are taken to be part of the picture
 NOISE = 24  # codes: how unlike its colour a frame may be, as compressed pictures are,
@@ -66,11 +67,8 @@ def put_in_frame(geometry: Geometry, inside: Tuple[slice, slice], height: int, w
     def moved(plane, border=cv2.BORDER_REPLICATE):
         return cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=border, borderValue=0)
 
-    normals = geometry.normals
-    if normals is not None:
-        normals = moved(normals)
-        normals /= np.maximum(np.linalg.norm(normals, axis=2, keepdims=True), np.float32(1e-6))
     return dataclasses.replace(
-        geometry, inverse_depth=moved(geometry.inverse_depth), normals=normals,
+        geometry, inverse_depth=moved(geometry.inverse_depth),
+        normals=None if geometry.normals is None else normalised(moved(geometry.normals)),
         mask=moved(np.ones((h, w), np.float32) if geometry.mask is None else geometry.mask, cv2.BORDER_CONSTANT),
         focal=None if geometry.focal is None else geometry.focal * inner_w / width)
