@@ -4,8 +4,11 @@ import asyncio
 import dataclasses
 import io
 import logging
+import struct
 import threading
 import time
+import zipfile
+import zlib
 from contextlib import contextmanager
 from typing import Any, Awaitable, Callable, Dict, Iterator, List, Optional, Set
 
@@ -15,6 +18,7 @@ from filelock import Timeout
 from . import imaging, records
 from .encoding import encode_png
 from .errors import (
+    DamagedFile,
     FileNotFound,
     JobNotFound,
     ModelError,
@@ -38,6 +42,8 @@ log = logging.getLogger("relight")
 Gone = Callable[[], Awaitable[bool]]  # has the client left?
 MAX_ATTEMPTS = 3  # the first, and twice more after a crash
 MAX_STUCK = 3
+# What NumPy and the ZIP reader below it raise for damaged bytes; RuntimeError: flags of an encryption that is not there.
+UNREADABLE = (OSError, EOFError, ValueError, MemoryError, OverflowError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
 POLL_SECONDS = 0.25  # how often a job that another process works on is looked at
 
 
@@ -56,18 +62,31 @@ def pack(geometry: Geometry) -> bytes:
 
 
 def unpack(data: bytes) -> Geometry:
-    """The opposite of `pack`. Raises ValueError for damaged bytes."""
+    """The opposite of `pack`. Raises DamagedFile for bytes that are not what `pack` writes."""
+    found = _arrays(data)
+    if "inverse_depth" not in found or ("focal" in found and found["focal"].shape != ()):
+        raise DamagedFile("no geometry")
+    geometry = Geometry(found["inverse_depth"], found.get("normals"), found.get("mask"),
+                        float(found["focal"]) if "focal" in found else None)
+    try:
+        return checked(geometry)
+    except ModelError as exc:
+        raise DamagedFile("the geometry's arrays do not fit together") from exc
+
+
+def _arrays(data: bytes) -> Dict[str, np.ndarray]:
+    """The arrays of an .npz archive that a geometry may have, float32. Raises DamagedFile."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as z:
-            found = {name: z[name].astype(np.float32) for name in ("inverse_depth", "normals", "mask", "focal") if name in z}
-        focal = float(found["focal"]) if "focal" in found else None
-        return checked(Geometry(found["inverse_depth"], found.get("normals"), found.get("mask"), focal))
-    except Exception:
-        raise ValueError("damaged geometry") from None
+            return {name: np.asarray(z[name], np.float32) for name in ("inverse_depth", "normals", "mask", "focal") if name in z}
+    except UNREADABLE as exc:
+        raise DamagedFile("no readable archive") from exc
 
 
 def checked(geometry: Geometry) -> Geometry:
     """Whatever engine or file it came from: the right shapes, and no value that is not finite. Raises ModelError."""
+    if np.ndim(geometry.inverse_depth) != 2:
+        raise ModelError()
     h, w = np.shape(geometry.inverse_depth)
     wanted = ((geometry.inverse_depth, (h, w)), (geometry.normals, (h, w, 3)), (geometry.mask, (h, w)))
     for array, shape in wanted:
@@ -76,6 +95,14 @@ def checked(geometry: Geometry) -> Geometry:
         if array is not None and not np.isfinite(array).all():
             raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
     return geometry
+
+
+def read_photo(store: JobStore, record: Record) -> np.ndarray:
+    """The photo of a job, (H, W, 3) or (H, W, 4) uint8. Raises FileNotFound, DamagedFile, JobNotFound."""
+    pixels = imaging.read_png(store.get(record.job_id, File.INPUT))
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.shape[:2] != (record.height, record.width):
+        raise DamagedFile("another picture")
+    return pixels
 
 
 class Analyst:
@@ -196,7 +223,7 @@ class Analyst:
                     continue
                 unpack(self.store.get(other, File.GEOMETRY))
                 self.store.share(other, record.job_id, list(ANALYSIS))
-            except (RelightError, ValueError):
+            except (RelightError, DamagedFile):
                 if not (self.store.names(record.job_id)):
                     raise JobNotFound() from None
                 continue
@@ -238,12 +265,9 @@ class Analyst:
 
     def _photo(self, record: Record) -> np.ndarray:
         try:
-            pixels = imaging.read_png(self.store.get(record.job_id, File.INPUT))
-            if pixels.shape[:2] == (record.height, record.width):
-                return np.ascontiguousarray(pixels[..., :3])
-        except (FileNotFound, OSError, ValueError, SyntaxError):
-            pass
-        raise ModelError("The stored photo of this job is damaged. Upload it again.")
+            return np.ascontiguousarray(read_photo(self.store, record)[..., :3])
+        except (FileNotFound, DamagedFile) as exc:
+            raise ModelError("The stored photo of this job is damaged. Upload it again.") from exc
 
     def _estimate(self, rgb: np.ndarray) -> Geometry:
         """Ask the engine, in a thread that is left behind when it hangs."""

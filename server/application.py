@@ -9,13 +9,11 @@ from typing import AsyncIterator, Optional
 
 import cv2
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from . import __version__, models, problems, routes, sessions
 from .errors import ModelMissing, StartupError
 from .metrics import Metrics
-from .middleware import Body, Frame, RequestIdFilter
+from .middleware import Body, CrossOrigin, Frame, KnownHosts, RequestIdFilter
 from .service import Service
 from .settings import Settings, load
 from .sweep import sweep
@@ -115,13 +113,12 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
     problems.install(app, [*routes.router.routes, *routes.guarded.routes])
     routes.install(app)
     # The last added is the outermost. CORS is outside the net under all faults, so that a page can read a 500 too.
-    app.add_middleware(Body, max_upload_bytes=settings.max_upload_bytes, patience=settings.upload_timeout_seconds, keys=keys,
-                       uploads=settings.processors + settings.max_queue)
-    app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "HEAD", "POST", "DELETE"],
-                       allow_headers=["Authorization", "Content-Type", "If-None-Match"], allow_credentials=False,
-                       expose_headers=["ETag", "Server-Timing", "X-Request-ID", "Retry-After", "WWW-Authenticate"])
+    app.add_middleware(Body, settings=settings, open_routes=routes.router.routes, guarded=routes.guarded.routes, keys=keys)
+    methods, asked, answered = routes.cross_origin()
+    app.add_middleware(CrossOrigin, allow_origins=settings.cors_origins, allow_methods=methods, allow_headers=asked,
+                       expose_headers=answered, allow_credentials=False)
     if "*" not in settings.allowed_hosts:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
+        app.add_middleware(KnownHosts, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(Frame, metrics=metrics)
     return app
 

@@ -12,10 +12,11 @@ class RelightError(Exception):
     title = "Internal error"
     default_detail = "Something went wrong on our side. The log has the details under this request id."
 
-    def __init__(self, detail: Optional[str] = None, headers: Optional[Mapping[str, str]] = None):
+    def __init__(self, detail: Optional[str] = None, headers: Optional[Mapping[str, str]] = None, status: Optional[int] = None):
         super().__init__(detail or self.default_detail)
         self.detail = detail or self.default_detail
         self.headers = dict(headers or {})
+        self.status = status or self.status  # what Starlette refuses keeps the status it was refused with
 
 
 def _kind(name: str, status: int, code: str, title: str, detail: str) -> type:
@@ -52,6 +53,12 @@ Unauthorized = _kind("Unauthorized", 401, "unauthorized", "Unauthorized",
 ALL = {e.code: e for e in (RelightError, InvalidRequest, InvalidLight, NotFound, MethodNotAllowed, JobNotFound, FileNotFound,
                            EmptyFile, CorruptImage, UnsupportedImage, FileTooLarge, ImageTooLarge, ModelError, ModelMissing,
                            Overloaded, Superseded, StorageFull, Unauthorized)}
+
+
+class DamagedFile(Exception):
+    """A stored file that is not what was written there. Raised by what reads files alone, so that no fault of the program is taken
+    for one of the file's; whoever asked for the file decides what becomes of the job.
+    """
 
 
 class StartupError(RuntimeError):

@@ -5,7 +5,8 @@ Luminance is reflectance times light. Pixels of one colour are taken to share a 
 that a white belly below a green back is not read as light from below. Light is taken to be of one colour everywhere: of a warm lamp
 on one side and a cool one on the other, a part is read as reflectance.
 """
-from typing import Dict, Optional
+import math
+from typing import Any, Dict, Optional
 
 import cv2
 import numpy as np
@@ -89,6 +90,18 @@ def _solve(products, right, ridge):
     penalty = ridge * np.eye(len(products))
     penalty[0, 0] = 0
     return np.linalg.solve(products + penalty, right)
+
+
+def is_light(light: Any) -> bool:
+    """Is this what estimate_light() returns? It comes back from a file."""
+    if not isinstance(light, dict) or not isinstance(light.get("harmonics"), list) or not 1 <= len(light["harmonics"]) <= 9:
+        return False
+    return all(is_finite_number(v) for v in (*light["harmonics"], light.get("floor")))
+
+
+def is_finite_number(value: Any) -> bool:
+    """Is this a number as JSON has them (True is none), and finite?"""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def light_at(x, y, z, light: Dict):

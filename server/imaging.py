@@ -2,13 +2,15 @@
 
 import io
 import math
+import struct
 import warnings
+import zlib
 from typing import Any, BinaryIO, Callable, Optional, Tuple
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from .errors import CorruptImage, EmptyFile, ImageTooLarge, UnsupportedImage
+from .errors import CorruptImage, DamagedFile, EmptyFile, ImageTooLarge, UnsupportedImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
 # How a file of each kind begins: what begins so and does not open is damaged; what begins otherwise is no image of ours.
@@ -183,8 +185,11 @@ def to_png(image: Image.Image) -> bytes:
 
 
 def read_png(data: bytes) -> np.ndarray:
-    """A PNG of our own making, as (H, W, 3) or (H, W, 4) uint8."""
-    return np.array(Image.open(io.BytesIO(data), formats=("PNG",)))
+    """A PNG of our own making, as (H, W, 3) or (H, W, 4) uint8. Raises DamagedFile."""
+    try:
+        return np.array(Image.open(io.BytesIO(data), formats=("PNG",)))
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as exc:  # what Pillow raises for damaged bytes
+        raise DamagedFile("no readable PNG") from exc
 
 
 def fit_within(pixels: np.ndarray, max_side: int) -> np.ndarray:

@@ -67,14 +67,22 @@ class JobStore(Protocol):
 
 
 def parse_id(text: str) -> str:
-    """The canonical form of a job id. Raises JobNotFound for whatever is not a UUID4 in its usual spelling."""
+    """The canonical form, in small letters, of a job id. Raises JobNotFound for what is no UUID4 of 8-4-4-4-12 digits."""
     try:
         value = uuid.UUID(text)
     except (ValueError, AttributeError, TypeError):
         raise JobNotFound() from None
-    if str(value) != text or value.version != 4:
+    if str(value) != text.lower() or value.version != 4:
         raise JobNotFound()
-    return text
+    return str(value)
+
+
+def is_job_folder(name: str) -> bool:
+    """Does a job's folder have this name? Other spellings of an id are somebody else's folders."""
+    try:
+        return parse_id(name) == name
+    except JobNotFound:
+        return False
 
 
 def parse_pass(text: str) -> File:

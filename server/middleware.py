@@ -5,21 +5,29 @@ import contextvars
 import logging
 import time
 import uuid
-from typing import Any, Callable, Dict, Optional, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import FileTooLarge, InvalidRequest, Overloaded
 from .keys import owner_of
 from .metrics import Metrics
 from .problems import problem_response, translate
+from .settings import Settings
 
 log = logging.getLogger("relight")
 request_id: "contextvars.ContextVar[str]" = contextvars.ContextVar("request_id", default="-")
 
+refusal: "contextvars.ContextVar[Optional[str]]" = contextvars.ContextVar("refusal", default=None)  # why a middleware says no
+
 MAX_JSON_BYTES = 1 << 20
-WITH_BODY = ("upload", "relight", "preview")
 OVERHEAD = 1 << 16  # what multipart may add to the file
 DRAIN_SECONDS = 5.0  # how long a refused client may go on sending, so that it reads the answer
 SEND_SECONDS = 60.0  # how long a client may take to read one block of an answer
@@ -41,8 +49,67 @@ class RequestIdFilter(logging.Filter):
         return True
 
 
+@dataclass(frozen=True)
+class BodyRule:
+    """What a route takes as a body; `takes` tells it to the middleware, which looks at the key before any byte of it."""
+
+    max_bytes: Callable[[Settings], int]
+    timeout: Callable[[Settings], float] = lambda s: s.upload_timeout_seconds  # without a byte
+    is_file: bool = False  # counts to the room on disk that all unfinished uploads share
+
+
+JSON_BODY = BodyRule(max_bytes=lambda s: MAX_JSON_BYTES)
+FILE_BODY = BodyRule(max_bytes=lambda s: s.max_upload_bytes + OVERHEAD, is_file=True)
+
+
+def takes(rule: BodyRule) -> Callable[[Any], Any]:
+    """Declare what an endpoint takes as a body; one that declares nothing takes JSON's bounds."""
+
+    def declare(endpoint: Any) -> Any:
+        endpoint.body_rule = rule
+        return endpoint
+
+    return declare
+
+
 class TooSlow(InvalidRequest):  # type: ignore[valid-type,misc]
     """The body does not arrive."""
+
+    status = 408
+
+
+class CrossOrigin(CORSMiddleware):
+    """CORS whose refusals say what is allowed, and which lets pages of allowed origins call from a public into a private network.
+
+    The latter is the preflight of https://wicg.github.io/private-network-access/, for which older Starlette has no switch.
+    """
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """The answer to a preflight."""
+        kept = [(k, v) for k, v in request_headers.raw if k != b"access-control-request-private-network"]
+        response = super().preflight_response(Headers(raw=kept))
+        if response.status_code >= 400:
+            refusal.set(f"A page of that origin may not send this request: RELIGHT_CORS_ORIGINS lists the origins that may; the methods "
+                        f"are {', '.join(self.allow_methods)}, the headers {', '.join(self.allow_headers)}.")
+        elif request_headers.get("access-control-request-private-network") == "true":
+            response.headers["Access-Control-Allow-Private-Network"] = "true"
+        return response
+
+
+class KnownHosts(TrustedHostMiddleware):
+    """TrustedHostMiddleware whose refusals say that it was the host."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        refusal.set("This server does not answer to that host name.")
+        await super().__call__(scope, receive, send)
+
+    def __init__(self, app: ASGIApp, **options: Any):
+        async def known(scope: Scope, receive: Receive, send: Send) -> None:
+            refusal.set(None)
+            await app(scope, receive, send)
+
+        super().__init__(known, **options)
 
 
 class Frame:
@@ -56,6 +123,7 @@ class Frame:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         token = request_id.set(uuid.uuid4().hex)
+        refusal.set(None)
         state: Dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id.get()
         started, status, refused = time.perf_counter(), 0, None  # type: float, int, Optional[Message]
@@ -64,8 +132,10 @@ class Frame:
             nonlocal refused
             if refused is not None:  # the body of an answer that gives way to ours
                 if not message.get("more_body"):
-                    kept = {k.decode(): v.decode() for k, v in refused["headers"] if k in (b"vary", b"allow")}
-                    error = InvalidRequest(_refusal(message.get("body", b"")), kept)
+                    kept = {k.decode(): v.decode() for k, v in refused["headers"] if k in (b"vary", b"allow", b"content-range")}
+                    ranged = any(k == b"range" for k, _ in scope["headers"])
+                    why = refusal.get() or ("That range of the file cannot be had." if ranged else None)
+                    error = InvalidRequest(why, kept, refused["status"])
                     state["code"] = error.code
                     await problem_response(error, state["request_id"])(scope, receive, send_out)
                 return
@@ -113,31 +183,30 @@ class Frame:
                  state.get("job_id", "-"), " " + stages if stages else "")
 
 
-def _refusal(text: bytes) -> str:
-    """Why Starlette refused by itself, where our own handlers never came to word, from what it says."""
-    if b"CORS" in text:
-        return ("A page of that origin may not send this request: RELIGHT_CORS_ORIGINS lists the origins that may; the methods are "
-                "GET, HEAD, POST and DELETE, the headers Authorization, Content-Type and If-None-Match.")
-    if b"host" in text:
-        return "This server does not answer to that host name."
-    return "That range of the file cannot be had."
-
-
 class Body:
     """The innermost: bounds on the bytes of a body and on the time it takes, and the net under all faults."""
 
-    def __init__(self, app: ASGIApp, max_upload_bytes: int, patience: float, keys: Sequence[str] = (), uploads: int = 32):
-        self.app, self.max_upload_bytes, self.patience, self.keys = app, max_upload_bytes, patience, keys
-        self.room = uploads * max_upload_bytes  # bytes that all unfinished uploads may have brought, on this disk
+    def __init__(self, app: ASGIApp, settings: Settings, open_routes: Sequence[BaseRoute], guarded: Sequence[BaseRoute],
+                 keys: Sequence[str] = ()):
+        self.app, self.settings, self.open_routes, self.guarded, self.keys = app, settings, open_routes, guarded, keys
+        # bytes that all unfinished uploads may have brought, on this disk
+        self.room = (settings.processors + settings.max_queue) * settings.max_upload_bytes
+
+    def _route(self, scope: Scope) -> Tuple[BodyRule, bool]:
+        """What the route of a request takes as a body, and whether it wants a key."""
+        for routes, guarded in ((self.guarded, True), (self.open_routes, False)):
+            for route in routes:
+                if route.matches(scope)[0] == Match.FULL:
+                    return getattr(getattr(route, "endpoint", None), "body_rule", JSON_BODY), guarded
+        return JSON_BODY, False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        end = scope["path"].rstrip("/").rsplit("/", 1)[-1]
-        upload = end == "upload"
-        body = Incoming(scope, receive, self.max_upload_bytes + OVERHEAD if upload else MAX_JSON_BYTES, self.patience,
-                        self._take if upload else lambda size: None)
+        rule, guarded = self._route(scope)
+        body = Incoming(scope, receive, rule.max_bytes(self.settings), rule.timeout(self.settings),
+                        self._take if rule.is_file else lambda size: None)
         begun = False
 
         async def answer(message: Message) -> None:
@@ -150,7 +219,7 @@ class Body:
             await send(message)
 
         try:
-            if scope["method"] == "POST" and end in WITH_BODY:  # no byte of a stranger's body is read
+            if guarded:  # no byte of a stranger's body is read
                 owner_of(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1"), self.keys)
             await self.app(scope, body.receive, answer)
         except ClientDisconnect:
@@ -164,7 +233,7 @@ class Body:
             scope["state"]["code"] = error.code
             await problem_response(error, scope["state"]["request_id"])(scope, receive, answer)
         finally:
-            if upload:
+            if rule.is_file:
                 self.room += body.taken
 
     def _take(self, size: int) -> None:

@@ -1,6 +1,6 @@
 """What OpenAPI says of us beyond what FastAPI finds by itself: our one shape of errors with an example of each, keys, headers."""
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 from fastapi import FastAPI
 
@@ -13,16 +13,16 @@ def text_headers(*names: str) -> Dict[str, Any]:
     return {name: {"schema": {"type": "string"}} for name in names}
 
 
-def problems(*codes: str) -> Dict[Any, Dict[str, Any]]:
-    """The OpenAPI descriptions of these errors, grouped by status."""
+def problems(*codes: str, statuses: Sequence[int] = ()) -> Dict[Any, Dict[str, Any]]:
+    """The OpenAPI descriptions of these errors, grouped by status; `statuses`: others that `invalid_request` can have here."""
     out: Dict[Any, Dict[str, Any]] = {}
-    for code in codes:
+    for code, status in [*((c, ALL[c].status) for c in codes), *(("invalid_request", s) for s in statuses)]:
         e = ALL[code]
-        entry = out.setdefault(e.status, {"description": "", "content": {"application/problem+json": {
+        entry = out.setdefault(status, {"description": "", "content": {"application/problem+json": {
             "schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}}})
         entry["description"] = ", ".join(filter(None, [entry["description"], f"`{code}`"]))
         entry["content"]["application/problem+json"]["examples"][code] = {"value": {
-            "type": "about:blank", "title": e.title, "status": e.status, "detail": e.default_detail, "code": code,
+            "type": "about:blank", "title": e.title, "status": status, "detail": e.default_detail, "code": code,
             "request_id": "4c1d1f7c3a1e4c0b8a53b8a9d3b5c2f1"}}
     return out
 

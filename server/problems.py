@@ -11,7 +11,6 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 
 from .errors import (
-    FileTooLarge,
     InvalidLight,
     InvalidRequest,
     MethodNotAllowed,
@@ -47,7 +46,7 @@ def problem_response(error: RelightError, request_id: str) -> JSONResponse:
     return JSONResponse(problem(error, request_id), error.status, headers, media_type="application/problem+json")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """A client's own words as they may stand in an answer: short, and of characters that UTF-8 has."""
     return text[:LONGEST].encode("utf-8", "replace").decode()
 
@@ -64,7 +63,7 @@ def from_validation(errors: Any) -> RelightError:
         if not where and e.get("type") in ("missing", "model_type", "model_attributes_type"):
             return InvalidRequest("body: send a JSON object, with the header Content-Type: application/json.")
         light = light or where[:1] in (["lights"], ["x"], ["y"], ["z"]) or e.get("type") == "invalid_light"
-        parts.append(f"{'.'.join(_printable(str(w)) for w in where) or 'body'}: {_printable(e.get('msg', 'invalid'))}")
+        parts.append(f"{'.'.join(printable(str(w)) for w in where) or 'body'}: {printable(e.get('msg', 'invalid'))}")
     return (InvalidLight if light else InvalidRequest)("; ".join(parts) or None)
 
 
@@ -81,12 +80,10 @@ def translate(exc: Exception) -> RelightError:
             return NotFound()
         if exc.status_code == 405:
             return MethodNotAllowed()
-        if exc.status_code == 413:
-            return FileTooLarge()
         if 400 <= exc.status_code < 500:
-            return InvalidRequest(UNREADABLE)
+            return InvalidRequest(UNREADABLE, exc.headers, exc.status_code)
     if isinstance(exc, FormParserError):  # older versions of Starlette let it through
-        return InvalidRequest(UNREADABLE)
+        return InvalidRequest(UNREADABLE, status=400)
     if isinstance(exc, OSError):
         return from_oserror(exc)
     return RelightError()

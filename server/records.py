@@ -29,6 +29,7 @@ class Record:
     state: str = QUEUED
     stage: str = "waiting"
     attempts: int = 0
+    healing: bool = False  # analysed anew because its files were damaged, and not read whole since
     created: float = field(default_factory=time.time)
     format: str = ""
     alpha: bool = False
@@ -65,6 +66,9 @@ class Record:
         }
 
 
+REQUIRED = {"job_id", "width", "height", "key"}  # fields without a default
+
+
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(min(max(seconds, 0.0), LAST_SECOND), timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
@@ -72,11 +76,16 @@ def _iso(seconds: float) -> str:
 def load(store: jobs.JobStore, job_id: str) -> Record:
     """Read job.json. Raises JobNotFound, also when it is damaged beyond reading."""
     try:
-        data = json.loads(store.get(job_id, jobs.File.JOB))
-        known = {f.name for f in fields(Record)}
-        record = Record(**{k: v for k, v in data.items() if k in known})
-    except (ValueError, TypeError, AttributeError, RecursionError, jobs.FileNotFound):
+        text = store.get(job_id, jobs.File.JOB)
+    except jobs.FileNotFound:
         raise JobNotFound() from None
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise JobNotFound() from None
+    if not isinstance(data, dict) or not REQUIRED <= set(data):
+        raise JobNotFound()
+    record = Record(**{f.name: data[f.name] for f in fields(Record) if f.name in data})
     if record.job_id != job_id or not _is_sound(record):
         raise JobNotFound()
     return record
@@ -90,13 +99,15 @@ def _is_sound(r: Record) -> bool:
     """Is every field what it should be? (The file may have been damaged, or written by somebody else.)"""
     return (
         r.state in (QUEUED, ANALYSING, READY, FAILED) and all(isinstance(v, str) for v in (r.key, r.owner, r.worker, r.stage, r.format))
-        and all(isinstance(v, int) and 1 <= v < 2**31 for v in (r.width, r.height)) and isinstance(r.attempts, int)
+        and all(isinstance(v, int) and 1 <= v < 2**31 for v in (r.width, r.height))
+        and isinstance(r.attempts, int) and isinstance(r.healing, bool)
         and bool(re.fullmatch("[0-9a-f]{2,128}", r.key)) and _is_number(r.created) and isinstance(r.alpha, bool)
         and (r.focal is None or _is_number(r.focal)) and (isinstance(r.fit, dict) or (r.fit is None and r.state != READY))
         and isinstance(r.models, list) and all(isinstance(m, str) for m in r.models)
         and (r.depth_range is None or (isinstance(r.depth_range, list) and len(r.depth_range) == 2 and all(map(_is_number, r.depth_range))))
         and isinstance(r.timings, dict) and all(map(_is_number, r.timings.values()))
-        and (r.error is None or (isinstance(r.error, dict) and r.error.get("code") in ALL and isinstance(r.error.get("detail"), str))))
+        and (r.error is None or (
+            isinstance(r.error, dict) and r.error.get("code") in list(ALL) and isinstance(r.error.get("detail"), str))))
 
 
 def load_owned(store: jobs.JobStore, job_id: str, owner: str) -> Record:

@@ -11,15 +11,16 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
 import numpy as np
 
-from . import imaging, jobs, records
-from .analysis import Analyst, Gone, unpack
+from . import imaging, records
+from .analysis import Analyst, Gone, read_photo, unpack
 from .cache import Cache
 from .encoding import encode_jpeg, encode_png
-from .errors import ModelMissing, Overloaded, RelightError, Superseded
+from .errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, RelightError, Superseded
 from .geometry import Geometry
 from .jobs import File, JobStore
 from .pool import Pool
 from .records import Record
+from .scene import is_fit
 from .schemas import PreviewBody, RelightBody
 from .shading import prepare, relight
 
@@ -110,24 +111,34 @@ class Renderer:
         def make() -> Held:
             try:
                 return Held(unpack(self.store.get(record.job_id, File.GEOMETRY)))
-            except (jobs.FileNotFound, ValueError) as exc:
+            except (FileNotFound, DamagedFile) as exc:
                 raise self.damaged(record) from exc
 
         return self.cache.get((record.job_id, "geometry"), make).geometry
 
     def damaged(self, record: Record) -> RelightError:
-        """A ready job whose files were lost is analysed anew; meanwhile the client is told to come back.
+        """A ready job whose files were lost is analysed anew, once; meanwhile the client is told to come back.
 
+        What is damaged still, right after it was made anew, is a fault of ours: analysing it again and again would not end.
         Without an engine it stays what it is: some of its passes may still be whole.
         """
         if self.analyst.engine is None:
             return ModelMissing()
+        if record.healing:
+            return RelightError("The files of this job were damaged, and are so again after it was analysed anew. Upload the photo again.")
         log.error("job %s: its files are missing or damaged; analysing it again", record.job_id)
         self.cache.drop(record.job_id)
         self.store.unregister(record.key, record.job_id)  # no twin may take over what is damaged
         record.attempts = 1  # its analysis went well before
+        record.healing = True
         self.analyst.adopt(record)
         return Overloaded("The files of this job were damaged; it is being analysed again. Retry after a moment.")
+
+    def whole(self, record: Record) -> None:
+        """Note that a job which was analysed anew could be read: should it be damaged again, it is healed again."""
+        if record.healing:
+            record.healing = False
+            records.save(self.store, record)
 
     def _prepared(self, record: Record, max_side: int) -> Prepared:
         side = min(max_side, max(record.width, record.height))
@@ -135,14 +146,15 @@ class Renderer:
         def make() -> Prepared:
             geometry = self._geometry(record)
             try:
-                pixels = imaging.read_png(self.store.get(record.job_id, File.INPUT))
-                if pixels.shape[:2] != (record.height, record.width):
-                    raise ValueError("another picture")
-                pixels = imaging.fit_within(pixels, side)
-                alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
-                return Prepared(prepare(np.ascontiguousarray(pixels[..., :3]), geometry, record.fit), alpha)
-            except (jobs.FileNotFound, OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError) as exc:
+                pixels = read_photo(self.store, record)
+            except (FileNotFound, DamagedFile) as exc:
                 raise self.damaged(record) from exc
+            if not is_fit(record.fit):
+                raise self.damaged(record)
+            self.whole(record)
+            pixels = imaging.fit_within(pixels, side)
+            alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
+            return Prepared(prepare(np.ascontiguousarray(pixels[..., :3]), geometry, record.fit), alpha)
 
         return self.cache.get((record.job_id, side), make)
 

@@ -4,13 +4,15 @@ import asyncio
 import hashlib
 import json
 import os
+import re
 from email.utils import formatdate
 from pathlib import Path
-from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict
+from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict, List, Optional, Tuple
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import UploadFile
 
@@ -18,12 +20,14 @@ from . import jobs, schemas, sessions
 from .analysis import Gone
 from .errors import InvalidRequest, ModelMissing
 from .keys import owner_of
+from .middleware import FILE_BODY, JSON_BODY, takes
 from .openapi import describe, problems, text_headers
-from .problems import problem_response
+from .problems import printable, problem_response
 from .service import Service
 
 STATIC = Path(__file__).resolve().parent / "static"
 BLOCK = 1 << 18
+PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 NO_PHOTO = "file: send the photo as multipart/form-data in the field `file`"
 
 
@@ -56,9 +60,10 @@ guarded = APIRouter(responses=problems("unauthorized", "internal"), dependencies
 
 @guarded.post("/upload", response_model=schemas.UploadAnswer, tags=["jobs"],
               responses=problems("invalid_request", "empty_file", "corrupt_image", "unsupported_image", "file_too_large",
-                                 "image_too_large", "model_missing", "overloaded", "storage_full"),
+                                 "image_too_large", "model_missing", "overloaded", "storage_full", statuses=(400, 408)),
               openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
                   "type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}}}}})
+@takes(FILE_BODY)
 async def upload(request: Request, service: Services, owner: Owner) -> Any:
     """Store a photo and start its analysis in the background."""
     if service.engine is None:
@@ -69,7 +74,8 @@ async def upload(request: Request, service: Services, owner: Owner) -> Any:
         async with request.form(max_files=1, max_fields=8) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
-                raise InvalidRequest(NO_PHOTO)
+                others = [printable(name) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+                raise InvalidRequest(f"{NO_PHOTO}, not in {', '.join(f'`{name}`' for name in others)}" if others else NO_PHOTO)
             record = await service.upload(file.file, owner)
     request.state.job_id = record.job_id
     return {"job_id": record.job_id, "job_dir": f"jobs/{record.job_id}", "status": record.state, "width": record.width,
@@ -78,10 +84,11 @@ async def upload(request: Request, service: Services, owner: Owner) -> Any:
 
 @guarded.post("/relight", response_model=schemas.RelightAnswer, tags=["light"],
               responses=problems("invalid_request", "invalid_light", "job_not_found", "file_too_large", "model_error",
-                                 "model_missing", "overloaded", "storage_full"))
+                                 "model_missing", "overloaded", "storage_full", statuses=(400, 408)))
+@takes(JSON_BODY)
 async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
     """Relight a photo at full size; answers once relit.png is whole on disk."""
-    request.state.job_id = jobs.parse_id(body.job_id)  # first of all: refusals are logged with it too
+    body.job_id = request.state.job_id = jobs.parse_id(body.job_id)  # first of all: refusals are logged with it too
     record, seconds = await service.renderer.relight(body, owner, watched(request))
     request.state.timings = seconds
     return {"status": "ok", "job_id": record.job_id, "relit_path": f"jobs/{record.job_id}/relit.png", "width": record.width,
@@ -92,10 +99,11 @@ async def relight(body: schemas.RelightBody, request: Request, service: Services
               responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
                                "description": "The relit picture", "headers": text_headers("Server-Timing", "Cache-Control")},
                          **problems("invalid_request", "invalid_light", "job_not_found", "superseded", "file_too_large",
-                                    "model_error", "model_missing", "overloaded", "storage_full")})
+                                    "model_error", "model_missing", "overloaded", "storage_full", statuses=(400, 408))})
+@takes(JSON_BODY)
 async def preview(body: schemas.PreviewBody, request: Request, service: Services, owner: Owner) -> Response:
     """Relight a photo at screen size, from memory to memory."""
-    request.state.job_id = jobs.parse_id(body.job_id)
+    body.job_id = request.state.job_id = jobs.parse_id(body.job_id)
     data, seconds = await service.renderer.preview(body, owner, watched(request))
     request.state.timings = seconds
     timing = ", ".join(f"{k};dur={v * 1000:.1f}" for k, v in seconds.items())
@@ -104,37 +112,72 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
 
 @guarded.head("/download/{job_id}/{filename}", include_in_schema=False)
 @guarded.get("/download/{job_id}/{filename}", response_class=Response, tags=["jobs"],
-             responses={200: {"content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-                              "description": "The pass", "headers": text_headers("ETag", "Last-Modified", "Cache-Control")},
+             responses={200: {"content": PNG, "description": "The pass",
+                              "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges")},
+                        206: {"content": PNG, "description": "The bytes asked for",
+                              "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges", "Content-Range")},
                         304: {"description": "Not modified", "headers": text_headers("ETag")},
-                        **problems("job_not_found", "file_not_found", "overloaded")},
-             openapi_extra={"parameters": [{"name": "If-None-Match", "in": "header", "required": False, "schema": {"type": "string"},
-                                            "description": "ETags of the copies held: if the pass is one of them, 304"}]})
+                        **problems("job_not_found", "file_not_found", "overloaded", statuses=(416,))},
+             openapi_extra={"parameters": [
+                 {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": text} for name, text in (
+                     ("If-None-Match", "ETags of the copies held: if the pass is one of them, 304"),
+                     ("Range", "one range of bytes, such as bytes=0-1023 or bytes=-500; anything else gets the whole pass"),
+                     ("If-Range", "the ETag of the copy begun: the range is sent only of that one, else the whole pass"))]})
 async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:
     """One pass: input.png, depth.png, normals.png or relit.png. HEAD answers likewise, without the bytes."""
-    request.state.job_id = jobs.parse_id(job_id)
+    job_id = request.state.job_id = jobs.parse_id(job_id)
     name, file = await service.open_pass(job_id, filename, owner)
     stat = os.fstat(file.fileno())
     etag = '"' + hashlib.sha256(f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}".encode()).hexdigest()[:32] + '"'
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
-               "Content-Disposition": f'inline; filename="{name.value}"'}
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes",
+               "Last-Modified": formatdate(stat.st_mtime, usegmt=True), "Content-Disposition": f'inline; filename="{name.value}"'}
     known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
     if etag in known or "*" in known:
         file.close()
         return Response(status_code=304, headers=headers)
-    headers["Content-Length"] = str(stat.st_size)
     if request.method == "HEAD":
         file.close()
-        return Response(headers=headers, media_type="image/png")
-    return StreamingResponse(_blocks(file), headers=headers, media_type="image/png")
+        return Response(headers={**headers, "Content-Length": str(stat.st_size)}, media_type="image/png")
+    part = None
+    if request.headers.get("if-range", etag).strip() == etag:
+        try:
+            part = byte_range(request.headers.get("range", ""), stat.st_size)
+        except InvalidRequest:
+            file.close()
+            raise
+    first, count = part or (0, stat.st_size)
+    headers["Content-Length"] = str(count)
+    if part:
+        headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stat.st_size}"
+        file.seek(first)
+    return StreamingResponse(_blocks(file, count), 206 if part else 200, headers, media_type="image/png")
 
 
-async def _blocks(file: BinaryIO) -> AsyncIterator[bytes]:
+def byte_range(asked: str, size: int) -> Optional[Tuple[int, int]]:
+    """The first byte and the number of bytes that a Range header asks for of `size`; None: the whole (RFC 9110, section 14).
+
+    What is no single well-formed range of bytes is ignored, as the RFC allows. Raises InvalidRequest (416) for one beyond the end.
+    """
+    found = re.fullmatch(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", asked, re.IGNORECASE)
+    if not found or not (found[1] or found[2]) or (found[1] and found[2] and int(found[1]) > int(found[2])):
+        return None
+    if found[1]:
+        first, last = int(found[1]), int(found[2] or size)
+    else:
+        first, last = max(0, size - int(found[2])), size
+    count = min(last, size - 1) - first + 1
+    if count < 1:
+        raise InvalidRequest(f"That range cannot be had: the file has {size} bytes.", {"Content-Range": f"bytes */{size}"}, 416)
+    return first, count
+
+
+async def _blocks(file: BinaryIO, count: int) -> AsyncIterator[bytes]:
     try:
-        while True:
-            block = await asyncio.to_thread(file.read, BLOCK)
+        while count > 0:
+            block = await asyncio.to_thread(file.read, min(BLOCK, count))
             if not block:
                 return
+            count -= len(block)
             yield block
     finally:
         file.close()
@@ -143,7 +186,7 @@ async def _blocks(file: BinaryIO) -> AsyncIterator[bytes]:
 @guarded.delete("/job/{job_id}", response_model=schemas.DeleteAnswer, tags=["jobs"], responses=problems("job_not_found"))
 async def delete(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
     """Delete a job and all its files."""
-    request.state.job_id = jobs.parse_id(job_id)
+    job_id = request.state.job_id = jobs.parse_id(job_id)
     await service.delete(job_id, owner)
     return {"status": "deleted"}
 
@@ -151,7 +194,7 @@ async def delete(job_id: str, request: Request, service: Services, owner: Owner)
 @guarded.get("/job/{job_id}", response_model=schemas.JobState, tags=["jobs"], responses=problems("job_not_found"))
 async def job(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
     """The state of a job."""
-    request.state.job_id = jobs.parse_id(job_id)
+    job_id = request.state.job_id = jobs.parse_id(job_id)
     return await service.state(job_id, owner)
 
 
@@ -161,7 +204,7 @@ async def job(job_id: str, request: Request, service: Services, owner: Owner) ->
                         **problems("job_not_found")})
 async def events(job_id: str, request: Request, service: Services, owner: Owner) -> Response:
     """The state of a job whenever it changes, until it is ready or failed."""
-    request.state.job_id = jobs.parse_id(job_id)
+    job_id = request.state.job_id = jobs.parse_id(job_id)
     await service.state(job_id, owner)
 
     async def stream() -> AsyncIterator[str]:
@@ -231,6 +274,17 @@ class _Fresh(StaticFiles):
         response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = "no-cache"
         return response
+
+
+def cross_origin() -> Tuple[List[str], List[str], List[str]]:
+    """The methods and request headers that pages of other origins may use, and the response headers that they may read."""
+    methods, asked, answered = {"GET"}, {"Authorization", "Content-Type"}, {"X-Request-ID", "Retry-After", "WWW-Authenticate"}
+    for route in [*router.routes, *guarded.routes]:
+        if isinstance(route, APIRoute):
+            methods |= route.methods
+            asked |= {p["name"] for p in (route.openapi_extra or {}).get("parameters", ()) if p["in"] == "header"}
+            answered |= {name for answer in route.responses.values() for name in answer.get("headers", ())}
+    return sorted(methods), sorted(asked), sorted(answered)
 
 
 def install(app: FastAPI) -> None:

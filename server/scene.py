@@ -5,13 +5,13 @@ right of and above the middle) is at x = 2u/q, y = 2v/q, z = 2f(1 - 1/q) with th
 x runs -1..1 across the median surface, z = 0 is that surface, +1 is half a picture width nearer to the viewer.
 Straight lines of the scene are straight in (u, v, q), which is what the shadows are marched in.
 """
-from typing import Dict
+from typing import Any, Dict
 
 import cv2
 import numpy as np
 
 from .geometry import Geometry
-from .illumination import estimate_light
+from .illumination import estimate_light, is_finite_number, is_light
 from .normals import FOCAL, normalised, normals_from_depth
 from .resample import limited, shrink
 
@@ -48,6 +48,12 @@ def fit_scene(rgb: np.ndarray, geometry: Geometry) -> Dict:
                "depth_angle": angle}
     fit["light"] = estimate_light(rgb, scene_normals(geometry, fit), geometry.mask)
     return fit
+
+
+def is_fit(fit: Any) -> bool:
+    """Is this what fit_scene() returns? It comes back from a file."""
+    return (isinstance(fit, dict) and all(is_finite_number(fit.get(k)) for k in ("focal", "scale", "shift")) and fit["focal"] > 0
+            and is_light(fit.get("light")))
 
 
 def _search(relative, target, mask, focal):

@@ -206,11 +206,14 @@ class Service:
         file = jobs.parse_pass(name)
         self.store.touch(record.job_id)
         try:
-            return file, self.store.open(record.job_id, file)
+            stream = self.store.open(record.job_id, file)
         except FileNotFound:
             if record.state == records.READY and file in jobs.ANALYSIS:
                 raise self.renderer.damaged(record) from None
             raise
+        if record.state == records.READY and file in jobs.ANALYSIS:
+            self.renderer.whole(record)
+        return file, stream
 
     async def delete(self, job_id: str, owner: str) -> None:
         """Delete a job. Raises JobNotFound."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Tuple
 
 from .errors import FileNotFound, JobNotFound, from_oserror
-from .jobs import Entry, File, parse_id
+from .jobs import Entry, File, is_job_folder
 from .workers import Workers
 
 TEMPORARY = re.compile(r"\.(new|gone|tmp)-([0-9a-f]{32})-[0-9]+-[0-9a-f]{8}")  # kind, worker
@@ -168,11 +168,12 @@ class LocalStore(Workers):
     def list(self) -> Iterator[Entry]:
         """All jobs, in no order."""
         for folder in os.scandir(self.root):
+            if not is_job_folder(folder.name):
+                continue
             try:
-                parse_id(folder.name)
                 stats = {f.name: f.stat() for f in os.scandir(folder.path) if f.name in NAMES}
                 last = stats[File.JOB.value] if File.JOB.value in stats else folder.stat()
-            except (OSError, JobNotFound):
+            except OSError:
                 continue
             if stats:  # else it is somebody else's folder
                 yield Entry(folder.name, sum(s.st_size for s in stats.values()), last.st_mtime)
@@ -248,12 +249,12 @@ class LocalStore(Workers):
         for entry in list(os.scandir(self.root)):
             if dead(entry.name, ("new", "gone")):
                 shutil.rmtree(entry.path, ignore_errors=True)
-            else:
+            elif is_job_folder(entry.name):
                 try:
-                    inside = os.listdir(self.root / parse_id(entry.name))
+                    inside = os.listdir(entry.path)
                     if not inside:  # its files went, and then a reader held it (Windows)
                         os.rmdir(entry.path)
-                except (OSError, JobNotFound):
+                except OSError:
                     continue
                 for name in inside:
                     if dead(name, ("tmp",)):

@@ -95,7 +95,7 @@ def test_cors_works_with_keys(keyed):
     assert refused.status_code == 401 and refused.headers["access-control-allow-origin"] == "https://page.example"  # a page can read why
     evil = keyed.options("/relight", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"})
     assert evil.status_code >= 400 and "access-control-allow-origin" not in evil.headers
-    problem(evil, 422, "invalid_request")
+    problem(evil, 400, "invalid_request")
     assert keyed.get("/health").headers.get("access-control-allow-credentials") is None
 
 

@@ -109,7 +109,7 @@ def test_an_upload_of_a_byte_a_second_is_dropped(quick):
         if not more:
             break
         answer += more  # head and body may come apart
-    assert answer.startswith(b"HTTP/1.1 422") and b"too slowly" in answer and time.monotonic() - begun < 8
+    assert answer.startswith(b"HTTP/1.1 408") and b"too slowly" in answer and time.monotonic() - begun < 8
     assert settled(service, tmp) == (0, 0, 0)
 
 
@@ -279,7 +279,8 @@ def test_a_refused_upload_is_answered_though_its_body_is_still_coming(quick):
 def test_json_nobody_would_send(client, body):
     for path in ("/relight", "/preview"):
         answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
-        assert answer.status_code == 422 and answer.json()["code"] in ("invalid_request", "invalid_light"), answer.text
+        # 400: what no JSON parser takes (too deep, too long a number, not UTF-8), as FastAPI says; 422: what says something else
+        assert answer.status_code in (400, 422) and answer.json()["code"] in ("invalid_request", "invalid_light"), answer.text
         assert len(answer.content) < 4000
 
 
@@ -291,7 +292,7 @@ def test_multipart_nobody_would_send(client):
                        ("multipart/form-data; boundary=x", b"--x\r\n" + b"A: b\r\n" * 5000 + b"\r\n--x--"),
                        ("application/x-www-form-urlencoded", b"file=a&" * 1000), ("application/json", b"{}"), ("text/plain", b"hello")):
         answer = client.post("/upload", content=body, headers={"Content-Type": kind})
-        assert answer.status_code in (415, 422) and answer.headers["content-type"] == "application/problem+json", (kind, body[:50], answer.text)
+        assert answer.status_code in (400, 415, 422) and answer.headers["content-type"] == "application/problem+json", (kind, body[:50], answer.text)
 
 
 def test_an_unheard_of_method_and_host(settings):
@@ -302,7 +303,7 @@ def test_an_unheard_of_method_and_host(settings):
             answer = client.request(method, "/relight", headers={"Host": "good.example"})
             assert answer.status_code == 405 and answer.json()["code"] == "method_not_allowed" and "POST" in answer.headers["allow"]
         answer = client.get("/health", headers={"Host": "evil.example"})
-        assert answer.status_code == 422 and answer.json()["code"] == "invalid_request" and answer.json()["request_id"] == answer.headers["x-request-id"]
+        assert answer.status_code == 400 and answer.json()["code"] == "invalid_request" and answer.json()["request_id"] == answer.headers["x-request-id"]
         assert "BREW" not in client.get("/metrics", headers={"Host": "good.example"}).text
 
 
