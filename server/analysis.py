@@ -10,7 +10,7 @@ import time
 import zipfile
 import zlib
 from contextlib import contextmanager
-from typing import Any, Awaitable, Callable, Dict, Iterator, List, Optional, Set
+from typing import Any, Awaitable, Callable, Dict, Iterator, Optional, Set
 
 import numpy as np
 from filelock import Timeout
@@ -314,10 +314,3 @@ class Analyst:
         record.worker, record.state, record.stage = self.store.worker, records.QUEUED, "waiting"
         records.save(self.store, record)
         self.start(record.job_id, force=True)
-
-    def missing(self, record: Record) -> List[File]:
-        """Which files a ready job lacks."""
-        have = set(self.store.names(record.job_id))
-        if File.INPUT not in have:
-            raise FileNotFound()
-        return [f for f in ANALYSIS if f not in have]

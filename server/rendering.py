@@ -5,7 +5,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 
@@ -15,7 +15,7 @@ from . import imaging, records
 from .analysis import Analyst, Gone, read_photo, unpack
 from .cache import Cache
 from .encoding import encode_jpeg, encode_png
-from .errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, RelightError, Superseded
+from .errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, RelightError, StorageFull, Superseded
 from .geometry import Geometry
 from .jobs import File, JobStore
 from .pool import Pool
@@ -138,7 +138,8 @@ class Renderer:
         """Note that a job which was analysed anew could be read: should it be damaged again, it is healed again."""
         if record.healing:
             record.healing = False
-            records.save(self.store, record)
+            with suppress(StorageFull):  # it is lit all the same
+                records.save(self.store, record)
 
     def _prepared(self, record: Record, max_side: int) -> Prepared:
         side = min(max_side, max(record.width, record.height))

@@ -202,8 +202,10 @@ def test_no_byte_of_a_strangers_body_is_read_whatever_the_method(settings, resto
                 began.append((message["status"], list(read)))  # before the rest is drained
 
         scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
-                 "raw_path": path.encode(), "root_path": "", "scheme": "http", "query_string": b"", "client": ("c", 1), "server": ("testserver", 80),
-                 "headers": [(b"host", b"testserver"), (b"content-length", b"1000000"), (b"authorization", b"Bearer bad")]}
+                 "raw_path": path.encode(), "root_path": "", "scheme": "http", "query_string": b"", "client": ("c", 1),
+                 "server": ("testserver", 80),
+                 "headers": [(b"host", b"testserver"), (b"content-length", b"1000000"),
+                             (b"authorization", b"Bearer bad")]}
         client.portal.call(client.app, scope, receive, send)
         assert began == [(401, [])]
 
