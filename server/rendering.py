@@ -12,11 +12,11 @@ from typing import Any, Callable, Dict, Iterator, Optional, Tuple
 import numpy as np
 
 from . import imaging, records
-from .analysis import Analyst, Gone, read_photo, unpack
+from .analysis import Analyst, Gone, read_photo
 from .cache import Cache
 from .encoding import encode_jpeg, encode_png
 from .errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, RelightError, StorageFull, Superseded
-from .geometry import Geometry
+from .geometry import Geometry, unpack
 from .jobs import File, JobStore
 from .pool import Pool
 from .records import Record

@@ -17,8 +17,8 @@ from PIL import Image
 from support import encoded, finished, gradient, linear, picture, problem, upload
 
 from server import records
-from server.analysis import unpack
 from server.application import create_app
+from server.geometry import unpack
 from server.jobs import File
 from server.store import LocalStore
 

@@ -15,9 +15,9 @@ from fastapi.testclient import TestClient
 from support import encoded, finished, gradient, picture, problem, upload
 
 from server import errors, jobs, records
-from server.analysis import pack, unpack
 from server.application import create_app
 from server.cache import Cache
+from server.geometry import pack, unpack
 from server.jobs import File
 from server.store import LocalStore
 from server.sweep import sweep
