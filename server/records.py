@@ -1,7 +1,6 @@
 """job.json: what is known of a job, as it lies on disk and as clients see it."""
 
 import json
-import math
 import re
 import time
 from dataclasses import asdict, dataclass, field, fields
@@ -10,6 +9,7 @@ from typing import Any, Dict, List, Optional
 
 from . import jobs
 from .errors import ALL, JobNotFound, RelightError
+from .illumination import is_finite_number
 
 QUEUED, ANALYSING, READY, FAILED = "queued", "analysing", "ready", "failed"
 LAST_SECOND = 253402300799.0  # of the year 9999
@@ -91,21 +91,17 @@ def load(store: jobs.JobStore, job_id: str) -> Record:
     return record
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_sound(r: Record) -> bool:
     """Is every field what it should be? (The file may have been damaged, or written by somebody else.)"""
     return (
         r.state in (QUEUED, ANALYSING, READY, FAILED) and all(isinstance(v, str) for v in (r.key, r.owner, r.worker, r.stage, r.format))
         and all(isinstance(v, int) and 1 <= v < 2**31 for v in (r.width, r.height))
         and isinstance(r.attempts, int) and isinstance(r.healing, bool)
-        and bool(re.fullmatch("[0-9a-f]{2,128}", r.key)) and _is_number(r.created) and isinstance(r.alpha, bool)
-        and (r.focal is None or _is_number(r.focal)) and (isinstance(r.fit, dict) or (r.fit is None and r.state != READY))
+        and bool(re.fullmatch("[0-9a-f]{2,128}", r.key)) and is_finite_number(r.created) and isinstance(r.alpha, bool)
+        and (r.focal is None or is_finite_number(r.focal)) and (isinstance(r.fit, dict) or (r.fit is None and r.state != READY))
         and isinstance(r.models, list) and all(isinstance(m, str) for m in r.models)
-        and (r.depth_range is None or (isinstance(r.depth_range, list) and len(r.depth_range) == 2 and all(map(_is_number, r.depth_range))))
-        and isinstance(r.timings, dict) and all(map(_is_number, r.timings.values()))
+        and (r.depth_range is None or (isinstance(r.depth_range, list) and len(r.depth_range) == 2 and all(map(is_finite_number, r.depth_range))))
+        and isinstance(r.timings, dict) and all(map(is_finite_number, r.timings.values()))
         and (r.error is None or (
             isinstance(r.error, dict) and r.error.get("code") in list(ALL) and isinstance(r.error.get("detail"), str))))
 
