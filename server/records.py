@@ -100,7 +100,8 @@ def _is_sound(r: Record) -> bool:
         and bool(re.fullmatch("[0-9a-f]{2,128}", r.key)) and is_finite_number(r.created) and isinstance(r.alpha, bool)
         and (r.focal is None or is_finite_number(r.focal)) and (isinstance(r.fit, dict) or (r.fit is None and r.state != READY))
         and isinstance(r.models, list) and all(isinstance(m, str) for m in r.models)
-        and (r.depth_range is None or (isinstance(r.depth_range, list) and len(r.depth_range) == 2 and all(map(is_finite_number, r.depth_range))))
+        and (r.depth_range is None or (isinstance(r.depth_range, list) and len(r.depth_range) == 2
+                                      and all(map(is_finite_number, r.depth_range))))
         and isinstance(r.timings, dict) and all(map(is_finite_number, r.timings.values()))
         and (r.error is None or (
             isinstance(r.error, dict) and r.error.get("code") in list(ALL) and isinstance(r.error.get("detail"), str))))
