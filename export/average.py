@@ -1,8 +1,9 @@
 """The mean of the weights of two runs, the second begun from the first: often better than either.
 
-Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference
-time", ICML 2022. Both are of one shape.
+Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing
+inference time", ICML 2022. Both are of one shape.
 """
+
 from __future__ import annotations
 
 import argparse

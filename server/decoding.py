@@ -48,7 +48,10 @@ def slowness() -> float:
 
 
 def _limit_memory(more: int) -> None:
-    """Let this process grow by `more` bytes, write no file and leave no core (Linux; elsewhere only what works there)."""
+    """Let this process grow by `more` bytes, write no file and leave no core (Linux.
+
+    Elsewhere only what works there).
+    """
     try:
         import resource
     except ImportError:  # Windows
@@ -78,7 +81,13 @@ def _decode(data: bytes, max_pixels: int, formats: tuple, slow: float) -> Any:
         png = imaging.to_png(image)
     except (MemoryError, OSError):
         raise CorruptImage() from None
-    return png, {"width": image.width, "height": image.height, "alpha": image.mode == "RGBA", "format": kind, "focal": focal}
+    return png, {
+        "width": image.width,
+        "height": image.height,
+        "alpha": image.mode == "RGBA",
+        "format": kind,
+        "focal": focal,
+    }
 
 
 def _exactly(source: BinaryIO, length: int) -> bytes:

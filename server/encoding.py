@@ -1,4 +1,5 @@
 """Pictures as bytes. No alpha is ever blended, no metadata written."""
+
 import struct
 import zlib
 
@@ -22,7 +23,8 @@ def encode_jpeg(rgb: np.ndarray, quality: int = 85) -> bytes:
 def encode_png(array: np.ndarray) -> bytes:
     """(H, W) uint8 or uint16 gray, (H, W, 3) RGB or (H, W, 4) RGBA uint8 as a PNG (ISO/IEC 15948).
 
-    Every row is stored as its difference to the one above (filter 2), which suits photographs about as well as choosing.
+    Every row is stored as its difference to the one above (filter 2), which suits photographs about as well as
+    choosing.
     """
     if deflate is None:
         return _opencv(".png", array, [])
@@ -33,14 +35,14 @@ def encode_png(array: np.ndarray) -> bytes:
     packer = deflate.compressobj(1)
     parts = []
     for start in range(0, H, ROWS):
-        rows = samples[start:start + ROWS]
+        rows = samples[start : start + ROWS]
         filtered = np.empty((rows.shape[0], samples.shape[1] + 1), np.uint8)
         filtered[:, 0] = 2
         if start == 0:
             filtered[0, 1:] = rows[0]
             np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
         else:
-            np.subtract(rows, samples[start - 1:start - 1 + rows.shape[0]], out=filtered[:, 1:])
+            np.subtract(rows, samples[start - 1 : start - 1 + rows.shape[0]], out=filtered[:, 1:])
         parts.append(packer.compress(filtered))
     parts.append(packer.flush())
     channels = array.shape[2] if array.ndim == 3 else 1

@@ -1,4 +1,8 @@
-"""Frames of a photograph: the white edge of a scanned print, the bars of a film still. They are no part of the scene."""
+"""Frames of a photograph: the white edge of a scanned print, the bars of a film still.
+
+They are no part of the scene.
+"""
+
 import dataclasses
 from typing import Tuple
 
@@ -68,7 +72,9 @@ def put_in_frame(geometry: Geometry, inside: Tuple[slice, slice], height: int, w
         return cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=border, borderValue=0)
 
     return dataclasses.replace(
-        geometry, inverse_depth=moved(geometry.inverse_depth),
+        geometry,
+        inverse_depth=moved(geometry.inverse_depth),
         normals=None if geometry.normals is None else normalised(moved(geometry.normals)),
         mask=moved(np.ones((h, w), np.float32) if geometry.mask is None else geometry.mask, cv2.BORDER_CONSTANT),
-        focal=None if geometry.focal is None else geometry.focal * inner_w / width)
+        focal=None if geometry.focal is None else geometry.focal * inner_w / width,
+    )

@@ -1,4 +1,5 @@
 """What a network says about a photograph, on the network's own grid; as an object and as a file."""
+
 import io
 import struct
 import zipfile
@@ -10,8 +11,19 @@ import numpy as np
 
 from .errors import DamagedFile, ModelError
 
-# What NumPy and the ZIP reader below it raise for damaged bytes; RuntimeError: flags of an encryption that is not there.
-UNREADABLE = (OSError, EOFError, ValueError, MemoryError, OverflowError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
+# What NumPy and the ZIP reader below it raise for damaged bytes; RuntimeError: flags of an encryption that is not
+# there.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
 
 
 @dataclass(frozen=True)
@@ -51,8 +63,12 @@ def unpack(data: bytes) -> Geometry:
     found = _arrays(data)
     if "inverse_depth" not in found or ("focal" in found and found["focal"].shape != ()):
         raise DamagedFile("no geometry")
-    geometry = Geometry(found["inverse_depth"], found.get("normals"), found.get("mask"),
-                        float(found["focal"]) if "focal" in found else None)
+    geometry = Geometry(
+        found["inverse_depth"],
+        found.get("normals"),
+        found.get("mask"),
+        float(found["focal"]) if "focal" in found else None,
+    )
     try:
         return checked(geometry)
     except ModelError as exc:
@@ -63,7 +79,11 @@ def _arrays(data: bytes) -> Dict[str, np.ndarray]:
     """The arrays of an .npz archive that a geometry may have, float32. Raises DamagedFile."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as z:
-            return {name: np.asarray(z[name], np.float32) for name in ("inverse_depth", "normals", "mask", "focal") if name in z}
+            return {
+                name: np.asarray(z[name], np.float32)
+                for name in ("inverse_depth", "normals", "mask", "focal")
+                if name in z
+            }
     except UNREADABLE as exc:
         raise DamagedFile("no readable archive") from exc
 

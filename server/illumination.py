@@ -1,10 +1,11 @@
 """The light a photograph was taken in: spherical harmonics of the normals, fitted to its luminance.
 
-Luminance is reflectance times light. Pixels of one colour are taken to share a reflectance, as most pictures hold few of them
-(Gehler, Rother, Kiefel, Zhang, Schölkopf, "Recovering Intrinsic Images with a Global Sparsity Prior on Reflectance", 2011), so
-that a white belly below a green back is not read as light from below. Light is taken to be of one colour everywhere: of a warm lamp
-on one side and a cool one on the other, a part is read as reflectance.
+Luminance is reflectance times light. Pixels of one colour are taken to share a reflectance, as most pictures hold few
+of them (Gehler, Rother, Kiefel, Zhang, Schölkopf, "Recovering Intrinsic Images with a Global Sparsity Prior on
+Reflectance", 2011), so that a white belly below a green back is not read as light from below. Light is taken to be of
+one colour everywhere: of a warm lamp on one side and a cool one on the other, a part is read as reflectance.
 """
+
 import math
 from typing import Any, Dict, Optional
 
@@ -15,8 +16,11 @@ from .transfer import TO_LINEAR
 
 SIDE = 256  # long side of the grid the fit is made on
 FLOOR = 0.05  # of the 95th percentile: the fitted light bends toward it, without a crease, and never falls below
-DARK = 0.1  # pixels under this share of the 99th percentile are no evidence: mostly dark background, whatever the mask says
-DOUBT = 0.05  # ridge by the share of the luminance that is reflectance, not light: what is uncertain is taken to be even
+# pixels under this share of the 99th percentile are no evidence: mostly dark background, whatever the mask says
+DARK = 0.1
+DOUBT = (
+    0.05  # ridge by the share of the luminance that is reflectance, not light: what is uncertain is taken to be even
+)
 BINS = 48  # of red's and of green's share of a colour
 ALIKE = 1.2  # bins: standard deviation of the colours that share a reflectance
 ROUNDS = 8  # of reflectance and light in turn: colours that each face another way need that many
@@ -25,14 +29,18 @@ TERMS = 9  # harmonics up to order 2
 
 
 def harmonics(x, y, z, terms: int = TERMS):
-    """The first real spherical harmonics without their constants: (terms, ...) for normals x, y, z. 1, 4 or 9 are whole orders."""
+    """The first real spherical harmonics without their constants: (terms, ...) for normals x, y, z.
+
+    1, 4 or 9 are whole orders.
+    """
     return np.stack([np.ones_like(x), x, y, z, x * y, y * z, z * x, x * x - y * y, 3 * z * z - 1][:terms])
 
 
 def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarray]) -> Dict:
     """Fit the light of rgb (H, W, 3) uint8 by the normals (h, w, 3) of its surfaces (mask (h, w) 0..1, or None).
 
-    {"harmonics": coefficients of the irradiance relative to its mean over the surfaces, "floor": a lower bound that it never reaches}.
+    {"harmonics": coefficients of the irradiance relative to its mean over the surfaces, "floor": a lower bound that it
+    never reaches}.
     """
     h, w = normals.shape[:2]
     scale = min(1.0, SIDE / max(h, w))
@@ -71,7 +79,10 @@ def _colours(pixels):
 
 
 def _reflectance(y, light, colour):
-    """(n,): for each pixel the factor by which the light of all pixels of about its colour best explains their luminance."""
+    """(n,).
+
+    For each pixel the factor by which the light of all pixels of about its colour best explains their luminance.
+    """
     sums = [np.bincount(colour, v, BINS * BINS).reshape(BINS, BINS) for v in (y * light, light * light)]
     explained, square = (cv2.GaussianBlur(v, (0, 0), ALIKE).ravel()[colour] for v in sums)
     return explained / square
@@ -94,7 +105,11 @@ def _solve(products, right, ridge):
 
 def is_light(light: Any) -> bool:
     """Is this what estimate_light() returns? It comes back from a file."""
-    if not isinstance(light, dict) or not isinstance(light.get("harmonics"), list) or not 1 <= len(light["harmonics"]) <= 9:
+    if (
+        not isinstance(light, dict)
+        or not isinstance(light.get("harmonics"), list)
+        or not 1 <= len(light["harmonics"]) <= 9
+    ):
         return False
     return all(is_finite_number(v) for v in (*light["harmonics"], light.get("floor")))
 
@@ -123,7 +138,14 @@ def _bend(fitted, floor):
 def light_slope(x, y, z, light: Dict):
     """The gradient of the logarithm of light_at() by the normal: (..., 3) float32."""
     _, cx, cy, cz, cxy, cyz, czx, cxx, czz = (np.float32(c) for c in (*light["harmonics"], *[0.0] * 9)[:9])
-    slope = np.stack([cx + cxy * y + czx * z + 2 * cxx * x, cy + cxy * x + cyz * z - 2 * cxx * y, cz + cyz * y + czx * x + 6 * czz * z], -1)
+    slope = np.stack(
+        [
+            cx + cxy * y + czx * z + 2 * cxx * x,
+            cy + cxy * x + cyz * z - 2 * cxx * y,
+            cz + cyz * y + czx * x + 6 * czz * z,
+        ],
+        -1,
+    )
     fitted, floor = _fitted(x, y, z, light), np.float32(light["floor"])
     above = fitted - floor
     return slope * ((1 - floor / _bend(fitted, floor)) / np.sqrt(above * above + 4 * floor * floor))[..., None]

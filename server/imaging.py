@@ -13,16 +13,23 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from .errors import CorruptImage, DamagedFile, EmptyFile, ImageTooLarge, UnsupportedImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
-# How a file of each kind begins: what begins so and does not open is damaged; what begins otherwise is no image of ours.
+# How a file of each kind begins: what begins so and does not open is damaged; what begins otherwise is no image of
+# ours.
 MAX_SIDE = 1_000_000  # what a PNG written by libpng may have
 MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM", b"GIF8", b"II+\0", b"MM\0+")
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 EXIF_IFD, FOCAL_35MM = 0x8769, 0xA405
 BAND = 1 << 20  # pixels converted at a time
 RLE = 3  # zlib's strategy: as small as the default for photographs, and faster
-UPRIGHT = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-           5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
-           8: Image.Transpose.ROTATE_90}  # EXIF orientation -> what makes it 1
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation -> what makes it 1
 
 
 def heif_formats() -> tuple:
@@ -38,7 +45,9 @@ def heif_formats() -> tuple:
 def _looks_like_image(head: bytes) -> bool:
     if head[:4] == b"RIFF":
         return head[8:12] == b"WEBP"
-    return head.startswith(MAGIC) or (head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1"))
+    return head.startswith(MAGIC) or (
+        head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1")
+    )
 
 
 def _open(file: BinaryIO, formats: tuple, max_pixels: int) -> Image.Image:
@@ -60,14 +69,21 @@ def _open(file: BinaryIO, formats: tuple, max_pixels: int) -> Image.Image:
     if image.width < 1 or image.height < 1:
         raise CorruptImage()
     if max(image.width, image.height) > MAX_SIDE:
-        raise ImageTooLarge(f"The image is {image.width} x {image.height} pixels; no side may be longer than {MAX_SIDE}.")
+        raise ImageTooLarge(
+            f"The image is {image.width} x {image.height} pixels; no side may be longer than {MAX_SIDE}."
+        )
     if image.width * image.height > max_pixels:
-        raise ImageTooLarge(f"The image has {image.width} x {image.height} pixels; at most {max_pixels} are taken. Make it smaller.")
+        raise ImageTooLarge(
+            f"The image has {image.width} x {image.height} pixels; at most {max_pixels} are taken. Make it smaller."
+        )
     return image
 
 
 def _exif(image: Image.Image, w: int, h: int) -> tuple:
-    """(orientation 1..8, focal length in picture widths or None) for the upright size w x h; damaged EXIF counts as none."""
+    """(orientation 1..8, focal length in picture widths or None) for the upright size w x h.
+
+    Damaged EXIF counts as none.
+    """
     try:
         exif = image.getexif()
         orientation = exif.get(0x0112, 1)
@@ -91,9 +107,14 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         if image.mode == "RGB" and "sRGB IEC61966-2.1" in (ImageCms.getProfileDescription(source) or ""):
             return image
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB",
-                                         renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                                         flags=ImageCms.Flags.BLACKPOINTCOMPENSATION)
+        return ImageCms.profileToProfile(
+            image,
+            source,
+            ImageCms.createProfile("sRGB"),
+            outputMode="RGB",
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
     except Exception:
         return image
 
@@ -105,8 +126,9 @@ def _sixteen_bits(image: Image.Image) -> Image.Image:
     for top in range(0, image.height, rows):
         values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
         if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
-            raise UnsupportedImage("Samples of more than 16 bits or in floating point are not read. "
-                                   "Save the image with 8 or 16 bits.")
+            raise UnsupportedImage(
+                "Samples of more than 16 bits or in floating point are not read. Save the image with 8 or 16 bits."
+            )
         out.paste(Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)), (0, top))
     return out
 
@@ -121,7 +143,9 @@ def _clear_in_eight_bits(image: Any) -> None:
     clear, raw = image.info.get("transparency"), image.tile[0][3] if image.tile else ""
     if isinstance(clear, int) and raw in ("1", "L;2", "L;4"):
         image.info["transparency"] = 255 * bool(clear) if raw == "1" else clear * (85 if raw == "L;2" else 17)
-    elif isinstance(clear, tuple) and raw == "RGB;16B":  # Pillow drops the lower byte of the pixels: what differs in it alone
+    elif (
+        isinstance(clear, tuple) and raw == "RGB;16B"
+    ):  # Pillow drops the lower byte of the pixels: what differs in it alone
         image.info["transparency"] = tuple(v >> 8 for v in clear)  # is transparent too
 
 
@@ -148,9 +172,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     raise UnsupportedImage(f"Images in colour mode {mode} are not read. Save it as RGB.")
 
 
-def read_upright(file: BinaryIO, max_pixels: int, formats: tuple = FORMATS,
-                 opened: Callable[[int, int], None] = lambda w, h: None) -> Tuple[Image.Image, str, Optional[float]]:
-    """A photo's first frame, upright (EXIF), in sRGB (ICC), as RGB or RGBA; its format; its focal length in picture widths.
+def read_upright(
+    file: BinaryIO, max_pixels: int, formats: tuple = FORMATS, opened: Callable[[int, int], None] = lambda w, h: None
+) -> Tuple[Image.Image, str, Optional[float]]:
+    """A photo's first frame, upright (EXIF), in sRGB (ICC), as RGB or RGBA; its format; its focal length in picture
+    widths.
 
     `file` is seekable and at its start; `opened(width, height)` is called when the header is read and no pixel decoded.
     Raises EmptyFile, UnsupportedImage, CorruptImage, ImageTooLarge.
@@ -188,7 +214,14 @@ def read_png(data: bytes) -> np.ndarray:
     """A PNG of our own making, as (H, W, 3) or (H, W, 4) uint8. Raises DamagedFile."""
     try:
         return np.array(Image.open(io.BytesIO(data), formats=("PNG",)))
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error) as exc:  # what Pillow raises for damaged bytes
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+        zlib.error,
+    ) as exc:  # what Pillow raises for damaged bytes
         raise DamagedFile("no readable PNG") from exc
 
 

@@ -67,7 +67,10 @@ class JobStore(Protocol):
 
 
 def parse_id(text: str) -> str:
-    """The canonical form, in small letters, of a job id. Raises JobNotFound for what is no UUID4 of 8-4-4-4-12 digits."""
+    """The canonical form, in small letters, of a job id.
+
+    Raises JobNotFound for what is no UUID4 of 8-4-4-4-12 digits.
+    """
     try:
         value = uuid.UUID(text)
     except (ValueError, AttributeError, TypeError):

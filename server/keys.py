@@ -1,4 +1,5 @@
 """Keys: who asks, told from the Authorization header."""
+
 import hashlib
 import hmac
 from typing import Iterable

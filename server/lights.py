@@ -1,4 +1,5 @@
 """Lights and the settings of one relit picture, with the defaults (the only place that states them)."""
+
 import math
 import re
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ Vector = Tuple[float, float, float]
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of linear sRGB
 WHITE: Vector = (1.0, 1.0, 1.0)
-XYZ_TO_SRGB = np.array([[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560],
-                        [0.0556434, -0.2040259, 1.0572252]])
+XYZ_TO_SRGB = np.array(
+    [[3.2404542, -1.5371385, -0.4985314], [-0.9692660, 1.8760108, 0.0415560], [0.0556434, -0.2040259, 1.0572252]]
+)
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,10 @@ def unit(vector) -> Vector:
 
 
 def hex_color(text: str) -> Vector:
-    """"#rrggbb" (sRGB) as linear sRGB of luminance 1. ValueError if it is no such colour, or black."""
+    """ "#rrggbb" (sRGB) as linear sRGB of luminance 1. ValueError if it is no such colour, or black."""
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
         raise ValueError("a colour is written #rrggbb")
-    return _luminance_one(srgb_to_linear([int(text[i:i + 2], 16) / 255 for i in (1, 3, 5)]))
+    return _luminance_one(srgb_to_linear([int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)]))
 
 
 def blackbody(kelvin: float) -> Vector:
@@ -80,7 +82,7 @@ def blackbody(kelvin: float) -> Vector:
 
 def _planck(kelvin: float) -> np.ndarray:
     nm = np.arange(380.0, 781.0, 5.0)
-    power = nm ** -5.0 / np.expm1(1.4387769e7 / (nm * kelvin))
+    power = nm**-5.0 / np.expm1(1.4387769e7 / (nm * kelvin))
 
     def lobe(middle, below, above):
         return np.exp(-0.5 * ((nm - middle) * np.where(nm < middle, below, above)) ** 2)

@@ -13,9 +13,9 @@ REBUILD = "python export/export_models.py"
 def check(manifest: Mapping[str, Any]) -> None:
     """Raise ValueError, naming the entry and what it may be, unless the server can do what the manifest says.
 
-    `input`: name, size, multiple, size_rule, scale, mean, std; optionally channels, mirror, scales (multiples of the size
-    that are averaged) and fixed (the graph takes size x size alone). `outputs`: role -> name, and for depth and mask the
-    meaning, for normals the axes (where each channel points in ours) and optionally relief, 0..1.
+    `input`: name, size, multiple, size_rule, scale, mean, std; optionally channels, mirror, scales (multiples of the
+    size that are averaged) and fixed (the graph takes size x size alone). `outputs`: role -> name, and for depth and
+    mask the meaning, for normals the axes (where each channel points in ours) and optionally relief, 0..1.
     """
     spec, outputs = _mapping(manifest, "input"), _mapping(manifest, "outputs")
     _text(spec, "name", "input.name")
@@ -56,7 +56,9 @@ def check_axes(axes: Any) -> None:
 
 def _mapping(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = of.get(key) if isinstance(of, Mapping) else None
-    if not isinstance(value, Mapping) or not all(isinstance(v, Mapping) for v in (value.values() if key == "outputs" else ())):
+    if not isinstance(value, Mapping) or not all(
+        isinstance(v, Mapping) for v in (value.values() if key == "outputs" else ())
+    ):
         raise ValueError(f"{key}: an object")
     return value
 

@@ -1,4 +1,5 @@
 """The maps of a photograph at one picture size: all that does not depend on the lights."""
+
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -86,12 +87,19 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
     wide = [fine.widen(p) for p in planes]
     colours = cv2.resize(rgb, planes.shape[:0:-1], interpolation=cv2.INTER_AREA).reshape(*planes.shape[1:], 3)
     colour_match = ColourMatch(planes, layer(planes[3], *planes[4:]), colours.astype(np.float32) / 255, fine)
-    maps = Maps(rgb=planar, normals=np.empty((3, H, W), np.int16), depth=np.empty((H, W), np.float32),
-                log_light=np.empty((H, W), np.int16), light_samples=_samples(sides, fit),
-                occlusion=np.empty((H, W), np.uint8),
-                mask=None if geometry.mask is None else np.empty((H, W), np.uint16),
-                focal=fit["focal"], grid=ShadowGrid(coarse, fit["focal"]), sampler=sampler,
-                edges=DepthMatch(coarse, sampler))
+    maps = Maps(
+        rgb=planar,
+        normals=np.empty((3, H, W), np.int16),
+        depth=np.empty((H, W), np.float32),
+        log_light=np.empty((H, W), np.int16),
+        light_samples=_samples(sides, fit),
+        occlusion=np.empty((H, W), np.uint8),
+        mask=None if geometry.mask is None else np.empty((H, W), np.uint16),
+        focal=fit["focal"],
+        grid=ShadowGrid(coarse, fit["focal"]),
+        sampler=sampler,
+        edges=DepthMatch(coarse, sampler),
+    )
     open_sky = ambient_occlusion(coarse, fit["focal"])
     wide_sky = sampler.widen(open_sky)
     upscaled = planes.shape[1:] != (H, W)
@@ -114,7 +122,10 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
 
 
 def _samples(sides, fit):
-    """The logarithm of the old light at up to 20,000 places of the surfaces; sides: normals and, perhaps, their share."""
+    """The logarithm of the old light at up to 20,000 places of the surfaces; sides.
+
+    Normals and, perhaps, their share.
+    """
     x, y, z = sides[:3] / np.maximum(np.sqrt(np.square(sides[:3]).sum(0)), np.float32(1e-6))
     light = np.log(light_at(x, y, z, fit["light"]))
     surface = np.ones(light.shape, bool) if len(sides) == 3 else sides[3] > 0.5

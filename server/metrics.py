@@ -1,7 +1,7 @@
 """Prometheus metrics, in a registry of each application's own; over several processes they add up.
 
-Each process leaves its numbers beside its mark of life, twice a second while they change. Whoever is asked adds the others'
-to its own; those of the dead are kept as one sum while any process lives, so that no counter falls.
+Each process leaves its numbers beside its mark of life, twice a second while they change. Whoever is asked adds the
+others' to its own; those of the dead are kept as one sum while any process lives, so that no counter falls.
 """
 
 import json
@@ -23,9 +23,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter("relight_requests", "Requests answered", ["method", "route", "status"], registry=self.registry)
-        self.duration = Histogram("relight_request_seconds", "Time to answer", ["route"], buckets=SECONDS, registry=self.registry)
-        self.stages = Histogram("relight_stage_seconds", "Time by stage of work", ["stage"], buckets=SECONDS, registry=self.registry)
+        self.requests = Counter(
+            "relight_requests", "Requests answered", ["method", "route", "status"], registry=self.registry
+        )
+        self.duration = Histogram(
+            "relight_request_seconds", "Time to answer", ["route"], buckets=SECONDS, registry=self.registry
+        )
+        self.stages = Histogram(
+            "relight_stage_seconds", "Time by stage of work", ["stage"], buckets=SECONDS, registry=self.registry
+        )
         self.errors = Counter("relight_errors", "Errors by code", ["code"], registry=self.registry)
 
     def observe(self, stage: str, seconds: float) -> None:
@@ -48,19 +54,28 @@ class Metrics:
 
     def numbers(self) -> "Numbers":
         """Every number of this process."""
-        return [[s.name, sorted(s.labels.items()), s.value] for family in self.registry.collect() for s in family.samples
-                if not s.name.endswith("_created")]
+        return [
+            [s.name, sorted(s.labels.items()), s.value]
+            for family in self.registry.collect()
+            for s in family.samples
+            if not s.name.endswith("_created")
+        ]
 
     def dump(self) -> bytes:
         """The same as bytes, for the other processes."""
         return json.dumps(self.numbers()).encode()
 
     def text(self, others: Iterable[Tuple[bytes, bool]] = ()) -> bytes:
-        """The exposition format of the sum of this process and the dumps of others (of the dead: what only ever grows)."""
+        """The exposition format of the sum of this process and the dumps of others (of the dead.
+
+        What only ever grows).
+        """
         total = add([self.numbers(), *(_read(dump, alive) for dump, alive in others)])
         families: List[Metric] = []
         for family in self.registry.collect():
-            names = {s.name for s in family.samples} | {family.name + e for e in ("", "_total", "_sum", "_count", "_bucket")}
+            names = {s.name for s in family.samples} | {
+                family.name + e for e in ("", "_total", "_sum", "_count", "_bucket")
+            }
             whole = Metric(family.name, family.documentation, family.type)
             for (name, labels), value in total.items():
                 if name in names:
@@ -70,7 +85,12 @@ class Metrics:
 
 
 Numbers = List[List[Any]]  # [name, [[label, value], ...], number]
-GROWING = ("_total", "_sum", "_count", "_bucket")  # how the names of counters and histograms end; all else only the living have
+GROWING = (
+    "_total",
+    "_sum",
+    "_count",
+    "_bucket",
+)  # how the names of counters and histograms end; all else only the living have
 
 
 def add(parts: Iterable[Numbers]) -> Dict[Tuple[str, Tuple[Tuple[str, str], ...]], float]:

@@ -1,4 +1,7 @@
-"""Round every request: an id, one log line, limits on the body and on patience, security headers, a net under all faults."""
+"""Round every request.
+
+An id, one log line, limits on the body and on patience, security headers, a net under all faults.
+"""
 
 import asyncio
 import contextvars
@@ -25,7 +28,9 @@ from .settings import Settings
 log = logging.getLogger("relight")
 request_id: "contextvars.ContextVar[str]" = contextvars.ContextVar("request_id", default="-")
 
-refusal: "contextvars.ContextVar[Optional[str]]" = contextvars.ContextVar("refusal", default=None)  # why a middleware says no
+refusal: "contextvars.ContextVar[Optional[str]]" = contextvars.ContextVar(
+    "refusal", default=None
+)  # why a middleware says no
 
 MAX_JSON_BYTES = 1 << 20
 OVERHEAD = 1 << 16  # what multipart may add to the file
@@ -34,10 +39,16 @@ SEND_SECONDS = 60.0  # how long a client may take to read one block of an answer
 SLOWEST = 8192  # bytes a second that a body must keep on average, after the patience of the first moments
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
 
-PAGE_POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-               "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
-HEADERS = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer"),
-           (b"cross-origin-resource-policy", b"cross-origin"), (b"content-security-policy", PAGE_POLICY.encode()))
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"cross-origin"),
+    (b"content-security-policy", PAGE_POLICY.encode()),
+)
 
 
 class RequestIdFilter(logging.Filter):
@@ -51,7 +62,10 @@ class RequestIdFilter(logging.Filter):
 
 @dataclass(frozen=True)
 class BodyRule:
-    """What a route takes as a body; `takes` tells it to the middleware, which looks at the key before any byte of it."""
+    """What a route takes as a body.
+
+    `takes` tells it to the middleware, which looks at the key before any byte of it.
+    """
 
     max_bytes: Callable[[Settings], int]
     timeout: Callable[[Settings], float] = lambda s: s.upload_timeout_seconds  # without a byte
@@ -79,9 +93,11 @@ class TooSlow(InvalidRequest):  # type: ignore[valid-type,misc]
 
 
 class CrossOrigin(CORSMiddleware):
-    """CORS whose refusals say what is allowed, and which lets pages of allowed origins call from a public into a private network.
+    """CORS whose refusals say what is allowed, and which lets pages of allowed origins call from a public into a
+    private network.
 
-    The latter is the preflight of https://wicg.github.io/private-network-access/, for which older Starlette has no switch.
+    The latter is the preflight of https://wicg.github.io/private-network-access/, for which older Starlette has no
+    switch.
     """
 
     def preflight_response(self, request_headers: Headers) -> Response:
@@ -89,8 +105,11 @@ class CrossOrigin(CORSMiddleware):
         kept = [(k, v) for k, v in request_headers.raw if k != b"access-control-request-private-network"]
         response = super().preflight_response(Headers(raw=kept))
         if response.status_code >= 400:
-            refusal.set(f"A page of that origin may not send this request: RELIGHT_CORS_ORIGINS lists the origins that may; the methods "
-                        f"are {', '.join(self.allow_methods)}, the headers {', '.join(self.allow_headers)}.")
+            refusal.set(
+                f"A page of that origin may not send this request: RELIGHT_CORS_ORIGINS lists the "
+                f"origins that may; the methods "
+                f"are {', '.join(self.allow_methods)}, the headers {', '.join(self.allow_headers)}."
+            )
         elif request_headers.get("access-control-request-private-network") == "true":
             response.headers["Access-Control-Allow-Private-Network"] = "true"
         return response
@@ -132,7 +151,11 @@ class Frame:
             nonlocal refused
             if refused is not None:  # the body of an answer that gives way to ours
                 if not message.get("more_body"):
-                    kept = {k.decode(): v.decode() for k, v in refused["headers"] if k in (b"vary", b"allow", b"content-range")}
+                    kept = {
+                        k.decode(): v.decode()
+                        for k, v in refused["headers"]
+                        if k in (b"vary", b"allow", b"content-range")
+                    }
                     ranged = any(k == b"range" for k, _ in scope["headers"])
                     why = refusal.get() or ("That range of the file cannot be had." if ranged else None)
                     error = InvalidRequest(why, kept, refused["status"])
@@ -179,15 +202,28 @@ class Frame:
         if "code" in state and told != "499":
             self.metrics.errors.labels(state["code"]).inc()
         stages = " ".join(f"{k}={v * 1000:.0f}ms" for k, v in state.get("timings", {}).items())
-        log.info("%s %s %s %.0fms job=%s%s", method, route, "gone" if told == "499" else told, seconds * 1000,
-                 state.get("job_id", "-"), " " + stages if stages else "")
+        log.info(
+            "%s %s %s %.0fms job=%s%s",
+            method,
+            route,
+            "gone" if told == "499" else told,
+            seconds * 1000,
+            state.get("job_id", "-"),
+            " " + stages if stages else "",
+        )
 
 
 class Body:
     """The innermost: bounds on the bytes of a body and on the time it takes, and the net under all faults."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, open_routes: Sequence[BaseRoute], guarded: Sequence[BaseRoute],
-                 keys: Sequence[str] = ()):
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        open_routes: Sequence[BaseRoute],
+        guarded: Sequence[BaseRoute],
+        keys: Sequence[str] = (),
+    ):
         self.app, self.settings, self.open_routes, self.guarded, self.keys = app, settings, open_routes, guarded, keys
         # bytes that all unfinished uploads may have brought, on this disk
         self.room = (settings.processors + settings.max_queue) * settings.max_upload_bytes
@@ -205,8 +241,13 @@ class Body:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         rule, guarded = self._route(scope)
-        body = Incoming(scope, receive, rule.max_bytes(self.settings), rule.timeout(self.settings),
-                        self._take if rule.is_file else lambda size: None)
+        body = Incoming(
+            scope,
+            receive,
+            rule.max_bytes(self.settings),
+            rule.timeout(self.settings),
+            self._take if rule.is_file else lambda size: None,
+        )
         begun = False
 
         async def answer(message: Message) -> None:
@@ -280,7 +321,9 @@ class Incoming:
             message = await self._next(max(0.0, min(self.patience, left)))
         except asyncio.TimeoutError:
             self.unread = False  # and will not be waited for
-            raise TooSlow("The request body came too slowly. Send it again over a better connection.", {"Connection": "close"}) from None
+            raise TooSlow(
+                "The request body came too slowly. Send it again over a better connection.", {"Connection": "close"}
+            ) from None
         if self.seen > self.limit:
             raise FileTooLarge(f"The request has more than {self.limit} bytes.")
         self._take(self.seen - self.taken)

@@ -42,8 +42,8 @@ def digest(engine: Engine) -> str:
 def input_size(width: int, height: int, size: int, multiple: int, rule: str) -> Tuple[int, int, int, int]:
     """How a photo is brought to a network: (w, h) to resize it to and (W, H) >= (w, h) to pad it to.
 
-    `size` is the length of the long (or short) side. Sides are rounded to the multiple where that changes their ratio by
-    less than 1/16; otherwise the aspect ratio is kept exactly and the rest is padded.
+    `size` is the length of the long (or short) side. Sides are rounded to the multiple where that changes their ratio
+    by less than 1/16; otherwise the aspect ratio is kept exactly and the rest is padded.
     """
     side = max(width, height) if rule == "long_side" else min(width, height)
     scale = size / side
@@ -62,7 +62,9 @@ def input_size(width: int, height: int, size: int, multiple: int, rule: str) -> 
 
 def to_input(rgb: np.ndarray, spec: Mapping[str, Any], size: int) -> Tuple[np.ndarray, Tuple[int, int, int, int]]:
     """A photo (H, W, 3) uint8 as the tensor (1, 3, H', W') float32 a manifest's `input` asks for, and its sizes."""
-    sizes = w, h, padded_w, padded_h = input_size(rgb.shape[1], rgb.shape[0], size, int(spec["multiple"]), spec["size_rule"])
+    sizes = w, h, padded_w, padded_h = input_size(
+        rgb.shape[1], rgb.shape[0], size, int(spec["multiple"]), spec["size_rule"]
+    )
     shrinks = w < rgb.shape[1] or h < rgb.shape[0]
     small = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     small = cv2.copyMakeBorder(small, 0, padded_h - h, 0, padded_w - w, cv2.BORDER_REPLICATE)
@@ -91,7 +93,10 @@ def plane(value: np.ndarray, channels: int, sizes: Tuple[int, int, int, int]) ->
 
 
 def our_axes(normals: np.ndarray, axes: List[str]) -> np.ndarray:
-    """Unit normals (h, w, 3) in our axes. axes[k] says along which of ours the network's channel k points, e.g. "-y"."""
+    """Unit normals (h, w, 3) in our axes. axes[k] says along which of ours the network's channel k points, e.g.
+
+    "-y".
+    """
     out = np.empty_like(normals)
     for k, axis in enumerate(axes):
         out[..., AXES[axis[1]]] = -normals[..., k] if axis[0] == "-" else normals[..., k]
@@ -109,11 +114,13 @@ def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
 
 
 def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
-    """The mean of one graph's outputs by role at several sizes, with the details of the last, the finest, and on its grid.
+    """The mean of one graph's outputs by role at several sizes, with the details of the last, the finest, and on its
+    grid.
 
-    Smaller sizes see a scene's layout better and its details worse (Miangoleh et al., "Boosting Monocular Depth Estimation
-    Models to High-Resolution via Content-Adaptive Multi-Resolution Merging", CVPR 2021): a plain mean would weaken these.
-    Disparity is known but for scale and shift: each view's is first given the median and the mean absolute deviation of the last's.
+    Smaller sizes see a scene's layout better and its details worse (Miangoleh et al., "Boosting Monocular Depth
+    Estimation Models to High-Resolution via Content-Adaptive Multi-Resolution Merging", CVPR 2021): a plain mean would
+    weaken these. Disparity is known but for scale and shift: each view's is first given the median and the mean
+    absolute deviation of the last's.
     """
     if len(views) == 1:
         return views[0]
@@ -124,7 +131,9 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
         if role == "depth":
             middle = [float(np.median(p)) for p in planes]
             spread = [max(float(np.abs(p - m).mean()), 1e-9) for p, m in zip(planes, middle)]
-            planes = [(p - m) * np.float32(spread[-1] / s) + np.float32(middle[-1]) for p, m, s in zip(planes, middle, spread)]
+            planes = [
+                (p - m) * np.float32(spread[-1] / s) + np.float32(middle[-1]) for p, m, s in zip(planes, middle, spread)
+            ]
         difference = sum(planes) / np.float32(len(planes)) - finest
         out[role] = finest + cv2.GaussianBlur(difference, (0, 0), max(h, w) / DETAILS)
         if role == "mask":
@@ -170,7 +179,10 @@ class OnnxEngine:
         return Geometry(found["depth"], normals, found.get("mask"), focal, relief)
 
     def _sizes(self, graph: Graph) -> List[int]:
-        """The setting's size, or where that is 0 the `scales` of the manifest's; of a graph that takes no other, that one."""
+        """The setting's size, or where that is 0 the `scales` of the manifest's.
+
+        Of a graph that takes no other, that one.
+        """
         spec = graph.manifest["input"]
         size = int(spec["size"]) if spec.get("fixed") else self.size or int(spec["size"])
         return [round(size * k) for k in ([1] if self.size else sorted(map(float, spec.get("scales", [1]))))]
@@ -207,14 +219,23 @@ class OnnxEngine:
                 out[role] = our_axes(plane(value, 3, sizes), o["axes"])
             else:
                 mask = plane(value, 1, sizes)
-                out[role] = np.clip(1 / (1 + np.exp(-mask)) if o["meaning"] == "logit" else mask, 0, 1).astype(np.float32)
+                out[role] = np.clip(1 / (1 + np.exp(-mask)) if o["meaning"] == "logit" else mask, 0, 1).astype(
+                    np.float32
+                )
         return out
 
     def describe(self) -> List[Dict[str, Any]]:
         """See Engine."""
         graphs = {id(g): g for g in self.roles.values()}.values()
-        return [{**g.manifest, "provider": g.provider, "roles_filled": [r for r in ROLES if self.roles.get(r) is g],
-                 "analysis_sizes": self._sizes(g)} for g in graphs]
+        return [
+            {
+                **g.manifest,
+                "provider": g.provider,
+                "roles_filled": [r for r in ROLES if self.roles.get(r) is g],
+                "analysis_sizes": self._sizes(g),
+            }
+            for g in graphs
+        ]
 
     def warm_up(self) -> None:
         """Run once on the shapes that will come, so that the first photo does not wait for it."""
@@ -223,7 +244,10 @@ class OnnxEngine:
 
 
 def load_graph(folder: Path, name: str, **options: Any) -> Graph:
-    """Load one graph and check it against its manifest. Raises ModelMissing with what is wrong and the cure, StartupError."""
+    """Load one graph and check it against its manifest.
+
+    Raises ModelMissing with what is wrong and the cure, StartupError.
+    """
     cure = f"Rebuild it with `{REBUILD}`."
     try:
         manifest = json.loads((folder / f"{name}.json").read_text("utf-8"))
@@ -264,15 +288,22 @@ def load_engine(settings: Any) -> OnnxEngine:
             continue
         if name not in graphs:
             graphs[name] = load_graph(
-                settings.models_dir, name, provider=settings.provider, threads=settings.processors,
-                device_id=settings.device_id, gpu_memory_bytes=settings.gpu_memory_bytes)
+                settings.models_dir,
+                name,
+                provider=settings.provider,
+                threads=settings.processors,
+                device_id=settings.device_id,
+                gpu_memory_bytes=settings.gpu_memory_bytes,
+            )
         outputs = graphs[name].manifest["outputs"]
         if role in outputs:
             roles[role] = graphs[name]
         elif role != "mask":
             less = "; or to nothing, then they come from the depth" if role == "normals" else ""
-            raise ModelMissing(f"The model {name} has no output for the role {role}, only {', '.join(outputs)}. "
-                               f"Set RELIGHT_{role.upper()}_MODEL to one that has{less}.")
+            raise ModelMissing(
+                f"The model {name} has no output for the role {role}, only {', '.join(outputs)}. "
+                f"Set RELIGHT_{role.upper()}_MODEL to one that has{less}."
+            )
     engine = OnnxEngine(roles, settings.analysis_size)
     try:
         engine.warm_up()
@@ -280,5 +311,7 @@ def load_engine(settings: Any) -> OnnxEngine:
         log.error("the models failed on their first run", exc_info=exc)
         cures = " and ".join(sorted({f"`{g.manifest.get('rebuild') or REBUILD}`" for g in graphs.values()}))
         elsewhere = "" if settings.provider == "cpu" else ", or set RELIGHT_PROVIDER=cpu"
-        raise ModelMissing(f"The models {', '.join(graphs)} load but fail to run. Rebuild them with {cures}{elsewhere}.") from None
+        raise ModelMissing(
+            f"The models {', '.join(graphs)} load but fail to run. Rebuild them with {cures}{elsewhere}."
+        ) from None
     return engine

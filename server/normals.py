@@ -1,4 +1,5 @@
 """Normals from depth, and the two passes that can be downloaded."""
+
 from typing import Optional, Tuple
 
 import numpy as np

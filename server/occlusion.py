@@ -1,4 +1,5 @@
 """Ambient occlusion: how much of the light from everywhere the surroundings of a point let through."""
+
 import cv2
 import numpy as np
 
@@ -32,12 +33,18 @@ def ambient_occlusion(q: np.ndarray, focal: float) -> np.ndarray:
         horizon = np.zeros((h, w), np.float32)
         for step in range(1, STEPS + 1):
             du, dv = np.float32(np.cos(a) * step / STEPS) * reach, np.float32(np.sin(a) * step / STEPS) * reach
-            there = cv2.remap(q, column + du * np.float32(w), row - dv * np.float32(w), cv2.INTER_LINEAR,
-                              borderMode=cv2.BORDER_CONSTANT, borderValue=1e-3)  # no picture: far away
+            there = cv2.remap(
+                q,
+                column + du * np.float32(w),
+                row - dv * np.float32(w),
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=1e-3,
+            )  # no picture: far away
             to = position(there, U + du, V + dv) - here
             square = np.maximum((to * to).sum(0), np.float32(1e-12))
             rise = (to * n).sum(0) / np.sqrt(square) - np.float32(BIAS)
-            np.maximum(horizon, rise * np.maximum(0, 1 - square / np.float32(RADIUS ** 2)), out=horizon)
+            np.maximum(horizon, rise * np.maximum(0, 1 - square / np.float32(RADIUS**2)), out=horizon)
         blocked += horizon
     ao = 1 - blocked / np.float32(DIRECTIONS * (1 - BIAS))
     return cv2.blur(np.clip(ao, 0, 1), (3, 3))

@@ -1,4 +1,7 @@
-"""What OpenAPI says of us beyond what FastAPI finds by itself: our one shape of errors with an example of each, keys, headers."""
+"""What OpenAPI says of us beyond what FastAPI finds by itself.
+
+Our one shape of errors with an example of each, keys, headers.
+"""
 
 from typing import Any, Dict, Optional, Sequence
 
@@ -14,16 +17,33 @@ def text_headers(*names: str) -> Dict[str, Any]:
 
 
 def problems(*codes: str, statuses: Sequence[int] = ()) -> Dict[Any, Dict[str, Any]]:
-    """The OpenAPI descriptions of these errors, grouped by status; `statuses`: others that `invalid_request` can have here."""
+    """The OpenAPI descriptions of these errors, grouped by status; `statuses`.
+
+    Others that `invalid_request` can have here.
+    """
     out: Dict[Any, Dict[str, Any]] = {}
     for code, status in [*((c, ALL[c].status) for c in codes), *(("invalid_request", s) for s in statuses)]:
         e = ALL[code]
-        entry = out.setdefault(status, {"description": "", "content": {"application/problem+json": {
-            "schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}}})
+        entry = out.setdefault(
+            status,
+            {
+                "description": "",
+                "content": {
+                    "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}
+                },
+            },
+        )
         entry["description"] = ", ".join(filter(None, [entry["description"], f"`{code}`"]))
-        entry["content"]["application/problem+json"]["examples"][code] = {"value": {
-            "type": "about:blank", "title": e.title, "status": status, "detail": e.default_detail, "code": code,
-            "request_id": "4c1d1f7c3a1e4c0b8a53b8a9d3b5c2f1"}}
+        entry["content"]["application/problem+json"]["examples"][code] = {
+            "value": {
+                "type": "about:blank",
+                "title": e.title,
+                "status": status,
+                "detail": e.default_detail,
+                "code": code,
+                "request_id": "4c1d1f7c3a1e4c0b8a53b8a9d3b5c2f1",
+            }
+        }
     return out
 
 
@@ -50,8 +70,13 @@ def describe(app: FastAPI) -> None:
         if schema is None:
             schema = original()
             schema["components"]["schemas"]["Problem"] = Problem.model_json_schema()
-            schema["components"]["securitySchemes"] = {"key": {
-                "type": "http", "scheme": "bearer", "description": "One of the server's keys. A server without keys asks for none."}}
+            schema["components"]["securitySchemes"] = {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "One of the server's keys. A server without keys asks for none.",
+                }
+            }
             for path in schema["paths"].values():
                 for operation in path.values():
                     _mend(operation, bool(app.state.keys))

@@ -41,7 +41,9 @@ class Pool:
         finally:
             self._leave()
 
-    def submit(self, work: Callable[..., Any], *args: Any, force: bool = False, admitted: bool = False) -> "Future[Any]":
+    def submit(
+        self, work: Callable[..., Any], *args: Any, force: bool = False, admitted: bool = False
+    ) -> "Future[Any]":
         """Put work in line. Raises Overloaded, unless `force` (work that was promised before a restart).
 
         `admitted`: the place in line is held by the caller.

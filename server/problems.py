@@ -25,15 +25,24 @@ from .errors import (
 
 log = logging.getLogger("relight")
 KINDS = ("directional", "point", "spot")
-UNREADABLE = ("The body could not be read. /upload takes multipart/form-data with one file in the field `file` and at most 8 other "
-              "fields, the others take JSON.")
+UNREADABLE = (
+    "The body could not be read. /upload takes multipart/form-data with one file in the field "
+    "`file` and at most 8 other "
+    "fields, the others take JSON."
+)
 LONGEST = 200  # characters of a client's own words that an answer repeats
 
 
 def problem(error: RelightError, request_id: str) -> Dict[str, Any]:
     """The RFC 9457 body of an error."""
-    return {"type": "about:blank", "title": error.title, "status": error.status, "detail": error.detail,
-            "code": error.code, "request_id": request_id}
+    return {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "detail": error.detail,
+        "code": error.code,
+        "request_id": request_id,
+    }
 
 
 def problem_response(error: RelightError, request_id: str) -> JSONResponse:
@@ -90,7 +99,10 @@ def translate(exc: Exception) -> RelightError:
 
 
 def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
-    """Give every error of the application, FastAPI's own included, the one shape. `routes` tell which methods a path has."""
+    """Give every error of the application, FastAPI's own included, the one shape.
+
+    `routes` tell which methods a path has.
+    """
 
     async def handle(request: Request, exc: Exception) -> JSONResponse:
         error = translate(exc)
@@ -98,7 +110,9 @@ def install(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
             here = [r for r in routes if r.matches(request.scope)[0] != Match.NONE]
             error.headers = {"Allow": ", ".join(sorted({m for r in here for m in getattr(r, "methods", None) or ()}))}
         if error.status >= 500 and not isinstance(error, (Overloaded, ModelMissing)):
-            used_up = isinstance(exc, StorageFull) and exc.__cause__ is None  # a quota: no fault that a stack would tell more of
+            used_up = (
+                isinstance(exc, StorageFull) and exc.__cause__ is None
+            )  # a quota: no fault that a stack would tell more of
             log.error("%s: %s", error.code, error.detail, exc_info=None if used_up else exc)
         request.state.code = error.code
         return problem_response(error, getattr(request.state, "request_id", ""))

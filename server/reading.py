@@ -1,4 +1,5 @@
 """How a photograph is read: from what the network says of it to the scene that is lit."""
+
 import dataclasses
 from typing import Callable, Dict, Tuple
 

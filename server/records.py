@@ -13,7 +13,15 @@ from .illumination import is_finite_number
 
 QUEUED, ANALYSING, READY, FAILED = "queued", "analysing", "ready", "failed"
 LAST_SECOND = 253402300799.0  # of the year 9999
-STAGES = {"waiting": 0.0, "reading": 0.05, "estimating": 0.1, "fitting": 0.6, "storing": 0.75, "ready": 1.0, "failed": 1.0}
+STAGES = {
+    "waiting": 0.0,
+    "reading": 0.05,
+    "estimating": 0.1,
+    "fitting": 0.6,
+    "storing": 0.75,
+    "ready": 1.0,
+    "failed": 1.0,
+}
 
 
 @dataclass
@@ -56,13 +64,28 @@ class Record:
 
     def public(self, files: List[jobs.File], used: float, ttl: float) -> Dict[str, Any]:
         """As clients see it."""
-        error = self.error and {**self.error, "title": ALL[self.error["code"]].title, "status": ALL[self.error["code"]].status}
+        error = self.error and {
+            **self.error,
+            "title": ALL[self.error["code"]].title,
+            "status": ALL[self.error["code"]].status,
+        }
         return {
-            "job_id": self.job_id, "job_dir": f"jobs/{self.job_id}", "state": self.state,
-            "progress": STAGES.get(self.stage, 0.0), "stage": self.stage, "width": self.width, "height": self.height,
-            "alpha": self.alpha, "focal": self.focal, "models": self.models, "timings": self.timings,
-            "depth_range": self.depth_range, "files": [f.value for f in files if f in jobs.PASSES],
-            "created": _iso(self.created), "expires": _iso(used + ttl), "error": error,
+            "job_id": self.job_id,
+            "job_dir": f"jobs/{self.job_id}",
+            "state": self.state,
+            "progress": STAGES.get(self.stage, 0.0),
+            "stage": self.stage,
+            "width": self.width,
+            "height": self.height,
+            "alpha": self.alpha,
+            "focal": self.focal,
+            "models": self.models,
+            "timings": self.timings,
+            "depth_range": self.depth_range,
+            "files": [f.value for f in files if f in jobs.PASSES],
+            "created": _iso(self.created),
+            "expires": _iso(used + ttl),
+            "error": error,
         }
 
 
@@ -70,7 +93,11 @@ REQUIRED = {"job_id", "width", "height", "key"}  # fields without a default
 
 
 def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(min(max(seconds, 0.0), LAST_SECOND), timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return (
+        datetime.fromtimestamp(min(max(seconds, 0.0), LAST_SECOND), timezone.utc)
+        .isoformat(timespec="seconds")
+        .replace("+00:00", "Z")
+    )
 
 
 def load(store: jobs.JobStore, job_id: str) -> Record:
@@ -94,17 +121,37 @@ def load(store: jobs.JobStore, job_id: str) -> Record:
 def _is_sound(r: Record) -> bool:
     """Is every field what it should be? (The file may have been damaged, or written by somebody else.)"""
     return (
-        r.state in (QUEUED, ANALYSING, READY, FAILED) and all(isinstance(v, str) for v in (r.key, r.owner, r.worker, r.stage, r.format))
+        r.state in (QUEUED, ANALYSING, READY, FAILED)
+        and all(isinstance(v, str) for v in (r.key, r.owner, r.worker, r.stage, r.format))
         and all(isinstance(v, int) and 1 <= v < 2**31 for v in (r.width, r.height))
-        and isinstance(r.attempts, int) and isinstance(r.healing, bool)
-        and bool(re.fullmatch("[0-9a-f]{2,128}", r.key)) and is_finite_number(r.created) and isinstance(r.alpha, bool)
-        and (r.focal is None or is_finite_number(r.focal)) and (isinstance(r.fit, dict) or (r.fit is None and r.state != READY))
-        and isinstance(r.models, list) and all(isinstance(m, str) for m in r.models)
-        and (r.depth_range is None or (isinstance(r.depth_range, list) and len(r.depth_range) == 2
-                                      and all(map(is_finite_number, r.depth_range))))
-        and isinstance(r.timings, dict) and all(map(is_finite_number, r.timings.values()))
-        and (r.error is None or (
-            isinstance(r.error, dict) and r.error.get("code") in list(ALL) and isinstance(r.error.get("detail"), str))))
+        and isinstance(r.attempts, int)
+        and isinstance(r.healing, bool)
+        and bool(re.fullmatch("[0-9a-f]{2,128}", r.key))
+        and is_finite_number(r.created)
+        and isinstance(r.alpha, bool)
+        and (r.focal is None or is_finite_number(r.focal))
+        and (isinstance(r.fit, dict) or (r.fit is None and r.state != READY))
+        and isinstance(r.models, list)
+        and all(isinstance(m, str) for m in r.models)
+        and (
+            r.depth_range is None
+            or (
+                isinstance(r.depth_range, list)
+                and len(r.depth_range) == 2
+                and all(map(is_finite_number, r.depth_range))
+            )
+        )
+        and isinstance(r.timings, dict)
+        and all(map(is_finite_number, r.timings.values()))
+        and (
+            r.error is None
+            or (
+                isinstance(r.error, dict)
+                and r.error.get("code") in list(ALL)
+                and isinstance(r.error.get("detail"), str)
+            )
+        )
+    )
 
 
 def load_owned(store: jobs.JobStore, job_id: str, owner: str) -> Record:

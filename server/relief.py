@@ -1,10 +1,12 @@
 """Relief: what the shading of a photograph tells of its normals, which a network leaves smooth.
 
-Where the light is known, a pixel brighter than its surroundings either faces the light more, or is paler. Both are common;
-paler things mostly have another hue as well, so only what keeps the hue counts, and only a share of it, which the network's
-manifest gives. Steps of shape from shading (Horn, "Obtaining shape from shading information", 1975), damped so that no normal
-turns far and none turns where brightness says nothing (where the light falls evenly, or straight on).
+Where the light is known, a pixel brighter than its surroundings either faces the light more, or is paler. Both are
+common; paler things mostly have another hue as well, so only what keeps the hue counts, and only a share of it, which
+the network's manifest gives. Steps of shape from shading (Horn, "Obtaining shape from shading information", 1975),
+damped so that no normal turns far and none turns where brightness says nothing (where the light falls evenly, or
+straight on).
 """
+
 import dataclasses
 from typing import Dict
 
@@ -23,7 +25,8 @@ MOST = 0.5  # of log brightness that is believed
 
 
 def add_relief(rgb: np.ndarray, geometry: Geometry, light: Dict) -> Geometry:
-    """The geometry with normals that explain more of the photograph rgb (H, W, 3) uint8, lit by `light` (see illumination.py).
+    """The geometry with normals that explain more of the photograph rgb (H, W, 3) uint8, lit by `light` (see
+    illumination.py).
 
     Same grid. With relief 0, without normals, or in an even light it comes back as it is.
     """
@@ -39,7 +42,7 @@ def add_relief(rgb: np.ndarray, geometry: Geometry, light: Dict) -> Geometry:
     reach = max(h, w) / REACH
     chroma = pixels / (pixels.sum(2, keepdims=True) + np.float32(0.01))
     odd = np.square(chroma - _mean(chroma, surface, reach)).sum(2)
-    believed = surface * np.exp(odd * np.float32(-0.5 / HUE ** 2))
+    believed = surface * np.exp(odd * np.float32(-0.5 / HUE**2))
     brightness = np.log(np.maximum(luminance, np.float32(1e-3)))
     n = np.array(geometry.normals, np.float32)
     for _ in range(STEPS):
@@ -49,7 +52,12 @@ def add_relief(rgb: np.ndarray, geometry: Geometry, light: Dict) -> Geometry:
         unexplained = cv2.GaussianBlur(unexplained * believed, (0, 0), 0.5)
         slope = light_slope(*planes, light)
         slope -= (slope * n).sum(2, keepdims=True) * n  # along the sphere
-        n += np.float32(geometry.relief) * unexplained[..., None] * slope / (np.square(slope).sum(2, keepdims=True) + np.float32(DAMPING))
+        n += (
+            np.float32(geometry.relief)
+            * unexplained[..., None]
+            * slope
+            / (np.square(slope).sum(2, keepdims=True) + np.float32(DAMPING))
+        )
         n = normalised(n)
     return dataclasses.replace(geometry, normals=n)
 

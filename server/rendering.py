@@ -1,4 +1,7 @@
-"""Relit pictures of jobs: waiting for the analysis, prepared maps in memory, previews of which only the newest counts."""
+"""Relit pictures of jobs.
+
+Waiting for the analysis, prepared maps in memory, previews of which only the newest counts.
+"""
 
 import asyncio
 import hashlib
@@ -87,7 +90,9 @@ class Laps:
 class Renderer:
     """Makes relit pictures. Methods that are `async` run on the event loop and never block it."""
 
-    def __init__(self, store: JobStore, analyst: Analyst, pool: Pool, cache: Cache, observe: Callable[[str, float], None]):
+    def __init__(
+        self, store: JobStore, analyst: Analyst, pool: Pool, cache: Cache, observe: Callable[[str, float], None]
+    ):
         self.store, self.analyst, self.pool, self.cache, self.observe = store, analyst, pool, cache, observe
         self._streams: Dict[Tuple[str, str], Turn] = {}
         self._using: Counter[str] = Counter()
@@ -119,13 +124,16 @@ class Renderer:
     def damaged(self, record: Record) -> RelightError:
         """A ready job whose files were lost is analysed anew, once; meanwhile the client is told to come back.
 
-        What is damaged still, right after it was made anew, is a fault of ours: analysing it again and again would not end.
-        Without an engine it stays what it is: some of its passes may still be whole.
+        What is damaged still, right after it was made anew, is a fault of ours: analysing it again and again would not
+        end. Without an engine it stays what it is: some of its passes may still be whole.
         """
         if self.analyst.engine is None:
             return ModelMissing()
         if record.healing:
-            return RelightError("The files of this job were damaged, and are so again after it was analysed anew. Upload the photo again.")
+            return RelightError(
+                "The files of this job were damaged, and are so again after it was analysed anew. "
+                "Upload the photo again."
+            )
         log.error("job %s: its files are missing or damaged; analysing it again", record.job_id)
         self.cache.drop(record.job_id)
         self.store.unregister(record.key, record.job_id)  # no twin may take over what is damaged
@@ -191,7 +199,10 @@ class Renderer:
         clock.lap("store")
 
     async def preview(self, body: PreviewBody, owner: str, gone: Gone) -> Tuple[bytes, Dict[str, float]]:
-        """A relit JPEG from memory, and seconds by stage. Raises Superseded when a newer one of its stream came first."""
+        """A relit JPEG from memory, and seconds by stage.
+
+        Raises Superseded when a newer one of its stream came first.
+        """
         clock, turn = Laps(self.observe), Turn()
         job_id = body.job_id
         key = (job_id, owner + "|" + (body.stream or ""))
@@ -212,11 +223,14 @@ class Renderer:
             if self._streams.get(key) is turn:
                 del self._streams[key]
 
-    async def _preview(self, job_id: str, body: PreviewBody, owner: str, turn: Turn, clock: "Laps",
-                       gone: Gone) -> bytes:
+    async def _preview(
+        self, job_id: str, body: PreviewBody, owner: str, turn: Turn, clock: "Laps", gone: Gone
+    ) -> bytes:
         with self.pool.admitted(force=turn.inherits), self.using(job_id):
             if body.stream:
-                turn.stream = hashlib.sha256(f"{job_id}|{owner}|{body.stream}".encode("utf-8", "replace")).hexdigest()[:32]
+                turn.stream = hashlib.sha256(f"{job_id}|{owner}|{body.stream}".encode("utf-8", "replace")).hexdigest()[
+                    :32
+                ]
                 turn.ticket = await asyncio.to_thread(self.store.take_ticket, turn.stream, time.time_ns())
             record = await self._ready(job_id, owner, gone)
             clock.lap("wait")

@@ -1,4 +1,5 @@
 """Between the grids of the geometry and the pixels of a picture, a band of rows at a time."""
+
 from typing import Tuple
 
 import cv2
@@ -42,7 +43,7 @@ class Resampler:
         return a
 
     def cells(self, flags: np.ndarray, rows: slice) -> Tuple[np.ndarray, np.ndarray]:
-        """Row and column of the pixels among `rows` whose upper left texel of the four around is flagged (h, w) bool."""
+        """Rows and columns of the pixels among `rows` whose upper left texel is flagged, (h, w) bool."""
         wide = np.take(flags, self.left, 1)
         r, c = np.nonzero(np.take(wide, self.top[rows], 0))
         return r + rows.start, c

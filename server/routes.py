@@ -58,48 +58,121 @@ router = APIRouter(responses=problems("internal"))
 guarded = APIRouter(responses=problems("unauthorized", "internal"), dependencies=[Depends(get_owner)])
 
 
-@guarded.post("/upload", response_model=schemas.UploadAnswer, tags=["jobs"],
-              responses=problems("invalid_request", "empty_file", "corrupt_image", "unsupported_image", "file_too_large",
-                                 "image_too_large", "model_missing", "overloaded", "storage_full", statuses=(400, 408)),
-              openapi_extra={"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": {
-                  "type": "object", "required": ["file"], "properties": {"file": {"type": "string", "format": "binary"}}}}}}})
+@guarded.post(
+    "/upload",
+    response_model=schemas.UploadAnswer,
+    tags=["jobs"],
+    responses=problems(
+        "invalid_request",
+        "empty_file",
+        "corrupt_image",
+        "unsupported_image",
+        "file_too_large",
+        "image_too_large",
+        "model_missing",
+        "overloaded",
+        "storage_full",
+        statuses=(400, 408),
+    ),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file"],
+                        "properties": {"file": {"type": "string", "format": "binary"}},
+                    }
+                }
+            },
+        }
+    },
+)
 @takes(FILE_BODY)
 async def upload(request: Request, service: Services, owner: Owner) -> Any:
     """Store a photo and start its analysis in the background."""
     if service.engine is None:
         raise service.problem or ModelMissing()
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):  # before a byte of anything else is parsed
+    if (
+        not request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    ):  # before a byte of anything else is parsed
         raise InvalidRequest(NO_PHOTO)
     with service.uploads():
         async with request.form(max_files=1, max_fields=8) as form:
             file = form.get("file")
             if not isinstance(file, UploadFile):
                 others = [printable(name) for name, value in form.multi_items() if isinstance(value, UploadFile)]
-                raise InvalidRequest(f"{NO_PHOTO}, not in {', '.join(f'`{name}`' for name in others)}" if others else NO_PHOTO)
+                raise InvalidRequest(
+                    f"{NO_PHOTO}, not in {', '.join(f'`{name}`' for name in others)}" if others else NO_PHOTO
+                )
             record = await service.upload(file.file, owner)
     request.state.job_id = record.job_id
-    return {"job_id": record.job_id, "job_dir": f"jobs/{record.job_id}", "status": record.state, "width": record.width,
-            "height": record.height}
+    return {
+        "job_id": record.job_id,
+        "job_dir": f"jobs/{record.job_id}",
+        "status": record.state,
+        "width": record.width,
+        "height": record.height,
+    }
 
 
-@guarded.post("/relight", response_model=schemas.RelightAnswer, tags=["light"],
-              responses=problems("invalid_request", "invalid_light", "job_not_found", "file_too_large", "model_error",
-                                 "model_missing", "overloaded", "storage_full", statuses=(400, 408)))
+@guarded.post(
+    "/relight",
+    response_model=schemas.RelightAnswer,
+    tags=["light"],
+    responses=problems(
+        "invalid_request",
+        "invalid_light",
+        "job_not_found",
+        "file_too_large",
+        "model_error",
+        "model_missing",
+        "overloaded",
+        "storage_full",
+        statuses=(400, 408),
+    ),
+)
 @takes(JSON_BODY)
 async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
     """Relight a photo at full size; answers once relit.png is whole on disk."""
     body.job_id = request.state.job_id = jobs.parse_id(body.job_id)  # first of all: refusals are logged with it too
     record, seconds = await service.renderer.relight(body, owner, watched(request))
     request.state.timings = seconds
-    return {"status": "ok", "job_id": record.job_id, "relit_path": f"jobs/{record.job_id}/relit.png", "width": record.width,
-            "height": record.height, "timings": seconds}
+    return {
+        "status": "ok",
+        "job_id": record.job_id,
+        "relit_path": f"jobs/{record.job_id}/relit.png",
+        "width": record.width,
+        "height": record.height,
+        "timings": seconds,
+    }
 
 
-@guarded.post("/preview", response_class=Response, tags=["light"],
-              responses={200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
-                               "description": "The relit picture", "headers": text_headers("Server-Timing", "Cache-Control")},
-                         **problems("invalid_request", "invalid_light", "job_not_found", "superseded", "file_too_large",
-                                    "model_error", "model_missing", "overloaded", "storage_full", statuses=(400, 408))})
+@guarded.post(
+    "/preview",
+    response_class=Response,
+    tags=["light"],
+    responses={
+        200: {
+            "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The relit picture",
+            "headers": text_headers("Server-Timing", "Cache-Control"),
+        },
+        **problems(
+            "invalid_request",
+            "invalid_light",
+            "job_not_found",
+            "superseded",
+            "file_too_large",
+            "model_error",
+            "model_missing",
+            "overloaded",
+            "storage_full",
+            statuses=(400, 408),
+        ),
+    },
+)
 @takes(JSON_BODY)
 async def preview(body: schemas.PreviewBody, request: Request, service: Services, owner: Owner) -> Response:
     """Relight a photo at screen size, from memory to memory."""
@@ -111,26 +184,48 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
 
 
 @guarded.head("/download/{job_id}/{filename}", include_in_schema=False)
-@guarded.get("/download/{job_id}/{filename}", response_class=Response, tags=["jobs"],
-             responses={200: {"content": PNG, "description": "The pass",
-                              "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges")},
-                        206: {"content": PNG, "description": "The bytes asked for",
-                              "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges", "Content-Range")},
-                        304: {"description": "Not modified", "headers": text_headers("ETag")},
-                        **problems("job_not_found", "file_not_found", "overloaded", statuses=(416,))},
-             openapi_extra={"parameters": [
-                 {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": text} for name, text in (
-                     ("If-None-Match", "ETags of the copies held: if the pass is one of them, 304"),
-                     ("Range", "one range of bytes, such as bytes=0-1023 or bytes=-500; anything else gets the whole pass"),
-                     ("If-Range", "the ETag of the copy begun: the range is sent only of that one, else the whole pass"))]})
+@guarded.get(
+    "/download/{job_id}/{filename}",
+    response_class=Response,
+    tags=["jobs"],
+    responses={
+        200: {
+            "content": PNG,
+            "description": "The pass",
+            "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges"),
+        },
+        206: {
+            "content": PNG,
+            "description": "The bytes asked for",
+            "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges", "Content-Range"),
+        },
+        304: {"description": "Not modified", "headers": text_headers("ETag")},
+        **problems("job_not_found", "file_not_found", "overloaded", statuses=(416,)),
+    },
+    openapi_extra={
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": text}
+            for name, text in (
+                ("If-None-Match", "ETags of the copies held: if the pass is one of them, 304"),
+                ("Range", "one range of bytes, such as bytes=0-1023 or bytes=-500; anything else gets the whole pass"),
+                ("If-Range", "the ETag of the copy begun: the range is sent only of that one, else the whole pass"),
+            )
+        ]
+    },
+)
 async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:
     """One pass: input.png, depth.png, normals.png or relit.png. HEAD answers likewise, without the bytes."""
     job_id = request.state.job_id = jobs.parse_id(job_id)
     name, file = await service.open_pass(job_id, filename, owner)
     stat = os.fstat(file.fileno())
     etag = '"' + hashlib.sha256(f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}".encode()).hexdigest()[:32] + '"'
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes",
-               "Last-Modified": formatdate(stat.st_mtime, usegmt=True), "Content-Disposition": f'inline; filename="{name.value}"'}
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "private, no-cache",
+        "Accept-Ranges": "bytes",
+        "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
+        "Content-Disposition": f'inline; filename="{name.value}"',
+    }
     known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
     if etag in known or "*" in known:
         file.close()
@@ -154,9 +249,11 @@ async def download(job_id: str, filename: FileName, request: Request, service: S
 
 
 def byte_range(asked: str, size: int) -> Optional[Tuple[int, int]]:
-    """The first byte and the number of bytes that a Range header asks for of `size`; None: the whole (RFC 9110, section 14).
+    """The first byte and the number of bytes that a Range header asks for of `size`; None: the whole (RFC 9110, section
+    14).
 
-    What is no single well-formed range of bytes is ignored, as the RFC allows. Raises InvalidRequest (416) for one beyond the end.
+    What is no single well-formed range of bytes is ignored, as the RFC allows. Raises InvalidRequest (416) for one
+    beyond the end.
     """
     found = re.fullmatch(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", asked, re.IGNORECASE)
     if not found or not (found[1] or found[2]) or (found[1] and found[2] and int(found[1]) > int(found[2])):
@@ -167,7 +264,9 @@ def byte_range(asked: str, size: int) -> Optional[Tuple[int, int]]:
         first, last = max(0, size - int(found[2])), size
     count = min(last, size - 1) - first + 1
     if count < 1:
-        raise InvalidRequest(f"That range cannot be had: the file has {size} bytes.", {"Content-Range": f"bytes */{size}"}, 416)
+        raise InvalidRequest(
+            f"That range cannot be had: the file has {size} bytes.", {"Content-Range": f"bytes */{size}"}, 416
+        )
     return first, count
 
 
@@ -183,7 +282,9 @@ async def _blocks(file: BinaryIO, count: int) -> AsyncIterator[bytes]:
         file.close()
 
 
-@guarded.delete("/job/{job_id}", response_model=schemas.DeleteAnswer, tags=["jobs"], responses=problems("job_not_found"))
+@guarded.delete(
+    "/job/{job_id}", response_model=schemas.DeleteAnswer, tags=["jobs"], responses=problems("job_not_found")
+)
 async def delete(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
     """Delete a job and all its files."""
     job_id = request.state.job_id = jobs.parse_id(job_id)
@@ -198,10 +299,18 @@ async def job(job_id: str, request: Request, service: Services, owner: Owner) ->
     return await service.state(job_id, owner)
 
 
-@guarded.get("/job/{job_id}/events", response_class=Response, tags=["jobs"],
-             responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}},
-                              "description": "Events named `state`; the data is that of GET /job/{job_id}"},
-                        **problems("job_not_found")})
+@guarded.get(
+    "/job/{job_id}/events",
+    response_class=Response,
+    tags=["jobs"],
+    responses={
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "Events named `state`; the data is that of GET /job/{job_id}",
+        },
+        **problems("job_not_found"),
+    },
+)
 async def events(job_id: str, request: Request, service: Services, owner: Owner) -> Response:
     """The state of a job whenever it changes, until it is ready or failed."""
     job_id = request.state.job_id = jobs.parse_id(job_id)
@@ -211,8 +320,9 @@ async def events(job_id: str, request: Request, service: Services, owner: Owner)
         async for state in service.events(job_id, owner):
             yield f"event: state\ndata: {json.dumps(state)}\n\n" if state is not None else ": still here\n\n"
 
-    return StreamingResponse(stream(), media_type="text/event-stream",
-                             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+    return StreamingResponse(
+        stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
 
 
 @router.head("/health", include_in_schema=False)
@@ -229,24 +339,44 @@ async def ready(request: Request, service: Services) -> Any:
     if service.engine is None:
         return problem_response(service.problem or ModelMissing(), request.state.request_id)
     if service.analyst.hangs:
-        return problem_response(ModelMissing("The model hangs. The server has to be started again."), request.state.request_id)
-    return {"ready": True, "keys": bool(request.app.state.keys),
-            "models": [{"name": m.get("name"), "provider": m.get("provider"), "roles": m.get("roles_filled")}
-                       for m in service.engine.describe()]}
+        return problem_response(
+            ModelMissing("The model hangs. The server has to be started again."), request.state.request_id
+        )
+    return {
+        "ready": True,
+        "keys": bool(request.app.state.keys),
+        "models": [
+            {"name": m.get("name"), "provider": m.get("provider"), "roles": m.get("roles_filled")}
+            for m in service.engine.describe()
+        ],
+    }
 
 
 @guarded.get("/models", tags=["server"])
 async def models(service: Services) -> Dict[str, Any]:
     """The manifests of the models that run, and the defaults and limits of /relight and /upload."""
     s = service.settings
-    return {"models": service.engine.describe() if service.engine is not None else [], "runtime": sessions.runtime(),
-            "threads": s.processors, "defaults": schemas.defaults(),
-            "limits": {"lights": schemas.MAX_LIGHTS, "upload_bytes": s.max_upload_bytes, "pixels": s.max_pixels,
-                       "formats": list(service.decoders.formats), "job_ttl_seconds": s.job_ttl_seconds}}
+    return {
+        "models": service.engine.describe() if service.engine is not None else [],
+        "runtime": sessions.runtime(),
+        "threads": s.processors,
+        "defaults": schemas.defaults(),
+        "limits": {
+            "lights": schemas.MAX_LIGHTS,
+            "upload_bytes": s.max_upload_bytes,
+            "pixels": s.max_pixels,
+            "formats": list(service.decoders.formats),
+            "job_ttl_seconds": s.job_ttl_seconds,
+        },
+    }
 
 
-@guarded.get("/metrics", response_class=Response, tags=["server"],
-             responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}})
+@guarded.get(
+    "/metrics",
+    response_class=Response,
+    tags=["server"],
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}},
+)
 async def metrics(request: Request, service: Services) -> Response:
     """Prometheus metrics."""
     text = await asyncio.to_thread(lambda: request.app.state.metrics.text(service.store.others_numbers()))
@@ -277,8 +407,12 @@ class _Fresh(StaticFiles):
 
 
 def cross_origin() -> Tuple[List[str], List[str], List[str]]:
-    """The methods and request headers that pages of other origins may use, and the response headers that they may read."""
-    methods, asked, answered = {"GET"}, {"Authorization", "Content-Type"}, {"X-Request-ID", "Retry-After", "WWW-Authenticate"}
+    """The methods and request headers that other origins' pages may use, and the response headers they may read."""
+    methods, asked, answered = (
+        {"GET"},
+        {"Authorization", "Content-Type"},
+        {"X-Request-ID", "Retry-After", "WWW-Authenticate"},
+    )
     for route in [*router.routes, *guarded.routes]:
         if isinstance(route, APIRoute):
             methods |= route.methods

@@ -5,6 +5,7 @@ right of and above the middle) is at x = 2u/q, y = 2v/q, z = 2f(1 - 1/q) with th
 x runs -1..1 across the median surface, z = 0 is that surface, +1 is half a picture width nearer to the viewer.
 Straight lines of the scene are straight in (u, v, q), which is what the shadows are marched in.
 """
+
 from typing import Any, Dict
 
 import cv2
@@ -17,7 +18,9 @@ from .resample import limited, shrink
 
 FIT_SIDE = 192  # long side of the grid the shift is searched on
 DEFAULT_SHIFT = 0.5  # nothing predicts the normals: the farthest surface is 3 times as far as the nearest
-TOLERANCE = 0.1  # errors of the predicted normals always favour a flat scene: the deepest that is nearly as good is taken
+TOLERANCE = (
+    0.1  # errors of the predicted normals always favour a flat scene: the deepest that is nearly as good is taken
+)
 JUMP = 0.06  # share of the depth: a silhouette, if it is no steep plane
 OFF = 0.3  # of the range of q around a texel: farther off its middle is no plane
 GOES_ON = 3.2  # times that range within four texels (a plane: 4 times): what ends sooner is no plane
@@ -44,20 +47,29 @@ def fit_scene(rgb: np.ndarray, geometry: Geometry) -> Dict:
         target = None if geometry.normals is None else normalised(np.ascontiguousarray(np.moveaxis(small[2:5], 0, 2)))
         offset, angle = _search(relative, target, mask, focal)
         middle = (float(np.median(known)) - low) / span + offset
-        fit = {"focal": focal, "scale": 1 / (span * middle), "shift": (offset - low / span) / middle,
-               "depth_angle": angle}
+        fit = {
+            "focal": focal,
+            "scale": 1 / (span * middle),
+            "shift": (offset - low / span) / middle,
+            "depth_angle": angle,
+        }
     fit["light"] = estimate_light(rgb, scene_normals(geometry, fit), geometry.mask)
     return fit
 
 
 def is_fit(fit: Any) -> bool:
     """Is this what fit_scene() returns? It comes back from a file."""
-    return (isinstance(fit, dict) and all(is_finite_number(fit.get(k)) for k in ("focal", "scale", "shift")) and fit["focal"] > 0
-            and is_light(fit.get("light")))
+    return (
+        isinstance(fit, dict)
+        and all(is_finite_number(fit.get(k)) for k in ("focal", "scale", "shift"))
+        and fit["focal"] > 0
+        and is_light(fit.get("light"))
+    )
 
 
 def _search(relative, target, mask, focal):
-    """The shift of the relative inverse depth (0..1) whose normals agree best with the predicted ones, but for a tolerance.
+    """The shift of the relative inverse depth (0..1) whose normals agree best with the predicted ones, but for a
+    tolerance.
 
     (shift, degrees): the smaller the shift, the deeper the scene.
     """

@@ -40,13 +40,26 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-NOT_BOTH_COLOURS = {"not": {"required": ["color", "temperature"], "properties": {"color": {"type": "string"},
-                                                                              "temperature": {"type": "number"}}}}
-SHORTHAND = {"required": ["x", "y", "z"], "properties": {"x": {"type": "number"}, "y": {"type": "number"}, "z": {"type": "number"},
-                                                         "lights": {"type": "null"}},
-             "not": {"properties": {"x": {"const": 0}, "y": {"const": 0}, "z": {"const": 0}}}}
-RIG = {"required": ["lights"], "properties": {"lights": {"type": "array"}, "x": {"type": "null"}, "y": {"type": "null"},
-                                              "z": {"type": "null"}}}
+NOT_BOTH_COLOURS = {
+    "not": {
+        "required": ["color", "temperature"],
+        "properties": {"color": {"type": "string"}, "temperature": {"type": "number"}},
+    }
+}
+SHORTHAND = {
+    "required": ["x", "y", "z"],
+    "properties": {
+        "x": {"type": "number"},
+        "y": {"type": "number"},
+        "z": {"type": "number"},
+        "lights": {"type": "null"},
+    },
+    "not": {"properties": {"x": {"const": 0}, "y": {"const": 0}, "z": {"const": 0}}},
+}
+RIG = {
+    "required": ["lights"],
+    "properties": {"lights": {"type": "array"}, "x": {"type": "null"}, "y": {"type": "null"}, "z": {"type": "null"}},
+}
 ONE_WAY = {"oneOf": [SHORTHAND, RIG]}
 
 
@@ -54,9 +67,13 @@ class BaseLight(Strict):
     model_config = ConfigDict(extra="forbid", json_schema_extra=NOT_BOTH_COLOURS)
 
     color: Optional[Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
-        None, description="sRGB #rrggbb, scaled to luminance 1; not #000000, and not together with temperature", examples=["#ffd9b0"])
+        None,
+        description="sRGB #rrggbb, scaled to luminance 1; not #000000, and not together with temperature",
+        examples=["#ffd9b0"],
+    )
     temperature: Optional[Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1000, le=40000)]] = Field(
-        None, description="kelvin, 6500 is neutral; not together with color", examples=[3200])
+        None, description="kelvin, 6500 is neutral; not together with color", examples=[3200]
+    )
     intensity: float = _number(KEY.intensity, 0, 100, "factor in linear light")
     shadow: Annotated[bool, Field(strict=True)] = Field(KEY.shadow, description="does it cast a shadow?")
 
@@ -69,15 +86,21 @@ class BaseLight(Strict):
         return self
 
     def _common(self) -> Dict[str, Any]:
-        color = (lights.hex_color(self.color) if self.color is not None else
-                 lights.blackbody(self.temperature) if self.temperature is not None else lights.WHITE)
+        color = (
+            lights.hex_color(self.color)
+            if self.color is not None
+            else lights.blackbody(self.temperature)
+            if self.temperature is not None
+            else lights.WHITE
+        )
         return {"color": color, "intensity": self.intensity, "shadow": self.shadow}
 
 
 class DirectionalLight(BaseLight):
     type: Literal["directional"]
-    direction: Direction = Field(description="toward the light: +x right, +y up, +z toward the viewer; not all 0",
-                                 examples=[[-0.6, 0.4, 0.7]])
+    direction: Direction = Field(
+        description="toward the light: +x right, +y up, +z toward the viewer; not all 0", examples=[[-0.6, 0.4, 0.7]]
+    )
     angle: float = _number(KEY.angle, 0, 90, "degrees; angular diameter of the source (the sun: 0.53)")
 
     @field_validator("direction")
@@ -94,10 +117,13 @@ class DirectionalLight(BaseLight):
 
 class PointLight(BaseLight):
     type: Literal["point"]
-    position: Position = Field(description="x -1..1 from left edge to right, y up, z 0 the median surface", examples=[[0.5, 0.3, 0.8]])
+    position: Position = Field(
+        description="x -1..1 from left edge to right, y up, z 0 the median surface", examples=[[0.5, 0.3, 0.8]]
+    )
     radius: float = _number(KEY.radius, 0, 10, "size of the lamp, half picture widths")
     range: Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=100)] = Field(
-        KEY.range, description="falloff 1 / (1 + (d/range)^2)")
+        KEY.range, description="falloff 1 / (1 + (d/range)^2)"
+    )
 
     def to_light(self) -> Light:
         """As the engine takes it."""
@@ -118,8 +144,16 @@ class SpotLight(PointLight):
 
     def to_light(self) -> Light:
         """As the engine takes it."""
-        return Light(kind="spot", position=self.position, target=self.target, cone=self.cone, blend=self.blend,
-                     radius=self.radius, range=self.range, **self._common())
+        return Light(
+            kind="spot",
+            position=self.position,
+            target=self.target,
+            cone=self.cone,
+            blend=self.blend,
+            radius=self.radius,
+            range=self.range,
+            **self._common(),
+        )
 
 
 AnyLight = Annotated[Union[DirectionalLight, PointLight, SpotLight], Field(discriminator="type")]
@@ -137,8 +171,13 @@ class Specular(Strict):
 class RelightBody(Strict):
     """Which job, which lights, how much of what. Give either x, y, z (one white distant light) or lights."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [
-        {"job_id": "2f1f0f6e-5d3c-4c8e-9a53-0a4d5a0c7c11", "x": -0.6, "y": 0.4, "z": 0.7}], **ONE_WAY})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"job_id": "2f1f0f6e-5d3c-4c8e-9a53-0a4d5a0c7c11", "x": -0.6, "y": 0.4, "z": 0.7}],
+            **ONE_WAY,
+        },
+    )
 
     job_id: str = Field(description="from POST /upload")
     x: Optional[Number] = Field(None, description="toward the light, + right")
@@ -146,7 +185,9 @@ class RelightBody(Strict):
     z: Optional[Number] = Field(None, description="toward the light, + toward the viewer")
     lights: Optional[List[AnyLight]] = Field(None, min_length=1, max_length=MAX_LIGHTS)
     ambient: float = _number(DEFAULT.ambient, 0, 10, "the light that comes from everywhere")
-    strength: float = _number(DEFAULT.strength, 0, 1, "blend from the input (0) to the relit picture (1), in linear light")
+    strength: float = _number(
+        DEFAULT.strength, 0, 1, "blend from the input (0) to the relit picture (1), in linear light"
+    )
     delight: float = _number(DEFAULT.delight, 0, 1, "how much of the photo's own shading is divided out first")
     shadow: Shadow = Field(default_factory=Shadow)
     specular: Specular = Field(default_factory=Specular)
@@ -171,18 +212,28 @@ class RelightBody(Strict):
             made: Tuple[Light, ...] = (lights.key_light(self.x, self.y, self.z),)  # type: ignore[arg-type]
         else:
             made = tuple(light.to_light() for light in self.lights)
-        return Rig(lights=made, ambient=self.ambient, strength=self.strength, delight=self.delight,
-                   shadow_strength=self.shadow.strength, specular_strength=self.specular.strength,
-                   roughness=self.specular.roughness, exposure=self.exposure)
+        return Rig(
+            lights=made,
+            ambient=self.ambient,
+            strength=self.strength,
+            delight=self.delight,
+            shadow_strength=self.shadow.strength,
+            specular_strength=self.specular.strength,
+            roughness=self.specular.roughness,
+            exposure=self.exposure,
+        )
 
 
 class PreviewBody(RelightBody):
     """The body of /relight, and how large and how fine."""
 
-    max_side: Integer = Field(1024, strict=True, ge=64, le=4096, description="pixels; the longer side of the answer, never enlarged")
+    max_side: Integer = Field(
+        1024, strict=True, ge=64, le=4096, description="pixels; the longer side of the answer, never enlarged"
+    )
     quality: Integer = Field(85, strict=True, ge=1, le=100, description="JPEG quality")
     stream: Optional[Annotated[str, Field(max_length=64)]] = Field(
-        None, description="of the previews of one job and one stream that wait, only the newest is computed")
+        None, description="of the previews of one job and one stream that wait, only the newest is computed"
+    )
 
 
 class UploadAnswer(BaseModel):
@@ -238,8 +289,19 @@ class Problem(BaseModel):
 
 def defaults() -> Dict[str, Any]:
     """The defaults of /relight, for /models and the page."""
-    return {"ambient": DEFAULT.ambient, "strength": DEFAULT.strength, "delight": DEFAULT.delight, "exposure": DEFAULT.exposure,
-            "shadow": {"strength": DEFAULT.shadow_strength},
-            "specular": {"strength": DEFAULT.specular_strength, "roughness": DEFAULT.roughness},
-            "angle": KEY.angle, "radius": KEY.radius, "range": KEY.range, "cone": KEY.cone, "blend": KEY.blend,
-            "intensity": KEY.intensity, "max_side": 1024, "quality": 85}
+    return {
+        "ambient": DEFAULT.ambient,
+        "strength": DEFAULT.strength,
+        "delight": DEFAULT.delight,
+        "exposure": DEFAULT.exposure,
+        "shadow": {"strength": DEFAULT.shadow_strength},
+        "specular": {"strength": DEFAULT.specular_strength, "roughness": DEFAULT.roughness},
+        "angle": KEY.angle,
+        "radius": KEY.radius,
+        "range": KEY.range,
+        "cone": KEY.cone,
+        "blend": KEY.blend,
+        "intensity": KEY.intensity,
+        "max_side": 1024,
+        "quality": 85,
+    }

@@ -32,8 +32,13 @@ KEPT_ALIVE = 15.0  # seconds between two looks at a job that an event stream wat
 class Service:
     """Holds everything the application owns. Methods that are `async` run on the event loop and never block it."""
 
-    def __init__(self, settings: Settings, engine: Optional[models.Engine], problem: Optional[RelightError],
-                 observe: Callable[[str, float], None]):
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Optional[models.Engine],
+        problem: Optional[RelightError],
+        observe: Callable[[str, float], None],
+    ):
         self.settings, self.engine, self.problem, self.observe = settings, engine, problem, observe
         self.store = LocalStore(settings.jobs_dir)
         threads = settings.processors
@@ -113,7 +118,10 @@ class Service:
 
     @contextmanager
     def uploads(self) -> Iterator[None]:
-        """A place for one upload, from its first byte on: slow ones take none of the places in line. Raises Overloaded."""
+        """A place for one upload, from its first byte on: slow ones take none of the places in line.
+
+        Raises Overloaded.
+        """
         if self.analysis_pool.pending >= self.analysis_pool.limit:
             raise Overloaded()
         self._uploads += 1
@@ -125,7 +133,10 @@ class Service:
             self._uploads -= 1
 
     async def upload(self, file: BinaryIO, owner: str) -> Record:
-        """Decode, check and store a photo and start its analysis. Raises the errors of a bad file, Overloaded, StorageFull."""
+        """Decode, check and store a photo and start its analysis.
+
+        Raises the errors of a bad file, Overloaded, StorageFull.
+        """
         if self.engine is None:
             raise self.problem or ModelMissing()
         with self.analysis_pool.admitted():
@@ -146,8 +157,17 @@ class Service:
         file.seek(0)
         photo = self.decoders.decode(file, size)
         digest.update(f"|{__version__}|{self.engine_digest}|{owner}".encode())
-        record = Record(job_id=str(uuid.uuid4()), width=photo.width, height=photo.height, key=digest.hexdigest(), owner=owner,
-                        worker=self.store.worker, format=photo.format, alpha=photo.alpha, focal=photo.focal)
+        record = Record(
+            job_id=str(uuid.uuid4()),
+            width=photo.width,
+            height=photo.height,
+            key=digest.hexdigest(),
+            owner=owner,
+            worker=self.store.worker,
+            format=photo.format,
+            alpha=photo.alpha,
+            focal=photo.focal,
+        )
         try:
             with self.store.room_lock(ROOM_SECONDS):
                 self.make_room(owner, len(photo.png))
@@ -175,7 +195,10 @@ class Service:
         return record.public(self.store.names(record.job_id), used, self.settings.job_ttl_seconds)
 
     async def events(self, job_id: str, owner: str) -> AsyncIterator[Optional[Dict[str, Any]]]:
-        """The state whenever it changes, until the job is ready, failed or deleted; None now and then as a sign of life."""
+        """The state whenever it changes, until the job is ready, failed or deleted.
+
+        None now and then as a sign of life.
+        """
         last, quiet = None, time.monotonic()
         with self.analyst.watch.listen(job_id) as news:
             while True:

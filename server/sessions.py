@@ -23,7 +23,7 @@ AUTO = (CUDA, CPU)
 NAMES = {"cpu": CPU, "cuda": CUDA, "coreml": COREML}
 CURES = {
     "cuda": "install the GPU build instead of the CPU one: pip uninstall onnxruntime onnxruntime-gpu, then "
-            "pip install -r requirements-cuda.txt",
+    "pip install -r requirements-cuda.txt",
     "coreml": "CoreML exists on macOS only, in the onnxruntime wheel for it",
     "cpu": "reinstall onnxruntime: pip install --force-reinstall onnxruntime",
 }
@@ -34,14 +34,18 @@ def provider_options(provider: str, device_id: int = 0, gpu_memory_bytes: int = 
     if provider == CUDA:
         options: Dict[str, Any] = {
             "device_id": device_id,
-            "arena_extend_strategy": "kSameAsRequested",  # grow by what is asked, not by powers of two: memory stays flat
+            # grow by what is asked, not by powers of two: memory stays flat
+            "arena_extend_strategy": "kSameAsRequested",
             "cudnn_conv_algo_search": "HEURISTIC",  # EXHAUSTIVE benchmarks every new shape inside the first run
         }
         if gpu_memory_bytes:
             options["gpu_mem_limit"] = gpu_memory_bytes  # leave room for others on the card
         return options
     if provider == COREML:
-        options = {"ModelFormat": "MLProgram", "RequireStaticInputShapes": "1"}  # NeuralNetwork is the deprecated format
+        options = {
+            "ModelFormat": "MLProgram",
+            "RequireStaticInputShapes": "1",
+        }  # NeuralNetwork is the deprecated format
         if cache:
             options["ModelCacheDirectory"] = cache  # compiling takes seconds: once is enough
         return options
@@ -57,8 +61,10 @@ def choose(provider: str, available: Sequence[str]) -> List[str]:
         return [next((p for p in AUTO if p in available), CPU)] + ([CPU] if CUDA in available else [])
     wanted = NAMES[provider]
     if wanted not in available:
-        raise StartupError(f"RELIGHT_PROVIDER={provider}: this onnxruntime has no {wanted} (it has: {', '.join(available)}). "
-                           f"To mend it: {CURES[provider]}. Or set RELIGHT_PROVIDER=auto.")
+        raise StartupError(
+            f"RELIGHT_PROVIDER={provider}: this onnxruntime has no {wanted} (it has: {', '.join(available)}). "
+            f"To mend it: {CURES[provider]}. Or set RELIGHT_PROVIDER=auto."
+        )
     return [wanted] if wanted == CPU else [wanted, CPU]
 
 
@@ -85,8 +91,8 @@ SHAPES_KEPT = 8  # sessions of a provider that wants static shapes: two sizes of
 class PerShape:
     """A session of its own for each shape of the input, opened when a shape first comes; the last few are kept.
 
-    `plain` is a session over the same graph with free sizes, which answers for the names; `open_one(sizes)` opens one in
-    which they are fixed: sizes maps the names of the graph's free dimensions to pixels.
+    `plain` is a session over the same graph with free sizes, which answers for the names; `open_one(sizes)` opens one
+    in which they are fixed: sizes maps the names of the graph's free dimensions to pixels.
     """
 
     def __init__(self, plain: Any, open_one: Callable[[Dict[str, int]], Any]):
@@ -105,15 +111,24 @@ class PerShape:
         return session.run(names, feed)
 
 
-def open_session(graph: bytes, provider: str = "auto", threads: int = 1, device_id: int = 0, gpu_memory_bytes: int = 0,
-                 available: Sequence[str] = ()) -> Tuple[Any, str]:
+def open_session(
+    graph: bytes,
+    provider: str = "auto",
+    threads: int = 1,
+    device_id: int = 0,
+    gpu_memory_bytes: int = 0,
+    available: Sequence[str] = (),
+) -> Tuple[Any, str]:
     """A session over the bytes of a graph, and the provider it really runs on.
 
     Raises StartupError when an explicit choice cannot be had, and whatever ONNX Runtime raises for a bad graph.
     """
     if both_wheels_installed():
-        log.warning("onnxruntime and onnxruntime-gpu are both installed and overwrite each other. To mend it, with requirements-cuda.txt "
-                    "or requirements.txt: pip uninstall onnxruntime onnxruntime-gpu, then pip install -r that file")
+        log.warning(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other. To mend "
+            "it, with requirements-cuda.txt "
+            "or requirements.txt: pip uninstall onnxruntime onnxruntime-gpu, then pip install -r that file"
+        )
     available = tuple(available) or tuple(ort.get_available_providers())
     providers = choose(provider, available)
     if CUDA in providers and hasattr(ort, "preload_dlls"):
@@ -128,16 +143,19 @@ def open_session(graph: bytes, provider: str = "auto", threads: int = 1, device_
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are for shading meanwhile
         for name, size in sizes.items():
             options.add_free_dimension_override_by_name(name, size)
-        return ort.InferenceSession(graph, options, providers=[(p, provider_options(p, device_id, gpu_memory_bytes, cache))
-                                                               for p in providers])
+        return ort.InferenceSession(
+            graph, options, providers=[(p, provider_options(p, device_id, gpu_memory_bytes, cache)) for p in providers]
+        )
 
     session = opened({})
     actual = session.get_providers()[0]
     if actual != providers[0]:
         if provider != "auto":
             name = next(k for k, v in NAMES.items() if v == providers[0])
-            raise StartupError(f"RELIGHT_PROVIDER={provider}: ONNX Runtime fell back to {actual}; its libraries could not be "
-                               f"loaded. To mend it: {CURES[name]}. Or set RELIGHT_PROVIDER=auto.")
+            raise StartupError(
+                f"RELIGHT_PROVIDER={provider}: ONNX Runtime fell back to {actual}; its libraries could not be "
+                f"loaded. To mend it: {CURES[name]}. Or set RELIGHT_PROVIDER=auto."
+            )
         log.warning("asked for %s but the session runs on %s", providers[0], actual)
     if actual == COREML:  # takes no node whose shape is not known
         session = PerShape(session, lambda sizes: opened(sizes, cache_folder(graph, sizes)))
@@ -150,7 +168,10 @@ def runtime() -> Dict[str, str]:
 
 
 def cache_folder(graph: bytes, sizes: Dict[str, int]) -> str:
-    """Where CoreML keeps this graph compiled for these sizes. Its own key knows the names in a graph and not the weights."""
+    """Where CoreML keeps this graph compiled for these sizes.
+
+    Its own key knows the names in a graph and not the weights.
+    """
     key = hashlib.sha256(graph).hexdigest()[:16] + "".join(f"-{n}" for _, n in sorted(sizes.items()))
     folder = Path(tempfile.gettempdir()) / "relight-coreml" / key
     folder.parent.mkdir(mode=0o700, exist_ok=True)

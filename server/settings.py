@@ -12,53 +12,84 @@ from . import cpus
 from .errors import StartupError
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCAL_ORIGINS = [f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in (3000, 4200, 5173, 8000, 8080)]
+LOCAL_ORIGINS = [
+    f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in (3000, 4200, 5173, 8000, 8080)
+]
 # Pillow refuses what is twice this; the header is judged before any pixel is decoded.
 PIXEL_CEILING = 89_478_485
 IPV6 = re.compile(r"\[[0-9a-f.]*:[0-9a-f:.]*\]", re.I)
 HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]", re.I)
-ORIGIN = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:\d{1,5})?|(?!https?:)[a-z][a-z0-9+.-]*://[!-~]*", re.I)
+ORIGIN = re.compile(
+    r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:\d{1,5})?|(?!https?:)[a-z][a-z0-9+.-]*://[!-~]*", re.I
+)
 
 
 class Settings(BaseSettings):
-    """The README's table is made from these fields: name, unit, default, meaning (a test compares names and defaults)."""
+    """The README's table is made from these fields.
+
+    Name, unit, default, meaning (a test compares names and defaults).
+    """
 
     model_config = SettingsConfigDict(env_prefix="RELIGHT_", env_file=".env", extra="ignore")
 
     jobs_dir: Path = Field(ROOT / "jobs", description="folder of the jobs; several processes may share it")
     models_dir: Path = Field(ROOT / "onnx_models", description="folder of the graphs and their manifests")
     depth_model: str = Field("relight-geometry", description="name of the graph that estimates depth")
-    normals_model: str = Field("relight-geometry", description="name of the graph that estimates normals; empty: from depth")
-    mask_model: str = Field("relight-geometry", description="name of the graph that tells surface from sky; empty: none")
-    analysis_size: int = Field(0, ge=0, le=2048, description="pixels; the one size of the network's input, 0: what the manifest says")
-    provider: Literal["auto", "cpu", "cuda", "coreml"] = Field("auto",
-        description="where the graphs run; auto never picks CoreML")
+    normals_model: str = Field(
+        "relight-geometry", description="name of the graph that estimates normals; empty: from depth"
+    )
+    mask_model: str = Field(
+        "relight-geometry", description="name of the graph that tells surface from sky; empty: none"
+    )
+    analysis_size: int = Field(
+        0, ge=0, le=2048, description="pixels; the one size of the network's input, 0: what the manifest says"
+    )
+    provider: Literal["auto", "cpu", "cuda", "coreml"] = Field(
+        "auto", description="where the graphs run; auto never picks CoreML"
+    )
     device_id: int = Field(0, ge=0, le=63, description="which CUDA device")
     gpu_memory_bytes: int = Field(0, ge=0, description="bytes; cap of the CUDA arena, 0: none")
     threads: int = Field(0, ge=0, le=256, description="processors to use, 0: those this process may use")
     max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="bytes; the largest file taken")
     max_pixels: int = Field(40_000_000, ge=1, le=PIXEL_CEILING, description="pixels; the largest image taken")
-    decoders: int = Field(-1, ge=-1, le=64,
+    decoders: int = Field(
+        -1,
+        ge=-1,
+        le=64,
         description="processes that decode uploads, each with bounded time and memory; -1: one a processor, at most 4; "
-                    "0: none, decode in the server's own process (trusted files only)")
+        "0: none, decode in the server's own process (trusted files only)",
+    )
     max_queue: int = Field(32, ge=0, le=10_000, description="pieces of work that may wait; beyond it: overloaded")
-    upload_timeout_seconds: float = Field(30, gt=0,
-        description="seconds without a byte after which an upload is dropped; after as many it must keep 8 kB a second")
-    analysis_timeout_seconds: float = Field(300, gt=0, description="seconds after which an analysis that hangs is given up")
+    upload_timeout_seconds: float = Field(
+        30,
+        gt=0,
+        description="seconds without a byte after which an upload is dropped; after as many it must keep 8 kB a second",
+    )
+    analysis_timeout_seconds: float = Field(
+        300, gt=0, description="seconds after which an analysis that hangs is given up"
+    )
     job_ttl_seconds: float = Field(24 * 3600, gt=0, description="seconds after its last use at which a job expires")
-    jobs_quota_bytes: int = Field(10 * 2**30, ge=0,
-        description="bytes all jobs may take, 0: no limit; least recently used go first")
+    jobs_quota_bytes: int = Field(
+        10 * 2**30, ge=0, description="bytes all jobs may take, 0: no limit; least recently used go first"
+    )
     key_jobs: int = Field(0, ge=0, description="jobs one key may have, 0: no limit")
     key_bytes: int = Field(0, ge=0, description="bytes the jobs of one key may take, 0: no limit")
     sweep_seconds: float = Field(60, gt=0, description="seconds between two sweeps of the jobs folder")
-    maps_cache_bytes: int = Field(512 * 2**20, ge=0,
-        description="bytes of prepared pictures kept in memory; one takes 19 a pixel, and what is larger alone is prepared anew each time")
-    cors_origins: Annotated[List[str], NoDecode] = Field(LOCAL_ORIGINS,
-        description="origins that may call from a page, comma-separated or JSON")
-    allowed_hosts: Annotated[List[str], NoDecode] = Field(["*"],
-        description="host names the server answers to, comma-separated; *: any")
-    api_keys: Annotated[List[str], NoDecode] = Field([], repr=False,
-        description="keys that may use the server, comma-separated; none: open")
+    maps_cache_bytes: int = Field(
+        512 * 2**20,
+        ge=0,
+        description="bytes of prepared pictures kept in memory; one takes 19 a pixel, and what is larger alone "
+        "is prepared anew each time",
+    )
+    cors_origins: Annotated[List[str], NoDecode] = Field(
+        LOCAL_ORIGINS, description="origins that may call from a page, comma-separated or JSON"
+    )
+    allowed_hosts: Annotated[List[str], NoDecode] = Field(
+        ["*"], description="host names the server answers to, comma-separated; *: any"
+    )
+    api_keys: Annotated[List[str], NoDecode] = Field(
+        [], repr=False, description="keys that may use the server, comma-separated; none: open"
+    )
     api_keys_file: Optional[Path] = Field(None, description="file with one key a line, added to the above")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
@@ -66,7 +97,11 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
-            value = json.loads(value) if value.lstrip().startswith("[") and not IPV6.match(value.lstrip()) else value.split(",")
+            value = (
+                json.loads(value)
+                if value.lstrip().startswith("[") and not IPV6.match(value.lstrip())
+                else value.split(",")
+            )
             if not all(isinstance(v, str) for v in value):
                 raise ValueError("a JSON list of strings, or words with commas between them")
             value = [v.strip() for v in value if v.strip()]
@@ -84,7 +119,9 @@ class Settings(BaseSettings):
     def _hosts(cls, value: List[str]) -> List[str]:
         for host in value:
             if "*" not in value and not HOST.fullmatch(host):
-                raise ValueError(f"{host!r} is no host name such as example.com or *.example.com (no scheme, no port), nor *")
+                raise ValueError(
+                    f"{host!r} is no host name such as example.com or *.example.com (no scheme, no port), nor *"
+                )
         if not value:
             raise ValueError("no host name, so that nobody could reach the server; * for any")
         return list(dict.fromkeys([*value, *(v.lower() for v in value)]))  # as written, and as browsers send it
@@ -97,7 +134,9 @@ class Settings(BaseSettings):
             web = origin.lower().startswith(("http:", "https:"))
             plain = origin.lower().removesuffix("/") if web else origin  # as browsers send it
             if plain not in ("*", "null") and not ORIGIN.fullmatch(plain):
-                raise ValueError(f"{origin!r} is no origin such as https://example.com or http://localhost:3000, nor * for any")
+                raise ValueError(
+                    f"{origin!r} is no origin such as https://example.com or http://localhost:3000, nor * for any"
+                )
             out.append(re.sub(r"^(http:.*):80$|^(https:.*):443$", r"\1\2", plain))
         return out
 
@@ -142,7 +181,9 @@ class Settings(BaseSettings):
                 raise StartupError("RELIGHT_API_KEYS_FILE is not UTF-8 text") from None
             keys += [s for s in (line.strip() for line in lines) if s and not s.startswith("#")]
             if not keys:
-                raise StartupError("RELIGHT_API_KEYS_FILE holds no key: a server without keys would be open to everyone")
+                raise StartupError(
+                    "RELIGHT_API_KEYS_FILE holds no key: a server without keys would be open to everyone"
+                )
         return keys
 
 

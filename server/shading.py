@@ -1,7 +1,9 @@
 """Relighting: the picture for a rig of lights, from the maps of a photograph.
 
-The ratio image: every pixel of the photograph, in linear light, times (new light) / (estimated old light) at its normal.
+The ratio image: every pixel of the photograph, in linear light, times (new light) / (estimated old light) at its
+normal.
 """
+
 from concurrent.futures import ThreadPoolExecutor
 from typing import List, Optional
 
@@ -26,7 +28,7 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
         return np.ascontiguousarray(np.moveaxis(maps.rgb, 0, 2))
     shades = [_Shade(maps, light, rig) for light in rig.lights]
     even = np.exp(np.float32(rig.delight) * maps.light_samples).mean(dtype=np.float64)
-    factor = float(even * 2.0 ** rig.exposure)
+    factor = float(even * 2.0**rig.exposure)
     out = np.empty((H, W, 3), np.uint8)
 
     def band(rows):
@@ -131,7 +133,7 @@ def _relight_rows(maps, rig, shades, factor, rows, out):
     before = [decode(c) for c in codes]
     after = [b * irradiance[k % len(irradiance)] for k, b in enumerate(before)]
     for k, shine in enumerate(highlights * (3 // max(len(highlights), 1))):
-        cv2.scaleAdd(shine, 2.0 ** rig.exposure / factor, after[k], dst=after[k])
+        cv2.scaleAdd(shine, 2.0**rig.exposure / factor, after[k], dst=after[k])
     kept = _shoulder(_largest(before), _largest(after))
     for b, a in zip(before, after):
         a *= kept
@@ -228,7 +230,7 @@ def _ggx(n, l, cosine, roughness):
 
     Times pi, as the irradiance is. Walter et al. 2007, Heitz 2014.
     """
-    alpha2 = np.float32(roughness ** 4)
+    alpha2 = np.float32(roughness**4)
     h = [l[0], l[1], l[2] + np.float32(1)]
     length = np.sqrt(np.maximum(np.float32(2) * h[2], np.float32(1e-12)))  # |l + v|^2 = 2 + 2 l.v
     off = [a / length - b for a, b in zip(h, n)]

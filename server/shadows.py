@@ -2,10 +2,11 @@
 
 A ray of the scene is a straight line in (u, v, q), see scene.py, so its steps are additions. A surface in front of the
 ray stops it, unless it is so far in front that the ray passes behind the thing. Where there is no picture there is no
-occluder. Each texel marches one ray, to its own point of the lamp and with its own offset of the steps; those of a 4 x 4
-block are all different, and the average over a block, inside one surface, is the soft shadow. The pattern stands still,
-so nothing swims.
+occluder. Each texel marches one ray, to its own point of the lamp and with its own offset of the steps; those of a 4 x
+4 block are all different, and the average over a block, inside one surface, is the soft shadow. The pattern stands
+still, so nothing swims.
 """
+
 import cv2
 import numpy as np
 
@@ -19,7 +20,7 @@ SAME = 0.05  # share of the depth: texels closer than this are one surface
 
 _I = np.arange(16)
 _RADIUS, _TURN = np.sqrt((_I + 0.5) / 16), _I * 2.399963  # a sunflower: even over the disc
-POINTS = np.stack([_RADIUS * np.cos(_TURN), _RADIUS * np.sin(_TURN), np.sqrt(1 - _RADIUS ** 2) * (-1.0) ** _I], 1)
+POINTS = np.stack([_RADIUS * np.cos(_TURN), _RADIUS * np.sin(_TURN), np.sqrt(1 - _RADIUS**2) * (-1.0) ** _I], 1)
 OFFSETS = (_I * 7 % 16 + 0.5) / 16  # of the steps
 THICKNESSES = THICKNESS * (0.6 + 0.8 * (_I * 5 % 16 + 0.5) / 16)
 ORDER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])  # which sample at which texel
@@ -51,26 +52,42 @@ class ShadowGrid:
         self.early, self.later = offset * offset / 2, offset + np.float32(0.5)
         self.most = np.float32(1) + THICKNESSES.astype(np.float32)[self.pattern]
         half = np.float32(h / (2 * w))
-        self.limits = ((np.float32(0.5) - self.u, np.float32(-0.5) - self.u),
-                       (half - self.v[:, None], -half - self.v[:, None]), (q.max() - q, -q))
+        self.limits = (
+            (np.float32(0.5) - self.u, np.float32(-0.5) - self.u),
+            (half - self.v[:, None], -half - self.v[:, None]),
+            (q.max() - q, -q),
+        )
         self.weights = [_weights(q, axis) for axis in (0, 1)]
 
     @property
     def nbytes(self) -> int:
-        return sum(a.nbytes for a in (self.q, self.pattern, self.early, self.later, self.most, *self.limits[2], *self.weights))
+        return sum(
+            a.nbytes for a in (self.q, self.pattern, self.early, self.later, self.most, *self.limits[2], *self.weights)
+        )
 
     def visibility(self, light: Light) -> np.ndarray:
         """(h, w) float32 0..1: the share of the lamp that is seen."""
         blocked = np.zeros(self.shape, bool)
         sample, hit, passed = np.empty_like(self.q), np.empty_like(blocked), np.empty_like(blocked)
-        start = (np.arange(self.shape[1], dtype=np.float32), np.arange(self.shape[0], dtype=np.float32)[:, None], self.q)
-        twice = [way * np.float32(2 / STEPS ** 2) for way in self._ways(light)]  # place = ((i + offset) / STEPS)^2
+        start = (
+            np.arange(self.shape[1], dtype=np.float32),
+            np.arange(self.shape[0], dtype=np.float32)[:, None],
+            self.q,
+        )
+        twice = [way * np.float32(2 / STEPS**2) for way in self._ways(light)]  # place = ((i + offset) / STEPS)^2
         place = [t * self.early + a for t, a in zip(twice, start)]
         step = [t * self.later for t in twice]
         with np.errstate(divide="ignore", invalid="ignore"):
             for _ in range(STEPS):
-                cv2.remap(self.q, place[0], place[1], cv2.INTER_LINEAR, dst=sample,
-                          borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+                cv2.remap(
+                    self.q,
+                    place[0],
+                    place[1],
+                    cv2.INTER_LINEAR,
+                    dst=sample,
+                    borderMode=cv2.BORDER_CONSTANT,
+                    borderValue=0,
+                )
                 np.divide(sample, place[2], out=sample)  # 1 + how far in front of the ray, in shares of the depth
                 np.greater(sample, np.float32(1 + BIAS), out=hit)
                 np.less(sample, self.most, out=passed)
@@ -86,10 +103,14 @@ class ShadowGrid:
         h, w = self.shape
         distant = light.kind == "directional"
         points = lamp_points(light)
-        depth = (0 if distant else 1) - points[:, 2] / (2 * self.focal)  # of the homogeneous (x, y, w, depth) of u, v, q
+        depth = (0 if distant else 1) - points[:, 2] / (
+            2 * self.focal
+        )  # of the homogeneous (x, y, w, depth) of u, v, q
         longest = np.where(depth > 0, 0.999 / np.where(depth > 0, depth, 1), np.inf)
-        x, y, depth, reach = (np.take(a.astype(np.float32), self.pattern, mode="clip")
-                              for a in (points[:, 0] / 2, points[:, 1] / 2, depth, longest))
+        x, y, depth, reach = (
+            np.take(a.astype(np.float32), self.pattern, mode="clip")
+            for a in (points[:, 0] / 2, points[:, 1] / 2, depth, longest)
+        )
         ways = x - self.u * depth, y - self.v[:, None] * depth, np.float32(0 if distant else 1) - self.q * depth
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             for way, limits in zip(ways, self.limits):  # of the two limits of u, v or q one lies ahead

@@ -1,4 +1,5 @@
 """Crisp edges: coarse values brought to the pixels near a silhouette from their own side of it."""
+
 import cv2
 import numpy as np
 
@@ -27,8 +28,8 @@ def spans(values):
 def without_blends(planes, q):
     """Planes (n, h, w) float32 with the far side of every large break in depth q (h, w) filled in from farther off.
 
-    Beside a silhouette a network's normals pass over from those of the near surface to those of the far one, which lights
-    a rim into the background. What lies in front keeps its values: it does turn away there.
+    Beside a silhouette a network's normals pass over from those of the near surface to those of the far one, which
+    lights a rim into the background. What lies in front keeps its values: it does turn away there.
     """
     depth, (h, w) = np.log(q), q.shape
     next_to, wide = np.ones((3, 3), np.uint8), np.ones((2 * BLEND + 1,) * 2, np.uint8)
@@ -72,7 +73,7 @@ class ColourMatch:
         """Overwrite (n, r, W) band of the planes near silhouettes; rgb: (3, H, W) uint8."""
         r, c = self.sampler.cells(self.flags, rows)
         for start in range(0, r.size, CHUNK):
-            y, x = r[start:start + CHUNK], c[start:start + CHUNK]
+            y, x = r[start : start + CHUNK], c[start : start + CHUNK]
             band[:, y - rows.start, x] = self._match(y, x, rgb[:, y, x].T / np.float32(255)).T
 
     def _match(self, y, x, colour):
@@ -82,7 +83,7 @@ class ColourMatch:
         dy, dx = np.square(offsets - s.down[y, None]), np.square(offsets - s.right[x, None])
         texels = (np.clip(ty, 0, h - 1)[:, :, None] * w + np.clip(tx, 0, w - 1)[:, None, :]).reshape(len(y), 16)
         found = np.take(self.table, texels, 0)
-        unlike = np.square(found[..., :3] - colour[:, None]).sum(2) * np.float32(0.5 / COLOUR ** 2)
+        unlike = np.square(found[..., :3] - colour[:, None]).sum(2) * np.float32(0.5 / COLOUR**2)
         far = ((dy[:, :, None] + dx[:, None, :]) * np.float32(0.5)).reshape(len(y), 16).astype(np.float32)
         weight = np.exp(-np.minimum(unlike, 20) - far)
         near = found[..., 3] > np.take(self.middle, s.top[y] * w + s.left[x])[:, None]
@@ -90,8 +91,11 @@ class ColourMatch:
         share = weight_near / weight_all
         t = np.clip((share - np.float32(0.25)) * 2, 0, 1)
         won = t * t * (3 - 2 * t)
-        weight *= np.where(near, (won / np.maximum(weight_near, 1e-12))[:, None],
-                           ((1 - won) / np.maximum(weight_all - weight_near, 1e-12))[:, None])
+        weight *= np.where(
+            near,
+            (won / np.maximum(weight_near, 1e-12))[:, None],
+            ((1 - won) / np.maximum(weight_all - weight_near, 1e-12))[:, None],
+        )
         weight /= weight.sum(1, keepdims=True)
         return np.einsum("kt,ktc->kc", weight, found[..., 4:])
 

@@ -233,7 +233,10 @@ class LocalStore(Workers):
     # -- leftovers
 
     def clean(self) -> None:
-        """Remove what dead processes left: half-made and half-deleted jobs, temporaries, notes of jobs that are gone."""
+        """Remove what dead processes left.
+
+        Half-made and half-deleted jobs, temporaries, notes of jobs that are gone.
+        """
         alive: Dict[str, bool] = {self.worker: True}
 
         def dead(name: str, kinds: Tuple[str, ...]) -> bool:

@@ -56,7 +56,10 @@ def sweep(service: Service, timeout: float = 0) -> bool:
 
 
 def _clock_jumped(service: Service) -> bool:
-    """Has the clock leapt since the last look, or the machine slept? Then no job has been unused as long as it seems."""
+    """Has the clock leapt since the last look, or the machine slept?
+
+    Then no job has been unused as long as it seems.
+    """
     wall, steady = time.time(), time.monotonic()
     before, service.clock = service.clock, (wall, steady)
     leap = (wall - before[0]) - (steady - before[1])
@@ -88,4 +91,3 @@ def _look_after(service: Service, job_id: str, used: float) -> None:
     elif expired and not service.in_use(job_id):
         log.info("job %s: expired", job_id)
         service.remove(job_id)
-

@@ -1,4 +1,5 @@
 """The two sRGB curves (IEC 61966-2-1) as tables."""
+
 import cv2
 import numpy as np
 

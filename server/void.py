@@ -1,4 +1,5 @@
 """Sky and void: what a network's mask says of them in part, made whole. Half relit, a sky has stains."""
+
 import cv2
 import numpy as np
 
@@ -16,8 +17,8 @@ def whole_void(rgb: np.ndarray, geometry: Geometry) -> np.ndarray:
     """The mask (h, w) float32 of a geometry of rgb (H, W, 3) uint8, with every sky and void counted whole.
 
     Void is what is surely void; the doubtful texels joined to it (hysteresis, as in Canny, "A computational approach to
-    edge detection", 1986), but for the soft edges of things; and what goes on from there in the same colour at the same depth.
-    Where nothing is surely void, or everything, the mask comes back as it is.
+    edge detection", 1986), but for the soft edges of things; and what goes on from there in the same colour at the same
+    depth. Where nothing is surely void, or everything, the mask comes back as it is.
     """
     whole = np.asarray(geometry.mask, np.float32)
     h, w = limited(whole.shape, SIDE)
@@ -30,13 +31,18 @@ def whole_void(rgb: np.ndarray, geometry: Geometry) -> np.ndarray:
     void = (mask < VOID) | (holds_void[parts] & (doubtful > 0) & ~edge)
     d = cv2.resize(np.asarray(geometry.inverse_depth, np.float32), (w, h), interpolation=cv2.INTER_AREA)
     far = (d - d.min()) / max(float(np.ptp(d)), 1e-6) / DEPTH
-    looks = np.dstack([cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA) / np.float32(255 * COLOUR), far]).astype(np.float32)
+    looks = np.dstack([cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA) / np.float32(255 * COLOUR), far]).astype(
+        np.float32
+    )
     nearest = np.percentile(far[void], 95) + 1 if void.any() else 0  # a lawn goes on from the sky too, but comes nearer
     window = (AROUND, AROUND)
     for _ in range(max(h, w)):
         known = void.astype(np.float32)
         share = cv2.blur(known, window, borderType=cv2.BORDER_CONSTANT)
-        mean = cv2.blur(looks * known[..., None], window, borderType=cv2.BORDER_CONSTANT) / np.maximum(share, np.float32(1e-6))[..., None]
+        mean = (
+            cv2.blur(looks * known[..., None], window, borderType=cv2.BORDER_CONSTANT)
+            / np.maximum(share, np.float32(1e-6))[..., None]
+        )
         beside = cv2.dilate(known, np.ones((3, 3), np.uint8)) > void
         found = beside & (np.abs(looks - mean).max(2) < 1) & (far <= nearest)
         if not found.any():

@@ -20,7 +20,10 @@ def make_folders(root: Path) -> None:
 
 
 def check_writable(root: Path) -> None:
-    """Raises StartupError when no file can be made there. (Files of no bytes: a full disk is no reason not to start.)"""
+    """Raises StartupError when no file can be made there. (Files of no bytes.
+
+    A full disk is no reason not to start.)
+    """
     name = uuid.uuid4().hex
     try:
         make_folders(root)
@@ -62,15 +65,22 @@ class Workers:
     def room_lock(self, timeout: float) -> FileLock:
         """The lock under which one process at a time makes room and takes it. Raises Timeout."""
         make_folders(self.root)
-        return FileLock(self.root / ".workers" / "room", timeout=timeout, mode=0o600, thread_local=False, poll_interval=0.01)
+        return FileLock(
+            self.root / ".workers" / "room", timeout=timeout, mode=0o600, thread_local=False, poll_interval=0.01
+        )
 
     def analysis_lock(self, key: str) -> FileLock:
-        """The lock under which the analysis of one key, a hexadecimal digest, is made once. 256 locks serve all keys."""
+        """The lock under which the analysis of one key, a hexadecimal digest, is made once.
+
+        256 locks serve all keys.
+        """
         return FileLock(self.root / ".workers" / f"analysis-{key[:2]}", mode=0o600, thread_local=False)
 
     def is_alone(self) -> bool:
         """Is there no mark of life of another process? (A mark may outlive its process until the next sweep.)"""
-        return not any(e.name.endswith(".lock") and e.name[:-5] != self.worker for e in os.scandir(self.root / ".workers"))
+        return not any(
+            e.name.endswith(".lock") and e.name[:-5] != self.worker for e in os.scandir(self.root / ".workers")
+        )
 
     def is_alive(self, worker: str) -> bool:
         """Does that worker still run? (Its lock falls when it dies, however it dies.)"""
@@ -143,7 +153,9 @@ class Workers:
     def bury_numbers(self, add: Callable[[List[bytes]], bytes]) -> None:
         """Under the sweep lock: put the numbers of the dead into one sum, or forget them when nobody else lives."""
         folder = self.root / ".workers"
-        dead = [p for p in folder.glob("*.numbers") if p.stem not in (self.worker, "buried") and not self.is_alive(p.stem)]
+        dead = [
+            p for p in folder.glob("*.numbers") if p.stem not in (self.worker, "buried") and not self.is_alive(p.stem)
+        ]
         buried = folder / "buried.numbers"
         try:
             if self.is_alone():

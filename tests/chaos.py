@@ -33,7 +33,9 @@ def pictures():
     for k, (kind, w, h) in enumerate((("PNG", 160, 120), ("JPEG", 200, 150), ("WEBP", 90, 160), ("BMP", 800, 600))):
         y, x = np.mgrid[0:h, 0:w]
         data = io.BytesIO()
-        Image.fromarray(np.stack([(x * (k + 2)) % 256, (y * 3 + k * 40) % 256, (x + y) % 256], -1).astype(np.uint8)).save(data, kind)
+        Image.fromarray(
+            np.stack([(x * (k + 2)) % 256, (y * 3 + k * 40) % 256, (x + y) % 256], -1).astype(np.uint8)
+        ).save(data, kind)
         out.append(data.getvalue())
     return out
 
@@ -55,7 +57,9 @@ class Truth:
         for data in files:
             job = server.upload(data)[1]["job_id"]
             assert server.finished(job)["state"] == "ready"
-            self.passes.append({n: digest(server.ask("GET", f"/download/{job}/{n}")[2]) for n in ("input.png", *SHARED)})
+            self.passes.append(
+                {n: digest(server.ask("GET", f"/download/{job}/{n}")[2]) for n in ("input.png", *SHARED)}
+            )
             self.relit.append([])
             for light in LIGHTS:
                 assert server.ask("POST", "/relight", {"job_id": job, **light})[0] == 200
@@ -105,7 +109,9 @@ class Client(threading.Thread):
             if self.expect(self.server.ask("POST", "/relight", {"job_id": job_id, **LIGHTS[k]})[0], "relight"):
                 job["relit"], job["open"] = self.truth.relit[job["picture"]][k], set()
         elif action == "preview":
-            self.expect(self.server.ask("POST", "/preview", {"job_id": job_id, **LIGHTS[0], "max_side": 64})[0], "preview")
+            self.expect(
+                self.server.ask("POST", "/preview", {"job_id": job_id, **LIGHTS[0], "max_side": 64})[0], "preview"
+            )
         else:
             status, _, data = self.server.ask("GET", f"/download/{job_id}/input.png")
             if self.expect(status, "download") and digest(data) != self.truth.passes[job["picture"]]["input.png"]:
@@ -146,13 +152,23 @@ def check(server, truth, jobs):
 
 def leftovers(root):
     """Temporary files and half-made folders."""
-    return [str(p.relative_to(root)) for p in Path(root).rglob("*") if p.name.startswith((".tmp-", ".new-", ".gone-", ".probe-"))]
+    return [
+        str(p.relative_to(root))
+        for p in Path(root).rglob("*")
+        if p.name.startswith((".tmp-", ".new-", ".gone-", ".probe-"))
+    ]
 
 
 def run(kills, seed, folder, clients=3, say=lambda text: None):
     """Returns (faults, figures)."""
     files, rng, port = pictures(), random.Random(seed), free_port()
-    options = {"seconds": 0.02, "port": port, "sweep_seconds": 3600, "decoders": 1, "log": Path(folder).parent / "chaos.log"}
+    options = {
+        "seconds": 0.02,
+        "port": port,
+        "sweep_seconds": 3600,
+        "decoders": 1,
+        "log": Path(folder).parent / "chaos.log",
+    }
     server = Server(folder, **options).wait()
     truth = Truth(server, files)
     ledgers = [{} for _ in range(clients)]
@@ -161,7 +177,9 @@ def run(kills, seed, folder, clients=3, say=lambda text: None):
         threads = [Client(server, rng.random(), files, truth, ledger) for ledger in ledgers]
         for t in threads:
             t.start()
-        end = time.monotonic() + (10 if rng.random() < 0.8 else 0)  # mostly in the middle of the work, sometimes before it
+        end = time.monotonic() + (
+            10 if rng.random() < 0.8 else 0
+        )  # mostly in the middle of the work, sometimes before it
         while not any(t.done for t in threads) and time.monotonic() < end:
             time.sleep(0.005)
         time.sleep(rng.uniform(0.0, 1.0))
@@ -173,7 +191,9 @@ def run(kills, seed, folder, clients=3, say=lambda text: None):
         server = Server(folder, **options).wait()
         for ledger in ledgers:
             faults += check(server, truth, ledger)
-        faults += [f"left behind: {name}" for name in leftovers(folder)]  # now that no analysis taken up again writes any more
+        faults += [
+            f"left behind: {name}" for name in leftovers(folder)
+        ]  # now that no analysis taken up again writes any more
         say(f"kill {k + 1}: {sum(map(len, ledgers))} jobs kept, {done} requests so far, {len(faults)} faults")
         if faults:
             break
@@ -189,7 +209,9 @@ def main():
     parser.add_argument("--seed", type=int, default=8)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        faults, figures = run(options.kills, options.seed, Path(folder) / "jobs", say=lambda text: print(text, flush=True))
+        faults, figures = run(
+            options.kills, options.seed, Path(folder) / "jobs", say=lambda text: print(text, flush=True)
+        )
     print(figures)
     print("\n".join(faults) or "nothing lost, nothing left behind")
     return bool(faults)

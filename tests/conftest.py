@@ -24,7 +24,10 @@ from server.settings import load  # noqa: E402
 
 @pytest.fixture(scope="session", autouse=True)
 def first_session():
-    """ONNX Runtime makes the thread of a process's first session take subnormal numbers for zero: not the tests' own."""
+    """ONNX Runtime makes the thread of a process's first session take subnormal numbers for zero.
+
+    Not the tests' own.
+    """
     graph = (ROOT / "onnx_models" / "relight-geometry.onnx").read_bytes()
     thread = threading.Thread(target=sessions.open_session, args=(graph, "cpu"))
     thread.start()
@@ -36,7 +39,9 @@ def settings(tmp_path):
     """Settings over a jobs folder of the test's own; call with overrides."""
 
     def make(**overrides):
-        return load(**{"jobs_dir": tmp_path / "jobs", "log_level": "warning", "sweep_seconds": 3600, "decoders": 0, **overrides})
+        return load(
+            **{"jobs_dir": tmp_path / "jobs", "log_level": "warning", "sweep_seconds": 3600, "decoders": 0, **overrides}
+        )
 
     return make
 

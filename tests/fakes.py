@@ -31,8 +31,17 @@ class SphereEngine:
 
     def describe(self) -> list:
         name = f"sphere-{self.side}"
-        return [{"format": 1, "name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "licence": "MIT",
-                 "roles": ["depth", "normals", "mask"], "roles_filled": ["depth", "normals"], "provider": "CPUExecutionProvider"}]
+        return [
+            {
+                "format": 1,
+                "name": name,
+                "sha256": hashlib.sha256(name.encode()).hexdigest(),
+                "licence": "MIT",
+                "roles": ["depth", "normals", "mask"],
+                "roles_filled": ["depth", "normals"],
+                "provider": "CPUExecutionProvider",
+            }
+        ]
 
 
 FakeEngine = SphereEngine
@@ -46,8 +55,12 @@ def sphere(h: int, w: int, mask: bool = False, focal=None) -> Geometry:
     inside = x * x + y * y < 1
     normals = np.stack([np.where(inside, x + 0 * y, 0), np.where(inside, y + 0 * x, 0), np.where(inside, z, 1)], 2)
     depth = 0.3 + 0.5 * np.where(inside, z, 0)
-    return Geometry(inverse_depth=depth.astype(np.float32), normals=normals.astype(np.float32),
-                    mask=inside.astype(np.float32) if mask else None, focal=focal)
+    return Geometry(
+        inverse_depth=depth.astype(np.float32),
+        normals=normals.astype(np.float32),
+        mask=inside.astype(np.float32) if mask else None,
+        focal=focal,
+    )
 
 
 class Raising(SphereEngine):

@@ -1,4 +1,5 @@
 """Scenes whose geometry, and whose shadows, are known exactly."""
+
 import numpy as np
 
 from server.geometry import Geometry
@@ -18,7 +19,7 @@ def ball_and_wall(h, w, centre=(0, 0, 0.35), radius=0.25, focal=FOCAL):
     """(Geometry, positions (h, w, 3), on the ball (h, w) bool) of a ball before the wall z = 0."""
     eye, ray = rays(h, w, focal)
     to = eye - np.array(centre)
-    a, b, c = (ray * ray).sum(-1), ray @ to, to @ to - radius ** 2
+    a, b, c = (ray * ray).sum(-1), ray @ to, to @ to - radius**2
     under = b * b - a * c
     depth = np.where(under > 0, (-b - np.sqrt(np.maximum(under, 0))) / a, 1.0)
     on_ball = under > 0
@@ -53,6 +54,7 @@ def angles(a, b):
 def smooth_field(rng, h, w, low, high):
     """(h, w) float64 smooth random values over low..high."""
     import cv2
+
     f = cv2.resize(rng.random((4, 5)), (w, h), interpolation=cv2.INTER_CUBIC)
     f = (f - f.min()) / max(np.ptp(f), 1e-9)
     return low + f * (high - low)
@@ -63,7 +65,9 @@ def random_scene(rng, h, w, masked):
     rgb = rng.integers(0, 256, (h, w, 3), dtype=np.uint8)
     rgb[: h // 4] //= 16
     q = smooth_field(rng, h, w, 0.5, 2.0)
-    n = np.stack([smooth_field(rng, h, w, -0.8, 0.8), smooth_field(rng, h, w, -0.8, 0.8), smooth_field(rng, h, w, 0.1, 1)], -1)
+    n = np.stack(
+        [smooth_field(rng, h, w, -0.8, 0.8), smooth_field(rng, h, w, -0.8, 0.8), smooth_field(rng, h, w, 0.1, 1)], -1
+    )
     n /= np.linalg.norm(n, axis=-1, keepdims=True)
     mask = smooth_field(rng, h, w, -0.5, 1.5).clip(0, 1).astype(np.float32) if masked else None
     light = {"harmonics": [1.0, *(rng.uniform(-0.3, 0.3, 8))], "floor": 0.08}

@@ -2,6 +2,7 @@
 
 Written for reading. Everything is (H, W) or (H, W, 3) float64. Axes: +x right, +y up, +z toward the viewer.
 """
+
 import numpy as np
 
 from server.shadows import BIAS, THICKNESSES, lamp_points
@@ -53,15 +54,19 @@ def arriving(light, points):
 
 
 def ggx(n, l, roughness):
-    """Cook-Torrance with GGX, height-correlated Smith, Schlick F0 = 0.04, viewer at +z; times pi, as the diffuse term."""
+    """Cook-Torrance with GGX, height-correlated Smith, Schlick F0 = 0.04, viewer at +z.
+
+    Times pi, as the diffuse term.
+    """
     v = np.array([0.0, 0.0, 1.0])
-    alpha = roughness ** 2
+    alpha = roughness**2
     half = normalise(l + v)
     nl, nv = np.maximum((n * l).sum(-1), 0), np.maximum(n[..., 2], 1e-3)
     nh, lh = np.clip((n * half).sum(-1), 0, 1), np.clip((l * half).sum(-1), 0, 1)
-    d = alpha ** 2 / (nh ** 2 * (alpha ** 2 - 1) + 1) ** 2
-    visible = 0.5 / np.maximum(nl * np.sqrt(nv ** 2 * (1 - alpha ** 2) + alpha ** 2)
-                               + nv * np.sqrt(nl ** 2 * (1 - alpha ** 2) + alpha ** 2), 1e-6)
+    d = alpha**2 / (nh**2 * (alpha**2 - 1) + 1) ** 2
+    visible = 0.5 / np.maximum(
+        nl * np.sqrt(nv**2 * (1 - alpha**2) + alpha**2) + nv * np.sqrt(nl**2 * (1 - alpha**2) + alpha**2), 1e-6
+    )
     return d * visible * (0.04 + 0.96 * (1 - lh) ** 5)
 
 
@@ -83,10 +88,10 @@ def relight(rgb, q, normals, mask, occlusion, estimate, focal, rig, visibilities
         highlights += power * rig.specular_strength * ggx(n, l, rig.roughness)[..., None]
     old = old_light(n, estimate)
     surface = np.ones(old.shape, bool) if mask is None else np.asarray(mask) > 0.5
-    old = old ** rig.delight
+    old = old**rig.delight
     before = srgb_to_linear(rgb / 255)
     mean = mean_of_delight(n, estimate, surface, rig.delight)
-    after = 2.0 ** rig.exposure * (before * irradiance * mean / old[..., None] + highlights)
+    after = 2.0**rig.exposure * (before * irradiance * mean / old[..., None] + highlights)
     after = shoulder(before, after)
     blend = rig.strength * (1.0 if mask is None else np.asarray(mask, float)[..., None])
     return np.rint(255 * np.clip(linear_to_srgb(before + blend * (after - before)), 0, 1)).astype(np.uint8)
@@ -102,7 +107,7 @@ def shoulder(before, after):
     """Gains above 1 of a pixel's largest channel bent so that they never reach white; ratio 1 is the identity."""
     old, new = before.max(-1), after.max(-1)
     room, more = 1 - old, np.maximum(new - old, 0)
-    kept = old + room * more / np.sqrt(room ** 2 + more ** 2 + 1e-12)
+    kept = old + room * more / np.sqrt(room**2 + more**2 + 1e-12)
     return after * np.where(new > old, kept / np.maximum(new, 1e-12), 1.0)[..., None]
 
 
@@ -132,11 +137,13 @@ def visibility(light, q, focal, points=range(16), pixels_per_step=1.0):
 def pixel(P, focal, W, H):
     """Column, row and q of scene points."""
     depth = 1 - P[..., 2] / (2 * focal)
-    return np.stack([(P[..., 0] / 2 / depth + 0.5) * W - 0.5, (H / W / 2 - P[..., 1] / 2 / depth) * W - 0.5, 1 / depth], -1)
+    return np.stack(
+        [(P[..., 0] / 2 / depth + 0.5) * W - 0.5, (H / W / 2 - P[..., 1] / 2 / depth) * W - 0.5, 1 / depth], -1
+    )
 
 
 def way_out(P, way, focal, aspect, nearest, to_lamp):
-    """How many times the way a ray goes before it leaves the picture, comes nearer than everything, or meets the lamp."""
+    """How many times its length a ray goes before it leaves the picture, is nearer than all, or meets the lamp."""
     end = np.full(P.shape[:2], 1.0 if to_lamp else np.inf)
     depth, closer = 1 - P[..., 2] / (2 * focal), -way[..., 2] / (2 * focal)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -158,5 +165,6 @@ def bilinear(q, x, y):
     x, y = np.clip(x + 1, 0, W + 0.999), np.clip(y + 1, 0, H + 0.999)
     i, j = x.astype(int), y.astype(int)
     a, b = x - i, y - j
-    return ((padded[j, i] * (1 - a) + padded[j, i + 1] * a) * (1 - b)
-            + (padded[j + 1, i] * (1 - a) + padded[j + 1, i + 1] * a) * b)
+    return (padded[j, i] * (1 - a) + padded[j, i + 1] * a) * (1 - b) + (
+        padded[j + 1, i] * (1 - a) + padded[j + 1, i + 1] * a
+    ) * b

@@ -1,4 +1,5 @@
-"""The main path on every Python from 3.9 to 3.13 this machine has, each in a fresh environment with requirements.txt only.
+"""The main path on every Python from 3.9 to 3.13 this machine has, each in a fresh environment with requirements.txt
+only.
 
     python tests/smoke.py [3.9 3.13 ...]
 
@@ -19,8 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13")
 
-# Run by each interpreter, in its own environment: the server on a real socket, the real graphs, the standard library as client.
-MAIN_PATH = r'''
+# Run by each interpreter, in its own environment: the server on a real socket, the real graphs, the standard library as
+# client.
+MAIN_PATH = r"""
 import io, json, sys, threading, time, urllib.request, uuid
 import numpy as np, uvicorn
 from PIL import Image
@@ -45,8 +47,8 @@ ball = np.clip(1 - (x * 1.33) ** 2 - y ** 2, 0, 1) ** 0.5
 photo = io.BytesIO()
 Image.fromarray(np.uint8(40 + 180 * ball[..., None] * [1, 0.8, 0.6])).save(photo, "JPEG")
 mark = uuid.uuid4().hex
-body = (b"--%s\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.jpg\"\r\n\r\n" % mark.encode() + photo.getvalue()
-        + b"\r\n--%s--\r\n" % mark.encode())
+body = (b"--%s\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.jpg\"\r\n\r\n" % mark.encode()
+        + photo.getvalue() + b"\r\n--%s--\r\n" % mark.encode())
 job = json.loads(call("POST", "/upload", body, "multipart/form-data; boundary=" + mark))["job_id"]
 answer = json.loads(call("POST", "/relight", json.dumps({"job_id": job, "x": 1, "y": 0, "z": 0.3}).encode()))
 assert answer["relit_path"] == "jobs/%s/relit.png" % job, answer
@@ -59,7 +61,7 @@ call("DELETE", "/job/" + job)
 assert not any(m.split(".")[0] in ("torch", "onnx") and sys.modules[m] for m in sys.modules)
 server.should_exit = True
 print("ok")
-'''
+"""
 
 
 def interpreters(version):
@@ -72,8 +74,11 @@ def interpreters(version):
 
 def usable(path, version):
     """Does it start, and is it that version?"""
-    done = subprocess.run([path, "-c", "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"], capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [path, "-c", "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"],
+        capture_output=True,
+        text=True,
+    )
     return done.returncode == 0 and done.stdout.strip() == version
 
 
@@ -83,19 +88,35 @@ def smoke(python):
     with tempfile.TemporaryDirectory(prefix="relight-smoke-") as folder:
         venv = Path(folder, "venv")
         binary = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-        steps = ([python, "-m", "venv", str(venv)],
-                 [str(binary), "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", str(ROOT / "requirements.txt")],
-                 [str(binary), "-c", MAIN_PATH, str(Path(folder, "jobs"))])
+        steps = (
+            [python, "-m", "venv", str(venv)],
+            [
+                str(binary),
+                "-m",
+                "pip",
+                "install",
+                "-q",
+                "--disable-pip-version-check",
+                "-r",
+                str(ROOT / "requirements.txt"),
+            ],
+            [str(binary), "-c", MAIN_PATH, str(Path(folder, "jobs"))],
+        )
         for step in steps:
             done = subprocess.run(step, cwd=ROOT, capture_output=True, text=True)
             if done.returncode:
                 return False, (done.stdout + done.stderr).strip()[-3000:]
-        listed = subprocess.run([str(binary), "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"],
-                                capture_output=True, text=True).stdout
+        listed = subprocess.run(
+            [str(binary), "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"],
+            capture_output=True,
+            text=True,
+        ).stdout
         versions = {p["name"].lower(): p["version"] for p in json.loads(listed)}
         size = sum(f.stat().st_size for f in venv.rglob("*") if f.is_file() and not f.is_symlink()) / 1e6
     names = ("fastapi", "onnxruntime", "numpy")
-    return True, f"{time.time() - started:.0f} s, {size:.0f} MB installed, " + ", ".join(f"{n} {versions[n]}" for n in names)
+    return True, f"{time.time() - started:.0f} s, {size:.0f} MB installed, " + ", ".join(
+        f"{n} {versions[n]}" for n in names
+    )
 
 
 def main(wanted):

@@ -30,7 +30,9 @@ def use(server, seed, files, end, counts, faults):
     """One client: everything the API offers, some of it wrong on purpose."""
     rng, jobs = random.Random(seed), []
     while time.monotonic() < end:
-        action = rng.choice(("upload", "relight", "preview", "preview", "download", "state", "delete", "bad", "twice", "events"))
+        action = rng.choice(
+            ("upload", "relight", "preview", "preview", "download", "state", "delete", "bad", "twice", "events")
+        )
         wanted = {200}
         try:
             if action in ("upload", "twice") or not jobs:
@@ -39,7 +41,10 @@ def use(server, seed, files, end, counts, faults):
                 if status == 200:
                     jobs.append(body["job_id"])
             elif action == "bad":
-                status, wanted = server.upload(rng.choice((b"", b"junk", files[0][:100], b"\xff\xd8\xff" + bytes(500))))[0], {415, 422, 503}
+                status, wanted = (
+                    server.upload(rng.choice((b"", b"junk", files[0][:100], b"\xff\xd8\xff" + bytes(500))))[0],
+                    {415, 422, 503},
+                )
             else:
                 job = rng.choice(jobs)
                 wanted |= {404, 503}  # the quota took it, or the queue is full
@@ -48,7 +53,9 @@ def use(server, seed, files, end, counts, faults):
                 elif action == "preview":
                     status = server.ask("POST", "/preview", {"job_id": job, **rng.choice(LIGHTS), "max_side": 256})[0]
                 elif action == "download":
-                    status = server.ask("GET", f"/download/{job}/{rng.choice(('input.png', 'depth.png', 'normals.png'))}")[0]
+                    status = server.ask(
+                        "GET", f"/download/{job}/{rng.choice(('input.png', 'depth.png', 'normals.png'))}"
+                    )[0]
                 elif action == "delete":
                     status = server.ask("DELETE", f"/job/{job}")[0]
                     jobs.remove(job)
@@ -66,7 +73,9 @@ def use(server, seed, files, end, counts, faults):
 
 def look(pid, folder):
     """(resident bytes, threads, open files, bytes on disk)."""
-    threads = int(next(s.split()[1] for s in Path(f"/proc/{pid}/status").read_text().splitlines() if s.startswith("Threads:")))
+    threads = int(
+        next(s.split()[1] for s in Path(f"/proc/{pid}/status").read_text().splitlines() if s.startswith("Threads:"))
+    )
     disk = 0
     for where, _, names in os.walk(folder):
         for name in names:
@@ -82,11 +91,19 @@ def run(minutes, clients=3, say=print):
     counts, faults = Counter(), []
     with tempfile.TemporaryDirectory() as folder:
         jobs = Path(folder) / "jobs"
-        server = Server(jobs, decoders=2, jobs_quota_bytes=QUOTA, sweep_seconds=5, maps_cache_bytes=64 << 20,
-                        log=os.environ.get("SOAK_LOG")).wait(120)
+        server = Server(
+            jobs,
+            decoders=2,
+            jobs_quota_bytes=QUOTA,
+            sweep_seconds=5,
+            maps_cache_bytes=64 << 20,
+            log=os.environ.get("SOAK_LOG"),
+        ).wait(120)
         began = time.monotonic()
         end = began + 60 * minutes
-        threads = [threading.Thread(target=use, args=(server, k, pictures(), end, counts, faults)) for k in range(clients)]
+        threads = [
+            threading.Thread(target=use, args=(server, k, pictures(), end, counts, faults)) for k in range(clients)
+        ]
         for t in threads:
             t.start()
         warm = began + min(900.0, 24 * minutes)
@@ -97,8 +114,12 @@ def run(minutes, clients=3, say=print):
                 seen.append(look(server.process.pid, jobs))
             if len(seen) % 12 == 1:
                 m, n, f, d = seen[-1]
-                say(f"{(time.monotonic() - began) / 60:5.1f} min: {m / 1e6:.0f} MB, {n} threads, {f} files, {d / 1e6:.1f} MB on disk, "
-                    f"{sum(counts.values())} requests, {len(faults)} faults", flush=True)
+                say(
+                    f"{(time.monotonic() - began) / 60:5.1f} min: {m / 1e6:.0f} MB, {n} threads, "
+                    f"{f} files, {d / 1e6:.1f} MB on disk, "
+                    f"{sum(counts.values())} requests, {len(faults)} faults",
+                    flush=True,
+                )
         for t in threads:
             t.join()
         status, _, text = server.ask("GET", "/metrics")
@@ -117,9 +138,15 @@ def run(minutes, clients=3, say=print):
             faults.append(f"{what}: {median(first, k)} at first, {median(last, k)} in the end")
     if median(seen, 3) > 1.2 * QUOTA:
         faults.append(f"disk: {median(seen, 3)} bytes, the quota is {QUOTA}")
-    return faults, {"requests": sum(counts.values()), "memory": f"{100 * growth - 100:+.1f} %", "resident MB": median(last, 0) // 1_000_000,
-                    "threads": f"{median(first, 1)} -> {median(last, 1)}", "files": f"{median(first, 2)} -> {median(last, 2)}",
-                    "disk MB": round(median(seen, 3) / 1e6, 1), "answers": dict(sorted(counts.items()))}
+    return faults, {
+        "requests": sum(counts.values()),
+        "memory": f"{100 * growth - 100:+.1f} %",
+        "resident MB": median(last, 0) // 1_000_000,
+        "threads": f"{median(first, 1)} -> {median(last, 1)}",
+        "files": f"{median(first, 2)} -> {median(last, 2)}",
+        "disk MB": round(median(seen, 3) / 1e6, 1),
+        "answers": dict(sorted(counts.items())),
+    }
 
 
 def main():

@@ -1,4 +1,7 @@
-"""True answers: a fault of ours is never called one of the file's, refusals keep their status, limits belong to routes."""
+"""True answers.
+
+A fault of ours is never called one of the file's, refusals keep their status, limits belong to routes.
+"""
 
 import logging
 
@@ -28,8 +31,20 @@ def raising(error):
 # -- 1. a bug is not a damaged file
 
 
-@pytest.mark.parametrize("error", [TypeError("x"), KeyError("x"), ValueError("x"), IndexError("x"), AttributeError("x"),
-                                   ZeroDivisionError("x"), SyntaxError("x"), EOFError("x")], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("x"),
+        KeyError("x"),
+        ValueError("x"),
+        IndexError("x"),
+        AttributeError("x"),
+        ZeroDivisionError("x"),
+        SyntaxError("x"),
+        EOFError("x"),
+    ],
+    ids=lambda e: type(e).__name__,
+)
 @pytest.mark.parametrize("place", ["unpack", "prepare", "relight", "encode_png"])
 def test_a_bug_is_internal_with_one_traceback_and_no_new_analysis(settings, monkeypatch, caplog, place, error):
     engine = FakeEngine()
@@ -73,9 +88,15 @@ def test_a_job_that_is_damaged_again_at_once_is_analysed_anew_once_only(settings
         assert client.post("/relight", json={"job_id": job, **LIGHT}).status_code == 200
 
 
-@pytest.mark.parametrize("fit", [{}, {"focal": 1.0, "scale": 1.0, "shift": 0.0, "light": {"harmonics": [], "floor": 0.1}},
-                                 {"focal": 0.0, "scale": 1.0, "shift": 0.0, "light": {"harmonics": [1.0], "floor": 0.1}},
-                                 {"focal": 1.0, "scale": "1", "shift": 0.0, "light": {"harmonics": [1.0], "floor": 0.1}}])
+@pytest.mark.parametrize(
+    "fit",
+    [
+        {},
+        {"focal": 1.0, "scale": 1.0, "shift": 0.0, "light": {"harmonics": [], "floor": 0.1}},
+        {"focal": 0.0, "scale": 1.0, "shift": 0.0, "light": {"harmonics": [1.0], "floor": 0.1}},
+        {"focal": 1.0, "scale": "1", "shift": 0.0, "light": {"harmonics": [1.0], "floor": 0.1}},
+    ],
+)
 def test_a_damaged_fit_is_made_anew(settings, fit):
     engine = FakeEngine()
     with TestClient(create_app(settings(), engine), raise_server_exceptions=False) as client:
@@ -93,10 +114,25 @@ def test_a_damaged_fit_is_made_anew(settings, fit):
 # -- 2. statuses that are true; ranges
 
 
-@pytest.mark.parametrize("asked,wanted", [
-    ("", None), ("bytes=0-0", (0, 1)), ("bytes=2-5", (2, 4)), ("bytes=7-", (7, 3)), ("bytes=-4", (6, 4)), ("bytes=-99", (0, 10)),
-    ("bytes=8-99", (8, 2)), ("BYTES=1-1", (1, 1)), ("bytes=5-2", None), ("bytes=-", None), ("bytes=1-2,4-5", None), ("items=0-1", None),
-    ("bytes=a-b", None), ("bytes=9-", (9, 1))])
+@pytest.mark.parametrize(
+    "asked,wanted",
+    [
+        ("", None),
+        ("bytes=0-0", (0, 1)),
+        ("bytes=2-5", (2, 4)),
+        ("bytes=7-", (7, 3)),
+        ("bytes=-4", (6, 4)),
+        ("bytes=-99", (0, 10)),
+        ("bytes=8-99", (8, 2)),
+        ("BYTES=1-1", (1, 1)),
+        ("bytes=5-2", None),
+        ("bytes=-", None),
+        ("bytes=1-2,4-5", None),
+        ("items=0-1", None),
+        ("bytes=a-b", None),
+        ("bytes=9-", (9, 1)),
+    ],
+)
 def test_what_a_range_means(asked, wanted):
     assert byte_range(asked, 10) == wanted
 
@@ -113,12 +149,21 @@ def test_a_part_of_a_pass(client, ready):
     whole = client.get(path)
     assert whole.status_code == 200 and whole.headers["accept-ranges"] == "bytes"
     size = len(whole.content)
-    for asked, part in (("bytes=10-19", whole.content[10:20]), ("bytes=-7", whole.content[-7:]),
-                        (f"bytes={size - 3}-", whole.content[-3:])):
+    for asked, part in (
+        ("bytes=10-19", whole.content[10:20]),
+        ("bytes=-7", whole.content[-7:]),
+        (f"bytes={size - 3}-", whole.content[-3:]),
+    ):
         for more in ({}, {"If-Range": whole.headers["etag"]}):
             answer = client.get(path, headers={"Range": asked, **more})
-            assert answer.status_code == 206 and answer.content == part and int(answer.headers["content-length"]) == len(part)
-            assert answer.headers["content-range"].endswith(f"/{size}") and answer.headers["etag"] == whole.headers["etag"]
+            assert (
+                answer.status_code == 206
+                and answer.content == part
+                and int(answer.headers["content-length"]) == len(part)
+            )
+            assert (
+                answer.headers["content-range"].endswith(f"/{size}") and answer.headers["etag"] == whole.headers["etag"]
+            )
     other = client.get(path, headers={"Range": "bytes=10-19", "If-Range": '"another"'})
     assert other.status_code == 200 and other.content == whole.content
     past = client.get(path, headers={"Range": f"bytes={size}-"})
@@ -138,13 +183,19 @@ def test_a_download_can_be_taken_up_again(client, ready):
 def test_what_starlette_refuses_keeps_its_status(settings):
     with TestClient(create_app(settings(allowed_hosts="testserver"), FakeEngine())) as client:
         assert "host" in problem(client.get("/health", headers={"Host": "evil"}), 400, "invalid_request")
-        assert "host" in problem(client.get("/static/app.js", headers={"Host": "evil", "Range": "bytes=zz"}), 400, "invalid_request")
+        assert "host" in problem(
+            client.get("/static/app.js", headers={"Host": "evil", "Range": "bytes=zz"}), 400, "invalid_request"
+        )
         beyond = client.get("/static/app.js", headers={"Range": "bytes=99999999-"})
-        assert "range" in problem(beyond, 416, "invalid_request") and beyond.headers["content-range"].startswith("bytes */")
+        assert "range" in problem(beyond, 416, "invalid_request") and beyond.headers["content-range"].startswith(
+            "bytes */"
+        )
         ask = {**PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-foo"}
         assert "RELIGHT_CORS_ORIGINS" in problem(client.options("/upload", headers=ask), 400, "invalid_request")
         form = {"Content-Type": "multipart/form-data; boundary=b"}
-        assert "multipart/form-data" in problem(client.post("/upload", content=b"x", headers=form), 400, "invalid_request")
+        assert "multipart/form-data" in problem(
+            client.post("/upload", content=b"x", headers=form), 400, "invalid_request"
+        )
 
 
 # -- 3. limits belong to routes
@@ -185,8 +236,16 @@ def test_a_body_is_bounded_by_what_its_route_declares_whatever_its_path(settings
         assert allowed.status_code == 200 and "PUT" in allowed.headers["access-control-allow-methods"]
 
 
-@pytest.mark.parametrize("method,path", [("PUT", "/job/1/mask/upload"), ("POST", "/upload"), ("POST", "/relight"), ("POST", "/preview"),
-                                         ("DELETE", "/job/1")])
+@pytest.mark.parametrize(
+    "method,path",
+    [
+        ("PUT", "/job/1/mask/upload"),
+        ("POST", "/upload"),
+        ("POST", "/relight"),
+        ("POST", "/preview"),
+        ("DELETE", "/job/1"),
+    ],
+)
 def test_no_byte_of_a_strangers_body_is_read_whatever_the_method(settings, restored, method, path):
     with TestClient(app_with_a_put(settings, api_keys=["good"]), raise_server_exceptions=False) as client:
         read = []
@@ -201,22 +260,43 @@ def test_no_byte_of_a_strangers_body_is_read_whatever_the_method(settings, resto
             if not began:
                 began.append((message["status"], list(read)))  # before the rest is drained
 
-        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
-                 "raw_path": path.encode(), "root_path": "", "scheme": "http", "query_string": b"", "client": ("c", 1),
-                 "server": ("testserver", 80),
-                 "headers": [(b"host", b"testserver"), (b"content-length", b"1000000"),
-                             (b"authorization", b"Bearer bad")]}
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "root_path": "",
+            "scheme": "http",
+            "query_string": b"",
+            "client": ("c", 1),
+            "server": ("testserver", 80),
+            "headers": [(b"host", b"testserver"), (b"content-length", b"1000000"), (b"authorization", b"Bearer bad")],
+        }
         client.portal.call(client.app, scope, receive, send)
         assert began == [(401, [])]
 
 
 def test_what_pages_of_other_origins_may_use_follows_from_the_endpoints(client, ready):
-    ask = {**PAGE, "Access-Control-Request-Method": "GET",
-           "Access-Control-Request-Headers": "range, if-range, if-none-match, authorization"}
+    ask = {
+        **PAGE,
+        "Access-Control-Request-Method": "GET",
+        "Access-Control-Request-Headers": "range, if-range, if-none-match, authorization",
+    }
     assert client.options(f"/download/{ready}/input.png", headers=ask).status_code == 200
-    shown = client.get(f"/download/{ready}/input.png", headers={**PAGE, "Range": "bytes=0-1"}).headers["access-control-expose-headers"]
-    assert {"Accept-Ranges", "Content-Range", "ETag", "Server-Timing", "X-Request-ID", "Retry-After", "WWW-Authenticate"} <= {
-        name.strip() for name in shown.split(",")}
+    shown = client.get(f"/download/{ready}/input.png", headers={**PAGE, "Range": "bytes=0-1"}).headers[
+        "access-control-expose-headers"
+    ]
+    assert {
+        "Accept-Ranges",
+        "Content-Range",
+        "ETag",
+        "Server-Timing",
+        "X-Request-ID",
+        "Retry-After",
+        "WWW-Authenticate",
+    } <= {name.strip() for name in shown.split(",")}
 
 
 # -- 4. small ones

@@ -90,7 +90,11 @@ def test_passes_have_the_size_of_the_input_and_the_documented_encodings(client):
 def test_strength_0_is_exactly_the_input_whatever_else_is_asked(client):
     pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3)).astype(np.uint8)
     job = upload(client, encoded(pixels))
-    for more in ({}, {"exposure": 3, "delight": 1, "ambient": 7}, {"specular": {"strength": 1}, "shadow": {"strength": 1}}):
+    for more in (
+        {},
+        {"exposure": 3, "delight": 1, "ambient": 7},
+        {"specular": {"strength": 1}, "shadow": {"strength": 1}},
+    ):
         assert relight(client, job, strength=0, **more).status_code == 200
         assert np.array_equal(picture(client, job), pixels)
 
@@ -99,11 +103,22 @@ def test_sphere_shows_the_axes(client):
     """The fake engine sees a ball in the middle: light from +x brightens its right, +y its top, +z its middle."""
     job = upload(client, encoded(np.full((120, 120, 3), 110, np.uint8)))
     means = {}
-    for name, light in {"right": (1, 0, 0.2), "left": (-1, 0, 0.2), "up": (0, 1, 0.2), "down": (0, -1, 0.2), "front": (0, 0, 1)}.items():
+    for name, light in {
+        "right": (1, 0, 0.2),
+        "left": (-1, 0, 0.2),
+        "up": (0, 1, 0.2),
+        "down": (0, -1, 0.2),
+        "front": (0, 0, 1),
+    }.items():
         relight(client, job, x=light[0], y=light[1], z=light[2], ambient=0, delight=0, shadow={"strength": 0})
         out = linear(picture(client, job)).mean(-1)
-        means[name] = {"l": out[55:65, 35:45].mean(), "r": out[55:65, 75:85].mean(), "t": out[35:45, 55:65].mean(),
-                       "b": out[75:85, 55:65].mean(), "m": out[55:65, 55:65].mean()}
+        means[name] = {
+            "l": out[55:65, 35:45].mean(),
+            "r": out[55:65, 75:85].mean(),
+            "t": out[35:45, 55:65].mean(),
+            "b": out[75:85, 55:65].mean(),
+            "m": out[55:65, 55:65].mean(),
+        }
     assert means["right"]["r"] > 1.5 * means["right"]["l"] and means["left"]["l"] > 1.5 * means["left"]["r"]
     assert means["up"]["t"] > 1.5 * means["up"]["b"] and means["down"]["b"] > 1.5 * means["down"]["t"]
     assert means["front"]["m"] > means["front"]["l"] and means["front"]["m"] > means["front"]["t"]
@@ -122,7 +137,10 @@ def test_doubling_the_intensity_doubles_linear_light(client):
 def test_mirrored_photo_with_mirrored_light_gives_the_mirrored_picture(client):
     pixels = gradient(64, 64)
     jobs = upload(client, encoded(pixels)), upload(client, encoded(pixels[:, ::-1]))
-    for shadow, bound in ((0, 1), (0.8, 12)):  # soft shadows are sampled, in a pattern that is not mirrored with the picture
+    for shadow, bound in (
+        (0, 1),
+        (0.8, 12),
+    ):  # soft shadows are sampled, in a pattern that is not mirrored with the picture
         outs = []
         for job, x in zip(jobs, (0.7, -0.7)):
             relight(client, job, x=x, y=0.2, z=0.6, shadow={"strength": shadow})
@@ -149,7 +167,9 @@ def test_preview_is_a_jpeg_of_the_asked_size_and_writes_nothing(client, tmp_path
     answer = client.post("/preview", json={"job_id": job, **LIGHT, "max_side": 200, "quality": 90})
     assert answer.status_code == 200 and answer.headers["content-type"] == "image/jpeg"
     assert Image.open(io.BytesIO(answer.content)).size == (200, 150)
-    assert {"wait", "maps", "shade", "encode"} <= {s.split(";")[0].strip() for s in answer.headers["server-timing"].split(",")}
+    assert {"wait", "maps", "shade", "encode"} <= {
+        s.split(";")[0].strip() for s in answer.headers["server-timing"].split(",")
+    }
     assert sorted(p.name for p in (tmp_path / "jobs" / job).iterdir()) == before
     larger = client.post("/preview", json={"job_id": job, **LIGHT, "max_side": 4096})
     assert Image.open(io.BytesIO(larger.content)).size == (400, 300)  # never enlarged
@@ -159,7 +179,9 @@ def test_download_headers_head_and_etag(client):
     job = upload(client)
     finished(client, job)
     answer = client.get(f"/download/{job}/depth.png")
-    assert answer.headers["content-type"] == "image/png" and int(answer.headers["content-length"]) == len(answer.content)
+    assert answer.headers["content-type"] == "image/png" and int(answer.headers["content-length"]) == len(
+        answer.content
+    )
     head = client.head(f"/download/{job}/depth.png")
     assert head.status_code == 200 and head.content == b"" and head.headers["etag"] == answer.headers["etag"]
     assert head.headers["content-length"] == answer.headers["content-length"]
@@ -213,8 +235,10 @@ def test_two_relights_at_once_each_leave_a_whole_picture(client):
     job = upload(client, encoded(gradient(200, 200)))
     finished(client, job)
     answers = []
-    threads = [threading.Thread(target=lambda k=k: answers.append(relight(client, job, x=k - 2.5, y=0, z=1).status_code))
-               for k in range(6)]
+    threads = [
+        threading.Thread(target=lambda k=k: answers.append(relight(client, job, x=k - 2.5, y=0, z=1).status_code))
+        for k in range(6)
+    ]
     for t in threads:
         t.start()
     for t in threads:
@@ -236,7 +260,10 @@ def test_health_ready_models_metrics_and_pages(client):
 # -- errors, each by its cause
 
 BAD_LIGHTS = {
-    "x": {"x": "left", "y": 0, "z": 1}, "y": {"x": 0, "y": None, "z": 1}, "x, y, z": {"x": 0, "y": 0, "z": 0}, "z": {"x": 1, "y": 0},
+    "x": {"x": "left", "y": 0, "z": 1},
+    "y": {"x": 0, "y": None, "z": 1},
+    "x, y, z": {"x": 0, "y": 0, "z": 0},
+    "z": {"x": 1, "y": 0},
     "direction": {"lights": [{"type": "directional", "direction": [0, 0, 0]}]},
     "position": {"lights": [{"type": "point", "position": [0, 0, 101]}]},
     "target": {"lights": [{"type": "spot", "position": [0, 1, 1], "target": [0, 1, 1]}]},
@@ -249,13 +276,16 @@ BAD_LIGHTS = {
     "radius": {"lights": [{"type": "point", "position": [0, 0, 1], "radius": 11}]},
     "range": {"lights": [{"type": "point", "position": [0, 0, 1], "range": 0}]},
     "shadow": {"lights": [{"type": "directional", "direction": [0, 0, 1], "shadow": "yes"}]},
-    "lights": {"lights": []}, "type": {"lights": [{"type": "area"}]},
+    "lights": {"lights": []},
+    "type": {"lights": [{"type": "area"}]},
 }
 
 
 @pytest.mark.parametrize("field", BAD_LIGHTS)
 def test_invalid_light_names_the_field(client, field):
-    detail = problem(client.post("/relight", json={"job_id": str(uuid.uuid4()), **BAD_LIGHTS[field]}), 422, "invalid_light")
+    detail = problem(
+        client.post("/relight", json={"job_id": str(uuid.uuid4()), **BAD_LIGHTS[field]}), 422, "invalid_light"
+    )
     assert field in detail
 
 
@@ -268,14 +298,28 @@ def test_both_ways_of_light_and_neither_are_refused(client):
     problem(client.post("/relight", json={"job_id": job, **many}), 422, "invalid_light")
 
 
-@pytest.mark.parametrize("field,value", [("ambient", -0.1), ("strength", 1.01), ("delight", "1"), ("exposure", 6), ("surprise", 1)])
+@pytest.mark.parametrize(
+    "field,value", [("ambient", -0.1), ("strength", 1.01), ("delight", "1"), ("exposure", 6), ("surprise", 1)]
+)
 def test_invalid_request_names_the_field(client, field, value):
-    assert field in problem(client.post("/relight", json={"job_id": str(uuid.uuid4()), **LIGHT, field: value}), 422, "invalid_request")
+    assert field in problem(
+        client.post("/relight", json={"job_id": str(uuid.uuid4()), **LIGHT, field: value}), 422, "invalid_request"
+    )
 
 
-@pytest.mark.parametrize("body,status", [
-    (b"", 422), (b"{", 422), (b"[]", 422), (b"null", 422), (b'{"job_id": 5}', 422), (b'{"x": NaN}', 422), (b"[" * 100_000, 400),
-    (b"\xff\xfe", 422)])
+@pytest.mark.parametrize(
+    "body,status",
+    [
+        (b"", 422),
+        (b"{", 422),
+        (b"[]", 422),
+        (b"null", 422),
+        (b'{"job_id": 5}', 422),
+        (b'{"x": NaN}', 422),
+        (b"[" * 100_000, 400),
+        (b"\xff\xfe", 422),
+    ],
+)
 def test_bodies_that_are_no_request(client, body, status):
     answer = client.post("/relight", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status and answer.json()["code"] in ("invalid_request", "invalid_light")
@@ -287,17 +331,48 @@ def test_numbers_that_are_not_finite(client, number):
     problem(client.post("/relight", content=body, headers={"Content-Type": "application/json"}), 422, "invalid_light")
 
 
-@pytest.mark.parametrize("job_id", ["nonsense", "%2e%2e", "..%5c..", "a%00b", str(uuid.uuid1()), str(uuid.uuid4()).upper(),
-                                    "{" + str(uuid.uuid4()) + "}", "jobs", ".workers", str(uuid.uuid4())])
+@pytest.mark.parametrize(
+    "job_id",
+    [
+        "nonsense",
+        "%2e%2e",
+        "..%5c..",
+        "a%00b",
+        str(uuid.uuid1()),
+        str(uuid.uuid4()).upper(),
+        "{" + str(uuid.uuid4()) + "}",
+        "jobs",
+        ".workers",
+        str(uuid.uuid4()),
+    ],
+)
 def test_ids_that_are_none(client, job_id):
-    for answer in (client.get(f"/job/{job_id}"), client.delete(f"/job/{job_id}"), client.get(f"/download/{job_id}/input.png"),
-                   client.get(f"/job/{job_id}/events")):
+    for answer in (
+        client.get(f"/job/{job_id}"),
+        client.delete(f"/job/{job_id}"),
+        client.get(f"/download/{job_id}/input.png"),
+        client.get(f"/job/{job_id}/events"),
+    ):
         assert answer.status_code == 404 and answer.json()["code"] in ("job_not_found", "not_found")
     problem(client.post("/relight", json={"job_id": job_id, **LIGHT}), 404, "job_not_found")
 
 
-@pytest.mark.parametrize("name", ["job.json", "geometry.npz", "input.jpg", "..", "%2e%2e%2fjob.json", "..%5cjob.json", "input.png%00",
-                                  "INPUT.PNG", ".tmp", "input.png/", "%2e%2e/%2e%2e/etc/passwd"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "job.json",
+        "geometry.npz",
+        "input.jpg",
+        "..",
+        "%2e%2e%2fjob.json",
+        "..%5cjob.json",
+        "input.png%00",
+        "INPUT.PNG",
+        ".tmp",
+        "input.png/",
+        "%2e%2e/%2e%2e/etc/passwd",
+    ],
+)
 def test_names_that_are_no_pass(client, name):
     job = upload(client)
     finished(client, job)
@@ -314,8 +389,13 @@ def test_a_pass_not_made_yet_says_which(client):
 def test_not_found_and_method_not_allowed(client):
     problem(client.get("/nothing/here"), 404, "not_found")
     job = str(uuid.uuid4())
-    for method, path, allowed in (("PUT", "/upload", "POST"), ("PUT", f"/job/{job}", "DELETE, GET"), ("PATCH", "/health", "GET, HEAD"),
-                                  ("POST", f"/download/{job}/relit.png", "GET, HEAD"), ("GET", "/relight", "POST")):
+    for method, path, allowed in (
+        ("PUT", "/upload", "POST"),
+        ("PUT", f"/job/{job}", "DELETE, GET"),
+        ("PATCH", "/health", "GET, HEAD"),
+        ("POST", f"/download/{job}/relit.png", "GET, HEAD"),
+        ("GET", "/relight", "POST"),
+    ):
         answer = client.request(method, path)
         problem(answer, 405, "method_not_allowed")
         assert answer.headers["allow"] == allowed, path
@@ -328,10 +408,16 @@ def test_a_range_that_cannot_be_had_is_said_to_be_one(client, path, asked, statu
 
 
 def test_what_is_no_form_of_files_is_refused_before_it_is_parsed(client):
-    answer = client.post("/upload", content=b"a&" * 100_000, headers={"Content-Type": "application/x-www-form-urlencoded"})
+    answer = client.post(
+        "/upload", content=b"a&" * 100_000, headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
     assert "multipart/form-data" in problem(answer, 422, "invalid_request")
     boundary = {"Content-Type": 'MULTIPART/Form-Data; boundary="x"'}
-    body = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + encoded(gradient()) + b"\r\n--x--\r\n"
+    body = (
+        b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+        + encoded(gradient())
+        + b"\r\n--x--\r\n"
+    )
     assert client.post("/upload", content=body, headers=boundary).status_code == 200
 
 
@@ -339,7 +425,11 @@ def test_upload_without_the_field_or_without_a_form(client):
     assert "file" in problem(client.post("/upload", files={"photo": ("a.png", b"x")}), 422, "invalid_request")
     problem(client.post("/upload", data={"file": "text"}), 422, "invalid_request")
     problem(client.post("/upload", content=b"x"), 422, "invalid_request")
-    problem(client.post("/upload", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=b"}), 400, "invalid_request")
+    problem(
+        client.post("/upload", content=b"x", headers={"Content-Type": "multipart/form-data; boundary=b"}),
+        400,
+        "invalid_request",
+    )
 
 
 def test_model_error_is_told_on_relight_and_in_the_state(settings):
@@ -403,7 +493,9 @@ def test_superseded_only_within_one_stream(settings):
         engine.open.set()
         for t in threads:
             t.join()
-        assert {n: a.status_code for n, a in answers.items() if n != "old"} == dict.fromkeys(("other", "free 1", "free 2", "new"), 200)
+        assert {n: a.status_code for n, a in answers.items() if n != "old"} == dict.fromkeys(
+            ("other", "free 1", "free 2", "new"), 200
+        )
 
 
 def test_delete_during_the_analysis_is_safe(settings, tmp_path):
@@ -419,7 +511,9 @@ def test_delete_during_the_analysis_is_safe(settings, tmp_path):
 
 def test_quota_takes_the_least_recently_used_first_and_refuses_what_cannot_fit(settings, tmp_path):
     noise = np.random.default_rng(1).integers(0, 256, (4, 100, 100, 3)).astype(np.uint8)
-    with TestClient(create_app(settings(jobs_quota_bytes=400_000), FakeEngine()), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(settings(jobs_quota_bytes=400_000), FakeEngine()), raise_server_exceptions=False
+    ) as client:
         jobs = []
         for pixels in noise:
             jobs.append(upload(client, encoded(pixels)))
@@ -436,7 +530,9 @@ def test_cors_is_an_explicit_list_without_credentials(client):
     allowed = client.get("/health", headers={"Origin": "http://localhost:5173"})
     assert allowed.headers["access-control-allow-origin"] == "http://localhost:5173"
     assert "access-control-allow-credentials" not in allowed.headers
-    assert "access-control-allow-origin" not in client.get("/health", headers={"Origin": "https://evil.example"}).headers
+    assert (
+        "access-control-allow-origin" not in client.get("/health", headers={"Origin": "https://evil.example"}).headers
+    )
 
 
 @pytest.mark.parametrize("value", [1e-170, 1e-20, 5e-324])
@@ -492,13 +588,19 @@ def test_damaged_numbers_of_another_process_do_not_silence_the_metrics(client):
     assert "relight_processes 2.0" in text
 
 
-@pytest.mark.parametrize("sent,told", [
-    ({"json": {"x": 1, "y": 0, "z": 1, "point": 1}}, "point: "), ({"json": {"x": 1, "y": 0, "z": 1, "body": 1}}, "body: Extra"),
-    ({"json": {"x": 1, "y": 0, "z": 1, "shadow": {"path": 1}}}, "shadow.path: "),
-    ({"json": {"lights": [{"type": "spot", "cone": 999}]}}, "lights.0.cone: "),
-    ({"json": [1]}, "Content-Type: application/json"), ({"content": b""}, "Content-Type: application/json"),
-    ({"content": b'{"x": 1}', "headers": {"Content-Type": "text/plain"}}, "Content-Type: application/json"),
-    ({"content": b'{"x": 1,', "headers": {"Content-Type": "application/json"}}, "not JSON")])
+@pytest.mark.parametrize(
+    "sent,told",
+    [
+        ({"json": {"x": 1, "y": 0, "z": 1, "point": 1}}, "point: "),
+        ({"json": {"x": 1, "y": 0, "z": 1, "body": 1}}, "body: Extra"),
+        ({"json": {"x": 1, "y": 0, "z": 1, "shadow": {"path": 1}}}, "shadow.path: "),
+        ({"json": {"lights": [{"type": "spot", "cone": 999}]}}, "lights.0.cone: "),
+        ({"json": [1]}, "Content-Type: application/json"),
+        ({"content": b""}, "Content-Type: application/json"),
+        ({"content": b'{"x": 1}', "headers": {"Content-Type": "text/plain"}}, "Content-Type: application/json"),
+        ({"content": b'{"x": 1,', "headers": {"Content-Type": "application/json"}}, "not JSON"),
+    ],
+)
 def test_what_is_wrong_with_a_body_is_said(client, sent, told):
     if isinstance(sent.get("json"), dict):
         sent = {"json": {"job_id": upload(client), **sent["json"]}}
@@ -509,9 +611,16 @@ def test_what_is_wrong_with_a_body_is_said(client, sent, told):
 def test_refusals_of_a_preflight_a_host_and_a_range_are_told_apart_and_counted(settings):
     app = create_app(settings(allowed_hosts="testserver"), FakeEngine())
     with TestClient(app) as client:
-        ask = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-foo"}
-        for answer, told in ((client.options("/upload", headers=ask), "headers"), (client.get("/health", headers={"Host": "evil"}), "host"),
-                             (client.get("/static/app.js", headers={"Range": "bytes=zz"}), "range")):
+        ask = {
+            "Origin": "http://localhost:3000",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "x-foo",
+        }
+        for answer, told in (
+            (client.options("/upload", headers=ask), "headers"),
+            (client.get("/health", headers={"Host": "evil"}), "host"),
+            (client.get("/static/app.js", headers={"Range": "bytes=zz"}), "range"),
+        ):
             problem(answer, 400, "invalid_request")
             assert told in answer.json()["detail"]
         assert 'relight_errors_total{code="invalid_request"} 3.0' in client.get("/metrics").text
@@ -528,7 +637,8 @@ def test_openapi_says_how_a_key_is_sent_and_where(settings):
                 assert operation.get("security") == wanted, path
         names = api["paths"]["/download/{job_id}/{filename}"]["get"]["parameters"]
         assert {"input.png", "depth.png", "normals.png", "relit.png"} == {
-            v for p in names if p["name"] == "filename" for v in p["schema"]["enum"]}
+            v for p in names if p["name"] == "filename" for v in p["schema"]["enum"]
+        }
 
 
 def test_every_answer_about_a_job_is_logged_with_it(settings, caplog):
@@ -547,7 +657,9 @@ def test_every_answer_about_a_job_is_logged_with_it(settings, caplog):
                 client.post("/preview", json={"job_id": known, "x": 1, "y": 0, "z": 1})
                 client.delete(f"/job/{known}")
         lines = [r.getMessage() for r in {id(r): r for r in caplog.records}.values() if "ms job=" in r.getMessage()]
-        assert len(lines) == 12 and all(f"job={known}" in line for known, six in ((job, lines[:6]), (gone, lines[6:])) for line in six)
+        assert len(lines) == 12 and all(
+            f"job={known}" in line for known, six in ((job, lines[:6]), (gone, lines[6:])) for line in six
+        )
 
 
 def test_a_quota_that_is_used_up_is_one_line_in_the_log(settings, caplog):
@@ -616,12 +728,16 @@ def test_a_body_of_unknown_length_is_bounded_too(client):
         for _ in range(40):
             yield b" " * 65536
 
-    problem(client.post("/relight", content=endless(), headers={"Content-Type": "application/json"}), 413, "file_too_large")
+    problem(
+        client.post("/relight", content=endless(), headers={"Content-Type": "application/json"}), 413, "file_too_large"
+    )
 
 
 def test_beside_another_process_what_was_just_used_is_not_taken(settings):
     noise = np.random.default_rng(1).integers(0, 256, (100, 100, 3)).astype(np.uint8)
-    with TestClient(create_app(settings(jobs_quota_bytes=150_000), FakeEngine()), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(settings(jobs_quota_bytes=150_000), FakeEngine()), raise_server_exceptions=False
+    ) as client:
         first = upload(client, encoded(noise))
         finished(client, first)
         other = LocalStore(settings().jobs_dir)
@@ -638,9 +754,12 @@ def test_whatever_is_done_with_a_job_is_a_use_of_it(client, use):
     finished(client, job)
     path = client.app.state.service.store.root / job / "job.json"
     os.utime(path, (time.time() - 1000,) * 2)
-    answer = {"state": lambda: client.get(f"/job/{job}"), "download": lambda: client.get(f"/download/{job}/input.png"),
-              "relight": lambda: client.post("/relight", json={"job_id": job, **LIGHT}),
-              "preview": lambda: client.post("/preview", json={"job_id": job, **LIGHT})}[use]()
+    answer = {
+        "state": lambda: client.get(f"/job/{job}"),
+        "download": lambda: client.get(f"/download/{job}/input.png"),
+        "relight": lambda: client.post("/relight", json={"job_id": job, **LIGHT}),
+        "preview": lambda: client.post("/preview", json={"job_id": job, **LIGHT}),
+    }[use]()
     assert answer.status_code == 200 and abs(path.stat().st_mtime - time.time()) < 20
 
 
@@ -653,8 +772,12 @@ def test_a_job_expires_by_its_last_use(client):
     records.save(store, record)
     state = client.get(f"/job/{job}").json()
     from datetime import datetime
+
     expires = datetime.fromisoformat(state["expires"].replace("Z", "+00:00")).timestamp()
-    assert state["created"].startswith("2001-") and abs(expires - time.time() - client.app.state.settings.job_ttl_seconds) < 20
+    assert (
+        state["created"].startswith("2001-")
+        and abs(expires - time.time() - client.app.state.settings.job_ttl_seconds) < 20
+    )
 
 
 def test_a_deleted_job_leaves_the_memory(client):

@@ -1,4 +1,8 @@
-"""The export: graphs that every supported ONNX Runtime reads, equal to torch or refused; adapters for networks of others."""
+"""The export: graphs that every supported ONNX Runtime reads, equal to torch or refused.
+
+Adapters for networks of others.
+"""
+
 import hashlib
 import json
 import sys
@@ -90,7 +94,12 @@ def test_any_multiple_of_32_comes_out_at_half_its_size(built, height, width):
     folder, manifest, _ = built
     session = graphs.session_of((folder / manifest["graph"]).read_bytes())
     disparity, normals, mask = session.run(None, {"image": graphs.probe(height, width)})
-    assert disparity.shape == mask.shape == (1, 1, height // 2, width // 2) and normals.shape == (1, 3, height // 2, width // 2)
+    assert disparity.shape == mask.shape == (1, 1, height // 2, width // 2) and normals.shape == (
+        1,
+        3,
+        height // 2,
+        width // 2,
+    )
     assert np.allclose(np.linalg.norm(normals, axis=1), 1, atol=1e-3) and mask.min() >= 0 and mask.max() <= 1
 
 
@@ -120,7 +129,9 @@ def test_a_deeper_network_starts_as_what_the_shallower_one_was(tmp_path):
         assert all(torch.equal(a, b) for a, b in zip(same(x), deep(x)))
     sum(output.square().mean() for output in deep.train()(x)).backward()
     assert [len(scale) for scale in deep.further] == [0, 1, 2, 1]
-    assert all(block.second[1].weight.grad.abs().max() > 0 for scale in deep.further for block in scale), "a block that would never wake"
+    assert all(block.second[1].weight.grad.abs().max() > 0 for scale in deep.further for block in scale), (
+        "a block that would never wake"
+    )
     checkpoint.save(deep, deep.state_dict(), path, {"minutes": 2})
     assert checkpoint.load(path)[0].depths == (1, 2, 3, 2)
     with pytest.raises(ValueError, match="further"):
@@ -143,16 +154,30 @@ def test_a_disturbed_graph_fails_parity(built, weights):
 
 
 def test_nothing_is_written_when_parity_fails(weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(graphs, "shrink_weights", lambda g: (g.graph.initializer[0].CopyFrom(
-        numpy_helper.from_array(numpy_helper.to_array(g.graph.initializer[0]) + 1, g.graph.initializer[0].name)), g)[1])
+    monkeypatch.setattr(
+        graphs,
+        "shrink_weights",
+        lambda g: (
+            g.graph.initializer[0].CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(g.graph.initializer[0]) + 1, g.graph.initializer[0].name)
+            ),
+            g,
+        )[1],
+    )
     assert export_models.main(["--weights", str(weights), "--out", str(tmp_path / "models")]) == 1
     assert "differs from torch" in capsys.readouterr().err and not (tmp_path / "models").exists()
 
 
-@pytest.mark.parametrize("arguments,words", [
-    (["--network", "nonesuch"], "depth-anything-v2-small"), (["--network", "nofile.py:make"], "not a file"),
-    (["--weights", "nowhere.safetensors"], "nowhere"), (["--network", "depth-anything-v2-large"], "CC-BY-NC"),
-    (["--network", "depth-anything-v2-small", "--weights", "."], "save_pretrained")])
+@pytest.mark.parametrize(
+    "arguments,words",
+    [
+        (["--network", "nonesuch"], "depth-anything-v2-small"),
+        (["--network", "nofile.py:make"], "not a file"),
+        (["--weights", "nowhere.safetensors"], "nowhere"),
+        (["--network", "depth-anything-v2-large"], "CC-BY-NC"),
+        (["--network", "depth-anything-v2-small", "--weights", "."], "save_pretrained"),
+    ],
+)
 def test_refusals_say_what_to_do(arguments, words, tmp_path, capsys):
     if "depth-anything-v2-small" in arguments:
         pytest.importorskip("transformers", reason="this adapter needs transformers")
@@ -160,7 +185,7 @@ def test_refusals_say_what_to_do(arguments, words, tmp_path, capsys):
     assert words in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-OWN = '''
+OWN = """
 import torch
 from graphs import Exportable, input_spec
 
@@ -171,17 +196,28 @@ class Answers(torch.nn.Module):
 def make(weights):
     {before}
     outputs = {{"depth": {{"name": "depth", "meaning": {meaning!r}}}}}
-    return Exportable("own", Answers(), outputs, input_spec({size}, 8, (0, 0, 0), (1, 1, 1)), "CC0", "a test", shapes=((64, 64), (48, 72)))
-'''
+    return Exportable("own", Answers(), outputs, input_spec({size}, 8, (0, 0, 0), (1, 1, 1)), "CC0", "a test",
+                      shapes=((64, 64), (48, 72)))
+"""
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"answer": "{'depth': image[:, :1]}"}, "must return 1 tensors"), ({"answer": "image[:, :1], image"}, "must return 1 tensors"),
-    ({"answer": "image"}, "must be (1, 1, h, w)"), ({"answer": "image[:, :1].mean()"}, "must be (1, 1, h, w)"),
-    ({"answer": "image[:, :1] / 0"}, "all values finite"), ({"answer": "image.nonsense"}, "own.py:7"),
-    ({"meaning": "inverse_depth"}, "disparity, depth, points"), ({"size": 0}, "input.size"), ({"before": "import nonesuch"}, "nonesuch"),
-    ({"before": "return Answers()"}, "must return a graphs.Exportable"), ({"before": "torch.load(weights)"}, "own.py:10"),
-    ({"before": "Answers().load_state_dict({'a': torch.ones(1)})"}, "Unexpected key")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"answer": "{'depth': image[:, :1]}"}, "must return 1 tensors"),
+        ({"answer": "image[:, :1], image"}, "must return 1 tensors"),
+        ({"answer": "image"}, "must be (1, 1, h, w)"),
+        ({"answer": "image[:, :1].mean()"}, "must be (1, 1, h, w)"),
+        ({"answer": "image[:, :1] / 0"}, "all values finite"),
+        ({"answer": "image.nonsense"}, "own.py:7"),
+        ({"meaning": "inverse_depth"}, "disparity, depth, points"),
+        ({"size": 0}, "input.size"),
+        ({"before": "import nonesuch"}, "nonesuch"),
+        ({"before": "return Answers()"}, "must return a graphs.Exportable"),
+        ({"before": "torch.load(weights)"}, "own.py:10"),
+        ({"before": "Answers().load_state_dict({'a': torch.ones(1)})"}, "Unexpected key"),
+    ],
+)
 def test_a_network_of_ones_own_that_is_wrong_is_told_what_is_wrong(change, words, tmp_path, capsys):
     file = tmp_path / "own.py"
     parts = {"answer": "image[:, :1]", "before": "pass", "meaning": "depth", "size": 64}
@@ -230,7 +266,9 @@ def test_small_answers_are_compared_as_closely_as_large_ones(weights):
         graphs.check_parity(graph.SerializeToString(), network)
 
 
-@pytest.mark.parametrize("given, bounds", [([], (0.5, 1.0)), (["--max-loss", "2"], (2.0, 1.0)), (["--max-loss", "2", "3"], (2.0, 3.0))])
+@pytest.mark.parametrize(
+    "given, bounds", [([], (0.5, 1.0)), (["--max-loss", "2"], (2.0, 1.0)), (["--max-loss", "2", "3"], (2.0, 3.0))]
+)
 def test_bounds_of_the_loss_are_degrees_then_percent(given, bounds):
     assert export_models.parse(given).max_loss == bounds
 
@@ -275,32 +313,72 @@ def test_graphs_too_new_are_refused(built):
 
 # Networks of others: the very same classes with tiny random weights.
 
+
 def tiny_depth_anything(folder):
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
-    backbone = Dinov2Config(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, mlp_ratio=2, image_size=518, patch_size=14,
-                            out_features=["stage1", "stage2", "stage3", "stage4"], reshape_hidden_states=False, apply_layernorm=True)
-    config = DepthAnythingConfig(backbone_config=backbone, reassemble_hidden_size=32, neck_hidden_sizes=[16, 16, 32, 32],
-                                 fusion_hidden_size=16, head_hidden_size=8)
+    backbone = Dinov2Config(
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        mlp_ratio=2,
+        image_size=518,
+        patch_size=14,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+        reshape_hidden_states=False,
+        apply_layernorm=True,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=32,
+        neck_hidden_sizes=[16, 16, 32, 32],
+        fusion_hidden_size=16,
+        head_hidden_size=8,
+    )
     DepthAnythingForDepthEstimation(config).save_pretrained(folder)
 
 
 def tiny_dpt(folder):
     from transformers import DPTConfig, DPTForDepthEstimation
 
-    config = DPTConfig(hidden_size=32, num_hidden_layers=4, num_attention_heads=2, intermediate_size=64, backbone_out_indices=[0, 1, 2, 3],
-                       neck_hidden_sizes=[16, 16, 32, 32], fusion_hidden_size=16, image_size=64, patch_size=16)
+    config = DPTConfig(
+        hidden_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=64,
+        backbone_out_indices=[0, 1, 2, 3],
+        neck_hidden_sizes=[16, 16, 32, 32],
+        fusion_hidden_size=16,
+        image_size=64,
+        patch_size=16,
+    )
     DPTForDepthEstimation(config).save_pretrained(folder)
 
 
 def tiny_depth_pro(folder):
     from transformers import DepthProConfig, DepthProForDepthEstimation
 
-    vit = {"model_type": "dinov2", "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "mlp_ratio": 2, "patch_size": 4,
-           "image_size": 16}
-    config = DepthProConfig(patch_size=16, fusion_hidden_size=16, intermediate_hook_ids=[2, 0], intermediate_feature_dims=[16, 16],
-                            scaled_images_ratios=[0.25, 0.5, 1], scaled_images_feature_dims=[16, 16, 16], image_model_config=vit,
-                            patch_model_config=vit, fov_model_config=vit, use_fov_model=False)
+    vit = {
+        "model_type": "dinov2",
+        "hidden_size": 16,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 2,
+        "mlp_ratio": 2,
+        "patch_size": 4,
+        "image_size": 16,
+    }
+    config = DepthProConfig(
+        patch_size=16,
+        fusion_hidden_size=16,
+        intermediate_hook_ids=[2, 0],
+        intermediate_feature_dims=[16, 16],
+        scaled_images_ratios=[0.25, 0.5, 1],
+        scaled_images_feature_dims=[16, 16, 16],
+        image_model_config=vit,
+        patch_model_config=vit,
+        fov_model_config=vit,
+        use_fov_model=False,
+    )
     DepthProForDepthEstimation(config).save_pretrained(folder)
 
 
@@ -308,24 +386,42 @@ def tiny_moge(file):
     from moge.model.v2 import MoGeModel
 
     def stack(out):
-        return {"dim_in": [None] * 5 if out else [18, 2, 2, 2, 2], "dim_res_blocks": [32] * 5, "dim_out": [None] * 4 + [out],
-                "resamplers": ["conv_transpose", "conv_transpose", "bilinear", "bilinear"],
-                "res_block_hidden_norm": "layer_norm", "num_res_blocks": 1}
+        return {
+            "dim_in": [None] * 5 if out else [18, 2, 2, 2, 2],
+            "dim_res_blocks": [32] * 5,
+            "dim_out": [None] * 4 + [out],
+            "resamplers": ["conv_transpose", "conv_transpose", "bilinear", "bilinear"],
+            "res_block_hidden_norm": "layer_norm",
+            "num_res_blocks": 1,
+        }
 
     encoder = {"backbone": "dinov2_vits14", "intermediate_layers": 1, "dim_out": 16}
-    config = {"encoder": encoder, "neck": stack(None),
-              "points_head": stack(3), "normal_head": stack(3), "mask_head": stack(1), "remap_output": "exp",
-              "num_tokens_range": [100, 400]}
+    config = {
+        "encoder": encoder,
+        "neck": stack(None),
+        "points_head": stack(3),
+        "normal_head": stack(3),
+        "mask_head": stack(1),
+        "remap_output": "exp",
+        "num_tokens_range": [100, 400],
+    }
     model = MoGeModel(**config)
     torch.save({"model_config": config, "model": model.state_dict()}, file)
 
 
-TINY = {"depth-anything-v2-small": tiny_depth_anything, "dpt-large": tiny_dpt, "depth-pro": tiny_depth_pro, "moge-2": tiny_moge}
+TINY = {
+    "depth-anything-v2-small": tiny_depth_anything,
+    "dpt-large": tiny_dpt,
+    "depth-pro": tiny_depth_pro,
+    "moge-2": tiny_moge,
+}
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_networks_of_others_export_and_run_in_the_server(name, tmp_path, capsys):
-    pytest.importorskip("moge" if name == "moge-2" else "transformers", reason=f"{name} needs pip install {adapters.KNOWN[name].needs}")
+    pytest.importorskip(
+        "moge" if name == "moge-2" else "transformers", reason=f"{name} needs pip install {adapters.KNOWN[name].needs}"
+    )
     torch.manual_seed(0)
     source = tmp_path / ("model.pt" if name == "moge-2" else "source")
     TINY[name](source)
@@ -373,14 +469,24 @@ class Plane(torch.nn.Module):
         return depth, n.expand(-1, -1, image.shape[2], image.shape[3]) * torch.ones_like(image)
 
 def make(weights):
-    outputs = {{"depth": {{"name": "depth", "meaning": "depth", "metric": True}}, "normals": {{"name": "normals", "axes": {axes}}}}}
-    return Exportable("plane", Plane(), outputs, input_spec(64, 8, (0, 0, 0), (1, 1, 1)), "CC0", "a test", shapes=((64, 64), (48, 72)))
+    outputs = {{"depth": {{"name": "depth", "meaning": "depth", "metric": True}},
+               "normals": {{"name": "normals", "axes": {axes}}}}}
+    return Exportable("plane", Plane(), outputs, input_spec(64, 8, (0, 0, 0), (1, 1, 1)), "CC0", "a test",
+                      shapes=((64, 64), (48, 72)))
 '''
 
 
-@pytest.mark.parametrize("axes,normal", [  # a plane that faces right, up and the viewer: (2, 1, 2) / 3 in our axes
-    (["+x", "+y", "+z"], (2, 1, 2)), (["+x", "-y", "-z"], (2, -1, -2)), (["+x", "-y", "+z"], (2, -1, 2)), (["-x", "+y", "+z"], (-2, 1, 2)),
-    (["+z", "+x", "+y"], (2, 2, 1))], ids=["opengl", "opencv", "right-down-viewer", "left-up-viewer", "forward first"])
+@pytest.mark.parametrize(
+    "axes,normal",
+    [  # a plane that faces right, up and the viewer: (2, 1, 2) / 3 in our axes
+        (["+x", "+y", "+z"], (2, 1, 2)),
+        (["+x", "-y", "-z"], (2, -1, -2)),
+        (["+x", "-y", "+z"], (2, -1, 2)),
+        (["-x", "+y", "+z"], (-2, 1, 2)),
+        (["+z", "+x", "+y"], (2, 2, 1)),
+    ],
+    ids=["opengl", "opencv", "right-down-viewer", "left-up-viewer", "forward first"],
+)
 def test_every_convention_of_normals_arrives_in_our_axes(axes, normal, tmp_path):
     file = tmp_path / "mine.py"
     file.write_text(FACTORY.format(axes=axes, normal=[v / 3 for v in normal]))
@@ -396,7 +502,10 @@ def test_one_output_alone(tmp_path):
     assert export_models.main(["--network", f"{file}:make", "--as", "normals", "--out", str(tmp_path)]) == 0
     manifest = json.loads((tmp_path / "plane-normals.json").read_text())
     assert manifest["roles"] == ["normals"] and list(manifest["outputs"]) == ["normals"]
-    assert export_models.main(["--network", f"{file}:make", "--as", "depth", "--name", "deep", "--out", str(tmp_path)]) == 0
+    assert (
+        export_models.main(["--network", f"{file}:make", "--as", "depth", "--name", "deep", "--out", str(tmp_path)])
+        == 0
+    )
     deep = json.loads((tmp_path / "deep.json").read_text())
     assert deep["outputs"]["depth"]["meaning"] == "depth"
     assert deep["rebuild"] == "python export/export_models.py --network mine.py:make --as depth --name deep"
@@ -410,8 +519,12 @@ def shards(tmp_path):
     normals = np.stack([x, -y, np.sqrt(np.clip(1 - x**2 - y**2, 0, 1))], -1) * inside[..., None]
     folder = tmp_path / "shards"
     folder.mkdir()
-    arrays = {"rgb": np.rint((normals + 1) * 127.5).astype(np.uint8), "inv": ((0.5 + normals[..., 2] / 2) * inside).astype(np.float16),
-              "nrm": np.rint(normals * 127).astype(np.int8), "mask": inside.astype(np.uint8)}
+    arrays = {
+        "rgb": np.rint((normals + 1) * 127.5).astype(np.uint8),
+        "inv": ((0.5 + normals[..., 2] / 2) * inside).astype(np.float16),
+        "nrm": np.rint(normals * 127).astype(np.int8),
+        "mask": inside.astype(np.uint8),
+    }
     for field, value in arrays.items():
         np.save(folder / f"0_00000.{field}.npy", np.stack([value] * 2))
     (folder / "0_00000.json").write_text(json.dumps({"kinds": ["ball"] * 2, "focal": [0.9] * 2, "seed": 0, "size": 64}))
@@ -420,13 +533,25 @@ def shards(tmp_path):
 
 @pytest.mark.parametrize("how", [["--half"], ["--quantize", "int8"]], ids=["half", "int8"])
 def test_smaller_arithmetic_states_its_loss_and_is_refused_above_the_bound(how, weights, shards, tmp_path, capsys):
-    command = ["--weights", str(weights), *how, "--calibration", str(shards), "--out", str(tmp_path / "out"), "--name", "small"]
+    command = [
+        "--weights",
+        str(weights),
+        *how,
+        "--calibration",
+        str(shards),
+        "--out",
+        str(tmp_path / "out"),
+        "--name",
+        "small",
+    ]
     assert export_models.main([*command, "--max-loss", "180", "100"]) == 0, capsys.readouterr().err
     manifest = json.loads((tmp_path / "out" / "small.json").read_text())
     assert "loss:" in capsys.readouterr().out and set(manifest["loss"]) == {"degrees", "order_percent"}
     assert manifest["arithmetic"] == ("float16" if how == ["--half"] else "int8")
     load_graph(tmp_path / "out", "small", provider="cpu", threads=1)
-    assert ("of" in manifest["parity"]) == (how != ["--half"])  # int8 is not compared with torch, what it was made from is
+    assert ("of" in manifest["parity"]) == (
+        how != ["--half"]
+    )  # int8 is not compared with torch, what it was made from is
     assert export_models.main([*command, "--max-loss", "-200", "100"]) == 1
     assert "--max-loss" in capsys.readouterr().err
 
@@ -484,7 +609,10 @@ def test_pictures_are_normalised_as_the_networks_were_trained():
 
 @pytest.mark.parametrize("name", ["dpt-large", "depth-pro"])
 def test_networks_that_answer_with_disparity_say_so(name, tmp_path):
-    """Their own library inverts (Depth Pro) or does not (MiDaS: near is bright) what they answer; both are near where large."""
+    """Their own library inverts (Depth Pro) or does not (MiDaS: near is bright) what they answer.
+
+    Both are near where large.
+    """
     pytest.importorskip("transformers")
     TINY[name](tmp_path / "w")
     assert adapters.build(name, tmp_path / "w", None).outputs["depth"]["meaning"] == "disparity"
@@ -504,7 +632,10 @@ def test_weights_that_are_given_are_not_downloaded_and_those_that_are_not_are(tm
 
 
 def test_points_and_normals_of_moge_agree(tmp_path, monkeypatch):
-    """A plane in MoGe's own camera axes (right, down, forward; normals toward the camera) arrives as that plane in ours."""
+    """A plane in MoGe's own camera axes (right, down, forward.
+
+    Normals toward the camera) arrives as that plane in ours.
+    """
     pytest.importorskip("moge", reason="moge-2 needs pip install dlr-moge")
     from adapters import moge
 
@@ -527,7 +658,9 @@ def test_points_and_normals_of_moge_agree(tmp_path, monkeypatch):
     points, normals, mask = (t.numpy() for t in network.module(image))
     sizes = (196, 140, 196, 140)
     o = network.outputs
-    d = models.inverse_depth(models.plane(points, 3 if o["depth"]["meaning"] == "points" else 1, sizes), o["depth"]["meaning"])
+    d = models.inverse_depth(
+        models.plane(points, 3 if o["depth"]["meaning"] == "points" else 1, sizes), o["depth"]["meaning"]
+    )
     n = models.our_axes(models.plane(normals, 3, sizes), o["normals"]["axes"])
     assert np.degrees(np.arccos(np.clip((n * normals_from_depth(d, 1.0)).sum(-1), -1, 1)))[2:-2, 2:-2].max() < 1
     assert n[..., 2].min() > 0.5 and models.plane(mask, 1, sizes).min() == 1

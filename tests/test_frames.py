@@ -1,4 +1,5 @@
 """A frame around a photograph is found where there is one, and has no say in what is estimated inside it."""
+
 import cv2
 import numpy as np
 import pytest
@@ -45,7 +46,7 @@ def test_a_compressed_frame_is_found(quality):
 
 def test_what_is_no_frame_is_left():
     y, x = np.mgrid[0:H, 0:W]
-    disc = np.where(((y - 60) ** 2 + (x - 80) ** 2 < 57 ** 2)[..., None], scene(), np.uint8(0))
+    disc = np.where(((y - 60) ** 2 + (x - 80) ** 2 < 57**2)[..., None], scene(), np.uint8(0))
     sky, paler = scene(), scene()
     sky[:20] = (120, 160, 220)  # nothing like it below
     paler[:20] = paler[-20:] = np.linspace(60, 200, 20)[:, None, None]  # no one colour
@@ -54,8 +55,17 @@ def test_what_is_no_frame_is_left():
     two = scene()
     two[:6], two[-6:] = 255, 0
     soft = cv2.GaussianBlur(framed(scene(), 15, 15, 15, 15).astype(np.float32), (0, 0), 20).astype(np.uint8)
-    pictures = {"scene": scene(), "gradient": gradient(H, W), "thing on black": disc, "sky": sky, "gradient bars": paler, "half": no_end,
-                "two colours": two, "vignette": soft, "one colour": np.full((H, W, 3), 90, np.uint8)}
+    pictures = {
+        "scene": scene(),
+        "gradient": gradient(H, W),
+        "thing on black": disc,
+        "sky": sky,
+        "gradient bars": paler,
+        "half": no_end,
+        "two colours": two,
+        "vignette": soft,
+        "one colour": np.full((H, W, 3), 90, np.uint8),
+    }
     assert {name: bars(rgb) for name, rgb in pictures.items()} == dict.fromkeys(pictures, (0, 0, 0, 0))
 
 
@@ -69,7 +79,11 @@ def test_something_is_inside_of_the_smallest(h, w):
 
 
 def test_geometry_lies_where_it_was():
-    """Depth, normals and mask of functions of the place, put into a frame: the same functions of the place inside it."""
+    """Depth, normals and mask of functions of the place, put into a frame.
+
+    The same functions of the place inside it.
+    """
+
     def ramp(y, x):
         tilt = np.stack([0.3 * x / W, 0.2 * y / H, np.ones_like(x)], -1)
         return 2 + x / W - 0.5 * y / H, tilt / np.linalg.norm(tilt, axis=2, keepdims=True)
@@ -78,12 +92,18 @@ def test_geometry_lies_where_it_was():
     h, w = 60, 80  # of the grid, half of what is inside
     y, x = (a.astype(np.float32) * 2 + 1 for a in np.mgrid[0:h, 0:w])
     depth, normals = ramp(y, x)
-    got = put_in_frame(Geometry(depth, normals, np.ones((h, w), np.float32), 1.5, 0.3), (slice(top, top + H), slice(left, left + W)),
-                       H + top + bottom, W + left + right)
+    got = put_in_frame(
+        Geometry(depth, normals, np.ones((h, w), np.float32), 1.5, 0.3),
+        (slice(top, top + H), slice(left, left + W)),
+        H + top + bottom,
+        W + left + right,
+    )
     gh, gw = got.inverse_depth.shape
     assert (gh, gw) == ((H + top + bottom) / 2, (W + left + right) / 2) and got.relief == 0.3
     y, x = (a.astype(np.float32) * 2 + 1 for a in np.mgrid[0:gh, 0:gw])
-    want_depth, want_normals = ramp(np.clip(y - top, 1, H - 1), np.clip(x - left, 1, W - 1))  # beyond the edge it stays as it is there
+    want_depth, want_normals = ramp(
+        np.clip(y - top, 1, H - 1), np.clip(x - left, 1, W - 1)
+    )  # beyond the edge it stays as it is there
     assert np.abs(got.inverse_depth - want_depth).max() < 1e-4 and np.abs(got.normals - want_normals).max() < 1e-4
     inside = (y > top) & (y < top + H) & (x > left) & (x < left + W)
     assert (got.mask[inside] == 1).all() and (got.mask[~inside] == 0).all()

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip('embreex', reason='the generator needs requirements-export.txt (embreex)')
-pytest.importorskip('numba', reason='the generator needs requirements-export.txt (numba)')
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'export'))
+pytest.importorskip("embreex", reason="the generator needs requirements-export.txt (embreex)")
+pytest.importorskip("numba", reason="the generator needs requirements-export.txt (numba)")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "export"))
 import render as cli  # noqa: E402
 from training import dataset, geometry, renderer, scenes, sculpture  # noqa: E402
 from training.assets import Library, split_sun  # noqa: E402
@@ -22,7 +22,7 @@ EYE = np.zeros(3)
 AHEAD = renderer.look_at(EYE, (0, 0, -1))
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope="module")
 def library():
     return Library()
 
@@ -45,39 +45,39 @@ def test_sphere_normals_depth_and_mask(library):
     a, b, c = (d**2).sum(-1), -2 * (d @ [0, 0, -5.0]), 24.0
     disc = b * b - 4 * a * c
     t = (-b - np.sqrt(np.maximum(disc, 0))) / (2 * a)
-    assert (r['mask'] == (disc > 0)).mean() > 0.995
+    assert (r["mask"] == (disc > 0)).mean() > 0.995
     inner = disc > 1.0
     n = d * t[..., None] - [0, 0, -5.0]
-    assert np.abs(r['depth'] - t)[inner].max() < 0.01
-    assert (r['normal'] * n).sum(-1)[inner].min() > 0.999
-    assert (r['depth'][~r['mask']] == 0).all() and (r['normal'][~r['mask']] == 0).all()
+    assert np.abs(r["depth"] - t)[inner].max() < 0.01
+    assert (r["normal"] * n).sum(-1)[inner].min() > 0.999
+    assert (r["depth"][~r["mask"]] == 0).all() and (r["normal"][~r["mask"]] == 0).all()
 
 
 def test_axes(library):
-    n, m = (lambda r: (r['normal'], r['mask']))(shot(ball(library)))
-    assert n[48, 60, 0] > 0.3 and n[48, 36, 0] < -0.3, '+x is right'
-    assert n[36, 48, 1] > 0.3 and n[60, 48, 1] < -0.3, '+y is up'
-    assert n[48, 48, 2] > 0.99, '+z looks at the viewer'
+    n, m = (lambda r: (r["normal"], r["mask"]))(shot(ball(library)))
+    assert n[48, 60, 0] > 0.3 and n[48, 36, 0] < -0.3, "+x is right"
+    assert n[36, 48, 1] > 0.3 and n[60, 48, 1] < -0.3, "+y is up"
+    assert n[48, 48, 2] > 0.99, "+z looks at the viewer"
 
 
-@pytest.mark.parametrize('angle', [0.0, 0.6, -0.9])
+@pytest.mark.parametrize("angle", [0.0, 0.6, -0.9])
 def test_plane_depth_is_z_and_normal_follows_the_camera(library, angle):
     s = Scene(library)
     s.box(Material(), (60, 60, 0.2), (0, 0, -8.1))
     cam = renderer.look_at(EYE, (np.sin(angle), 0, -np.cos(angle)))
     r = shot(s, cam=cam, w=48)
-    on = r['mask']
+    on = r["mask"]
     g = ((np.arange(48) + 0.5) / 48 - 0.5) / 1.5
     world_z = (g[None, :, None] * cam[0] - g[:, None, None] * cam[1] - cam[2])[..., 2]
-    assert np.allclose((r['depth'] * -world_z)[on], 8, atol=1e-3)
-    assert np.allclose(r['normal'][on], cam @ [0, 0, 1], atol=1e-3)
+    assert np.allclose((r["depth"] * -world_z)[on], 8, atol=1e-3)
+    assert np.allclose(r["normal"][on], cam @ [0, 0, 1], atol=1e-3)
 
 
 def test_light_comes_from_where_it_is_put(library):
     s = ball(library)
     s.env = np.zeros((2, 4, 3), np.float32)
     s.sun((1, 0, 0.3), 3.0)
-    rgb = shot(s)['rgb'].mean(-1)
+    rgb = shot(s)["rgb"].mean(-1)
     assert rgb[48, 60] > 5 * rgb[48, 36]
 
 
@@ -87,7 +87,7 @@ def test_lambert(library):
     s.env = np.zeros((2, 4, 3), np.float32)
     s.box(Material(color=(0.5, 0.5, 0.5), spec=0.0), (60, 60, 0.2), (0, 0, -8.1))
     s.sun((0, 1, 1), 2.0, 0.001)
-    assert np.allclose(shot(s, w=32)['rgb'], 0.5 * 2 * np.sqrt(0.5) / np.pi, rtol=0.02)
+    assert np.allclose(shot(s, w=32)["rgb"], 0.5 * 2 * np.sqrt(0.5) / np.pi, rtol=0.02)
 
 
 def test_shadow(library):
@@ -96,8 +96,8 @@ def test_shadow(library):
     s.box(Material(spec=0.0), (60, 60, 0.2), (0, 0, -8.1))
     s.box(Material(spec=0.0), (60, 30, 0.2), (0, 23.5, -4))  # its lower edge shades all above y = 4.5 behind
     s.sun((0, 1, 1), 2.0, 0.001)
-    rgb = shot(s, w=32, focal=0.8)['rgb'].mean(-1)
-    assert rgb[0, 16] < 0.02 and rgb[20, 16] > 0.1, 'in the shadow of the board only above'
+    rgb = shot(s, w=32, focal=0.8)["rgb"].mean(-1)
+    assert rgb[0, 16] < 0.02 and rgb[20, 16] > 0.1, "in the shadow of the board only above"
 
 
 def test_transparent_texels_let_rays_through(library):
@@ -111,46 +111,46 @@ def test_transparent_texels_let_rays_through(library):
 
     s = Scene(Holes())
     sheet = geometry.cloth(np.random.default_rng(0), 2, 0.0)
-    s.add(sheet, Material(tex='half', mode='picture', alpha=True), UPRIGHT, (2, 2, 2), (0, 0, -3))
+    s.add(sheet, Material(tex="half", mode="picture", alpha=True), UPRIGHT, (2, 2, 2), (0, 0, -3))
     s.box(Material(), (60, 60, 0.2), (0, 0, -8.1))
-    d = shot(s, w=32)['depth']
+    d = shot(s, w=32)["depth"]
     assert d[16, 8] == pytest.approx(8, abs=0.01) and d[16, 24] == pytest.approx(3, abs=0.01)
 
 
 def test_print_is_not_relief(library):
     s = Scene(library)
-    s.box(Material(tex=('made', 'page', 1), mode='picture', bump=0.8), (4, 4, 0.2), (0, 0, -3.1))
+    s.box(Material(tex=("made", "page", 1), mode="picture", bump=0.8), (4, 4, 0.2), (0, 0, -3.1))
     r = shot(s, w=48)
-    assert np.ptp(r['rgb'].mean(-1)) > 0.05
-    assert np.allclose(r['normal'], [0, 0, 1], atol=1e-4) and np.allclose(r['depth'], 3, atol=1e-4)
+    assert np.ptp(r["rgb"].mean(-1)) > 0.05
+    assert np.allclose(r["normal"], [0, 0, 1], atol=1e-4) and np.allclose(r["depth"], 3, atol=1e-4)
 
 
-@pytest.mark.parametrize('kind', list(scenes.KINDS))
+@pytest.mark.parametrize("kind", list(scenes.KINDS))
 def test_every_kind_gives_sound_labels(library, kind):
     for p in dataset.render_pair(library, 11, 1, 48, kind):
-        on = p['mask'] > 0
-        assert on.any() and p['kind'] == kind and 0.3 < p['focal'] < 12
-        assert p['inv'].max() == 1 and (p['inv'][on] > 0).all() and (p['inv'][~on] == 0).all()
-        n = p['nrm'].astype(float) / 127
+        on = p["mask"] > 0
+        assert on.any() and p["kind"] == kind and 0.3 < p["focal"] < 12
+        assert p["inv"].max() == 1 and (p["inv"][on] > 0).all() and (p["inv"][~on] == 0).all()
+        n = p["nrm"].astype(float) / 127
         assert np.allclose(np.linalg.norm(n[on], axis=-1), 1, atol=0.02) and (n[~on] == 0).all()
         assert (n[on][:, 2] > -0.9).all()
-        assert p['rgb'].std() > 2 and 8 < p['rgb'].mean() < 247 or kind == 'object'
+        assert p["rgb"].std() > 2 and 8 < p["rgb"].mean() < 247 or kind == "object"
 
 
-@pytest.mark.parametrize('seed', range(6))
+@pytest.mark.parametrize("seed", range(6))
 def test_sculptures_are_closed_and_their_normals_look_out(seed):
     m = sculpture.sculpture(np.random.default_rng(seed), 60)
     a, b, c = (m.v[m.f[:, k]].astype(float) for k in range(3))
     area = np.cross(b - a, c - a) / 2
-    assert np.abs(area.sum(0)).max() < 1e-3 * np.linalg.norm(area, axis=1).sum(), 'a closed surface has no area in sum'
-    assert (a * area).sum() / 3 > 0.05, 'its volume is positive: triangles look out'
+    assert np.abs(area.sum(0)).max() < 1e-3 * np.linalg.norm(area, axis=1).sum(), "a closed surface has no area in sum"
+    assert (a * area).sum() / 3 > 0.05, "its volume is positive: triangles look out"
     assert np.allclose(np.linalg.norm(m.n, axis=1), 1, atol=1e-3)
     size = np.linalg.norm(area, axis=1)
     agree = (m.n[m.f].mean(1) * area).sum(1)[size > 0.05 * size.mean()]
     assert (agree > 0).mean() > 0.9
 
 
-@pytest.mark.parametrize('sheet', [sculpture.crumpled, sculpture.plaque])
+@pytest.mark.parametrize("sheet", [sculpture.crumpled, sculpture.plaque])
 def test_a_sheet_tipped_by_a_quarter_turn_faces_the_viewer(sheet):
     m = sheet(np.random.default_rng(3), 60)
     assert m.n[:, 1].mean() > 0.5 and np.isfinite(m.v).all()
@@ -161,7 +161,7 @@ def test_same_seed_same_pictures(library):
     a, b, c = (dataset.render_pair(Library(), s, 3, 40) for s in (5, 5, 6))
     for key in dataset.ARRAYS:
         assert all(np.array_equal(x[key], y[key]) for x, y in zip(a, b))
-    assert not np.array_equal(a[0]['rgb'], c[0]['rgb'])
+    assert not np.array_equal(a[0]["rgb"], c[0]["rgb"])
 
 
 def test_shards_ring_and_resume(tmp_path, monkeypatch):
@@ -174,38 +174,40 @@ def test_shards_ring_and_resume(tmp_path, monkeypatch):
         z = np.zeros((4, 4), np.uint8)
         return [
             {
-                'rgb': np.dstack([z] * 3),
-                'inv': z.astype(np.float16),
-                'nrm': np.dstack([z] * 3).astype(np.int8),
-                'mask': z,
-                'kind': 'x',
-                'focal': 1.0,
+                "rgb": np.dstack([z] * 3),
+                "inv": z.astype(np.float16),
+                "nrm": np.dstack([z] * 3).astype(np.int8),
+                "mask": z,
+                "kind": "x",
+                "focal": 1.0,
             }
         ] * 2
 
-    monkeypatch.setattr(dataset, 'render_shard', fake)
+    monkeypatch.setattr(dataset, "render_shard", fake)
     out = str(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        cli.main(['--out', out, '--ring', '3', '--seed', '4'])
+        cli.main(["--out", out, "--ring", "3", "--seed", "4"])
     left = [os.path.basename(s) for s in dataset.shards(out)]
     assert left == [dataset.name(4, i) for i in (6, 7, 8)]
-    assert len(list(tmp_path.glob('*.npy'))) == 3 * 4 and not list(tmp_path.glob('*.tmp'))
+    assert len(list(tmp_path.glob("*.npy"))) == 3 * 4 and not list(tmp_path.glob("*.tmp"))
     first = dataset.shards(out)[0]
-    assert np.load(f'{first}.rgb.npy').shape == (2, 4, 4, 3) and json.loads(Path(f'{first}.json').read_text())['seed'] == 4
+    assert (
+        np.load(f"{first}.rgb.npy").shape == (2, 4, 4, 3) and json.loads(Path(f"{first}.json").read_text())["seed"] == 4
+    )
     calls.clear()
-    cli.main(['--out', out, '--count', '320', '--seed', '4'])
-    assert calls == [0, 1, 2, 3, 4, 5, 9], 'what is there is not rendered again'
+    cli.main(["--out", out, "--count", "320", "--seed", "4"])
+    assert calls == [0, 1, 2, 3, 4, 5, 9], "what is there is not rendered again"
     calls.clear()
     with pytest.raises(KeyboardInterrupt):
-        cli.main(['--out', out, '--ring', '2', '--seed', '5'])
+        cli.main(["--out", out, "--ring", "2", "--seed", "5"])
     left = [os.path.basename(s) for s in dataset.shards(out)]
-    assert left == [dataset.name(5, i) for i in (7, 8)], 'a smaller ring of another seed is no larger'
+    assert left == [dataset.name(5, i) for i in (7, 8)], "a smaller ring of another seed is no larger"
     calls.clear()
-    cli.main(['--out', out, '--ring', '2', '--seed', '6', '--parent', str(os.getpid())])
-    assert not calls, 'whoever started it is gone'
+    cli.main(["--out", out, "--ring", "2", "--seed", "6", "--parent", str(os.getpid())])
+    assert not calls, "whoever started it is gone"
 
 
-@pytest.mark.parametrize('codes, code', [([0, 0], 0), ([0, -9], 1), ([3, 0], 1)])
+@pytest.mark.parametrize("codes, code", [([0, 0], 0), ([0, -9], 1), ([3, 0], 1)])
 def test_a_worker_that_died_is_not_a_success(codes, code, tmp_path, monkeypatch):
     started = []
 
@@ -220,9 +222,9 @@ def test_a_worker_that_died_is_not_a_success(codes, code, tmp_path, monkeypatch)
         def terminate(self):
             pass
 
-    monkeypatch.setattr(cli.subprocess, 'Popen', Process)
-    assert cli.main(['--out', str(tmp_path), '--count', '64', '--workers', '2']) == code
-    assert [c[c.index('--worker') + 1] for c in started] == ['0', '1']
+    monkeypatch.setattr(cli.subprocess, "Popen", Process)
+    assert cli.main(["--out", str(tmp_path), "--count", "64", "--workers", "2"]) == code
+    assert [c[c.index("--worker") + 1] for c in started] == ["0", "1"]
 
 
 def test_sun_is_taken_out_of_a_sky():
@@ -233,14 +235,16 @@ def test_sun_is_taken_out_of_a_sky():
 
 
 def test_missing_assets_say_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match='--assets'):
+    with pytest.raises(FileNotFoundError, match="--assets"):
         Library(tmp_path)
 
 
 def pictures(n=2):
     z = np.zeros((4, 4), np.uint8)
     three = np.dstack([z] * 3)
-    return [{"rgb": three, "inv": z.astype(np.float16), "nrm": three.astype(np.int8), "mask": z, "kind": "x", "focal": 1.0}] * n
+    return [
+        {"rgb": three, "inv": z.astype(np.float16), "nrm": three.astype(np.int8), "mask": z, "kind": "x", "focal": 1.0}
+    ] * n
 
 
 def test_a_shard_is_unmarked_before_it_goes(tmp_path, monkeypatch):

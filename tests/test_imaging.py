@@ -35,9 +35,18 @@ def read(data, max_pixels=MAX):
     return Photo(np.array(image), kind, focal)
 
 
-@pytest.mark.parametrize("kind,options,loss", [("PNG", {}, 0), ("BMP", {}, 0), ("TIFF", {}, 0), ("TIFF", {"compression": "tiff_lzw"}, 0),
-                                               ("WEBP", {"lossless": True}, 0), ("JPEG", {"quality": 95, "subsampling": 0}, 4),
-                                               ("AVIF", {"quality": 95}, 6)])
+@pytest.mark.parametrize(
+    "kind,options,loss",
+    [
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("JPEG", {"quality": 95, "subsampling": 0}, 4),
+        ("AVIF", {"quality": 95}, 6),
+    ],
+)
 def test_every_kind_gives_its_picture(kind, options, loss):
     y, x = np.mgrid[0:48, 0:64]
     pixels = np.stack([x * 4, y * 5, 255 - x * 2 - y * 2], -1).astype(np.uint8)
@@ -119,19 +128,35 @@ def test_alpha_of_every_mode():
     assert np.array_equal(out[..., 3] == 0, np.array(keyed) == 3)
 
 
-@pytest.mark.parametrize("bits,colour,clear,other", [
-    (1, 0, (1,), (0,)), (2, 0, (2,), (1,)), (4, 0, (9,), (3,)), (8, 0, (200,), (7,)), (16, 0, (1000,), (40000,)),
-    (8, 2, (1, 2, 3), (9, 9, 9)), (16, 2, (300, 70, 80), (50000, 1, 2))])
+@pytest.mark.parametrize(
+    "bits,colour,clear,other",
+    [
+        (1, 0, (1,), (0,)),
+        (2, 0, (2,), (1,)),
+        (4, 0, (9,), (3,)),
+        (8, 0, (200,), (7,)),
+        (16, 0, (1000,), (40000,)),
+        (8, 2, (1, 2, 3), (9, 9, 9)),
+        (16, 2, (300, 70, 80), (50000, 1, 2)),
+    ],
+)
 def test_the_transparent_colour_of_a_png_of_any_depth(bits, colour, clear, other):
     """tRNS (PNG specification, 11.3.2.1) names one value in the depth of the file."""
 
     def chunk(name, data):
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    rows = [int("".join(f"{v:0{bits}b}" for v in value) * 8, 2).to_bytes(bits * len(value), "big") for value in (clear, other)]
-    data = (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 2, bits, colour, 0, 0, 0))
-            + chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + r for r in rows)))
-            + chunk(b"IEND", b""))
+    rows = [
+        int("".join(f"{v:0{bits}b}" for v in value) * 8, 2).to_bytes(bits * len(value), "big")
+        for value in (clear, other)
+    ]
+    data = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 2, bits, colour, 0, 0, 0))
+        + chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear))
+        + chunk(b"IDAT", zlib.compress(b"".join(b"\0" + r for r in rows)))
+        + chunk(b"IEND", b"")
+    )
     pixels = read(data).pixels
     assert (pixels[0, :, 3] == 0).all() and (pixels[1, :, 3] == 255).all()
     assert np.abs(pixels[:, 0, :3] / 255 - np.array([clear, other]) / (2**bits - 1)).max() <= 1 / 255
@@ -152,10 +177,10 @@ def _profile_with_swapped_red_and_green():
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     for k in range(int.from_bytes(data[128:132], "big")):
         at = 132 + 12 * k
-        data[at:at + 4] = {b"rXYZ": b"gXYZ", b"gXYZ": b"rXYZ"}.get(bytes(data[at:at + 4]), bytes(data[at:at + 4]))
+        data[at : at + 4] = {b"rXYZ": b"gXYZ", b"gXYZ": b"rXYZ"}.get(bytes(data[at : at + 4]), bytes(data[at : at + 4]))
     name = bytes(data).find("sRGB".encode("utf-16-be"))
     if name > 0:
-        data[name:name + 8] = "Mine".encode("utf-16-be")
+        data[name : name + 8] = "Mine".encode("utf-16-be")
     return bytes(data)
 
 
@@ -165,10 +190,19 @@ def test_one_pixel_and_very_long_thin_ones():
         assert np.array_equal(read(encoded(pixels)).pixels, pixels)
 
 
-@pytest.mark.parametrize("data,error", [
-    (b"", errors.EmptyFile), (b"hello, I am a text", errors.UnsupportedImage), (b"%PDF-1.4 ...", errors.UnsupportedImage),
-    (b"<svg xmlns='http://www.w3.org/2000/svg'/>", errors.UnsupportedImage), (b"PK\x03\x04", errors.UnsupportedImage),
-    (b"\x89PNG\r\n\x1a\n", errors.CorruptImage), (b"\xff\xd8\xff\xe0", errors.CorruptImage), (b"GIF89a", errors.CorruptImage)])
+@pytest.mark.parametrize(
+    "data,error",
+    [
+        (b"", errors.EmptyFile),
+        (b"hello, I am a text", errors.UnsupportedImage),
+        (b"%PDF-1.4 ...", errors.UnsupportedImage),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", errors.UnsupportedImage),
+        (b"PK\x03\x04", errors.UnsupportedImage),
+        (b"\x89PNG\r\n\x1a\n", errors.CorruptImage),
+        (b"\xff\xd8\xff\xe0", errors.CorruptImage),
+        (b"GIF89a", errors.CorruptImage),
+    ],
+)
 def test_what_is_no_photo(data, error):
     with pytest.raises(error):
         read(data)
@@ -178,7 +212,7 @@ def test_what_is_no_photo(data, error):
 def test_cut_short_is_corrupt(kind):
     data = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8), kind)
     with pytest.raises(errors.CorruptImage):
-        read(data[:len(data) * 2 // 3])
+        read(data[: len(data) * 2 // 3])
 
 
 def test_pixels_are_counted_from_the_header():
@@ -197,9 +231,12 @@ def test_the_name_does_not_matter(client):
 
 
 def test_each_error_over_http(client, settings):
-    for data, status, code in ((b"", 422, "empty_file"), (b"text", 415, "unsupported_image"),
-                               (encoded(gradient())[:100], 422, "corrupt_image"),
-                               (encoded(Image.new("1", (30_000, 30_000))), 413, "image_too_large")):
+    for data, status, code in (
+        (b"", 422, "empty_file"),
+        (b"text", 415, "unsupported_image"),
+        (encoded(gradient())[:100], 422, "corrupt_image"),
+        (encoded(Image.new("1", (30_000, 30_000))), 413, "image_too_large"),
+    ):
         problem(client.post("/upload", files={"file": ("a.png", data)}), status, code)
     limit = client.app.state.settings.max_upload_bytes
     problem(client.post("/upload", files={"file": ("a.png", b"\0" * (limit + 1))}), 413, "file_too_large")

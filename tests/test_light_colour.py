@@ -1,4 +1,5 @@
 """Curves and colours."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,5 @@
 """PNG and JPEG bytes, read back by other decoders."""
+
 import io
 import struct
 import zlib
@@ -50,9 +51,9 @@ def test_png_chunks_are_whole():
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
     kinds, at = [], 8
     while at < len(data):
-        (length,), kind = struct.unpack(">I", data[at:at + 4]), data[at + 4:at + 8]
-        (crc,) = struct.unpack(">I", data[at + 8 + length:at + 12 + length])
-        assert crc == zlib.crc32(data[at + 4:at + 8 + length])
+        (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
+        (crc,) = struct.unpack(">I", data[at + 8 + length : at + 12 + length])
+        assert crc == zlib.crc32(data[at + 4 : at + 8 + length])
         kinds.append(kind)
         at += 12 + length
     assert kinds[0] == b"IHDR" and b"IDAT" in kinds and kinds[-1] == b"IEND"

@@ -1,4 +1,5 @@
 """What is found out about a photograph: its scale in depth, and the light it was taken in."""
+
 import json
 
 import cv2
@@ -26,7 +27,9 @@ def hills(h=144, w=192):
 def test_scale_and_shift_of_the_depth_do_not_matter(scale, shift):
     """Any affine inverse depth gives back the scene its normals speak of, with z = 0 at the median surface."""
     q, normals = hills()
-    fit = fit_scene(np.full((*q.shape, 3), 128, np.uint8), Geometry(q * np.float32(scale) + np.float32(shift), normals, None, FOCAL))
+    fit = fit_scene(
+        np.full((*q.shape, 3), 128, np.uint8), Geometry(q * np.float32(scale) + np.float32(shift), normals, None, FOCAL)
+    )
     got = relative_depth(q * np.float32(scale) + np.float32(shift), fit)
     assert np.median(got) == pytest.approx(1, abs=0.01)
     assert np.abs(got - q / np.median(q)).max() < 0.03
@@ -73,7 +76,9 @@ def lit_scene(order_2, seed=0):
     """A photograph of random reflectance in a known light: (rgb, normals, true irradiance)."""
     rng = np.random.default_rng(seed)
     h, w = 120, 160
-    n = np.stack([smooth_field(rng, h, w, -0.9, 0.9), smooth_field(rng, h, w, -0.9, 0.9), smooth_field(rng, h, w, 0.2, 1)], -1)
+    n = np.stack(
+        [smooth_field(rng, h, w, -0.9, 0.9), smooth_field(rng, h, w, -0.9, 0.9), smooth_field(rng, h, w, 0.2, 1)], -1
+    )
     n = (n / np.linalg.norm(n, axis=-1, keepdims=True)).astype(np.float32)
     light = {"harmonics": [0.8, 0.35, 0.2, 0.25] + ([0.1, 0.05, -0.1, 0.08, 0.02] if order_2 else []), "floor": 0.02}
     true = light_at(n[..., 0], n[..., 1], n[..., 2], light)
@@ -94,7 +99,10 @@ def test_the_light_of_a_photograph_is_found(order_2):
 
 
 def test_a_dark_background_is_no_evidence():
-    """Half of the picture black and facing: the light of the other half is found with the mask, without, and with a wrong one."""
+    """Half of the picture black and facing.
+
+    The light of the other half is found with the mask, without, and with a wrong one.
+    """
     rgb, n, true = lit_scene(False)
     rgb[:, :80], n[:, :80] = 3, (0, 0, 1)
     surface = np.zeros(rgb.shape[:2], np.float32)
@@ -117,7 +125,9 @@ def test_a_mask_of_specks_is_no_evidence_either():
     """Surfaces smaller than a texel of the fit's grid: an even light, no error."""
     mask = np.zeros((1024, 1024), np.float32)
     mask[::8, ::8] = 1
-    light = estimate_light(np.full((1024, 1024, 3), 90, np.uint8), np.tile(np.float32([0, 0, 1]), (1024, 1024, 1)), mask)
+    light = estimate_light(
+        np.full((1024, 1024, 3), 90, np.uint8), np.tile(np.float32([0, 0, 1]), (1024, 1024, 1)), mask
+    )
     assert light_at(*np.float32([[0.6], [0], [0.8]]), light) == pytest.approx(1)
 
 
@@ -125,7 +135,12 @@ def test_passes_have_the_size_and_coding_promised():
     geometry, _, _ = ball_and_wall(48, 64)
     rgb = np.zeros((150, 200, 3), np.uint8)
     normals, depth, (low, high) = full_size_passes(geometry, rgb)
-    assert normals.shape == (150, 200, 3) and normals.dtype == np.uint8 and depth.shape == (150, 200) and depth.dtype == np.uint16
+    assert (
+        normals.shape == (150, 200, 3)
+        and normals.dtype == np.uint8
+        and depth.shape == (150, 200)
+        and depth.dtype == np.uint16
+    )
     assert tuple(normals[5, 5]) == (128, 128, 255)
     assert depth.min() == 0 and depth.max() == 65535 and depth[75, 100] > depth[5, 5]
     assert low == pytest.approx(geometry.inverse_depth.min()) and high == pytest.approx(geometry.inverse_depth.max())
@@ -133,14 +148,18 @@ def test_passes_have_the_size_and_coding_promised():
     assert np.abs(np.linalg.norm(n, axis=-1) - 1).max() < 0.02
 
 
-@pytest.mark.parametrize("n,code", [((0, 0, 1), (128, 128, 255)), ((1, 0, 0), (255, 128, 128)), ((0, -1, 0), (128, 0, 128))])
+@pytest.mark.parametrize(
+    "n,code", [((0, 0, 1), (128, 128, 255)), ((1, 0, 0), (255, 128, 128)), ((0, -1, 0), (128, 0, 128))]
+)
 def test_normals_are_opengl_style(n, code):
     assert tuple(encode_normals(np.array(n, np.float32))) == code
 
 
 def test_mirrored_passes():
     geometry, _, _ = ball_and_wall(48, 64, centre=(0.2, 0.1, 0.3))
-    turned = Geometry(geometry.inverse_depth[:, ::-1].copy(), geometry.normals[:, ::-1] * np.float32([-1, 1, 1]), None, FOCAL)
+    turned = Geometry(
+        geometry.inverse_depth[:, ::-1].copy(), geometry.normals[:, ::-1] * np.float32([-1, 1, 1]), None, FOCAL
+    )
     rgb = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
     a, b = full_size_passes(geometry, rgb), full_size_passes(turned, rgb[:, ::-1].copy())
     assert np.abs(a[1].astype(int) - b[1][:, ::-1]).max() <= 1
@@ -183,7 +202,8 @@ def test_a_bright_sky_has_no_say_in_the_light(whole):
 
 
 def test_the_light_is_that_of_the_luminance():
-    """Red light from the left, blue light from the right, as strong: what is seen is the red (BT.709: 0.2126 to 0.0722).
+    """Red light from the left, blue light from the right, as strong: what is seen is the red (BT.709: 0.2126 to
+    0.0722).
 
     Coefficient -0.195; much of so coloured a light is taken for reflectance, see illumination.py."""
     _, n, _ = lit_scene(False)
@@ -200,7 +220,9 @@ def test_the_slope_of_the_light_is_its_derivative_down_to_its_floor(x):
     step = np.float32([0.002, 0, 0])
     n = np.float32([x, 0, np.sqrt(1 - x * x)])
     before, after = (np.log(light_at(*m[:, None], light)) for m in (n - step, n + step))
-    assert light_slope(*n[:, None], light)[0] == pytest.approx([(after - before).item() / 0.004, 0, 0], rel=0.01, abs=1e-3)
+    assert light_slope(*n[:, None], light)[0] == pytest.approx(
+        [(after - before).item() / 0.004, 0, 0], rel=0.01, abs=1e-3
+    )
 
 
 def test_the_estimated_light_never_falls_below_its_floor():
@@ -213,13 +235,25 @@ def test_the_estimated_light_never_falls_below_its_floor():
     maps = prepare(rgb, Geometry(np.ones((9, 9), np.float32), np.stack([x, y, z], 2)), {**FIT, "light": light})
     assert 0.07 < np.exp(maps.log_light / 8192).min() < 0.09
     along = np.linspace(-0.99, 0.3, 200, dtype=np.float32)
-    bends = np.diff(np.log(light_at(along, along * 0, np.sqrt(1 - along * along), {"harmonics": [0.5, 0.9, 0.0, 0.0], "floor": 0.07})), 2)
+    bends = np.diff(
+        np.log(
+            light_at(along, along * 0, np.sqrt(1 - along * along), {"harmonics": [0.5, 0.9, 0.0, 0.0], "floor": 0.07})
+        ),
+        2,
+    )
     assert 0 < np.diff(light_at(along, along * 0, along * 0, {"harmonics": [0.5, 0.9, 0.0, 0.0], "floor": 0.07})).min()
     assert np.abs(bends).max() < 0.005  # a crease: 0.08
 
 
-@pytest.mark.parametrize("above,below", [((0.1, 0.2, 0.08), (0.8, 0.75, 0.7)), ((0.1, 0.2, 0.08), (0.5, 0.12, 0.08)),
-                                         ((0.2, 0.4, 0.1), (0.05, 0.05, 0.075)), ((0.3, 0.2, 0.2), (0.03, 0.05, 0.05))])
+@pytest.mark.parametrize(
+    "above,below",
+    [
+        ((0.1, 0.2, 0.08), (0.8, 0.75, 0.7)),
+        ((0.1, 0.2, 0.08), (0.5, 0.12, 0.08)),
+        ((0.2, 0.4, 0.1), (0.05, 0.05, 0.075)),
+        ((0.3, 0.2, 0.2), (0.03, 0.05, 0.05)),
+    ],
+)
 def test_two_colours_are_no_light(above, below):
     """A back above a belly of another colour, which faces down: the light from the side is found all the same."""
     _, n, true = lit_scene(False)
@@ -253,7 +287,9 @@ def test_a_gray_photograph_has_one_reflectance():
     got = light_at(*np.moveaxis(n, 2, 0), estimate_light(rgb, n, None))
     x, y, z = n.reshape(-1, 3).T.astype(float)
     basis = np.stack([x * 0 + 1, x, y, z, x * y, x * z, y * z, x * x, y * y], 1)
-    plain = (basis @ np.linalg.lstsq(basis, srgb_to_linear(rgb[..., 0] / 255).ravel(), rcond=None)[0]).reshape(got.shape)
+    plain = (basis @ np.linalg.lstsq(basis, srgb_to_linear(rgb[..., 0] / 255).ravel(), rcond=None)[0]).reshape(
+        got.shape
+    )
     assert np.sqrt(np.mean((got / got.mean() - plain / plain.mean()) ** 2)) < 0.03
 
 
@@ -266,7 +302,10 @@ def test_pictures_of_one_primary_have_a_light_too(channel):
 
 
 def test_the_less_the_light_explains_the_more_even_it_is_taken_to_be():
-    """Side light on a shallow relief: believed in full where it explains the picture, by half where it is lost in its texture."""
+    """Side light on a shallow relief.
+
+    Believed in full where it explains the picture, by half where it is lost in its texture.
+    """
     _, n, _ = lit_scene(False)
     n = n * np.float32([0.15, 0.15, 1])
     n /= np.linalg.norm(n, axis=-1, keepdims=True)

@@ -1,4 +1,5 @@
 """What must hold of relit pictures whatever the code looks like."""
+
 import warnings
 from dataclasses import replace
 
@@ -17,8 +18,11 @@ from server.scene import fit_scene, relative_depth
 from server.shading import illuminate, prepare, relight
 from server.transfer import srgb_to_linear
 
-LIGHTS = (key_light(-0.6, 0.4, 0.7), Light(kind="point", position=(0.5, 0.5, 0.8), color=(1.5, 0.9, 0.5)),
-          Light(kind="spot", position=(-0.5, 0.6, 1.0), target=(0.1, 0, 0)))
+LIGHTS = (
+    key_light(-0.6, 0.4, 0.7),
+    Light(kind="point", position=(0.5, 0.5, 0.8), color=(1.5, 0.9, 0.5)),
+    Light(kind="spot", position=(-0.5, 0.6, 1.0), target=(0.1, 0, 0)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,9 @@ def test_mirror(scene, light, shadow):
     other = {**fit, "light": {"harmonics": [1.0, -0.2, 0.1, 0.3], "floor": 0.05}}
     flip = lambda v: (-v[0], v[1], v[2])  # noqa: E731
     there = replace(light, direction=flip(light.direction), position=flip(light.position), target=flip(light.target))
-    turned = Geometry(geometry.inverse_depth[:, ::-1].copy(), geometry.normals[:, ::-1] * np.float32([-1, 1, 1]), None, geometry.focal)
+    turned = Geometry(
+        geometry.inverse_depth[:, ::-1].copy(), geometry.normals[:, ::-1] * np.float32([-1, 1, 1]), None, geometry.focal
+    )
     a = relight(prepare(rgb, geometry, fit), Rig(lights=(light,)))
     b = relight(prepare(rgb[:, ::-1].copy(), turned, other), Rig(lights=(there,)))[:, ::-1]
     off = np.abs(a.astype(int) - b).max(2)
@@ -98,8 +104,12 @@ def test_turning_scene_and_light_by_90_degrees_turns_the_picture(light):
     light = replace(light, shadow=False)
     there = replace(light, direction=turn(light.direction), position=turn(light.position), target=turn(light.target))
     n = np.rot90(geometry.normals)
-    turned = Geometry(np.rot90(geometry.inverse_depth).copy(), np.stack([-n[..., 1], n[..., 0], n[..., 2]], 2),
-                      np.rot90(geometry.mask).copy(), geometry.focal)
+    turned = Geometry(
+        np.rot90(geometry.inverse_depth).copy(),
+        np.stack([-n[..., 1], n[..., 0], n[..., 2]], 2),
+        np.rot90(geometry.mask).copy(),
+        geometry.focal,
+    )
     rig = Rig(lights=(light,), specular_strength=0.5)
     a = np.rot90(relight(prepare(rgb, geometry, fit), rig))
     b = relight(prepare(np.rot90(rgb).copy(), turned, other), replace(rig, lights=(there,)))
@@ -127,21 +137,30 @@ def test_twice_the_intensity_doubles_linear_light_in_the_dark():
     """Through every curve: a dark picture has room, so that the shoulder does not bend."""
     rgb = np.full((16, 16, 3), 40, np.uint8)
     maps = prepare(rgb, ball_and_wall(16, 16, radius=1e-3)[0], FIT)
-    got = [srgb_to_linear(relight(maps, Rig(lights=(replace(key_light(0, 0, 1), intensity=i),), ambient=0.0)) / 255).mean() for i in (1, 2)]
+    got = [
+        srgb_to_linear(relight(maps, Rig(lights=(replace(key_light(0, 0, 1), intensity=i),), ambient=0.0)) / 255).mean()
+        for i in (1, 2)
+    ]
     assert got[1] / got[0] == pytest.approx(2, rel=0.03)
 
 
 @pytest.mark.parametrize("distance", [0.25, 0.5, 1.0, 2.0])
 def test_falloff(distance):
     """A lamp before the middle of a wall: 1 / (1 + (d / r)^2)."""
-    maps = prepare(np.full((101, 101, 3), 90, np.uint8), ball_and_wall(101, 101, radius=1e-3, centre=(0.9, 0.9, 0))[0], FIT)
+    maps = prepare(
+        np.full((101, 101, 3), 90, np.uint8), ball_and_wall(101, 101, radius=1e-3, centre=(0.9, 0.9, 0))[0], FIT
+    )
     for reach in (0.5, 1.0):
         lamp = Light(kind="point", position=(0, 0, distance), range=reach, shadow=False)
-        assert new_light(maps, Rig(lights=(lamp,), ambient=0.0))[0][50, 50, 0] == pytest.approx(1 / (1 + (distance / reach) ** 2), rel=2e-3)
+        assert new_light(maps, Rig(lights=(lamp,), ambient=0.0))[0][50, 50, 0] == pytest.approx(
+            1 / (1 + (distance / reach) ** 2), rel=2e-3
+        )
 
 
 def test_a_spot_lights_its_cone_only():
-    maps = prepare(np.full((101, 101, 3), 90, np.uint8), ball_and_wall(101, 101, radius=1e-3, centre=(0.9, 0.9, 0))[0], FIT)
+    maps = prepare(
+        np.full((101, 101, 3), 90, np.uint8), ball_and_wall(101, 101, radius=1e-3, centre=(0.9, 0.9, 0))[0], FIT
+    )
     lamp = Light(kind="spot", position=(0, 0, 1), target=(0, 0, 0), cone=60, blend=0.5, shadow=False)
     row = new_light(maps, Rig(lights=(lamp,), ambient=0.0))[0][50, :, 0]
     x = (np.arange(101) + 0.5) / 101 * 2 - 1
@@ -184,7 +203,10 @@ def test_shadow_strength_0_is_no_shadow():
     geometry, _, _ = ball_and_wall(90, 120)
     maps = prepare(np.full((90, 120, 3), 120, np.uint8), geometry, FIT)
     light = key_light(-0.7, 0.2, 0.5)
-    lit = [relight(maps, Rig(lights=(replace(light, shadow=s),), shadow_strength=k)) for s, k in ((True, 0.0), (False, 0.8), (True, 0.8))]
+    lit = [
+        relight(maps, Rig(lights=(replace(light, shadow=s),), shadow_strength=k))
+        for s, k in ((True, 0.0), (False, 0.8), (True, 0.8))
+    ]
     assert np.array_equal(lit[0], lit[1])
     assert lit[2].mean() < lit[0].mean() - 1
 
@@ -203,8 +225,19 @@ def test_a_preview_is_the_full_picture_made_small():
 
 
 @pytest.mark.parametrize("focal", [None, 0.5])
-@pytest.mark.parametrize("kind", ["constant depth", "tiny depth range", "black", "white", "one pixel wide", "one pixel high", "one pixel",
-                                  "no surface"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "constant depth",
+        "tiny depth range",
+        "black",
+        "white",
+        "one pixel wide",
+        "one pixel high",
+        "one pixel",
+        "no surface",
+    ],
+)
 def test_odd_pictures_stay_finite_without_a_warning(kind, focal):
     rng = np.random.default_rng(0)
     h, w = {"one pixel wide": (40, 1), "one pixel high": (1, 40), "one pixel": (1, 1)}.get(kind, (36, 48))
@@ -216,9 +249,15 @@ def test_odd_pictures_stay_finite_without_a_warning(kind, focal):
         depth[:] = 1
         depth[0, 0] += 1e-7 * ("tiny" in kind)
     mask = np.zeros((h, w), np.float32) if kind == "no surface" else None
-    lights = LIGHTS + (key_light(0, 0, 1), key_light(0, 0, -1), key_light(1, 0, 0), key_light(0, 1, 0),
-                       Light(kind="point", position=(0, 0, 0)), Light(kind="point", position=(0, 0, 2 * (focal or 0.96)), radius=10),
-                       Light(angle=90, direction=unit((1, 1, 0))))
+    lights = LIGHTS + (
+        key_light(0, 0, 1),
+        key_light(0, 0, -1),
+        key_light(1, 0, 0),
+        key_light(0, 1, 0),
+        Light(kind="point", position=(0, 0, 0)),
+        Light(kind="point", position=(0, 0, 2 * (focal or 0.96)), radius=10),
+        Light(angle=90, direction=unit((1, 1, 0))),
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for normals in (None, np.tile(np.float32([0, 0, 1]), (h, w, 1))):
@@ -227,14 +266,18 @@ def test_odd_pictures_stay_finite_without_a_warning(kind, focal):
             for light in lights:
                 out = relight(maps, Rig(lights=(light,), specular_strength=0.5, roughness=0.05))
                 assert out.shape == (h, w, 3) and out.dtype == np.uint8
-            for plane in sum(illuminate(maps, Rig(lights=lights, specular_strength=1.0, roughness=0.05), slice(0, h)), []):
+            for plane in sum(
+                illuminate(maps, Rig(lights=lights, specular_strength=1.0, roughness=0.05), slice(0, h)), []
+            ):
                 assert np.isfinite(plane).all()
             if kind == "black":
                 assert relight(maps, Rig(lights=(key_light(0, 0, 1),))).max() == 0
 
 
 def test_nothing_is_blown_out():
-    """However strong the light, no gray overtakes a lighter one, and under an ordinary one what was not white stays below white."""
+    """However strong the light, no gray overtakes a lighter one, and under an ordinary one what was not white stays
+    below white.
+    """
     ramp = np.repeat(np.arange(0, 256, dtype=np.uint8)[None, :, None], 3, 2).repeat(4, 0)
     maps = prepare(ramp, ball_and_wall(4, 256, radius=1e-3)[0], FIT)
     for intensity, white in ((1.0, 240), (3.0, 128), (100.0, 1)):
@@ -250,7 +293,12 @@ def test_float32_throughout(scene):
             assert plane.dtype == np.float32
     assert maps.visibility(LIGHTS[0]).dtype == np.float32
     assert (maps.rgb.dtype, maps.normals.dtype, maps.depth.dtype, maps.log_light.dtype, maps.occlusion.dtype) == (
-        np.uint8, np.int16, np.float32, np.int16, np.uint8)
+        np.uint8,
+        np.int16,
+        np.float32,
+        np.int16,
+        np.uint8,
+    )
 
 
 def test_moving_one_light_marches_that_light_only(scene, monkeypatch):
@@ -302,15 +350,22 @@ def test_a_picture_is_the_same_in_bands_of_any_height(times, monkeypatch):
 def test_the_pass_of_normals_from_depth_is_blind_to_its_scale_and_shift(scale, shift):
     q, _ = hills(72, 96)
     rgb = np.zeros((72, 96, 3), np.uint8)
-    plain, other = (full_size_passes(Geometry(d, None, None, FOCAL), rgb)[0].astype(int)
-                    for d in (q, q * np.float32(scale) + np.float32(shift)))
+    plain, other = (
+        full_size_passes(Geometry(d, None, None, FOCAL), rgb)[0].astype(int)
+        for d in (q, q * np.float32(scale) + np.float32(shift))
+    )
     assert np.abs(plain - other).max() <= 2 and np.ptp(plain[..., 0]) > 50
 
 
 def test_passes_of_a_tall_picture_are_whole():
-    """Nothing shows of the bands they are made in: a slope's depth grows from row to row, and its normals are all one."""
+    """Nothing shows of the bands they are made in.
+
+    A slope's depth grows from row to row, and its normals are all one.
+    """
     q = np.linspace(1, 2, 40, dtype=np.float32)[:, None].repeat(4, 1)
-    normals, depth, _ = full_size_passes(Geometry(q, np.tile(np.float32([0, 0.6, 0.8]), (40, 4, 1))), np.zeros((1100, 8, 3), np.uint8))
+    normals, depth, _ = full_size_passes(
+        Geometry(q, np.tile(np.float32([0, 0.6, 0.8]), (40, 4, 1))), np.zeros((1100, 8, 3), np.uint8)
+    )
     assert (np.diff(depth[:, 3].astype(int)) >= 0).all() and depth[0, 0] == 0 and depth[-1, 0] == 65535
     assert (normals == normals[0, 0]).all()
 
@@ -330,7 +385,11 @@ def test_edges_follow_the_colours_of_a_large_picture():
     rgb[:, edge:] = (90, 120, 220)
     mask = np.zeros((30, 40), np.float32)
     mask[:, :20] = 1
-    maps = prepare(rgb, Geometry(np.where(mask > 0, 1, 0.5).astype(np.float32), np.tile(np.float32([0, 0, 1]), (30, 40, 1)), mask), FIT)
+    maps = prepare(
+        rgb,
+        Geometry(np.where(mask > 0, 1, 0.5).astype(np.float32), np.tile(np.float32([0, 0, 1]), (30, 40, 1)), mask),
+        FIT,
+    )
     share = maps.mask[40:-40] / 65535
     assert share[:, :edge].min() > 0.95 and share[:, edge:].max() < 0.05
     assert maps.depth[40:-40, :edge].min() > 0.95 and maps.depth[40:-40, edge:].max() < 0.55

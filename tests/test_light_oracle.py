@@ -1,4 +1,5 @@
 """The fast engine against the plain float64 one."""
+
 import cv2
 import numpy as np
 import pytest
@@ -15,18 +16,38 @@ from server.silhouettes import without_blends
 
 
 def random_light(rng, shadow=False):
-    color = [WHITE, hex_color("#" + rng.integers(20, 256, 3, dtype=np.uint8).tobytes().hex()), blackbody(rng.uniform(1500, 15000))]
+    color = [
+        WHITE,
+        hex_color("#" + rng.integers(20, 256, 3, dtype=np.uint8).tobytes().hex()),
+        blackbody(rng.uniform(1500, 15000)),
+    ]
     away = lambda: tuple(float(v) for v in rng.uniform(-1.5, 1.5, 3))  # noqa: E731
-    return Light(kind=rng.choice(["directional", "point", "spot"]), direction=unit(rng.normal(size=3)), position=away(), target=away(),
-                 color=color[rng.integers(3)], intensity=float(rng.choice([0.3, 1, 1, 4, 30])), range=float(rng.uniform(0.2, 3)),
-                 cone=float(rng.uniform(10, 160)), blend=float(rng.choice([0, 0.3, 1])), shadow=shadow)
+    return Light(
+        kind=rng.choice(["directional", "point", "spot"]),
+        direction=unit(rng.normal(size=3)),
+        position=away(),
+        target=away(),
+        color=color[rng.integers(3)],
+        intensity=float(rng.choice([0.3, 1, 1, 4, 30])),
+        range=float(rng.uniform(0.2, 3)),
+        cone=float(rng.uniform(10, 160)),
+        blend=float(rng.choice([0, 0.3, 1])),
+        shadow=shadow,
+    )
 
 
 def random_rig(rng):
     some = lambda *values: float(rng.choice(values))  # noqa: E731
-    return Rig(lights=tuple(random_light(rng) for _ in range(rng.integers(1, 4))), ambient=some(0, 0.05, 0.3, 2),
-               strength=some(1, 1, 0.5, 0.05), delight=some(0, 0.5, 1), shadow_strength=0.0, exposure=some(0, 0, -2, 1),
-               specular_strength=some(0, 0, 0.5, 1), roughness=some(0.1, 0.5, 1))
+    return Rig(
+        lights=tuple(random_light(rng) for _ in range(rng.integers(1, 4))),
+        ambient=some(0, 0.05, 0.3, 2),
+        strength=some(1, 1, 0.5, 0.05),
+        delight=some(0, 0.5, 1),
+        shadow_strength=0.0,
+        exposure=some(0, 0, -2, 1),
+        specular_strength=some(0, 0, 0.5, 1),
+        roughness=some(0.1, 0.5, 1),
+    )
 
 
 @pytest.mark.parametrize("seed", range(300))
@@ -39,8 +60,16 @@ def test_within_one_code_of_the_oracle(seed):
     q = crisp(relative_depth(geometry.inverse_depth, fit))
     sides = [*np.moveaxis(geometry.normals, 2, 0)] + ([] if geometry.mask is None else [surface_share(geometry.mask)])
     sides = without_blends(np.stack(sides), q)
-    slow = reference.relight(rgb, q, np.moveaxis(sides[:3], 0, 2), sides[3] if len(sides) > 3 else None,
-                             maps.occlusion / 255, fit["light"], fit["focal"], rig).astype(int)
+    slow = reference.relight(
+        rgb,
+        q,
+        np.moveaxis(sides[:3], 0, 2),
+        sides[3] if len(sides) > 3 else None,
+        maps.occlusion / 255,
+        fit["light"],
+        fit["focal"],
+        rig,
+    ).astype(int)
     off = np.abs(fast - slow).max(2)
     assert (off <= 1).mean() >= 0.999, (rig, off.max(), (off > 1).mean())
 
@@ -73,8 +102,12 @@ def test_coarse_shadows_near_full_resolution_ones(name):
     seen = sampler.rows(sampler.widen(seen), slice(0, full[0]))
     assert np.abs(seen - exact).mean() <= 0.02
     if name != "soft":
-        outline = np.abs(on_ball - cv2.blur(on_ball.astype(np.float32), (4 * times + 1,) * 2)) > 0  # there the picture's depth decides
-        assert_edges_near(seen > 0.5, without_hairs(exact > 0.5, times), times + 1, ~outline)  # a texel, and half a pixel on either side
+        outline = (
+            np.abs(on_ball - cv2.blur(on_ball.astype(np.float32), (4 * times + 1,) * 2)) > 0
+        )  # there the picture's depth decides
+        assert_edges_near(
+            seen > 0.5, without_hairs(exact > 0.5, times), times + 1, ~outline
+        )  # a texel, and half a pixel on either side
 
 
 def without_hairs(flags, width):

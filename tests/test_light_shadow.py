@@ -1,4 +1,5 @@
 """Shadows where geometry says they are, on a scene whose shadows are known exactly."""
+
 from dataclasses import replace
 
 import cv2
@@ -48,7 +49,10 @@ def test_a_ball_throws_its_shadow_where_it_should(name):
 
 
 def test_a_lawn_throws_no_shadow_on_itself():
-    """A plane as steep as any, to a seventh of its front edge's q, with a little noise: no texel is taken for a silhouette."""
+    """A plane as steep as any, to a seventh of its front edge's q, with a little noise.
+
+    No texel is taken for a silhouette.
+    """
     rng = np.random.default_rng(3)
     q = np.linspace(0.15, 1, 60, dtype=np.float32)[:, None].repeat(80, 1)
     noise = cv2.GaussianBlur(rng.standard_normal(q.shape).astype(np.float32), (0, 0), 1.5)
@@ -61,8 +65,12 @@ def test_a_lawn_throws_no_shadow_on_itself():
 def test_the_shadow_lies_away_from_the_light():
     geometry, _, on_ball = ball_and_wall(H, W, (0, 0, 0.3), 0.22)
     maps = prepare(np.full((H, W, 3), 140, np.uint8), geometry, FIT)
-    for d, (rows, columns) in {(-1, 0, 1): (slice(80, 112), slice(180, 200)), (1, 0, 1): (slice(80, 112), slice(56, 76)),
-                               (0, 1, 1): (slice(148, 164), slice(112, 144)), (0, -1, 1): (slice(28, 44), slice(112, 144))}.items():
+    for d, (rows, columns) in {
+        (-1, 0, 1): (slice(80, 112), slice(180, 200)),
+        (1, 0, 1): (slice(80, 112), slice(56, 76)),
+        (0, 1, 1): (slice(148, 164), slice(112, 144)),
+        (0, -1, 1): (slice(28, 44), slice(112, 144)),
+    }.items():
         lit = relight(maps, Rig(lights=(key_light(*d),), shadow_strength=1.0))[..., 0].astype(int)
         bare = relight(maps, Rig(lights=(key_light(*d, shadow=False),)))[..., 0]
         assert (lit[rows, columns] < bare[rows, columns] - 20).mean() > 0.9
@@ -70,7 +78,9 @@ def test_the_shadow_lies_away_from_the_light():
         assert np.abs(opposite - bare[::-1, ::-1][rows, columns]).mean() < 2
 
 
-@pytest.mark.parametrize("light", [key_light(0.3, 0.2, -0.8), Light(kind="point", position=(0.1, 0.1, -0.5))], ids=["sun", "lamp"])
+@pytest.mark.parametrize(
+    "light", [key_light(0.3, 0.2, -0.8), Light(kind="point", position=(0.1, 0.1, -0.5))], ids=["sun", "lamp"]
+)
 def test_a_light_behind_a_wall_leaves_its_front_dark(light):
     geometry, _, _ = ball_and_wall(H, W, radius=1e-3)
     rgb = np.full((H, W, 3), 140, np.uint8)
@@ -101,10 +111,12 @@ def test_what_is_off_the_picture_throws_no_shadow():
 
 def test_softer_with_size_and_with_distance():
     """The width of the penumbra grows with the lamp, and with the distance from what throws the shadow."""
+
     def half_lit(angle, gap):
         geometry, _, on_ball = ball_and_wall(H, W, (-0.3, 0, gap), 0.15)
         seen = ShadowGrid(geometry.inverse_depth, FOCAL).visibility(Light(direction=unit((-0.7, 0, 1)), angle=angle))
         return ((seen > 0.1) & (seen < 0.9) & ~cv2.dilate(on_ball.astype(np.uint8), np.ones((9, 9))).astype(bool)).sum()
+
     assert half_lit(25, 0.4) > 1.5 * half_lit(6, 0.4)
     assert half_lit(25, 0.5) > 1.2 * half_lit(25, 0.25)
 
@@ -119,7 +131,10 @@ def test_light_passes_behind_thin_things():
 
 
 def test_a_small_move_changes_little():
-    """Shadows do not swim: moving the light by half a degree changes few texels, and an image of the pattern nothing."""
+    """Shadows do not swim.
+
+    Moving the light by half a degree changes few texels, and an image of the pattern nothing.
+    """
     geometry, _, _ = ball_and_wall(H, W, (0, 0, 0.3), 0.22)
     grid = ShadowGrid(geometry.inverse_depth, FOCAL)
     a, b = (grid.visibility(Light(direction=unit((-0.8, 0.2 + d, 0.6)), angle=3)) for d in (0, 0.008))
@@ -145,7 +160,9 @@ def test_occluders_keep_their_own_side():
     rgb = np.where(big[..., None], (200, 150, 120), (60, 80, 140)).astype(np.uint8)
     maps = prepare(rgb, geometry, FIT)
     rig = Rig(lights=(key_light(-0.6, 0.1, 0.8),), shadow_strength=1.0)
-    shadow = relight(maps, rig).astype(float) / np.maximum(relight(maps, Rig(lights=(key_light(-0.6, 0.1, 0.8, shadow=False),))), 1)
+    shadow = relight(maps, rig).astype(float) / np.maximum(
+        relight(maps, Rig(lights=(key_light(-0.6, 0.1, 0.8, shadow=False),))), 1
+    )
     rim = big & (cv2.erode(big.astype(np.uint8), np.ones((9, 9))) == 0)
     right = np.zeros_like(big)
     right[300:450, 512:] = True  # beside the shadow
@@ -184,14 +201,14 @@ def test_shadows_end_at_the_silhouette_of_what_throws_them():
     h, w, times = 48, 64, 8
     geometry, _ = card(h, w, 26, 36)
     rgb = np.tile(np.uint8([60, 80, 140]), (h * times, w * times, 1))
-    rgb[:, 26 * times:36 * times] = (200, 150, 120)
+    rgb[:, 26 * times : 36 * times] = (200, 150, 120)
     maps = prepare(rgb, geometry, FIT)
     light = key_light(-1, 0, 1)
     rig = Rig(lights=(light,), ambient=0.0, shadow_strength=1.0)
     lit, bare = (new_light(maps, replace(rig, lights=(replace(light, shadow=s),)))[0] for s in (True, False))
     share = (lit / bare)[100:-100, :, 0]
-    assert share[:, 36 * times - 4:36 * times].min() > 0.95
-    assert share[:, 36 * times:36 * times + 4].max() < 0.05
+    assert share[:, 36 * times - 4 : 36 * times].min() > 0.95
+    assert share[:, 36 * times : 36 * times + 4].max() < 0.05
 
 
 def test_soft_shadows_stop_at_silhouettes():
@@ -208,7 +225,9 @@ def test_a_turned_scene_has_the_turned_shadows():
         q = ball_and_wall(h, w, (0.1, y, 0.4), 0.35)[0].inverse_depth
         d = unit((-0.5, 0.6 if y < 0 else -0.6, 0.6))
         tall = ShadowGrid(q, FOCAL).visibility(Light(direction=d, angle=1.0))
-        wide = ShadowGrid(np.rot90(q).copy(), FOCAL * w / h).visibility(Light(direction=unit((-d[1], d[0], d[2])), angle=1.0))
+        wide = ShadowGrid(np.rot90(q).copy(), FOCAL * w / h).visibility(
+            Light(direction=unit((-d[1], d[0], d[2])), angle=1.0)
+        )
         assert (tall < 0.5).mean() > 0.02
         assert np.abs(np.rot90(tall) - wide).mean() < 0.005
 
@@ -249,7 +268,7 @@ def test_ambient_occlusion_ends_at_silhouettes():
     """What stands before a wall is lit from all sides up to its edge, where the wall beside it is not."""
     h, w, times = 48, 64, 8
     maps = prepare(np.full((h * times, w * times, 3), 100, np.uint8), card(h, w, 26, 36, 1.1)[0], FIT)
-    steps = np.diff(maps.occlusion[100:-100].astype(int), axis=1)[:, 33 * times:39 * times]
+    steps = np.diff(maps.occlusion[100:-100].astype(int), axis=1)[:, 33 * times : 39 * times]
     assert (steps.argmin(1) == 3 * times - 1).all() and steps.min() < 4 * np.delete(steps, 3 * times - 1, 1).min()
 
 

@@ -1,4 +1,7 @@
-"""The main path with the real graphs: over a real socket, on real photos, without a training framework, through kill -9."""
+"""The main path with the real graphs.
+
+Over a real socket, on real photos, without a training framework, through kill -9.
+"""
 
 import json
 import os
@@ -36,8 +39,13 @@ class Server:
         self.base = f"http://127.0.0.1:{port}"
         self.log = open(Path(jobs_dir).parent / "server.log", "a")
         clean = {k: v for k, v in os.environ.items() if not k.startswith("RELIGHT_")}
-        self.process = subprocess.Popen([sys.executable, "-c", BLOCKER, str(port)], cwd=ROOT, stdout=self.log, stderr=self.log,
-                                        env={**clean, "RELIGHT_JOBS_DIR": str(jobs_dir), **env})
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", BLOCKER, str(port)],
+            cwd=ROOT,
+            stdout=self.log,
+            stderr=self.log,
+            env={**clean, "RELIGHT_JOBS_DIR": str(jobs_dir), **env},
+        )
         deadline = time.monotonic() + 60
         while True:
             try:
@@ -53,15 +61,25 @@ class Server:
 
     def upload(self, data):
         mark = uuid.uuid4().hex.encode()
-        body = (b"--" + mark + b'\r\nContent-Disposition: form-data; name="file"; filename="photo"\r\n\r\n' + data
-                + b"\r\n--" + mark + b"--\r\n")
-        return json.loads(self.call("POST", "/upload", body, "multipart/form-data; boundary=" + mark.decode()))["job_id"]
+        body = (
+            b"--"
+            + mark
+            + b'\r\nContent-Disposition: form-data; name="file"; filename="photo"\r\n\r\n'
+            + data
+            + b"\r\n--"
+            + mark
+            + b"--\r\n"
+        )
+        return json.loads(self.call("POST", "/upload", body, "multipart/form-data; boundary=" + mark.decode()))[
+            "job_id"
+        ]
 
     def relight(self, job, **body):
         return json.loads(self.call("POST", "/relight", json.dumps({"job_id": job, **body}).encode()))
 
     def picture(self, job, name):
         import io
+
         return np.array(Image.open(io.BytesIO(self.call("GET", f"/download/{job}/{name}"))))
 
     def state(self, job):
@@ -76,6 +94,7 @@ class Server:
 
 def free_port():
     import socket
+
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
@@ -112,6 +131,7 @@ def test_a_real_photo_from_upload_to_delete(server, photo):
 def test_models_tell_the_truth(server):
     manifest = json.loads(server.call("GET", "/models"))["models"][0]
     import hashlib
+
     graph = (ROOT / "onnx_models" / manifest["graph"]).read_bytes()
     assert manifest["sha256"] == hashlib.sha256(graph).hexdigest() and manifest["provider"] == "CPUExecutionProvider"
     assert json.loads(server.call("GET", "/ready"))["ready"] is True
@@ -142,18 +162,24 @@ def test_kill_in_the_middle_of_uploads_and_analyses(tmp_path):
 
     for round_ in range(3):
         if round_ == 2:
-            wait_for(p.name for p in jobs_dir.iterdir() if not p.name.startswith("."))  # a third break is the last, rightly
+            wait_for(
+                p.name for p in jobs_dir.iterdir() if not p.name.startswith(".")
+            )  # a third break is the last, rightly
         import threading
+
         def send(k, server=server):
             try:
                 answered[server.upload(encoded(photos[k]))] = k
             except (urllib.error.URLError, ConnectionError, OSError):
                 pass
+
         threads = [threading.Thread(target=send, args=(k,)) for k in (2 * round_, 2 * round_ + 1)]
         for t in threads:
             t.start()
         time.sleep(0.25 + 0.3 * round_)  # in an upload, in an analysis
-        while round_ == 2 and not answered and any(t.is_alive() for t in threads):  # on a slow machine too one is answered
+        while (
+            round_ == 2 and not answered and any(t.is_alive() for t in threads)
+        ):  # on a slow machine too one is answered
             time.sleep(0.02)
         server.stop(signal.SIGKILL)
         for t in threads:

@@ -20,19 +20,45 @@ def tiny_graph(folder, name="tiny", meaning="disparity", axes=("+x", "+y", "+z")
     """A graph of one convolution: depth = red, normals = a constant (0.6, 0, 0.8) in the network's own axes."""
     depth = np.zeros((1, 3, 1, 1), np.float32)
     depth[0, 0] = np.nan if nan else 1
-    nodes = [helper.make_node("Conv", ["image", "w"], ["depth"]), helper.make_node("Conv", ["image", "v", "b"], ["normals"])]
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["depth"]),
+        helper.make_node("Conv", ["image", "v", "b"], ["normals"]),
+    ]
     graph = helper.make_graph(
-        nodes, name, [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "h", "w"])],
-        [helper.make_tensor_value_info("depth", TensorProto.FLOAT, [1, 1, "h", "w"]),
-         helper.make_tensor_value_info("normals", TensorProto.FLOAT, [1, 3, "h", "w"])],
-        [onnx.numpy_helper.from_array(a, n) for a, n in ((depth, "w"), (np.zeros((3, 3, 1, 1), np.float32), "v"),
-                                                         (np.float32([0.6, 0, 0.8]), "b"))])
+        nodes,
+        name,
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, "h", "w"])],
+        [
+            helper.make_tensor_value_info("depth", TensorProto.FLOAT, [1, 1, "h", "w"]),
+            helper.make_tensor_value_info("normals", TensorProto.FLOAT, [1, 3, "h", "w"]),
+        ],
+        [
+            onnx.numpy_helper.from_array(a, n)
+            for a, n in ((depth, "w"), (np.zeros((3, 3, 1, 1), np.float32), "v"), (np.float32([0.6, 0, 0.8]), "b"))
+        ],
+    )
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    manifest = {"format": 1, "name": name, "graph": name + ".onnx", "sha256": hashlib.sha256(data).hexdigest(),
-                "roles": ["depth", "normals"], "licence": "MIT", "focal": 0.9,
-                "input": {"name": "image", "layout": "NCHW", "channels": "RGB", "scale": 1 / 255, "mean": [0, 0, 0],
-                          "std": [1, 1, 1], "size": 64, "size_rule": "long_side", "multiple": 32},
-                "outputs": {"depth": {"name": "depth", "meaning": meaning}, "normals": {"name": "normals", "axes": list(axes)}}}
+    manifest = {
+        "format": 1,
+        "name": name,
+        "graph": name + ".onnx",
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "roles": ["depth", "normals"],
+        "licence": "MIT",
+        "focal": 0.9,
+        "input": {
+            "name": "image",
+            "layout": "NCHW",
+            "channels": "RGB",
+            "scale": 1 / 255,
+            "mean": [0, 0, 0],
+            "std": [1, 1, 1],
+            "size": 64,
+            "size_rule": "long_side",
+            "multiple": 32,
+        },
+        "outputs": {"depth": {"name": "depth", "meaning": meaning}, "normals": {"name": "normals", "axes": list(axes)}},
+    }
     (folder / f"{name}.onnx").write_bytes(data)
     (folder / f"{name}.json").write_text(json.dumps(manifest))
     return manifest
@@ -41,14 +67,20 @@ def tiny_graph(folder, name="tiny", meaning="disparity", axes=("+x", "+y", "+z")
 @pytest.fixture
 def tiny(settings, tmp_path):
     def load(**overrides):
-        return models.load_engine(settings(models_dir=tmp_path, depth_model="tiny", normals_model="tiny", mask_model="", threads=1,
-                                           **overrides))
+        return models.load_engine(
+            settings(
+                models_dir=tmp_path, depth_model="tiny", normals_model="tiny", mask_model="", threads=1, **overrides
+            )
+        )
 
     return load
 
 
 def watched(engine):
-    """(roles, widths): an engine's graph again for depth and normals, and a list that every run adds its input's width to."""
+    """(roles, widths).
+
+    An engine's graph again for depth and normals, and a list that every run adds its input's width to.
+    """
     graph, widths = engine.roles["depth"], []
 
     class Session:
@@ -74,8 +106,12 @@ def test_depth_meanings_and_normal_axes(tmp_path, tiny):
     assert (np.diff(g.inverse_depth.mean(0)) > 0).all()  # red is near
     tiny_graph(tmp_path, meaning="depth")
     assert (np.diff(tiny().analyse(ramp()).inverse_depth.mean(0)[8:]) < 0).all()  # red is far
-    for axes, expected in ((("+x", "+y", "+z"), (0.6, 0, 0.8)), (("-x", "+y", "+z"), (-0.6, 0, 0.8)), (("-y", "+x", "+z"), (0, -0.6, 0.8)),
-                           (("+z", "-y", "-x"), (-0.8, 0, 0.6))):
+    for axes, expected in (
+        (("+x", "+y", "+z"), (0.6, 0, 0.8)),
+        (("-x", "+y", "+z"), (-0.6, 0, 0.8)),
+        (("-y", "+x", "+z"), (0, -0.6, 0.8)),
+        (("+z", "-y", "-x"), (-0.8, 0, 0.6)),
+    ):
         tiny_graph(tmp_path, axes=axes)
         normals = tiny().analyse(ramp()).normals
         assert np.allclose(normals, expected, atol=1e-6) and normals.dtype == np.float32
@@ -103,7 +139,9 @@ def test_values_that_are_not_finite_are_a_model_error(tmp_path, tiny):
         tiny()
 
 
-@pytest.mark.parametrize("damage", ["no graph", "no manifest", "flipped byte", "cut short", "manifest is no JSON", "role without output"])
+@pytest.mark.parametrize(
+    "damage", ["no graph", "no manifest", "flipped byte", "cut short", "manifest is no JSON", "role without output"]
+)
 def test_a_damaged_model_is_missing_and_the_cure_is_named(tmp_path, tiny, damage):
     manifest = tiny_graph(tmp_path)
     graph, text = tmp_path / "tiny.onnx", tmp_path / "tiny.json"
@@ -126,7 +164,9 @@ def test_a_damaged_model_is_missing_and_the_cure_is_named(tmp_path, tiny, damage
         tiny()
 
 
-@pytest.mark.parametrize("w,h", [(640, 480), (480, 640), (1000, 1000), (1920, 1080), (5000, 40), (1, 1), (1, 65500), (33, 32)])
+@pytest.mark.parametrize(
+    "w,h", [(640, 480), (480, 640), (1000, 1000), (1920, 1080), (5000, 40), (1, 1), (1, 65500), (33, 32)]
+)
 def test_the_aspect_ratio_is_kept(w, h):
     a, b, padded_a, padded_b = models.input_size(w, h, 384, 32, "long_side")
     assert padded_a % 32 == 0 and padded_b % 32 == 0 and padded_a >= a >= 1 and padded_b >= b >= 1
@@ -157,7 +197,10 @@ def test_mirrored_averaging_makes_the_answer_symmetric(tmp_path, tiny):
 
 
 def test_the_mean_of_scales_is_blind_to_each_scales_range_of_disparity():
-    """Disparity has no scale and no shift of its own: a view's weight must not hang on it. Normals stay of unit length."""
+    """Disparity has no scale and no shift of its own: a view's weight must not hang on it.
+
+    Normals stay of unit length.
+    """
     rng = np.random.default_rng(1)
     coarse, fine = (rng.normal(size=size).astype(np.float32) for size in ((12, 16), (24, 32)))
     n = [models.our_axes(rng.normal(size=(*a.shape, 3)).astype(np.float32), ["+x", "+y", "+z"]) for a in (coarse, fine)]
@@ -166,7 +209,9 @@ def test_the_mean_of_scales_is_blind_to_each_scales_range_of_disparity():
     assert plain["depth"].shape == (24, 32) and plain["normals"].shape == (24, 32, 3)
     assert np.allclose(plain["depth"], other["depth"], atol=1e-4)
     assert np.allclose(np.linalg.norm(plain["normals"], axis=-1), 1, atol=1e-5)
-    with_coarse, alone = (np.corrcoef(d.ravel(), np.kron(coarse, np.ones((2, 2))).ravel())[0, 1] for d in (plain["depth"], fine))
+    with_coarse, alone = (
+        np.corrcoef(d.ravel(), np.kron(coarse, np.ones((2, 2))).ravel())[0, 1] for d in (plain["depth"], fine)
+    )
     assert with_coarse > 0.4 > alone  # the coarse view is in it
 
 
@@ -211,12 +256,32 @@ def test_relief_is_what_the_manifest_of_the_normals_says(tmp_path, tiny):
 
 
 WRONG = {  # entry -> values it may not have
-    "input.size_rule": ["shortest"], "input.multiple": [0, 1.5], "input.size": ["256", -1], "input.mean": [[0, 0], "0"],
-    "input.std": [[1, 0, 1], None], "input.channels": ["YUV"], "input.mirror": ["yes"], "input.name": [None, ""],
-    "input.scales": [[], [0], ["large"], [1, 100], [float("nan")], 1.5], "input.fixed": ["no", True],
-    "outputs.depth.meaning": ["inverse_depth", None], "outputs.depth.name": [None], "outputs.normals.relief": ["high", 2],
-    "outputs.normals.axes": [["+x", "+x", "+z"], ["x", "y", "z"], ["right", "up", "back"], ["+x", "+y", "+z", "+z"], None, "+x+y+z"],
-    "outputs.albedo": [{"name": "albedo"}], "outputs.normals": [None], "focal": [0, "wide"], "roles": [["depth"], None, 5, [1, "depth"]]}
+    "input.size_rule": ["shortest"],
+    "input.multiple": [0, 1.5],
+    "input.size": ["256", -1],
+    "input.mean": [[0, 0], "0"],
+    "input.std": [[1, 0, 1], None],
+    "input.channels": ["YUV"],
+    "input.mirror": ["yes"],
+    "input.name": [None, ""],
+    "input.scales": [[], [0], ["large"], [1, 100], [float("nan")], 1.5],
+    "input.fixed": ["no", True],
+    "outputs.depth.meaning": ["inverse_depth", None],
+    "outputs.depth.name": [None],
+    "outputs.normals.relief": ["high", 2],
+    "outputs.normals.axes": [
+        ["+x", "+x", "+z"],
+        ["x", "y", "z"],
+        ["right", "up", "back"],
+        ["+x", "+y", "+z", "+z"],
+        None,
+        "+x+y+z",
+    ],
+    "outputs.albedo": [{"name": "albedo"}],
+    "outputs.normals": [None],
+    "focal": [0, "wide"],
+    "roles": [["depth"], None, 5, [1, "depth"]],
+}
 
 
 @pytest.mark.parametrize("entry, value", [(entry, value) for entry, values in WRONG.items() for value in values])
@@ -310,7 +375,10 @@ class FakeOptions(sessions.ort.SessionOptions):
 
 @pytest.fixture
 def fake(monkeypatch, tmp_path):
-    """ONNX Runtime with every provider: call with the one that sessions really run on; returns the list of sessions opened."""
+    """ONNX Runtime with every provider: call with the one that sessions really run on.
+
+    Returns the list of sessions opened.
+    """
 
     def really(actual):
         monkeypatch.setattr(FakeSession, "actual", actual)
@@ -354,10 +422,14 @@ def test_cuda_gets_its_device_and_its_cap_and_finds_the_libraries_of_pip(fake, m
     opened, preloaded = fake("CUDAExecutionProvider"), []
     monkeypatch.setattr(sessions.ort, "preload_dlls", lambda: preloaded.append(len(opened)), raising=False)
     sessions.open_session(b"", "cuda", threads=3, device_id=2, gpu_memory_bytes=10**9, available=ALL)
-    (providers, threads, sizes), = opened
+    ((providers, threads, sizes),) = opened
     assert list(providers) == ["CUDAExecutionProvider", "CPUExecutionProvider"] and threads == 3 and not sizes
     asked = providers["CUDAExecutionProvider"]
-    assert asked["device_id"] == 2 and asked["gpu_mem_limit"] == 10**9 and asked["arena_extend_strategy"] == "kSameAsRequested"
+    assert (
+        asked["device_id"] == 2
+        and asked["gpu_mem_limit"] == 10**9
+        and asked["arena_extend_strategy"] == "kSameAsRequested"
+    )
     assert preloaded == [0], "the libraries must be found before the session is opened"
     sessions.open_session(b"", "cuda", available=ALL)
     assert "gpu_mem_limit" not in opened[1][0]["CUDAExecutionProvider"]  # no cap unless one is set
@@ -482,7 +554,9 @@ def test_graphs_of_several_sizes_answer_on_one_grid(tmp_path, settings):
     small = tiny_graph(tmp_path, "small")
     small["input"]["size"] = 32
     (tmp_path / "small.json").write_text(json.dumps(small))
-    engine = models.load_engine(settings(models_dir=tmp_path, depth_model="tiny", normals_model="small", mask_model="", threads=1))
+    engine = models.load_engine(
+        settings(models_dir=tmp_path, depth_model="tiny", normals_model="small", mask_model="", threads=1)
+    )
     g = engine.analyse(ramp())
     assert g.inverse_depth.shape == (48, 64) and g.normals.shape == (48, 64, 3)
     assert np.allclose(g.normals, (0.6, 0, 0.8), atol=1e-5)

@@ -1,4 +1,5 @@
 """The pool of threads, work that is set aside, and the cache: bounded, shared, made once."""
+
 import threading
 import time
 

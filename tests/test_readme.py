@@ -45,16 +45,25 @@ def test_curl(served, photo):
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     tools = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", snippet.replace("http://127.0.0.1:8000", served)], cwd=photo,
-                          env=tools, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", snippet.replace("http://127.0.0.1:8000", served)],
+        cwd=photo,
+        env=tools,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and '"status":"deleted"' in done.stdout, done.stdout + done.stderr
     assert Image.open(photo / "relit.png").size == (64, 48)
 
 
 def test_python(served, photo):
     (snippet,) = snippets("python")
-    done = subprocess.run([sys.executable, "-c", snippet.replace("http://127.0.0.1:8000", served)], cwd=photo, capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", snippet.replace("http://127.0.0.1:8000", served)],
+        cwd=photo,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert Image.open(photo / "relit.png").size == (64, 48)
 
@@ -63,11 +72,14 @@ def test_javascript(served, photo):
     (snippet,) = snippets("js")
     if shutil.which("node") is None:
         pytest.skip("node is not installed: it stands in for a browser here (fetch, FormData, Blob)")
-    run = snippet + """
+    run = (
+        snippet
+        + """
 const fs = require("node:fs");
 relightPhoto(process.argv[1], new Blob([fs.readFileSync("photo.jpg")]), { x: -0.6, y: 0.4, z: 0.7 })
   .then(async (picture) => fs.writeFileSync("relit.png", Buffer.from(await picture.arrayBuffer())));
 """
+    )
     done = subprocess.run(["node", "-e", run, served], cwd=photo, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert Image.open(photo / "relit.png").size == (64, 48)

@@ -1,4 +1,5 @@
 """Relief from shading: nearer to the truth where the shading tells it, and nothing invented where it does not."""
+
 import numpy as np
 import pytest
 from light_scenes import angles, smooth_field
@@ -80,9 +81,9 @@ def test_an_even_light_tells_nothing():
 def test_where_there_is_no_surface_nothing_turns():
     true, flat = bumpy()
     mask = np.zeros((H, W), np.float32)
-    mask[:, W // 2:] = 1
+    mask[:, W // 2 :] = 1
     got = add_relief(photo(true, SIDE_LIGHT), geometry(flat, mask), SIDE_LIGHT).normals
-    assert degrees(got[:, : W // 2 - 4], flat[:, : W // 2 - 4]) < 1e-3 < degrees(got[:, W // 2:], flat[:, W // 2:])
+    assert degrees(got[:, : W // 2 - 4], flat[:, : W // 2 - 4]) < 1e-3 < degrees(got[:, W // 2 :], flat[:, W // 2 :])
     nowhere = add_relief(photo(true, SIDE_LIGHT), geometry(flat, mask * 0), SIDE_LIGHT)
     assert nowhere.normals is flat
 
@@ -118,13 +119,23 @@ def test_a_point_of_a_picture():
 
 def test_relief_is_the_share_that_the_manifest_says():
     true, flat = bumpy()
-    turned = [degrees(add_relief(photo(true, SIDE_LIGHT), Geometry(np.ones((H, W), np.float32), flat, relief=r), SIDE_LIGHT).normals, flat)
-              for r in (0.1, 0.3, 1.0)]
+    turned = [
+        degrees(
+            add_relief(
+                photo(true, SIDE_LIGHT), Geometry(np.ones((H, W), np.float32), flat, relief=r), SIDE_LIGHT
+            ).normals,
+            flat,
+        )
+        for r in (0.1, 0.3, 1.0)
+    ]
     assert 0 < 1.5 * turned[0] < turned[1] < turned[2] / 1.3
 
 
 def test_no_stain_turns_the_normals_far():
-    """Brightness is believed up to a bound: spots of eight times the paint turn no farther than spots of twice as much."""
+    """Brightness is believed up to a bound.
+
+    Spots of eight times the paint turn no farther than spots of twice as much.
+    """
     _, flat = bumpy()
     turned = []
     for times in (2, 8):
@@ -138,6 +149,6 @@ def test_no_stain_turns_the_normals_far():
 def test_in_the_dark_nothing_turns():
     true, flat = bumpy()
     rgb = photo(true, SIDE_LIGHT)
-    rgb[:, :W // 2] = np.random.default_rng(0).integers(2, 20, (H, W // 2, 1))
+    rgb[:, : W // 2] = np.random.default_rng(0).integers(2, 20, (H, W // 2, 1))
     got = add_relief(rgb, geometry(flat), SIDE_LIGHT).normals
-    assert angles(got, flat)[:, :W // 2 - 4].max() < 1e-3 < angles(got, flat)[:, W // 2:].mean()
+    assert angles(got, flat)[:, : W // 2 - 4].max() < 1e-3 < angles(got, flat)[:, W // 2 :].mean()

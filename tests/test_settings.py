@@ -12,18 +12,39 @@ from server.errors import StartupError
 from server.settings import Settings, load
 
 
-@pytest.mark.parametrize("name,value", [("MAX_PIXELS", "many"), ("MAX_PIXELS", "0"), ("PROVIDER", "tpu"), ("THREADS", "-1"),
-                                        ("JOB_TTL_SECONDS", "0"), ("LOG_LEVEL", "loud"), ("CORS_ORIGINS", "[1"),
-                                        ("DEPTH_MODEL", "../x"), ("API_KEYS_FILE", "/nowhere/keys"), ("API_KEYS_FILE", ""),
-                                        ("API_KEYS", ","), ("API_KEYS", "[1]"), ("CORS_ORIGINS", '[["x"]]'),
-                                        ("CORS_ORIGINS", "https://*.example"), ("CORS_ORIGINS", "example.com"),
-                                        ("CORS_ORIGINS", "https://a.example/app"), ("ALLOWED_HOSTS", ""),
-                                        ("ALLOWED_HOSTS", "127.0.0.1:8000"), ("ALLOWED_HOSTS", "https://a.example"),
-                                        ("ALLOWED_HOSTS", "*example.com"),
-                                        ("CORS_ORIGINS", "https://b\u00fccher.example"), ("JOBS_DIR", ""), ("MODELS_DIR", " ")])
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        ("MAX_PIXELS", "many"),
+        ("MAX_PIXELS", "0"),
+        ("PROVIDER", "tpu"),
+        ("THREADS", "-1"),
+        ("JOB_TTL_SECONDS", "0"),
+        ("LOG_LEVEL", "loud"),
+        ("CORS_ORIGINS", "[1"),
+        ("DEPTH_MODEL", "../x"),
+        ("API_KEYS_FILE", "/nowhere/keys"),
+        ("API_KEYS_FILE", ""),
+        ("API_KEYS", ","),
+        ("API_KEYS", "[1]"),
+        ("CORS_ORIGINS", '[["x"]]'),
+        ("CORS_ORIGINS", "https://*.example"),
+        ("CORS_ORIGINS", "example.com"),
+        ("CORS_ORIGINS", "https://a.example/app"),
+        ("ALLOWED_HOSTS", ""),
+        ("ALLOWED_HOSTS", "127.0.0.1:8000"),
+        ("ALLOWED_HOSTS", "https://a.example"),
+        ("ALLOWED_HOSTS", "*example.com"),
+        ("CORS_ORIGINS", "https://b\u00fccher.example"),
+        ("JOBS_DIR", ""),
+        ("MODELS_DIR", " "),
+    ],
+)
 def test_a_bad_value_stops_the_start_with_one_line(name, value, tmp_path):
     env = {**os.environ, "RELIGHT_JOBS_DIR": str(tmp_path), f"RELIGHT_{name}": value}
-    done = subprocess.run([sys.executable, "-c", "import server; server.app"], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "import server; server.app"], cwd=ROOT, env=env, capture_output=True, text=True
+    )
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 2 and len(lines) == 1, done.stderr
     assert f"RELIGHT_{name}" in lines[0]
@@ -36,14 +57,32 @@ def test_lists_are_read_from_commas_and_json(monkeypatch):
     assert s.cors_origins == ["https://a.example", "https://b.example"] and s.keys() == ["k1", "k2"]
 
 
-@pytest.mark.parametrize("name,value,read", [
-    ("cors_origins", "https://A.example/, http://[::1]:3000,capacitor://localhost", ["https://a.example", "http://[::1]:3000", "capacitor://localhost"]),
-    ("cors_origins", "*", ["*"]), ("cors_origins", "", []), ("cors_origins", '["file://", "null"]', ["file://", "null"]),
-    ("cors_origins", "https://a.example:443,http://a.example:80,http://a.example:8080", ["https://a.example", "http://a.example", "http://a.example:8080"]),
-    ("cors_origins", "safari-web-extension://ABCD", ["safari-web-extension://ABCD"]),
-    ("allowed_hosts", "A.example,*.b.example", ["A.example", "*.b.example", "a.example"]), ("allowed_hosts", "a.example.", ["a.example."]),
-    ("allowed_hosts", "[fe80::1],127.0.0.1", ["[fe80::1]", "127.0.0.1"]), ("allowed_hosts", "*,a:80", ["*", "a:80"]),
-    ("api_keys", "", []), ("api_keys", "[]", []), ("api_keys", '["a,b"]', ["a,b"])])
+@pytest.mark.parametrize(
+    "name,value,read",
+    [
+        (
+            "cors_origins",
+            "https://A.example/, http://[::1]:3000,capacitor://localhost",
+            ["https://a.example", "http://[::1]:3000", "capacitor://localhost"],
+        ),
+        ("cors_origins", "*", ["*"]),
+        ("cors_origins", "", []),
+        ("cors_origins", '["file://", "null"]', ["file://", "null"]),
+        (
+            "cors_origins",
+            "https://a.example:443,http://a.example:80,http://a.example:8080",
+            ["https://a.example", "http://a.example", "http://a.example:8080"],
+        ),
+        ("cors_origins", "safari-web-extension://ABCD", ["safari-web-extension://ABCD"]),
+        ("allowed_hosts", "A.example,*.b.example", ["A.example", "*.b.example", "a.example"]),
+        ("allowed_hosts", "a.example.", ["a.example."]),
+        ("allowed_hosts", "[fe80::1],127.0.0.1", ["[fe80::1]", "127.0.0.1"]),
+        ("allowed_hosts", "*,a:80", ["*", "a:80"]),
+        ("api_keys", "", []),
+        ("api_keys", "[]", []),
+        ("api_keys", '["a,b"]', ["a,b"]),
+    ],
+)
 def test_origins_and_hosts_are_read_as_browsers_send_them(name, value, read):
     assert getattr(load(**{name: value}), name) == read
 

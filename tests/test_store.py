@@ -46,8 +46,12 @@ def test_put_get_list_touch_delete(store):
     assert store.touch(job) > 1 and next(iter(store.list())).used > 1
     store.delete(job)
     assert list(store.list()) == []
-    for call in (lambda: store.get(job, File.INPUT), lambda: store.put(job, File.RELIT, b""), lambda: store.delete(job),
-                 lambda: store.touch(job)):
+    for call in (
+        lambda: store.get(job, File.INPUT),
+        lambda: store.put(job, File.RELIT, b""),
+        lambda: store.delete(job),
+        lambda: store.touch(job),
+    ):
         with pytest.raises(errors.JobNotFound):
             call()
     assert not (store.root / job).exists()
@@ -109,7 +113,17 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(store, tmp_path):
 def test_ids_and_names_are_parsed_never_joined():
     good = str(uuid.uuid4())
     assert jobs.parse_id(good) == jobs.parse_id(good.upper()) == good
-    for bad in (good[:-1], "{" + good + "}", good.replace("-", ""), "urn:uuid:" + good, str(uuid.uuid1()), "..", "", good + "\0", None):
+    for bad in (
+        good[:-1],
+        "{" + good + "}",
+        good.replace("-", ""),
+        "urn:uuid:" + good,
+        str(uuid.uuid1()),
+        "..",
+        "",
+        good + "\0",
+        None,
+    ):
         with pytest.raises(errors.JobNotFound):
             jobs.parse_id(bad)
     for bad in ("job.json", "geometry.npz", "../x", "relit.png\0", "Relit.png", ""):
@@ -130,8 +144,14 @@ def test_free_of_takes_the_oldest_that_may_go():
 
 def test_what_somebody_else_keeps_in_the_folder_stays(settings, tmp_path):
     root, worker = tmp_path / "jobs", uuid.uuid4().hex
-    theirs = [root / ".new-year-photos" / "a.jpg", root / "project" / ".tmp-my-notes", root / "project" / f".tmp-{worker}-1-0000000a",
-              root / str(uuid.uuid4()) / "thesis.txt", root / f".tmp-{worker}-1-0000000b", root / ".gone-fishing-2-x" / "b.jpg"]
+    theirs = [
+        root / ".new-year-photos" / "a.jpg",
+        root / "project" / ".tmp-my-notes",
+        root / "project" / f".tmp-{worker}-1-0000000a",
+        root / str(uuid.uuid4()) / "thesis.txt",
+        root / f".tmp-{worker}-1-0000000b",
+        root / ".gone-fishing-2-x" / "b.jpg",
+    ]
     for path in theirs:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("precious" * 1000)
@@ -176,8 +196,9 @@ def test_a_job_outlives_a_restart(settings):
 def abandoned(root, state="analysing", attempts=1):
     """A job as a killed process leaves it."""
     store = LocalStore(root)
-    record = records.Record(job_id=str(uuid.uuid4()), width=80, height=60, key="00", worker=uuid.uuid4().hex, state=state,
-                            attempts=attempts)
+    record = records.Record(
+        job_id=str(uuid.uuid4()), width=80, height=60, key="00", worker=uuid.uuid4().hex, state=state, attempts=attempts
+    )
     store.create(record.job_id, {File.INPUT: encoded(gradient()), File.JOB: record.dump()})
     store.close()
     return record.job_id
@@ -240,7 +261,10 @@ def test_notes_of_one_analysis_come_and_go_at_once(tmp_path):
 
 def test_leftovers_that_hold_nothing_go_too(store):
     (store.root / ".analyses" / "ab").mkdir()
-    old, young = store.root / ".workers" / f"{uuid.uuid4().hex}.draft", store.root / ".workers" / f"{store.worker}.draft"
+    old, young = (
+        store.root / ".workers" / f"{uuid.uuid4().hex}.draft",
+        store.root / ".workers" / f"{store.worker}.draft",
+    )
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))

@@ -1,4 +1,5 @@
 """The training code: losses that know the truth, augmentation that keeps it, runs that survive being killed."""
+
 import copy
 import json
 import sys
@@ -78,12 +79,17 @@ def test_losses_vanish_for_the_truth_and_only_for_it():
 def test_disparity_losses_do_not_see_scale_and_shift(scale, shift):
     disparity, _, mask = truth()
     guess = disparity + 0.1 * torch.randn(disparity.shape, generator=torch.Generator().manual_seed(0))
-    for a, b in zip(losses.disparity_losses(guess, disparity, mask), losses.disparity_losses(guess * scale + shift, disparity, mask)):
+    for a, b in zip(
+        losses.disparity_losses(guess, disparity, mask), losses.disparity_losses(guess * scale + shift, disparity, mask)
+    ):
         assert a > 0.01 and torch.isclose(a, b, rtol=1e-2)
 
 
 def test_order_loss_sees_order_and_nothing_else():
-    """Blind to scale and shift; a far pair swapped costs as much as a near one, though its disparities hardly differ."""
+    """Blind to scale and shift.
+
+    A far pair swapped costs as much as a near one, though its disparities hardly differ.
+    """
     depth = torch.tensor([1.0, 1.5, 40.0, 60.0]).repeat_interleave(400).view(1, 1, 40, 40)
     target, mask = 1 / depth, torch.ones(1, 1, 40, 40)
     assert losses.order_loss(target * 7 - 3, target, mask) < 1e-6
@@ -109,8 +115,9 @@ def test_sky_and_void_do_not_count_for_normals():
     assert all(float(v) < 2e-3 for v in losses.normal_losses(scribbled, normals, mask))
 
 
-@pytest.mark.parametrize("how", [data.flip, lambda s: data.whole(s, 64), lambda s: data.resize(s, 192, 192)],
-                         ids=["flip", "small", "large"])
+@pytest.mark.parametrize(
+    "how", [data.flip, lambda s: data.whole(s, 64), lambda s: data.resize(s, 192, 192)], ids=["flip", "small", "large"]
+)
 def test_normals_follow_the_picture_through_augmentation(how):
     moved = how(sphere())
     if how is data.flip:  # the painted red channel is x: it must change sign too
@@ -144,7 +151,7 @@ def test_stretched_ball_has_the_normals_of_an_ellipsoid():
 
 @pytest.mark.parametrize("side, least, narrowest", [(32, 0.2, 0.6), (96, 0.6, 1.0)])
 def test_windows_are_close_but_not_blown_up(side, least, narrowest):
-    """The disparity is the place from left to right, 0..1, so its range tells how much of the picture a window shows."""
+    """The disparity is the place from left to right, 0..1: its range tells how much of the picture a window shows."""
     place = np.tile(np.linspace(0, 1, SIDE, dtype=np.float32), (SIDE, 1))
     sample = sphere()._replace(disparity=place)
     shown = [np.ptp(data.augment(sample, np.random.default_rng(k), side, side).disparity) for k in range(60)]
@@ -186,8 +193,31 @@ def trained(shards, tmp_path, monkeypatch):
     checkpoint.save(net, net.state_dict(), tmp_path / "small.safetensors", {})
 
     def run(out, *arguments):
-        assert train.main(["--data", str(shards), "--out", str(out), "--resume", str(tmp_path / "small.safetensors"), "--steps", "12",
-                           "--sizes", "32", "32", "64", "64", "--batch", "4", "--workers", "2", *arguments]) == 0
+        assert (
+            train.main(
+                [
+                    "--data",
+                    str(shards),
+                    "--out",
+                    str(out),
+                    "--resume",
+                    str(tmp_path / "small.safetensors"),
+                    "--steps",
+                    "12",
+                    "--sizes",
+                    "32",
+                    "32",
+                    "64",
+                    "64",
+                    "--batch",
+                    "4",
+                    "--workers",
+                    "2",
+                    *arguments,
+                ]
+            )
+            == 0
+        )
         return torch.load(out / "checkpoint.pt", weights_only=True)
 
     return run
@@ -215,7 +245,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(trained, tmp_path, monk
 
 def test_a_run_leaves_its_log_a_contact_sheet_and_weights_that_load(trained, shards, tmp_path):
     trained(tmp_path / "out", "--val", str(shards))
-    entry, = json.loads((tmp_path / "out" / "log.json").read_text())
+    (entry,) = json.loads((tmp_path / "out" / "log.json").read_text())
     assert entry["step"] == 12 and entry["samples"] == 48 and 0 < entry["validation"]["ball"]["mean"] < 180
     assert (tmp_path / "out" / "sheet_000012.png").exists()
     net, about = checkpoint.load(tmp_path / "out" / "relight-geometry.safetensors")
@@ -229,16 +259,33 @@ def test_a_network_that_is_made_deeper_goes_on_as_deep(trained, tmp_path):
     assert trained(tmp_path / "out", "--steps", "2")["step"] == 2
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (["--val", "nowhere"], "no shards in nowhere"), (["--data", "nowhere"], "no shards in nowhere"),
-    (["--resume", "nowhere.safetensors"], "nowhere.safetensors"), (["--resume", __file__], "weights of this network")])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--val", "nowhere"], "no shards in nowhere"),
+        (["--data", "nowhere"], "no shards in nowhere"),
+        (["--resume", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["--resume", __file__], "weights of this network"),
+    ],
+)
 def test_what_is_not_there_is_said_before_training(arguments, words, shards, tmp_path, capsys):
     assert train.main(["--data", str(shards), "--out", str(tmp_path / "out"), "--steps", "1", *arguments]) == 1
     assert words in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("cores, arguments, workers", [(2, [], 2), (12, [], 8), (64, [], 16), (3, ["--batch", "10"], 2), (1, [], 1),
-                                                       (4, ["--stream"], 2), (8, ["--device", "cuda"], 1), (2, ["--workers", "4"], 4)])
+@pytest.mark.parametrize(
+    "cores, arguments, workers",
+    [
+        (2, [], 2),
+        (12, [], 8),
+        (64, [], 16),
+        (3, ["--batch", "10"], 2),
+        (1, [], 1),
+        (4, ["--stream"], 2),
+        (8, ["--device", "cuda"], 1),
+        (2, ["--workers", "4"], 4),
+    ],
+)
 def test_workers_share_a_batch_evenly(cores, arguments, workers, monkeypatch):
     monkeypatch.setattr(train.cpus, "available", lambda: cores)
     args = train.parse(["--data", "x", "--out", "x", "--steps", "1", *arguments])
@@ -247,8 +294,10 @@ def test_workers_share_a_batch_evenly(cores, arguments, workers, monkeypatch):
         train.parse(["--data", "x", "--out", "x", "--steps", "1", *arguments, "--workers", "7"])
 
 
-@pytest.mark.parametrize("arguments, rate", [([], 1e-3), (["--resume"], 3e-4), (["--resume", "--rate=8e-4"], 8e-4),
-                                             (["--rate", "2e-3"], 2e-3)])
+@pytest.mark.parametrize(
+    "arguments, rate",
+    [([], 1e-3), (["--resume"], 3e-4), (["--resume", "--rate=8e-4"], 8e-4), (["--rate", "2e-3"], 2e-3)],
+)
 def test_the_rate_given_is_the_rate(arguments, rate):
     assert train.parse(["--data", "x", "--out", "x", "--steps", "1", *arguments]).rate == rate
 
@@ -275,9 +324,11 @@ def test_a_run_until_a_time_of_day_ends_then_though_it_was_killed(monkeypatch):
 
 def test_training_does_not_go_on_without_its_renderer(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "__file__", str(tmp_path / "train.py"))
-    (tmp_path / "render.py").write_text("import sys, time, pathlib\n"
-                                        "pathlib.Path(sys.argv[sys.argv.index('--out') + 1], '1_00000.json').write_text('{}')\n"
-                                        "time.sleep(0.5)\nsys.exit(9)\n")
+    (tmp_path / "render.py").write_text(
+        "import sys, time, pathlib\n"
+        "pathlib.Path(sys.argv[sys.argv.index('--out') + 1], '1_00000.json').write_text('{}')\n"
+        "time.sleep(0.5)\nsys.exit(9)\n"
+    )
     args = train.parse(["--stream", "--out", str(tmp_path / "out"), "--steps", "1"])
     with pytest.raises(SystemExit, match="ended with 9"), train.renderer(args) as (ring, check):
         assert ring == tmp_path / "out" / "ring"
@@ -322,10 +373,15 @@ def test_hard_kinds_are_drawn_more_often(shards):
 @pytest.mark.parametrize("kernel, stride, pad", [(5, 1, 2), (3, 1, 1), (5, 2, 0), (3, 2, 0)])
 def test_depthwise_gradients_are_those_of_the_convolution(kernel, stride, pad, dtype, close):
     generator = torch.Generator().manual_seed(kernel + stride)
-    x, weight, bias = (torch.randn(shape, generator=generator) for shape in ((2, 520, 9, 7), (520, 1, kernel, kernel), (520,)))
+    x, weight, bias = (
+        torch.randn(shape, generator=generator) for shape in ((2, 520, 9, 7), (520, 1, kernel, kernel), (520,))
+    )
     x = x.to(dtype).contiguous(memory_format=torch.channels_last)
     results = []
-    for convolve, exact in ((processor.Depthwise.apply, False), (partial(torch.nn.functional.conv2d, groups=520), True)):
+    for convolve, exact in (
+        (processor.Depthwise.apply, False),
+        (partial(torch.nn.functional.conv2d, groups=520), True),
+    ):
         inputs = [(t.double() if exact else t).clone().requires_grad_() for t in (x, weight, bias)]
         y = convolve(*inputs, stride, pad)
         g = torch.randn(y.shape, generator=torch.Generator().manual_seed(3)).to(dtype)
@@ -384,8 +440,12 @@ def test_pairs_count_where_both_are_surface():
     mask = torch.zeros_like(target)
     mask[..., :20] = 1
     target = torch.where(mask > 0, target, torch.zeros(()))
-    guess = torch.where(mask > 0, target, torch.ones(()))  # the void in the midst of the surfaces: no order of surfaces is wrong
-    assert losses.order_loss(guess, target, mask) < 1e-6 < 0.05 < losses.order_loss(guess, target, torch.ones_like(mask))
+    guess = torch.where(
+        mask > 0, target, torch.ones(())
+    )  # the void in the midst of the surfaces: no order of surfaces is wrong
+    assert (
+        losses.order_loss(guess, target, mask) < 1e-6 < 0.05 < losses.order_loss(guess, target, torch.ones_like(mask))
+    )
 
 
 def test_pairs_far_apart_need_not_be_farther():
@@ -427,8 +487,10 @@ def test_normals_that_nobody_could_tell_count_little():
 
 
 def test_depths_are_never_averaged_and_the_mask_goes_with_the_majority():
-    step = sphere()._replace(disparity=np.where(np.arange(SIDE) % 5 < 3, np.float32(1), np.float32(0.2)) * np.ones((SIDE, 1), np.float32),
-                             mask=(np.arange(SIDE) % 12 == 0) * np.ones((SIDE, 1), np.float32))
+    step = sphere()._replace(
+        disparity=np.where(np.arange(SIDE) % 5 < 3, np.float32(1), np.float32(0.2)) * np.ones((SIDE, 1), np.float32),
+        mask=(np.arange(SIDE) % 12 == 0) * np.ones((SIDE, 1), np.float32),
+    )
     small = data.resize(step, 64, 64)
     assert set(np.unique(small.disparity)) == {np.float32(0.2), np.float32(1)}
     assert small.mask.mean() < 0.05
@@ -455,8 +517,13 @@ def test_a_shard_that_goes_while_it_is_read_is_no_fault(shards):
 def test_a_tilted_window_shows_nothing_but_the_picture(side, monkeypatch):
     """What lies beyond the picture is painted in a colour of its own: no window may show it."""
     real = data.cv2.warpAffine
-    monkeypatch.setattr(data.cv2, "warpAffine", lambda a, m, size, flags, borderMode: real(
-        a, m, size, flags=flags, borderMode=data.cv2.BORDER_CONSTANT, borderValue=(255,) * 4))
+    monkeypatch.setattr(
+        data.cv2,
+        "warpAffine",
+        lambda a, m, size, flags, borderMode: real(
+            a, m, size, flags=flags, borderMode=data.cv2.BORDER_CONSTANT, borderValue=(255,) * 4
+        ),
+    )
     sample = sphere()._replace(rgb=np.zeros((SIDE, SIDE, 3), np.uint8), disparity=np.zeros((SIDE, SIDE), np.float32))
     for k in range(60):
         assert data.crop(sample, np.random.default_rng(k), side, side).disparity.max() == 0
@@ -484,6 +551,7 @@ def test_two_workers_do_what_one_would():
             loss = sum(o.mean() for o in net(parts[part]))
             loss.backward()
             return {"loss": loss.item()}
+
         return run
 
     both = loop.Workers(nets[0], 2)

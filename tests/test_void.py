@@ -1,4 +1,8 @@
-"""A sky that the mask knows in part becomes whole; what stands before it, or goes on from it toward the viewer, does not."""
+"""A sky that the mask knows in part becomes whole.
+
+What stands before it, or goes on from it toward the viewer, does not.
+"""
+
 import numpy as np
 import pytest
 
@@ -10,7 +14,10 @@ HORIZON = 60
 
 
 def landscape(sky=(120, 160, 220), ground=(90, 110, 60)):
-    """(rgb at twice the grid, Geometry with a faultless mask): a sky that pales toward the horizon, a plain that comes nearer."""
+    """(rgb at twice the grid, Geometry with a faultless mask).
+
+    A sky that pales toward the horizon, a plain that comes nearer.
+    """
     down = np.arange(H)
     rgb = np.empty((H, W, 3), np.float32)
     rgb[:HORIZON] = np.float32(sky) + down[:HORIZON, None, None] * 0.5
@@ -50,7 +57,7 @@ def test_what_stands_before_the_sky_stays():
 def test_ground_of_the_colour_of_the_sky_stays():
     rgb, geometry = landscape(sky=(200, 200, 200), ground=(228, 228, 228))
     got = whole_void(rgb, geometry)
-    assert (got[HORIZON + 4:] == 1).all() and (got[:HORIZON] == 0).all()
+    assert (got[HORIZON + 4 :] == 1).all() and (got[:HORIZON] == 0).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])

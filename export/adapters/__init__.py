@@ -1,4 +1,5 @@
 """Networks that `export_models.py` knows by name. Nothing is imported or downloaded until one is asked for."""
+
 from __future__ import annotations
 
 import importlib
@@ -14,9 +15,9 @@ from graphs import Exportable, ExportError, told
 class Adapter:
     """How a network is got by name.
 
-    `factory` is "module:function" in this package; function(weights, adapter) returns an Exportable. `weights` is a folder or
-    a file, None for the network's own committed checkpoint. `hub` is where `--download` fetches weights from, `licence`
-    their licence, `needs` what to install.
+    `factory` is "module:function" in this package; function(weights, adapter) returns an Exportable. `weights` is a
+    folder or a file, None for the network's own committed checkpoint. `hub` is where `--download` fetches weights from,
+    `licence` their licence, `needs` what to install.
     """
 
     name: str
@@ -27,23 +28,47 @@ class Adapter:
     hub: Optional[str] = None
 
 
-KNOWN = {a.name: a for a in (
-    Adapter("relight-geometry", "bundled:bundled", ("depth", "normals", "mask"), "MIT"),
-    *(Adapter(f"depth-anything-v2-{size.lower()}", "hugging:depth_anything", ("depth",), licence, "transformers",
-              f"depth-anything/Depth-Anything-V2-{size}-hf")
-      for size, licence in (("Small", "Apache-2.0"), ("Base", "CC-BY-NC-4.0"), ("Large", "CC-BY-NC-4.0"))),
-    Adapter("dpt-large", "hugging:dpt", ("depth",), "Apache-2.0", "transformers", "Intel/dpt-large"),
-    Adapter("depth-pro", "hugging:depth_pro", ("depth",), "Apple ML research licence (apple-amlr)", "transformers", "apple/DepthPro-hf"),
-    Adapter("moge-2", "moge:moge2", ("depth", "normals", "mask"), "code MIT; see the weights' own page", "dlr-moge",
-            "Ruicheng/moge-2-vitl-normal"),
-)}
+KNOWN = {
+    a.name: a
+    for a in (
+        Adapter("relight-geometry", "bundled:bundled", ("depth", "normals", "mask"), "MIT"),
+        *(
+            Adapter(
+                f"depth-anything-v2-{size.lower()}",
+                "hugging:depth_anything",
+                ("depth",),
+                licence,
+                "transformers",
+                f"depth-anything/Depth-Anything-V2-{size}-hf",
+            )
+            for size, licence in (("Small", "Apache-2.0"), ("Base", "CC-BY-NC-4.0"), ("Large", "CC-BY-NC-4.0"))
+        ),
+        Adapter("dpt-large", "hugging:dpt", ("depth",), "Apache-2.0", "transformers", "Intel/dpt-large"),
+        Adapter(
+            "depth-pro",
+            "hugging:depth_pro",
+            ("depth",),
+            "Apple ML research licence (apple-amlr)",
+            "transformers",
+            "apple/DepthPro-hf",
+        ),
+        Adapter(
+            "moge-2",
+            "moge:moge2",
+            ("depth", "normals", "mask"),
+            "code MIT; see the weights' own page",
+            "dlr-moge",
+            "Ruicheng/moge-2-vitl-normal",
+        ),
+    )
+}
 
 
 def build(name: str, weights: Optional[Path], download: Callable[[Adapter], Path]) -> Exportable:
     """The network of that name, or of "path/to/file.py:factory". Raises ExportError with the way out.
 
-    A factory of one's own is called with the weights' path (or None) and returns a graphs.Exportable. `download` fetches
-    the weights of an adapter whose network has none here; it is called only when `weights` is None.
+    A factory of one's own is called with the weights' path (or None) and returns a graphs.Exportable. `download`
+    fetches the weights of an adapter whose network has none here; it is called only when `weights` is None.
     """
     try:
         network = own_factory(name)(weights) if ":" in name else known(name, weights, download)
@@ -65,12 +90,17 @@ def known(name: str, weights: Optional[Path], download: Callable[[Adapter], Path
     try:
         factory = getattr(importlib.import_module(f"adapters.{module}"), function)
     except ImportError as error:
-        raise ExportError(f"{name} needs a package that is not installed ({error}): pip install {adapter.needs}") from error
+        raise ExportError(
+            f"{name} needs a package that is not installed ({error}): pip install {adapter.needs}"
+        ) from error
     return factory(download(adapter) if weights is None and adapter.hub else weights, adapter)
 
 
 def own_factory(name: str) -> Callable[[Optional[Path]], Exportable]:
-    """The function that "path/to/file.py:factory" names. Raises ExportError, and whatever the file does when it is run."""
+    """The function that "path/to/file.py:factory" names.
+
+    Raises ExportError, and whatever the file does when it is run.
+    """
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
         raise ExportError(f"{path} is not a file; give path/to/file.py:factory")

@@ -1,4 +1,5 @@
 """The network this repository trains itself."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -11,7 +12,8 @@ from network import MEAN, STD, STRIDE, ServedNetwork
 from . import Adapter
 
 NAME = "relight-geometry"
-# Long side at analysis, the multiples of it that are averaged, and whether the mirror image is too: measured, see MODEL_CARD.md
+# Long side at analysis, the multiples of it that are averaged, and whether the mirror image is too: measured, see
+# MODEL_CARD.md
 SIZE, SCALES, MIRROR = 256, [1.0, 2.0], True
 RELIEF = 0.5  # share of the photo's own shading that its smooth normals are bent to: measured too
 STEEPER = 1.15  # photographed things come out flatter than rendered ones: measured as well
@@ -21,10 +23,20 @@ FOCAL = 0.9  # of the picture's width: the middle of the training scenes' range
 def bundled(weights: Optional[Path] = None, adapter: Optional[Adapter] = None) -> Exportable:
     """Disparity, normals and mask in one graph, on half the input's grid."""
     net, trained = checkpoint.load(weights or checkpoint.WEIGHTS / f"{NAME}.safetensors")
-    outputs = {"depth": {"name": "inverse_depth", "meaning": "disparity", "metric": False},
-               "normals": {"name": "normals", "axes": ["+x", "+y", "+z"], "relief": RELIEF},
-               "mask": {"name": "mask", "meaning": "probability"}}
+    outputs = {
+        "depth": {"name": "inverse_depth", "meaning": "disparity", "metric": False},
+        "normals": {"name": "normals", "axes": ["+x", "+y", "+z"], "relief": RELIEF},
+        "mask": {"name": "mask", "meaning": "probability"},
+    }
     spec = input_spec(SIZE, STRIDE, [MEAN] * 3, [STD] * 3) | {"scales": SCALES, "mirror": MIRROR}
-    return Exportable(NAME, ServedNetwork(net, STEEPER), outputs, spec, "MIT",
-                      "trained by export/train.py on rendered scenes; encoder from EfficientNet-Lite (Apache-2.0)",
-                      tolerance=1e-4, focal=FOCAL, trained=trained)
+    return Exportable(
+        NAME,
+        ServedNetwork(net, STEEPER),
+        outputs,
+        spec,
+        "MIT",
+        "trained by export/train.py on rendered scenes; encoder from EfficientNet-Lite (Apache-2.0)",
+        tolerance=1e-4,
+        focal=FOCAL,
+        trained=trained,
+    )

@@ -2,6 +2,7 @@
 
 Weights are a folder as `save_pretrained` writes it: config.json beside model.safetensors.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -30,7 +31,10 @@ class PredictedDepth(nn.Module):
 
 
 class DepthAnything(nn.Module):
-    """Depth Anything with the size of its answer taken from the picture; the library's head would freeze it at export."""
+    """Depth Anything with the size of its answer taken from the picture.
+
+    The library's head would freeze it at export.
+    """
 
     def __init__(self, model: DepthAnythingForDepthEstimation):
         super().__init__()
@@ -47,14 +51,18 @@ class DepthAnything(nn.Module):
 def load(kind: Any, weights: Optional[Path], adapter: Adapter) -> nn.Module:
     """The model of a save_pretrained folder. Raises ExportError."""
     if weights is None or not (Path(weights) / "config.json").is_file():
-        raise ExportError(f"{adapter.name}: --weights must be a folder as save_pretrained writes it: config.json, model.safetensors")
+        raise ExportError(
+            f"{adapter.name}: --weights must be a folder as save_pretrained writes it: config.json, model.safetensors"
+        )
     return kind.from_pretrained(weights, local_files_only=True, attn_implementation="eager")
 
 
 def exportable(adapter: Adapter, model: nn.Module, spec: dict[str, Any], shapes: Any, **depth: Any) -> Exportable:
     outputs = {"depth": {"name": "inverse_depth" if depth["meaning"] == "disparity" else "depth", **depth}}
     module = DepthAnything(model) if isinstance(model, DepthAnythingForDepthEstimation) else PredictedDepth(model)
-    return Exportable(adapter.name, module, outputs, spec, adapter.licence, f"https://huggingface.co/{adapter.hub}", shapes=shapes)
+    return Exportable(
+        adapter.name, module, outputs, spec, adapter.licence, f"https://huggingface.co/{adapter.hub}", shapes=shapes
+    )
 
 
 def depth_anything(weights: Optional[Path], adapter: Adapter) -> Exportable:
@@ -63,18 +71,30 @@ def depth_anything(weights: Optional[Path], adapter: Adapter) -> Exportable:
     patch = model.config.patch_size
     metric = model.config.depth_estimation_type == "metric"
     spec = input_spec(37 * patch, patch, *IMAGENET, size_rule="short_side")
-    return exportable(adapter, model, spec, ((14 * patch, 18 * patch), (20 * patch, 13 * patch)),
-                      meaning="depth" if metric else "disparity", metric=metric)
+    return exportable(
+        adapter,
+        model,
+        spec,
+        ((14 * patch, 18 * patch), (20 * patch, 13 * patch)),
+        meaning="depth" if metric else "disparity",
+        metric=metric,
+    )
 
 
 def dpt(weights: Optional[Path], adapter: Adapter) -> Exportable:
-    """MiDaS 3: disparity; a mean and deviation of one half; one fixed square (its tokens are folded back to a square)."""
+    """MiDaS 3: disparity; a mean and deviation of one half.
+
+    One fixed square (its tokens are folded back to a square).
+    """
     model = load(DPTForDepthEstimation, weights, adapter)
     return fixed_square(adapter, model, model.config.image_size)
 
 
 def depth_pro(weights: Optional[Path], adapter: Adapter) -> Exportable:
-    """One fixed square, into which the photo is padded; the answer is canonical inverse depth, known up to the focal length."""
+    """One fixed square, into which the photo is padded.
+
+    The answer is canonical inverse depth, known up to the focal length.
+    """
     model = load(DepthProForDepthEstimation, weights, adapter)
     side = int(model.config.patch_size / min(model.config.scaled_images_ratios))
     return fixed_square(adapter, model, side)
@@ -82,6 +102,8 @@ def depth_pro(weights: Optional[Path], adapter: Adapter) -> Exportable:
 
 def fixed_square(adapter: Adapter, model: nn.Module, side: int) -> Exportable:
     """A disparity network that takes side x side only; the server pads what is not square."""
-    network = exportable(adapter, model, input_spec(side, side, *HALF), ((side, side), (side, side)), meaning="disparity", metric=False)
+    network = exportable(
+        adapter, model, input_spec(side, side, *HALF), ((side, side), (side, side)), meaning="disparity", metric=False
+    )
     network.fixed = True
     return network

@@ -1,9 +1,10 @@
 """MoGe-2: points, normals and mask in one graph (package `dlr-moge`, which imports as `moge`).
 
-Its camera axes are x right, y down, z forward; its normals point toward the camera, so they are (+x, -y, -z) of ours. The
-point map is known up to a shift along z, which the server does not recover: nearest to farthest is right, ratios are not
-exact.
+Its camera axes are x right, y down, z forward; its normals point toward the camera, so they are (+x, -y, -z) of ours.
+The point map is known up to a shift along z, which the server does not recover: nearest to farthest is right, ratios
+are not exact.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -40,8 +41,17 @@ def moge2(weights: Optional[Path], adapter: Adapter) -> Exportable:
     for head in ("points_head", "normal_head", "mask_head"):
         if not hasattr(model, head):
             raise ExportError(f"{adapter.name}: this checkpoint has no {head}; take one with normals")
-    outputs = {"depth": {"name": "points", "meaning": "points", "metric": False},
-               "normals": {"name": "normals", "axes": ["+x", "-y", "-z"]},
-               "mask": {"name": "mask", "meaning": "probability"}}
-    return Exportable(adapter.name, PointsNormalsMask(model), outputs, input_spec(PATCH * 48, PATCH, (0, 0, 0), (1, 1, 1)), adapter.licence,
-                      f"https://huggingface.co/{adapter.hub}", shapes=((PATCH * 12, PATCH * 16), (PATCH * 15, PATCH * 10)))
+    outputs = {
+        "depth": {"name": "points", "meaning": "points", "metric": False},
+        "normals": {"name": "normals", "axes": ["+x", "-y", "-z"]},
+        "mask": {"name": "mask", "meaning": "probability"},
+    }
+    return Exportable(
+        adapter.name,
+        PointsNormalsMask(model),
+        outputs,
+        input_spec(PATCH * 48, PATCH, (0, 0, 0), (1, 1, 1)),
+        adapter.licence,
+        f"https://huggingface.co/{adapter.hub}",
+        shapes=((PATCH * 12, PATCH * 16), (PATCH * 15, PATCH * 10)),
+    )

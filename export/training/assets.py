@@ -1,8 +1,9 @@
 """The asset library: meshes, heads, skies, textures and pictures of an --assets folder, or procedural parts alone.
 
-The folder's manifest.json lists every file with its licence; meshes are .npz files with arrays v, f, uv, n, fm and a JSON
-list of materials. Without a folder everything still works, from procedural textures and shapes.
+The folder's manifest.json lists every file with its licence; meshes are .npz files with arrays v, f, uv, n, fm and a
+JSON list of materials. Without a folder everything still works, from procedural textures and shapes.
 """
+
 from __future__ import annotations
 
 import json
@@ -19,7 +20,7 @@ from .kernels import LINEAR
 from .materials import Arena, Material, Texture
 
 f32 = np.float32
-MAX_TEXTURE = {'mtex': 512}                        # by folder; others:
+MAX_TEXTURE = {"mtex": 512}  # by folder; others:
 MAX_OTHER = 320
 
 
@@ -40,33 +41,44 @@ class Cache(OrderedDict):
 
 
 class Library:
-    """folder None: procedural only. licences: keep only these licence strings (None: all). detail multiplies texture sizes."""
+    """folder None: procedural only. licences: keep only these licence strings (None: all).
+
+    detail multiplies texture sizes.
+    """
 
     def __init__(self, folder=None, licences=None, detail=1):
         self.detail = detail
         self.folder = Path(folder) if folder else None
-        self.meshes, self.tex, self.pictures, self.hdris, self.reliefs = defaultdict(list), defaultdict(list), [], [], []
+        self.meshes, self.tex, self.pictures, self.hdris, self.reliefs = (
+            defaultdict(list),
+            defaultdict(list),
+            [],
+            [],
+            [],
+        )
         self.has_head, self.arena = False, Arena()
         self._meshes, self._images, self._hdri, self._head = Cache(700), Cache(4), Cache(40), None
         if not self.folder:
             return
-        path = self.folder / 'manifest.json'
+        path = self.folder / "manifest.json"
         if not path.is_file():
-            raise FileNotFoundError(f'{path} not found: --assets needs a folder with a manifest.json')
+            raise FileNotFoundError(f"{path} not found: --assets needs a folder with a manifest.json")
         m = json.loads(path.read_text())
-        def ok(e):
-            return licences is None or e['license'] in licences
-        for e in filter(ok, m['meshes']):
-            self.meshes[e['category']].append(e['name'])
-        for e in filter(ok, m['textures']):
-            self.tex[e['kind']].append(e['file'])
-            if e.get('displacement'):
-                self.reliefs.append((e['file'], e['displacement'], e['kind']))
-        self.pictures = [e['file'] for e in m['pictures'] if ok(e)]
-        self.hdris = [e['name'] for e in m['hdri'] if ok(e)]
-        self.has_head = any(ok(e) for e in m['heads'])
 
-    def names(self, category, prefix=''):
+        def ok(e):
+            return licences is None or e["license"] in licences
+
+        for e in filter(ok, m["meshes"]):
+            self.meshes[e["category"]].append(e["name"])
+        for e in filter(ok, m["textures"]):
+            self.tex[e["kind"]].append(e["file"])
+            if e.get("displacement"):
+                self.reliefs.append((e["file"], e["displacement"], e["kind"]))
+        self.pictures = [e["file"] for e in m["pictures"] if ok(e)]
+        self.hdris = [e["name"] for e in m["hdri"] if ok(e)]
+        self.has_head = any(ok(e) for e in m["heads"])
+
+    def names(self, category, prefix=""):
         return [n for n in self.meshes.get(category, []) if n.startswith(prefix)]
 
     def pick(self, rng, *categories):
@@ -78,20 +90,37 @@ class Library:
         return self._meshes.fetch((category, name), lambda: self._load(category, name))
 
     def _load(self, category, name):
-        d = np.load(self.folder / 'meshes' / category / f'{name}.npz')
-        f, n = d['f'].astype(np.int32), d['n'].astype(f32) / 127
+        d = np.load(self.folder / "meshes" / category / f"{name}.npz")
+        f, n = d["f"].astype(np.int32), d["n"].astype(f32) / 127
         mats = []
-        for m in json.loads(str(d['materials'])):
-            color = np.asarray(m.get('color') or [1, 1, 1], float)[:3]
+        for m in json.loads(str(d["materials"])):
+            color = np.asarray(m.get("color") or [1, 1, 1], float)[:3]
             lin = LINEAR[np.clip(np.rint(color * 255), 0, 255).astype(int)]
-            tex = ('file', m['tex'], m.get('alpha_tex')) if m.get('tex') or m.get('alpha_tex') else None
-            mats.append(Material(color=tuple(float(v) for v in lin), tex=tex, mode='picture' if tex else 'plain',
-                                 rough=float(np.clip(m.get('rough', .6), .1, 1)), metal=float(m.get('metal', 0) > .5 and .9),
-                                 alpha=bool(m.get('alpha_tex'))))
+            tex = ("file", m["tex"], m.get("alpha_tex")) if m.get("tex") or m.get("alpha_tex") else None
+            mats.append(
+                Material(
+                    color=tuple(float(v) for v in lin),
+                    tex=tex,
+                    mode="picture" if tex else "plain",
+                    rough=float(np.clip(m.get("rough", 0.6), 0.1, 1)),
+                    metal=float(m.get("metal", 0) > 0.5 and 0.9),
+                    alpha=bool(m.get("alpha_tex")),
+                )
+            )
         n /= np.linalg.norm(n, axis=1, keepdims=True) + 1e-12
-        uv, fm = d['uv'].astype(f32)[f], d['fm'].astype(int)
-        return Mesh(d['v'].astype(f32), f, n, uv, d['c'] if 'c' in d else None, fm, mats, float(d['scale']), self._veil(uv, fm, mats),
-                    *(d[k].astype(f32) if k in d else None for k in ('head_center', 'head_forward')))
+        uv, fm = d["uv"].astype(f32)[f], d["fm"].astype(int)
+        return Mesh(
+            d["v"].astype(f32),
+            f,
+            n,
+            uv,
+            d["c"] if "c" in d else None,
+            fm,
+            mats,
+            float(d["scale"]),
+            self._veil(uv, fm, mats),
+            *(d[k].astype(f32) if k in d else None for k in ("head_center", "head_forward")),
+        )
 
     def _veil(self, uv, fm, mats):
         """Triangles whose alpha is below a half on the average of seven places."""
@@ -102,9 +131,9 @@ class Library:
         out = np.zeros(len(fm), bool)
         for i, m in enumerate(mats):
             if m.alpha:
-                a = np.asarray(Image.open(self.folder / m.tex[2]).convert('L').resize((256, 256), Image.BILINEAR))
+                a = np.asarray(Image.open(self.folder / m.tex[2]).convert("L").resize((256, 256), Image.BILINEAR))
                 k = np.flatnonzero(fm == i)
-                p = (np.einsum('sb,fbc->sfc', w, uv[k]) * 256).astype(int) % 256
+                p = (np.einsum("sb,fbc->sfc", w, uv[k]) * 256).astype(int) % 256
                 out[k] = a[p[..., 1], p[..., 0]].mean(0) < 128
         return out
 
@@ -113,53 +142,55 @@ class Library:
         return self._images.fetch(key, lambda: Texture(self._read(key)))
 
     def _read(self, key):
-        if key[0] == 'made':
+        if key[0] == "made":
             rgb = textures.make(key[1], key[2])
             return np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
-        alpha = Image.open(self.folder / key[2]).convert('L') if len(key) > 2 and key[2] else None
-        im = self._picture(key[1]) if key[1] else Image.new('RGB', alpha.size, (255, 255, 255))
+        alpha = Image.open(self.folder / key[2]).convert("L") if len(key) > 2 and key[2] else None
+        im = self._picture(key[1]) if key[1] else Image.new("RGB", alpha.size, (255, 255, 255))
         k = min(1, self._limit(key[1]) / max(im.size))
         if k < 1:
             im = im.resize((round(im.size[0] * k), round(im.size[1] * k)), Image.BILINEAR, reducing_gap=2)
-        alpha = alpha.resize(im.size, Image.BILINEAR) if alpha else Image.new('L', im.size, 255)
+        alpha = alpha.resize(im.size, Image.BILINEAR) if alpha else Image.new("L", im.size, 255)
         return np.dstack([np.asarray(im), np.asarray(alpha)])
 
     def _limit(self, path):
-        return self.detail * MAX_TEXTURE.get(str(path).split('/')[0], MAX_OTHER)
+        return self.detail * MAX_TEXTURE.get(str(path).split("/")[0], MAX_OTHER)
 
     def _picture(self, path):
         im = Image.open(self.folder / path)
         size = self._limit(path)
-        im.draft('RGB', (size, size))              # JPEG decoders halve on the way, for nothing
-        return im.convert('RGB')
+        im.draft("RGB", (size, size))  # JPEG decoders halve on the way, for nothing
+        return im.convert("RGB")
 
     def made(self, rng, *kinds):
         """Key of a procedural texture."""
-        return ('made', str(rng.choice(kinds)), int(rng.integers(textures.COUNT)))
+        return ("made", str(rng.choice(kinds)), int(rng.integers(textures.COUNT)))
 
     def photo(self, rng, *kinds):
         """Key of a photographed tileable texture of the kinds, or None."""
         pool = [t for k in kinds for t in self.tex.get(k, [])]
-        return ('file', str(rng.choice(pool))) if pool else None
+        return ("file", str(rng.choice(pool))) if pool else None
 
     def picture(self, rng):
         """Key of a flat picture to print on things: a photo or painting, else procedural print."""
-        if self.pictures and rng.random() < .6:
-            return ('file', str(rng.choice(self.pictures)))
-        return self.made(rng, 'print', 'print', 'page')
+        if self.pictures and rng.random() < 0.6:
+            return ("file", str(rng.choice(self.pictures)))
+        return self.made(rng, "print", "print", "page")
 
     def height_map(self, file):
         """(h,w) float32 0..1 of a displacement picture."""
-        return np.asarray(Image.open(self.folder / file).convert('L').resize((200, 200), Image.BILINEAR), f32) / 255
+        return np.asarray(Image.open(self.folder / file).convert("L").resize((200, 200), Image.BILINEAR), f32) / 255
 
     def hdri(self, name):
-        """Sky picture (h,w,3) float32 of unit mean with its sun taken out, the sun's direction and its share of light."""
-        return self._hdri.fetch(name, lambda: split_sun(np.load(self.folder / 'hdri' / f'{name}.npz')['rgb'].astype(f32)))
+        """A sky (h, w, 3) float32 of unit mean without its sun, the sun's direction and its share of the light."""
+        return self._hdri.fetch(
+            name, lambda: split_sun(np.load(self.folder / "hdri" / f"{name}.npz")["rgb"].astype(f32))
+        )
 
     def random_head(self, rng, stone=None):
         """A new blend-shape face (metres, mid-head at the origin)."""
         if self._head is None:
-            self._head = Heads(self.folder / 'heads' / 'ict_face.npz')
+            self._head = Heads(self.folder / "heads" / "ict_face.npz")
         return self._head.random(rng, self, stone)
 
 
@@ -167,12 +198,12 @@ def split_sun(a):
     """Splits an equirectangular sky into (sky of unit mean, sun direction at yaw 0, sun irradiance)."""
     h, w = a.shape[:2]
     a = np.nan_to_num(np.maximum(a, 0), posinf=6e4)
-    lum = a @ f32([.2126, .7152, .0722])
-    th = (np.arange(h) + .5) / h * np.pi
+    lum = a @ f32([0.2126, 0.7152, 0.0722])
+    th = (np.arange(h) + 0.5) / h * np.pi
     sa = (np.sin(th) * np.pi / h * 2 * np.pi / w)[:, None]
     cap = max(np.percentile(lum, 99.5), 1e-3) * 1.5
     i, j = np.unravel_index(np.argmax(lum), lum.shape)
-    ph = ((j + .5) / w - .5) * 2 * np.pi
+    ph = ((j + 0.5) / w - 0.5) * 2 * np.pi
     d = np.array([np.sin(th[i]) * np.sin(ph), np.cos(th[i]), -np.sin(th[i]) * np.cos(ph)])
     k = np.minimum(1, cap / np.maximum(lum, 1e-6))[..., None]
     over = ((a - a * k) * sa[..., None]).sum((0, 1))

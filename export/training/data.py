@@ -3,6 +3,7 @@
 A shard is `<stem>.rgb.npy` uint8 (n, s, s, 3) sRGB, `.inv.npy` float16 (n, s, s) inverse depth, `.nrm.npy` int8
 (n, s, s, 3) normals * 127, `.mask.npy` uint8 (n, s, s), and `<stem>.json`, written last.
 """
+
 from __future__ import annotations
 
 import json
@@ -20,7 +21,10 @@ MEAN, STD = 127.0, 128.0
 
 
 class Sample(NamedTuple):
-    """One picture with its truth: rgb uint8 (h, w, 3); disparity float32 (h, w); normals float32 (h, w, 3); mask float32 (h, w)."""
+    """One picture with its truth: rgb uint8 (h, w, 3); disparity float32 (h, w); normals float32 (h, w, 3).
+
+    Mask float32 (h, w).
+    """
 
     rgb: np.ndarray
     disparity: np.ndarray
@@ -29,7 +33,10 @@ class Sample(NamedTuple):
 
 
 class Shards:
-    """All shards of a folder, memory-mapped. `rescan` takes up new ones and forgets deleted ones, every `every` seconds at most."""
+    """All shards of a folder, memory-mapped.
+
+    `rescan` takes up new ones and forgets deleted ones, every `every` seconds at most.
+    """
 
     def __init__(self, folder: Path, every: float = 20.0):
         self.folder, self.every, self.checked = Path(folder), every, 0.0
@@ -49,7 +56,9 @@ class Shards:
         arrays, kinds = {}, {}
         for stem in stems:
             try:
-                arrays[stem] = self.arrays.get(stem) or [np.load(self.folder / f"{stem}.{f}.npy", mmap_mode="r") for f in FIELDS]
+                arrays[stem] = self.arrays.get(stem) or [
+                    np.load(self.folder / f"{stem}.{f}.npy", mmap_mode="r") for f in FIELDS
+                ]
                 kinds[stem] = self.kinds.get(stem) or json.loads((self.folder / f"{stem}.json").read_text())["kinds"]
             except FileNotFoundError:  # the ring dropped it between the listing and now
                 arrays.pop(stem, None)
@@ -66,7 +75,9 @@ class Shards:
     def __getitem__(self, k: int) -> Sample:
         stem, j = self.index[k]
         rgb, inverse, normals, mask = (a[j] for a in self.arrays[stem])
-        return Sample(np.asarray(rgb), inverse.astype(np.float32), normals.astype(np.float32) / 127, (mask > 0).astype(np.float32))
+        return Sample(
+            np.asarray(rgb), inverse.astype(np.float32), normals.astype(np.float32) / 127, (mask > 0).astype(np.float32)
+        )
 
 
 def flip(sample: Sample) -> Sample:
@@ -85,19 +96,29 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
     half = (width // 2, height // 2)
     shrink = half[0] < w or half[1] < h
     soft, hard = (cv2.INTER_AREA, cv2.INTER_NEAREST) if shrink else (cv2.INTER_LINEAR, cv2.INTER_LINEAR)
-    rgb = cv2.resize(np.ascontiguousarray(sample.rgb), (width, height), interpolation=cv2.INTER_AREA if width < w else cv2.INTER_CUBIC)
+    rgb = cv2.resize(
+        np.ascontiguousarray(sample.rgb),
+        (width, height),
+        interpolation=cv2.INTER_AREA if width < w else cv2.INTER_CUBIC,
+    )
     normals = cv2.resize(np.ascontiguousarray(sample.normals), half, interpolation=soft)
     stretch = (width / w) / (height / h)
     if stretch != 1:
         normals = stretch_normals(normals, stretch)
-    return Sample(rgb, cv2.resize(np.ascontiguousarray(sample.disparity), half, interpolation=hard), normals,
-                  (cv2.resize(np.ascontiguousarray(sample.mask), half, interpolation=soft) > 0.5).astype(np.float32))
+    return Sample(
+        rgb,
+        cv2.resize(np.ascontiguousarray(sample.disparity), half, interpolation=hard),
+        normals,
+        (cv2.resize(np.ascontiguousarray(sample.mask), half, interpolation=soft) > 0.5).astype(np.float32),
+    )
 
 
 def stretch_normals(normals: np.ndarray, stretch: float) -> np.ndarray:
     """Normals of a surface stretched horizontally by `stretch` against the vertical; lengths are kept."""
     out = normals * np.float32([stretch**-0.5, stretch**0.5, 1])
-    length = np.linalg.norm(normals, axis=-1, keepdims=True) / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-6)
+    length = np.linalg.norm(normals, axis=-1, keepdims=True) / np.maximum(
+        np.linalg.norm(out, axis=-1, keepdims=True), 1e-6
+    )
     return out * length
 
 
@@ -111,16 +132,23 @@ def rotate(sample: Sample, degrees: float, centre: tuple[float, float]) -> Sampl
 
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     turn = np.float32([[c, s, 0], [-s, c, 0], [0, 0, 1]])
-    return Sample(warp(sample.rgb, cv2.INTER_LINEAR), warp(sample.disparity, cv2.INTER_NEAREST),
-                  warp(sample.normals, cv2.INTER_LINEAR) @ turn, warp(sample.mask, cv2.INTER_NEAREST))
+    return Sample(
+        warp(sample.rgb, cv2.INTER_LINEAR),
+        warp(sample.disparity, cv2.INTER_NEAREST),
+        warp(sample.normals, cv2.INTER_LINEAR) @ turn,
+        warp(sample.mask, cv2.INTER_NEAREST),
+    )
 
 
 CLOSEST = 0.35  # of a picture's side: no window is smaller
-ENLARGED = 1.4  # nor blown up by more (a square; long windows by up to 1.7): it would be soft, its truth with soft edges
+ENLARGED = (
+    1.4  # nor blown up by more (a square; long windows by up to 1.7): it would be soft, its truth with soft edges
+)
 
 
 def crop(sample: Sample, rng: np.random.Generator, height: int, width: int) -> Sample:
-    """A random window, from the whole picture down to a part of its side, then resized: near and far views of one render.
+    """A random window, from the whole picture down to a part of its side, then resized: near and far views of one
+    render.
 
     A quarter of the windows is tilted, by 12 degrees at most, and small enough to stay inside the picture.
     """
@@ -147,10 +175,11 @@ def coarse_noise(rng: np.random.Generator, rows: int, columns: int, height: int,
 
 
 def roughen(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Fine detail, which rendered pictures lack: photographs hold twice their contrast at a few pixels; float32 0..1 in and out.
+    """Fine detail, which rendered pictures lack: photographs hold twice their contrast at a few pixels; float32 0..1 in
+    and out.
 
-    Bands of the picture itself are raised, as by a camera's sharpening, and a grain that depends on the tone, as most materials
-    have one, is laid over it. None of it is relief.
+    Bands of the picture itself are raised, as by a camera's sharpening, and a grain that depends on the tone, as most
+    materials have one, is laid over it. None of it is relief.
     """
     blurred = [x] + [cv2.GaussianBlur(x, (0, 0), sigma) for sigma in (0.7, 1.4, 2.8, 5.6)]
     if rng.random() < 0.7:
@@ -195,9 +224,13 @@ def recolour(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 # (zenith, horizon, clouds) as sRGB 0..1: clear, overcast, dusk, night, blown out
-SKIES = (((0.15, 0.35, 0.7), (0.65, 0.8, 0.95), (1.0, 1.0, 1.0)), ((0.55, 0.58, 0.62), (0.8, 0.8, 0.8), (0.4, 0.42, 0.45)),
-         ((0.25, 0.3, 0.5), (0.95, 0.6, 0.35), (0.85, 0.5, 0.45)), ((0.01, 0.01, 0.04), (0.06, 0.08, 0.18), (0.12, 0.1, 0.1)),
-         ((0.95, 0.97, 1.0), (1.0, 1.0, 1.0), (0.85, 0.87, 0.9)))
+SKIES = (
+    ((0.15, 0.35, 0.7), (0.65, 0.8, 0.95), (1.0, 1.0, 1.0)),
+    ((0.55, 0.58, 0.62), (0.8, 0.8, 0.8), (0.4, 0.42, 0.45)),
+    ((0.25, 0.3, 0.5), (0.95, 0.6, 0.35), (0.85, 0.5, 0.45)),
+    ((0.01, 0.01, 0.04), (0.06, 0.08, 0.18), (0.12, 0.1, 0.1)),
+    ((0.95, 0.97, 1.0), (1.0, 1.0, 1.0), (0.85, 0.87, 0.9)),
+)
 
 
 def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -212,13 +245,18 @@ def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 
 
 def paint_sky(sample: Sample, rng: np.random.Generator) -> Sample:
-    """The sample with another sky where there is no surface: a gradient with clouds, at any time of day. Truth unchanged."""
+    """The sample with another sky where there is no surface: a gradient with clouds, at any time of day.
+
+    Truth unchanged.
+    """
     void = 1 - sample.mask
     if void.mean() < 0.04:
         return sample
     h, w = void.shape
-    zenith, horizon, cloud = (np.clip(np.float32(c) * rng.uniform(0.7, 1.2) + rng.normal(0, 0.06, 3), 0, 1)
-                              for c in SKIES[rng.integers(len(SKIES))])
+    zenith, horizon, cloud = (
+        np.clip(np.float32(c) * rng.uniform(0.7, 1.2) + rng.normal(0, 0.06, 3), 0, 1)
+        for c in SKIES[rng.integers(len(SKIES))]
+    )
     down = np.clip(np.linspace(0, rng.uniform(0.8, 2.0), h, dtype=np.float32), 0, 1)[:, None, None]
     sky = zenith + (horizon - zenith) * down + np.zeros((1, w, 1))
     cover = np.clip((noise(rng, h, w) - rng.normal(0.4, 0.9)) * rng.uniform(0.5, 2.0), 0, 1) * rng.uniform(0, 1)
@@ -237,6 +275,7 @@ def augment(sample: Sample, rng: np.random.Generator, height: int, width: int) -
 
 def collate(samples: list[Sample]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """(normalised picture (n, 3, h, w), (disparity, normals, mask)), float32, channels last in memory."""
+
     def stack(arrays: list[np.ndarray]) -> Tensor:
         t = torch.from_numpy(np.stack(arrays).astype(np.float32, copy=False))
         return t.permute(0, 3, 1, 2) if t.dim() == 4 else t[:, None]
@@ -245,9 +284,21 @@ def collate(samples: list[Sample]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor
     return (stack([s.rgb for s in samples]) - MEAN) / STD, (disparity, normals, mask)
 
 
-# How readily a kind of scene is drawn: single things and full rooms are hardest, and what people relight; streets are neither.
-READILY = {"object": 0.8, "carved": 0.8, "animal": 0.7, "lived": 0.7, "clutter": 0.6, "cloth": 0.6, "still": 0.6, "table": 0.5,
-           "portrait": 0.35, "outdoor": 0.25, "facade": 0.25}
+# How readily a kind of scene is drawn: single things and full rooms are hardest, and what people relight; streets are
+# neither.
+READILY = {
+    "object": 0.8,
+    "carved": 0.8,
+    "animal": 0.7,
+    "lived": 0.7,
+    "clutter": 0.6,
+    "cloth": 0.6,
+    "still": 0.6,
+    "table": 0.5,
+    "portrait": 0.35,
+    "outdoor": 0.25,
+    "facade": 0.25,
+}
 
 
 def draw(shards: Shards, rng: np.random.Generator) -> int:
@@ -260,7 +311,8 @@ def draw(shards: Shards, rng: np.random.Generator) -> int:
 
 
 def batch(shards: Shards, seed: int, step: int, size: int, part: range) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Samples `part` of one step's batch: a function of seed, step, shards and size alone, so a resumed run sees what it would have seen.
+    """Samples `part` of one step's batch: a function of seed, step, shards and size alone, so a resumed run sees what
+    it would have seen.
 
     `size` is the side of a square of the batch's area; pictures are square, landscape or upright.
     """

@@ -18,7 +18,7 @@ import numpy as np
 from . import camera, renderer, scenes
 
 SHARD, VIEWS = 32, 2
-ARRAYS = ('rgb', 'inv', 'nrm', 'mask')
+ARRAYS = ("rgb", "inv", "nrm", "mask")
 
 
 def render_pair(library, seed, number, size=288, kind=None):
@@ -37,20 +37,20 @@ def render_pair(library, seed, number, size=288, kind=None):
                 a, b = rng.normal(0, 0.06, 2)
                 cam = renderer.look_at(eye, eye - cam[2] + a * cam[0] + b * cam[1], rng.normal(0, 0.1))
             r = renderer.render(scene, eye, cam, focal, rng, size)
-            inv = np.where(r['mask'], 1 / np.maximum(r['depth'], 1e-6), 0)
+            inv = np.where(r["mask"], 1 / np.maximum(r["depth"], 1e-6), 0)
             inv = inv / max(inv.max(), 1e-12)
             out.append(
                 {
-                    'rgb': camera.photograph(r['rgb'], inv, rng, 0.33 if kind_ == 'object' else 0.06),
-                    'inv': inv.astype(np.float16),
-                    'nrm': np.rint(r['normal'] * 127).astype(np.int8),
-                    'mask': r['mask'].astype(np.uint8),
-                    'kind': kind_,
-                    'focal': float(focal),
+                    "rgb": camera.photograph(r["rgb"], inv, rng, 0.33 if kind_ == "object" else 0.06),
+                    "inv": inv.astype(np.float16),
+                    "nrm": np.rint(r["normal"] * 127).astype(np.int8),
+                    "mask": r["mask"].astype(np.uint8),
+                    "kind": kind_,
+                    "focal": float(focal),
                 }
             )
         return out
-    raise RuntimeError(f'scene {number} of seed {seed}: no camera saw anything in 50 attempts')
+    raise RuntimeError(f"scene {number} of seed {seed}: no camera saw anything in 50 attempts")
 
 
 def render_shard(library, seed, index, size=288, count=SHARD, kinds=None):
@@ -60,7 +60,7 @@ def render_shard(library, seed, index, size=288, count=SHARD, kinds=None):
 
 
 def name(seed, index):
-    return f'{seed}_{index:05d}'
+    return f"{seed}_{index:05d}"
 
 
 def write_shard(folder, seed, index, pictures):
@@ -69,34 +69,35 @@ def write_shard(folder, seed, index, pictures):
     folder.mkdir(parents=True, exist_ok=True)
     base = folder / name(seed, index)
     for key in ARRAYS:
-        tmp = folder / f'.{base.name}.{key}.tmp'
-        with open(tmp, 'wb') as f:
+        tmp = folder / f".{base.name}.{key}.tmp"
+        with open(tmp, "wb") as f:
             np.save(f, np.stack([p[key] for p in pictures]))
-        os.replace(tmp, f'{base}.{key}.npy')
+        os.replace(tmp, f"{base}.{key}.npy")
     meta = {
-        'kinds': [p['kind'] for p in pictures],
-        'focal': [p['focal'] for p in pictures],
-        'seed': seed,
-        'size': int(pictures[0]['rgb'].shape[0]),
+        "kinds": [p["kind"] for p in pictures],
+        "focal": [p["focal"] for p in pictures],
+        "seed": seed,
+        "size": int(pictures[0]["rgb"].shape[0]),
     }
-    tmp = folder / f'.{base.name}.json.tmp'
+    tmp = folder / f".{base.name}.json.tmp"
     tmp.write_text(json.dumps(meta))
-    os.replace(tmp, f'{base}.json')
+    os.replace(tmp, f"{base}.json")
 
 
 def shards(folder):
     """Complete shards of a folder, sorted: list of path stems."""
-    return sorted(str(p)[:-5] for p in Path(folder).glob('*_*.json'))
+    return sorted(str(p)[:-5] for p in Path(folder).glob("*_*.json"))
 
 
 def keep_newest(folder, count):
     """Deletes all shards but the newest, whatever their seed; of each its completion mark first."""
+
     def written(stem):
         try:
-            return os.stat(f'{stem}.json').st_mtime_ns, stem
+            return os.stat(f"{stem}.json").st_mtime_ns, stem
         except FileNotFoundError:  # another worker deleted it
             return 0, stem
 
     for stem in sorted(shards(folder), key=written)[:-count]:
-        for end in ('.json', *(f'.{k}.npy' for k in ARRAYS)):
+        for end in (".json", *(f".{k}.npy" for k in ARRAYS)):
             Path(stem + end).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 Every builder returns a :class:`Mesh`: right-handed, +Y up, triangles counter-clockwise seen from outside,
 texture coordinates per triangle corner (u right, v down, repeating with period 1).
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -17,17 +18,18 @@ f32 = np.float32
 @dataclass
 class Mesh:
     """Triangles with smooth normals, optional corner texture coordinates, vertex colours and materials."""
-    v: np.ndarray                    # (V,3) float32
-    f: np.ndarray                    # (F,3) int32
-    n: np.ndarray                    # (V,3) float32 unit shading normals
-    uv: np.ndarray = None            # (F,3,2) float32 or None: the scene box-maps it
-    c: np.ndarray = None             # (V,3) uint8 sRGB vertex colours or None
-    fm: np.ndarray = None            # (F,) int, index into materials
+
+    v: np.ndarray  # (V,3) float32
+    f: np.ndarray  # (F,3) int32
+    n: np.ndarray  # (V,3) float32 unit shading normals
+    uv: np.ndarray = None  # (F,3,2) float32 or None: the scene box-maps it
+    c: np.ndarray = None  # (V,3) uint8 sRGB vertex colours or None
+    fm: np.ndarray = None  # (F,) int, index into materials
     materials: list = field(default_factory=list)
-    scale: float = 1.0               # metres per unit
-    veil: np.ndarray = None          # (F,) bool: mostly transparent, casts no shadow; None: none
-    head: np.ndarray = None          # (3,) mid-head of people, in the mesh's own units
-    forward: np.ndarray = None       # (3,) where that head looks
+    scale: float = 1.0  # metres per unit
+    veil: np.ndarray = None  # (F,) bool: mostly transparent, casts no shadow; None: none
+    head: np.ndarray = None  # (3,) mid-head of people, in the mesh's own units
+    forward: np.ndarray = None  # (3,) where that head looks
 
 
 def vertex_normals(v, f):
@@ -46,7 +48,9 @@ def flat(v, f, uv=None):
     p = v[f]
     n = np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])
     n /= np.linalg.norm(n, axis=1, keepdims=True) + 1e-12
-    return Mesh(p.reshape(-1, 3), np.arange(3 * len(f), dtype=np.int32).reshape(-1, 3), np.repeat(n, 3, 0).astype(f32), uv)
+    return Mesh(
+        p.reshape(-1, 3), np.arange(3 * len(f), dtype=np.int32).reshape(-1, 3), np.repeat(n, 3, 0).astype(f32), uv
+    )
 
 
 def smooth(v, f, uv=None):
@@ -57,8 +61,14 @@ def smooth(v, f, uv=None):
 def box():
     """Unit cube centred on the origin, each face with the whole texture upright."""
     v, f, uv = [], [], []
-    for right, up in (((1, 0, 0), (0, 1, 0)), ((-1, 0, 0), (0, 1, 0)), ((0, 0, -1), (0, 1, 0)),
-                      ((0, 0, 1), (0, 1, 0)), ((1, 0, 0), (0, 0, -1)), ((1, 0, 0), (0, 0, 1))):
+    for right, up in (
+        ((1, 0, 0), (0, 1, 0)),
+        ((-1, 0, 0), (0, 1, 0)),
+        ((0, 0, -1), (0, 1, 0)),
+        ((0, 0, 1), (0, 1, 0)),
+        ((1, 0, 0), (0, 0, -1)),
+        ((1, 0, 0), (0, 0, 1)),
+    ):
         r, u = np.array(right, float), np.array(up, float)
         o = np.cross(r, u)
         k = len(v)
@@ -73,7 +83,7 @@ BOX = box()
 
 def surface(n, m, fn, closed=False):
     """Grid surface: fn(u, v) -> (n,m,3) for u, v in [0,1]; `closed` joins the normals of the v seam."""
-    u, v = np.meshgrid(np.linspace(0, 1, n), np.linspace(0, 1, m), indexing='ij')
+    u, v = np.meshgrid(np.linspace(0, 1, n), np.linspace(0, 1, m), indexing="ij")
     p = np.asarray(fn(u, v), f32)
     i = np.arange(n * m).reshape(n, m)[:-1, :-1].ravel()
     f = np.concatenate([np.stack([i, i + m, i + 1], 1), np.stack([i + 1, i + m, i + m + 1], 1)]).astype(np.int32)
@@ -103,39 +113,50 @@ def _power(x, e):
 
 def superquadric(rng, e1=None, e2=None, n=40):
     """Anything between a box, a cylinder, a ball and a spindle; radius 1 in each axis."""
-    e1 = e1 or rng.choice([.12, .2, .35, .6, 1, 1, 1.6])
-    e2 = e2 or rng.choice([.12, .2, .35, .6, 1, 1, 1.6])
+    e1 = e1 or rng.choice([0.12, 0.2, 0.35, 0.6, 1, 1, 1.6])
+    e2 = e2 or rng.choice([0.12, 0.2, 0.35, 0.6, 1, 1, 1.6])
 
     def fn(u, v):
-        a, b = (.5 - u) * np.pi, (v * 2 - 1) * np.pi
-        return np.stack([_power(np.cos(a), e1) * _power(np.cos(b), e2), _power(np.sin(a), e1),
-                         -_power(np.cos(a), e1) * _power(np.sin(b), e2)], -1)
+        a, b = (0.5 - u) * np.pi, (v * 2 - 1) * np.pi
+        return np.stack(
+            [
+                _power(np.cos(a), e1) * _power(np.cos(b), e2),
+                _power(np.sin(a), e1),
+                -_power(np.cos(a), e1) * _power(np.sin(b), e2),
+            ],
+            -1,
+        )
+
     return outward(surface(n, n, fn, True))
 
 
 def sphere(n=40):
-    return superquadric(np.random.default_rng(0), 1., 1., n)
+    return superquadric(np.random.default_rng(0), 1.0, 1.0, n)
 
 
-def cylinder(r=.5, h=1., r2=None, n=28):
+def cylinder(r=0.5, h=1.0, r2=None, n=28):
     """Upright cylinder or cone frustum (r below, r2 above), capped, hard rims."""
     r2 = r if r2 is None else r2
     slope = (r - r2) / max(h, 1e-6)
     a = np.linspace(0, 2 * np.pi, n + 1)
     c, s = np.cos(a), np.sin(a)
-    side = np.concatenate([np.stack([c * r, np.full(n + 1, -h / 2), -s * r], 1), np.stack([c * r2, np.full(n + 1, h / 2), -s * r2], 1)])
+    side = np.concatenate(
+        [np.stack([c * r, np.full(n + 1, -h / 2), -s * r], 1), np.stack([c * r2, np.full(n + 1, h / 2), -s * r2], 1)]
+    )
     nn = np.stack([c, np.full(n + 1, slope), -s], 1)
     nn /= np.linalg.norm(nn, axis=1, keepdims=True)
     i = np.arange(n)
     f = [np.stack([i, i + 1, i + n + 1], 1), np.stack([i + 1, i + n + 2, i + n + 1], 1)]
-    t = np.concatenate([np.stack([a / (2 * np.pi), np.ones(n + 1)], 1), np.stack([a / (2 * np.pi), np.zeros(n + 1)], 1)])
+    t = np.concatenate(
+        [np.stack([a / (2 * np.pi), np.ones(n + 1)], 1), np.stack([a / (2 * np.pi), np.zeros(n + 1)], 1)]
+    )
     v, nrm, base = [side], [nn, nn], 2 * n + 2
     for y, rr, d in ((-h / 2, r, -1), (h / 2, r2, 1)):
         v.append(np.concatenate([np.stack([c * rr, np.full(n + 1, y), -s * rr], 1), [[0, y, 0]]]))
-        nrm.append(np.tile([[0, d, 0.]], (n + 2, 1)))
+        nrm.append(np.tile([[0, d, 0.0]], (n + 2, 1)))
         tri = np.stack([base + i, base + i + 1, np.full(n, base + n + 1)], 1)
         f.append(tri if d > 0 else tri[:, ::-1])
-        t = np.concatenate([t, np.stack([c, s], 1) / 2 + .5, [[.5, .5]]])
+        t = np.concatenate([t, np.stack([c, s], 1) / 2 + 0.5, [[0.5, 0.5]]])
         base += n + 2
     f = np.concatenate(f).astype(np.int32)
     return Mesh(np.concatenate(v).astype(f32), f, np.concatenate(nrm).astype(f32), t.astype(f32)[f])
@@ -144,22 +165,22 @@ def cylinder(r=.5, h=1., r2=None, n=28):
 def lathe(rng):
     """Turned things: bottles, vases, cups, bowls, table legs; half of them hollow."""
     k = int(rng.integers(4, 9))
-    y, r = np.linspace(0, 1, k), np.abs(rng.normal(.5, .22, k)) + .08
+    y, r = np.linspace(0, 1, k), np.abs(rng.normal(0.5, 0.22, k)) + 0.08
     kind = rng.random()
-    if kind < .3:
-        r = rng.uniform(.3, .6) + rng.normal(0, .02, k)
-    elif kind < .5:
-        y, r = np.array([0, .6, .75, 1]), np.array([.5, .5, .18, .16]) * rng.uniform(.8, 1.2)
-    elif kind < .7:
-        y, r = np.array([0, .5, 1]), np.array([.25, .4, .7])
+    if kind < 0.3:
+        r = rng.uniform(0.3, 0.6) + rng.normal(0, 0.02, k)
+    elif kind < 0.5:
+        y, r = np.array([0, 0.6, 0.75, 1]), np.array([0.5, 0.5, 0.18, 0.16]) * rng.uniform(0.8, 1.2)
+    elif kind < 0.7:
+        y, r = np.array([0, 0.5, 1]), np.array([0.25, 0.4, 0.7])
     yy = np.linspace(0, 1, 48)
-    rr = np.maximum(PchipInterpolator(y, r)(yy), .03)
-    h = rng.uniform(.6, 2.2)
+    rr = np.maximum(PchipInterpolator(y, r)(yy), 0.03)
+    h = rng.uniform(0.6, 2.2)
     prof = np.stack([np.r_[1e-3, rr], np.r_[0, yy * h]], 1)
-    if rng.random() < .5:
-        w = rng.uniform(.03, .08)
-        inner = np.stack([np.maximum(rr[::-1] - w, 1e-3), np.maximum(yy[::-1] * h * .999, h * .04)], 1)
-        prof = np.concatenate([prof, inner, [[1e-3, h * .04]]])
+    if rng.random() < 0.5:
+        w = rng.uniform(0.03, 0.08)
+        inner = np.stack([np.maximum(rr[::-1] - w, 1e-3), np.maximum(yy[::-1] * h * 0.999, h * 0.04)], 1)
+        prof = np.concatenate([prof, inner, [[1e-3, h * 0.04]]])
     else:
         prof = np.concatenate([prof, [[1e-3, h]]])
 
@@ -168,6 +189,7 @@ def lathe(rng):
         rad = np.interp(i, np.arange(len(prof)), prof[:, 0])
         a = v * 2 * np.pi
         return np.stack([rad * np.cos(a), np.interp(i, np.arange(len(prof)), prof[:, 1]) - h / 2, rad * np.sin(a)], -1)
+
     m = surface(len(prof), 40, fn, True)
     m.uv = m.uv * f32([1, -1])
     return m
@@ -185,8 +207,8 @@ def waves(rng, p, amp, freqs, n=5):
 def blob(rng, n=56, amp=None):
     """A lumpy ball: potatoes, stones, cushions."""
     m = sphere(n)
-    fr = [rng.uniform(.8, 2.), rng.uniform(2, 4)] + ([rng.uniform(5, 12)] if rng.random() < .5 else [])
-    v = m.v * (1 + waves(rng, m.v, amp or rng.uniform(.03, .2), fr))[:, None] * rng.uniform(.55, 1.2, 3).astype(f32)
+    fr = [rng.uniform(0.8, 2.0), rng.uniform(2, 4)] + ([rng.uniform(5, 12)] if rng.random() < 0.5 else [])
+    v = m.v * (1 + waves(rng, m.v, amp or rng.uniform(0.03, 0.2), fr))[:, None] * rng.uniform(0.55, 1.2, 3).astype(f32)
     k = smooth(v, m.f, m.uv)
     g = k.n.reshape(n, n, 3)
     s = g[:, 0] + g[:, -1]
@@ -197,7 +219,7 @@ def blob(rng, n=56, amp=None):
 def rock(rng):
     p = rng.normal(size=(int(rng.integers(10, 40)), 3))
     p /= np.linalg.norm(p, axis=1, keepdims=True)
-    p *= rng.uniform(.7, 1.1, (len(p), 1)) * rng.uniform(.5, 1.2, 3)
+    p *= rng.uniform(0.7, 1.1, (len(p), 1)) * rng.uniform(0.5, 1.2, 3)
     f = ConvexHull(p).simplices.copy()
     q = p[f]
     bad = (np.cross(q[:, 1] - q[:, 0], q[:, 2] - q[:, 0]) * (q.mean(1) - p.mean(0))).sum(1) < 0
@@ -208,9 +230,9 @@ def rock(rng):
 def prism(rng):
     """Extruded polygon or star, upright."""
     n = int(rng.integers(3, 11))
-    a = np.sort(rng.uniform(0, 2 * np.pi, n)) if rng.random() < .4 else np.linspace(0, 2 * np.pi, n + 1)[:-1]
-    r = rng.uniform(.5, 1, n) if rng.random() < .5 else np.where(np.arange(n) % 2, 1, rng.uniform(.4, 1))
-    h = rng.uniform(.1, 1.5)
+    a = np.sort(rng.uniform(0, 2 * np.pi, n)) if rng.random() < 0.4 else np.linspace(0, 2 * np.pi, n + 1)[:-1]
+    r = rng.uniform(0.5, 1, n) if rng.random() < 0.5 else np.where(np.arange(n) % 2, 1, rng.uniform(0.4, 1))
+    h = rng.uniform(0.1, 1.5)
     ring = [[np.cos(x) * q, -np.sin(x) * q] for x, q in zip(a, r)]
     v = [[x, y, z] for y in (-h / 2, h / 2) for x, z in ring + [[0, 0]]]
     f = []
@@ -224,22 +246,30 @@ def tube(rng, closed=None):
     """Bent tubes, handles, rings, branches."""
     n, m = 60, 18
     t = np.linspace(0, 1, n)
-    closed = rng.random() < .4 if closed is None else closed
+    closed = rng.random() < 0.4 if closed is None else closed
     if closed:
-        c = np.stack([np.cos(2 * np.pi * t), np.sin(2 * np.pi * t) * rng.uniform(.5, 1), .15 * np.sin(4 * np.pi * t) * rng.random()], 1)
+        c = np.stack(
+            [
+                np.cos(2 * np.pi * t),
+                np.sin(2 * np.pi * t) * rng.uniform(0.5, 1),
+                0.15 * np.sin(4 * np.pi * t) * rng.random(),
+            ],
+            1,
+        )
     else:
-        k, ph = rng.normal(size=(3, 3)) * [[1], [.6], [.3]], rng.uniform(0, 6.28, (3, 3))
-        c = sum(k[i] * np.sin((i + 1) * np.pi * t[:, None] * .8 + ph[i]) for i in range(3))
+        k, ph = rng.normal(size=(3, 3)) * [[1], [0.6], [0.3]], rng.uniform(0, 6.28, (3, 3))
+        c = sum(k[i] * np.sin((i + 1) * np.pi * t[:, None] * 0.8 + ph[i]) for i in range(3))
     d = np.gradient(c, axis=0)
     d /= np.linalg.norm(d, axis=1, keepdims=True) + 1e-9
     a = np.cross(d, rng.normal(size=3))
     a /= np.linalg.norm(a, axis=1, keepdims=True) + 1e-9
     b = np.cross(d, a)
-    r = rng.uniform(.06, .3) * (np.ones(n) if closed else np.linspace(1, rng.uniform(.2, 1), n))
+    r = rng.uniform(0.06, 0.3) * (np.ones(n) if closed else np.linspace(1, rng.uniform(0.2, 1), n))
 
     def fn(u, v):
         i, w = np.rint(u * (n - 1)).astype(int), (v * 2 * np.pi)[..., None]
         return c[i] + r[i][..., None] * (np.cos(w) * a[i] + np.sin(w) * b[i])
+
     return outward(surface(n, m, fn, True), np.repeat(c, m, 0).astype(f32))
 
 
@@ -250,14 +280,16 @@ def heights(rng, x, y, amp, freqs=(1.5, 3, 6, 12)):
     for q in freqs:
         for _ in range(3):
             s = np.sin(p @ (rng.normal(size=2) * q) + rng.uniform(0, 6.28))
-            h += (1 - np.abs(s)) / q if rng.random() < .5 else s / q
+            h += (1 - np.abs(s)) / q if rng.random() < 0.5 else s / q
     return ((h - h.mean()) / (h.std() + 1e-9) * amp).reshape(x.shape)
 
 
 def cloth(rng, n=90, amp=None, freqs=(1.5, 3, 6, 12)):
     """Folded sheet over x, z in [-1, 1], heights along y."""
-    amp = rng.uniform(.02, .14) if amp is None else amp
-    return surface(n, n, lambda u, v: np.stack([v * 2 - 1, heights(rng, v * 2 - 1, u * 2 - 1, amp, freqs), u * 2 - 1], -1))
+    amp = rng.uniform(0.02, 0.14) if amp is None else amp
+    return surface(
+        n, n, lambda u, v: np.stack([v * 2 - 1, heights(rng, v * 2 - 1, u * 2 - 1, amp, freqs), u * 2 - 1], -1)
+    )
 
 
 def relief(height, depth, nx=200):
@@ -266,19 +298,25 @@ def relief(height, depth, nx=200):
 
     def fn(u, v):
         i, j = np.minimum((u * h).astype(int), h - 1), np.minimum((v * w).astype(int), w - 1)
-        return np.stack([v * 2 - 1, (height[i, j] - .5) * depth, u * 2 - 1], -1)
+        return np.stack([v * 2 - 1, (height[i, j] - 0.5) * depth, u * 2 - 1], -1)
+
     return surface(nx, nx, fn)
 
 
 def drape(rng, n=80):
     """Hanging curtain in the x-y plane, y in [-1, 1], folds that gather towards the top."""
     k, ph = rng.uniform(8, 30), rng.uniform(0, 6.28, 4)
-    a = rng.uniform(.03, .12)
+    a = rng.uniform(0.03, 0.12)
 
     def fn(u, v):
         x, y = v * 2 - 1, 1 - u * 2
-        z = a * (np.sin(k * x + ph[0] + .8 * np.sin(2 * y + ph[1])) + .5 * np.sin(k * .37 * x + ph[2] + y)) * (.6 + .4 * u)
+        z = (
+            a
+            * (np.sin(k * x + ph[0] + 0.8 * np.sin(2 * y + ph[1])) + 0.5 * np.sin(k * 0.37 * x + ph[2] + y))
+            * (0.6 + 0.4 * u)
+        )
         return np.stack([x, y, z], -1)
+
     return surface(n, n, fn)
 
 
@@ -287,13 +325,13 @@ def foliage(rng, n=None):
     n = int(n or rng.integers(300, 1200))
     c = rng.normal(size=(n, 3))
     c /= np.linalg.norm(c, axis=1, keepdims=True)
-    c *= rng.uniform(.6, 1, (n, 1)) * (1 + .25 * np.sin(c @ rng.normal(size=3) * 4)[:, None])
+    c *= rng.uniform(0.6, 1, (n, 1)) * (1 + 0.25 * np.sin(c @ rng.normal(size=3) * 4)[:, None])
     a, b = rng.normal(size=(2, n, 3))
     a /= np.linalg.norm(a, axis=1, keepdims=True)
     b = np.cross(a, b)
     b /= np.linalg.norm(b, axis=1, keepdims=True) + 1e-9
-    s = rng.uniform(.05, .16)
-    w = s * rng.uniform(.3, .8)
+    s = rng.uniform(0.05, 0.16)
+    w = s * rng.uniform(0.3, 0.8)
     v = np.stack([c - a * s, c - b * w, c + a * s, c + b * w], 1).reshape(-1, 3)
     i = np.arange(n) * 4
     return flat(v, np.concatenate([np.stack([i, i + 1, i + 2], 1), np.stack([i, i + 2, i + 3], 1)]))

@@ -220,8 +220,18 @@ def densities(v, f, uv, fm, mats, table, out):
         x1, y1, z1 = v[b, 0] - v[a, 0], v[b, 1] - v[a, 1], v[b, 2] - v[a, 2]
         x2, y2, z2 = v[c, 0] - v[a, 0], v[c, 1] - v[a, 1], v[c, 2] - v[a, 2]
         cx, cy, cz = y1 * z2 - z1 * y2, z1 * x2 - x1 * z2, x1 * y2 - y1 * x2
-        s1, t1, s2, t2 = uv[p, 1, 0] - uv[p, 0, 0], uv[p, 1, 1] - uv[p, 0, 1], uv[p, 2, 0] - uv[p, 0, 0], uv[p, 2, 1] - uv[p, 0, 1]
-        out[p] = np.sqrt(abs(s1 * t2 - s2 * t1) / (np.sqrt(cx * cx + cy * cy + cz * cz) + f32(1e-20)) * table[k, 0, 1] * table[k, 0, 2])
+        s1, t1, s2, t2 = (
+            uv[p, 1, 0] - uv[p, 0, 0],
+            uv[p, 1, 1] - uv[p, 0, 1],
+            uv[p, 2, 0] - uv[p, 0, 0],
+            uv[p, 2, 1] - uv[p, 0, 1],
+        )
+        out[p] = np.sqrt(
+            abs(s1 * t2 - s2 * t1)
+            / (np.sqrt(cx * cx + cy * cy + cz * cz) + f32(1e-20))
+            * table[k, 0, 1]
+            * table[k, 0, 2]
+        )
 
 
 @jit
@@ -246,7 +256,10 @@ def add_light(idx, blocked, d, c, view, n, x, gain, diffuse, glossy):
 
 @jit
 def compose(albedo, x, n, d, u, mats, out):
-    """Radiance of each sub-sample from its albedo, irradiance u[:, :3] and reflected light u[:, 3:]; misses untouched."""
+    """Radiance of each sub-sample from its albedo, irradiance u[:, :3] and reflected light u[:, 3:].
+
+    Misses untouched.
+    """
     for i in range(albedo.shape[0]):
         if x[i, 0] < 0:
             continue
@@ -255,4 +268,6 @@ def compose(albedo, x, n, d, u, mats, out):
         for c in range(3):
             f0 = x[i, 3] * (1 - x[i, 2]) + albedo[i, c] * x[i, 2]
             k = f0 + (max(1 - x[i, 1], f0) - f0) * fres if x[i, 3] > 0 else f32(0)
-            out[i, c] = albedo[i, c] * ((1 - x[i, 2]) * u[i, c] / f32(np.pi) + mats[int(x[i, 0]), EMIT]) + k * u[i, 3 + c]
+            out[i, c] = (
+                albedo[i, c] * ((1 - x[i, 2]) * u[i, c] / f32(np.pi) + mats[int(x[i, 0]), EMIT]) + k * u[i, 3 + c]
+            )

@@ -1,4 +1,5 @@
 """The training loop's parts: state that survives being killed, schedules, validation, contact sheets."""
+
 from __future__ import annotations
 
 import copy
@@ -22,14 +23,31 @@ Batch = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
 ENCODER_RATE = 0.1  # of the decoder's learning rate: it starts from good weights
 WARM_UP = 150  # steps
 CLIP = 2.0  # gradient norm
-PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "camera.png", "color.png", "coins.png")
+PHOTOS = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "motorcycle_left.png",
+    "rocket.jpg",
+    "camera.png",
+    "color.png",
+    "coins.png",
+)
 
 
 def keep_memory() -> None:
-    """Ask glibc never to hand freed memory back: activations are as large every step, and faulting pages in anew costs a third."""
+    """Ask glibc never to hand freed memory back.
+
+    Activations are as large every step, and faulting pages in anew costs a third.
+    """
     try:
         libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26), (-8, 1)):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
+        for option, value in (
+            (-4, 0),
+            (-1, 2**31 - 1),
+            (-2, 2**26),
+            (-8, 1),
+        ):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
             libc.mallopt(option, value)
     except (OSError, AttributeError):
         pass  # another C library: nothing gained, nothing lost
@@ -53,7 +71,10 @@ class State:
     def save(self, path: Path) -> None:
         temporary = path.with_suffix(".tmp")
         kept = {name: getattr(self, name) for name in self.KEPT}
-        torch.save({"network": self.net.shape, "net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), **kept}, temporary)
+        torch.save(
+            {"network": self.net.shape, "net": self.net.state_dict(), "optimiser": self.optimiser.state_dict(), **kept},
+            temporary,
+        )
         os.replace(temporary, path)
 
     def restore(self, saved: dict[str, Any]) -> None:
@@ -75,19 +96,27 @@ def start(net: nn.Module, rate: float, freeze: int = 0) -> State:
         net.encoder.blocks[:freeze].requires_grad_(False)
     encoder = list(net.encoder.parameters())
     known = {id(p) for p in encoder}
-    groups = [{"params": encoder, "lr": rate * ENCODER_RATE, "peak": rate * ENCODER_RATE},
-              {"params": [p for p in net.parameters() if id(p) not in known], "lr": rate, "peak": rate}]
+    groups = [
+        {"params": encoder, "lr": rate * ENCODER_RATE, "peak": rate * ENCODER_RATE},
+        {"params": [p for p in net.parameters() if id(p) not in known], "lr": rate, "peak": rate},
+    ]
     average = {k: v.detach().clone() for k, v in net.state_dict().items()}
     return State(net, torch.optim.AdamW(groups, weight_decay=1e-2, fused=True), average)
 
 
 def learning_rate(step: int, done: float) -> float:
-    """Factor of the peak rate: linear warm-up, then half a cosine down to one percent. `done` is the share of the run, 0..1."""
+    """Factor of the peak rate: linear warm-up, then half a cosine down to one percent.
+
+    `done` is the share of the run, 0..1.
+    """
     return min(1.0, (step + 1) / WARM_UP) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
 def size_at(step: int, done: float, seed: int, sizes: tuple[int, ...] = (160, 192, 256, 320)) -> int:
-    """The size of a step: small and cheap first, larger later, always mixed, since photos are analysed at several sizes."""
+    """The size of a step.
+
+    Small and cheap first, larger later, always mixed, since photos are analysed at several sizes.
+    """
     odds = np.interp(done, (0.0, 0.4, 0.75, 1.0), (0, 1, 2, 3))
     mixes = np.array([(0.8, 0.2, 0.0, 0.0), (0.4, 0.4, 0.2, 0.0), (0.0, 0.4, 0.5, 0.1), (0.0, 0.15, 0.6, 0.25)])
     k = min(int(odds), 2)
@@ -113,7 +142,10 @@ class Workers:
         self.pool = ThreadPoolExecutor(count, initializer=lambda: torch.set_num_threads(1)) if count > 1 else None
 
     def gradients(self, work: Callable[[nn.Module, int], dict[str, float]]) -> dict[str, float]:
-        """Run work(net, part), which ends in backward(), on every replica; leaves the mean gradient on the first. Mean of the results."""
+        """Run work(net, part), which ends in backward(), on every replica; leaves the mean gradient on the first.
+
+        Mean of the results.
+        """
         for net in self.nets:
             net.zero_grad(set_to_none=True)
         parts = range(len(self.nets))
@@ -132,7 +164,9 @@ class Workers:
         return {k: sum(r[k] for r in results) / len(results) for k in results[0]}
 
 
-def train_step(state: State, workers: Workers, make: Callable[[int], Batch], done: float, device: str, bf16: bool) -> dict[str, float]:
+def train_step(
+    state: State, workers: Workers, make: Callable[[int], Batch], done: float, device: str, bf16: bool
+) -> dict[str, float]:
     """One optimiser step on the batches make(part), one per worker; the loss terms by name.
 
     Raises FloatingPointError on a loss that is not finite.
@@ -163,7 +197,9 @@ def train_step(state: State, workers: Workers, make: Callable[[int], Batch], don
 
 @torch.no_grad()
 def update_average(state: State, horizon: float = 250.0) -> None:
-    """Exponential moving average of weights and batch-norm statistics, over the last `horizon` steps or a fifth of the run so far."""
+    """Exponential moving average of weights and batch-norm statistics, over the last `horizon` steps or a fifth of the
+    run so far.
+    """
     keep = 1 - 1 / min(horizon, 1 + state.step / 5)
     for key, value in state.net.state_dict().items():
         if value.is_floating_point():
@@ -174,7 +210,10 @@ def update_average(state: State, horizon: float = 250.0) -> None:
 
 @torch.no_grad()
 def validate(net: nn.Module, shards: data.Shards, size: int = 256, limit: int = 128) -> dict[str, dict[str, float]]:
-    """Scores per scene kind and "all": mean angle, share under 30 degrees, depth order, mask accuracy, and facing's angle."""
+    """Scores per scene kind and "all".
+
+    Mean angle, share under 30 degrees, depth order, mask accuracy, and facing's angle.
+    """
     net.eval()
     device = next(net.parameters()).device
     rows: dict[str, list[list[float]]] = {}
@@ -189,11 +228,21 @@ def validate(net: nn.Module, shards: data.Shards, size: int = 256, limit: int = 
         facing = angles(torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).expand_as(truth), truth)[surface]
         order = ordinal(predicted[0][surface].numpy(), disparity[surface].numpy())
         hits = ((predicted[2] > 0) == (mask > 0.5)).float().mean().item()
-        row = [angle.mean().item(), (angle < 30).float().mean().item() * 100, order, hits * 100, facing.mean().item(), 1.0]
+        row = [
+            angle.mean().item(),
+            (angle < 30).float().mean().item() * 100,
+            order,
+            hits * 100,
+            facing.mean().item(),
+            1.0,
+        ]
         for name in (shards.kind(k), "all"):
             rows.setdefault(name, []).append(row)
     names = ("mean", "under30", "ordinal", "mask", "facing")
-    return {kind: dict(zip(names, np.nanmean(r, 0)[:5].round(2).tolist())) | {"images": len(r)} for kind, r in sorted(rows.items())}
+    return {
+        kind: dict(zip(names, np.nanmean(r, 0)[:5].round(2).tolist())) | {"images": len(r)}
+        for kind, r in sorted(rows.items())
+    }
 
 
 def angles(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -213,7 +262,9 @@ def ordinal(predicted: np.ndarray, truth: np.ndarray, pairs: int = 4000) -> floa
 def table(scores: dict[str, dict[str, float]]) -> str:
     head = f"{'kind':12s} {'images':>6s} {'mean':>6s} {'<30':>6s} {'order':>6s} {'mask':>6s} {'facing':>7s}"
     columns = {"images": "6.0f", "mean": "6.2f", "under30": "6.1f", "ordinal": "6.1f", "mask": "6.1f", "facing": "7.2f"}
-    return "\n".join([head] + [f"{kind:12s} " + " ".join(format(s[c], f) for c, f in columns.items()) for kind, s in scores.items()])
+    return "\n".join(
+        [head] + [f"{kind:12s} " + " ".join(format(s[c], f) for c, f in columns.items()) for kind, s in scores.items()]
+    )
 
 
 def photos(names: Iterable[str] = PHOTOS) -> list[np.ndarray]:
@@ -236,11 +287,16 @@ def predict(net: nn.Module, rgb: np.ndarray, size: int) -> tuple[np.ndarray, np.
     small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
     image = torch.from_numpy((small.astype(np.float32) - data.MEAN) / data.STD).permute(2, 0, 1)[None]
     disparity, normals, mask = net.eval()(image.to(next(net.parameters()).device, memory_format=torch.channels_last))
-    return (disparity[0, 0].cpu().numpy(), F.normalize(normals, dim=1)[0].permute(1, 2, 0).cpu().numpy(),
-            torch.sigmoid(mask)[0, 0].cpu().numpy())
+    return (
+        disparity[0, 0].cpu().numpy(),
+        F.normalize(normals, dim=1)[0].permute(1, 2, 0).cpu().numpy(),
+        torch.sigmoid(mask)[0, 0].cpu().numpy(),
+    )
 
 
-def tiles(rgb: np.ndarray, disparity: np.ndarray, normals: np.ndarray, mask: np.ndarray, side: int = 224) -> list[np.ndarray]:
+def tiles(
+    rgb: np.ndarray, disparity: np.ndarray, normals: np.ndarray, mask: np.ndarray, side: int = 224
+) -> list[np.ndarray]:
     """Picture, normals (black without surface), disparity and mask as uint8 RGB squares."""
     low, high = np.percentile(disparity, (1, 99))
     grey = np.clip((disparity - low) / max(high - low, 1e-6), 0, 1) * 255
@@ -260,7 +316,9 @@ def fit(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def contact_sheet(net: nn.Module, shards: data.Shards | None, path: Path, size: int = 256, rendered: int = 8) -> None:
-    """Photographs (picture, normals, disparity, mask), then validation pictures with the true normals and disparity beside."""
+    """Photographs (picture, normals, disparity, mask), then validation pictures with the true normals and disparity
+    beside.
+    """
     rows = [tiles(rgb, *predict(net, rgb, size)) for rgb in photos()]
     for k in np.linspace(0, len(shards) - 1, min(rendered, len(shards))).astype(int) if shards and len(shards) else ():
         sample = shards[k]

@@ -2,13 +2,15 @@
 
 Shapes: disparity and mask (n, 1, h, w), normals (n, 3, h, w). A mask of 1 says that there is a surface.
 """
+
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The chord's minimum is a median of directions, the cosine's a mean, which comes out too near to facing where the network is unsure.
+# The chord's minimum is a median of directions, the cosine's a mean, which comes out too near to facing where the
+# network is unsure.
 WEIGHTS = {"disparity": 1.0, "gradient": 0.5, "order": 2.0, "cosine": 0.3, "chord": 1.2, "mask": 0.2}
 SKY_WEIGHT = 0.5  # of a pixel without surface in the disparity loss: it is known to be farthest, and there are many
 
@@ -39,20 +41,27 @@ MARGIN = 0.2  # of disparity, in mean absolute deviations: pairs this far apart 
 
 
 def order_pairs(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Flat indices (2 x PAIRS) of pixels to compare: half of them anywhere, half near each other (NEAR of the longer side)."""
+    """Flat indices (2 x PAIRS) of pixels to compare.
+
+    Half of them anywhere, half near each other (NEAR of the longer side).
+    """
     dice = torch.Generator().manual_seed(0)
     y, x = (torch.randint(n, (2, 2 * PAIRS), generator=dice) for n in (height, width))
     away = (torch.randn(2, PAIRS, generator=dice) * NEAR * max(height, width)).round().long()
-    y[1, PAIRS:], x[1, PAIRS:] = (y[0, PAIRS:] + away[0]).clamp(0, height - 1), (x[0, PAIRS:] + away[1]).clamp(0, width - 1)
+    y[1, PAIRS:], x[1, PAIRS:] = (
+        (y[0, PAIRS:] + away[0]).clamp(0, height - 1),
+        (x[0, PAIRS:] + away[1]).clamp(0, width - 1),
+    )
     first, second = (y * width + x).to(device)
     return first, second
 
 
 def order_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Hinge loss of which of two pixels is nearer, over random pairs on the surface (relative depth: Chen et al., NeurIPS 2016).
+    """Hinge loss of which of two pixels is nearer, over random pairs on the surface (relative depth: Chen et al.,
+    NeurIPS 2016).
 
-    Disparities of far things all but coincide, so that the other terms hardly see their order. Pairs near each other tell
-    what stands from what is behind it.
+    Disparities of far things all but coincide, so that the other terms hardly see their order. Pairs near each other
+    tell what stands from what is behind it.
     """
     n, (height, width) = predicted.shape[0], predicted.shape[-2:]
     first, second = order_pairs(height, width, predicted.device)
@@ -71,7 +80,10 @@ def coherence(normals: Tensor) -> Tensor:
 
 
 def normal_losses(predicted: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """(1 - cosine, chord length) between unit vectors, over the surface. The chord keeps its gradient at small angles."""
+    """(1 - cosine, chord length) between unit vectors, over the surface.
+
+    The chord keeps its gradient at small angles.
+    """
     u, g = F.normalize(predicted, dim=1, eps=1e-4), F.normalize(target, dim=1, eps=1e-4)
     weight = mask * coherence(g * mask) ** 2
     total = weight.sum().clamp(min=1)
@@ -86,8 +98,14 @@ def losses(predicted: tuple[Tensor, Tensor, Tensor], target: tuple[Tensor, Tenso
     level, gradient = disparity_losses(predicted[0], disparity, mask)
     cosine, chord = normal_losses(predicted[1], normals, mask)
     order = order_loss(predicted[0], disparity, mask)
-    return {"disparity": level, "gradient": gradient, "order": order, "cosine": cosine, "chord": chord,
-            "mask": F.binary_cross_entropy_with_logits(predicted[2], mask)}
+    return {
+        "disparity": level,
+        "gradient": gradient,
+        "order": order,
+        "cosine": cosine,
+        "chord": chord,
+        "mask": F.binary_cross_entropy_with_logits(predicted[2], mask),
+    }
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:

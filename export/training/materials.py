@@ -22,7 +22,7 @@ class Material:
     color: tuple = (0.5, 0.5, 0.5)
     color2: tuple = (0.5, 0.5, 0.5)
     tex: object = None
-    mode: str = 'plain'
+    mode: str = "plain"
     tile: float = 1.0
     metric: bool = False
     rough: float = 0.6
@@ -38,7 +38,7 @@ class Material:
     def row(self, tex):
         r = np.zeros(K.NMAT, f32)
         r[:3], r[3:6], r[K.TEX] = self.color, self.color2, tex
-        r[K.MODE] = 0 if tex < 0 else {'plain': 0, 'mix': 1, 'picture': 2}[self.mode]
+        r[K.MODE] = 0 if tex < 0 else {"plain": 0, "mix": 1, "picture": 2}[self.mode]
         r[K.ROUGH], r[K.METAL], r[K.SPEC], r[K.BUMP], r[K.EMIT], r[K.ALPHA] = (
             self.rough,
             self.metal,
@@ -73,13 +73,19 @@ class Arena:
     """All textures in use, end to end in one byte array; emptied when full, between scenes only."""
 
     def __init__(self, size=1 << 30, rows=4096):
-        self.data, self.table, self.levels = np.empty(size, np.uint8), np.zeros((rows, K.LEVELS, 3), np.int64), np.ones(rows, np.int64)
+        self.data, self.table, self.levels = (
+            np.empty(size, np.uint8),
+            np.zeros((rows, K.LEVELS, 3), np.int64),
+            np.ones(rows, np.int64),
+        )
         self.where, self.end = {}, 0
 
     def place(self, images):
         """images: dict key -> function giving its Texture. Returns dict key -> row of the table."""
         new = {k: make() for k, make in images.items() if k not in self.where}
-        if self.end + sum(len(t.data) for t in new.values()) > len(self.data) or len(self.where) + len(new) > len(self.table):
+        if self.end + sum(len(t.data) for t in new.values()) > len(self.data) or len(self.where) + len(new) > len(
+            self.table
+        ):
             self.where, self.end = {}, 0
             new = {k: make() for k, make in images.items()}
             need = sum(len(t.data) for t in new.values())

@@ -1,8 +1,9 @@
 """Training on a CPU: quick gradients of depthwise convolutions, and float32 where bfloat16 costs too much accuracy.
 
-PyTorch's gradients of 5x5 depthwise convolutions by their weights are 5 to 15 times slower than the compiled loop here in
-float32, 10 to 80 times in bfloat16, where they are half of a training step.
+PyTorch's gradients of 5x5 depthwise convolutions by their weights are 5 to 15 times slower than the compiled loop here
+in float32, 10 to 80 times in bfloat16, where they are half of a training step.
 """
+
 from __future__ import annotations
 
 import numba
@@ -18,7 +19,10 @@ LANES = 512  # channels at a time: the sums of all taps stay in a core's cache
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
 def weight_gradient(x, g, gw, stride, pad):
-    """Add to gw (k, k, c) the gradient by the weights: x (n, h, w, c) the input, g (n, h', w', c) the output's gradient; float32."""
+    """Add to gw (k, k, c) the gradient by the weights.
+
+    X (n, h, w, c) the input, g (n, h', w', c) the output's gradient; float32.
+    """
     _, height, width, channels = x.shape
     k = gw.shape[0]
     for begin in range(0, channels, LANES):
@@ -41,7 +45,10 @@ def channels_last(t: Tensor) -> Tensor:
 
 
 class Depthwise(torch.autograd.Function):
-    """F.conv2d with a group for every channel, on the CPU, in float32 or bfloat16 (the input's); its weights are float32."""
+    """F.conv2d with a group for every channel, on the CPU, in float32 or bfloat16 (the input's).
+
+    Its weights are float32.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int) -> Tensor:
@@ -59,8 +66,18 @@ class Depthwise(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             g, like = (grad, x) if ctx.stride == 1 else (wide, wide_x)  # with a stride, bfloat16 is slow here too
             back = torch.ops.aten.convolution_backward(
-                g, like, weight.to(g.dtype), None, [ctx.stride] * 2, [ctx.pad] * 2, [1, 1], False, [0, 0], x.shape[1],
-                [True, False, False])[0].to(x.dtype)
+                g,
+                like,
+                weight.to(g.dtype),
+                None,
+                [ctx.stride] * 2,
+                [ctx.pad] * 2,
+                [1, 1],
+                False,
+                [0, 0],
+                x.shape[1],
+                [True, False, False],
+            )[0].to(x.dtype)
         return back, torch.from_numpy(taps).permute(2, 0, 1)[:, None], wide.sum((0, 2, 3)), None, None
 
 
@@ -74,8 +91,8 @@ def precise(x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int) -> T
 def install(net: GeometryNet) -> None:
     """Make a network train fast on a CPU; its parameters stay, and in float32 its results.
 
-    Under autocast the stem, the first PRECISE blocks and the last convolution stay in float32: that is cheap, and what is
-    rounded early is what reaches everything (with the blocks in bfloat16 the losses of a batch are off by 1 to 3 %).
+    Under autocast the stem, the first PRECISE blocks and the last convolution stay in float32: that is cheap, and what
+    is rounded early is what reaches everything (with the blocks in bfloat16 the losses of a batch are off by 1 to 3 %).
     """
     for module in net.modules():
         if isinstance(module, SameConv) and module.groups > 1:

@@ -57,7 +57,11 @@ def _radiance(s, o, d, ambient, rng):
     if len(s.rows):
         which = rng.integers(0, len(s.rows), len(p))
         dd, c, idx = np.empty_like(p), np.empty_like(p), np.empty(len(p), np.int64)
-        idx = idx[: K.light_rays(p, n, s.rows, which if len(which) > 1 else np.array([0]), int(rng.integers(1 << 30)), dd, c, idx)]
+        idx = idx[
+            : K.light_rays(
+                p, n, s.rows, which if len(which) > 1 else np.array([0]), int(rng.integers(1 << 30)), dd, c, idx
+            )
+        ]
         if len(idx):
             idx = idx[s.blocked(np.ascontiguousarray(p[idx]), np.ascontiguousarray(dd[idx])) < 0]
             out[idx] += c[idx] * a[idx] * f32(len(s.rows) / np.pi)
@@ -70,9 +74,9 @@ def _radiance(s, o, d, ambient, rng):
 def render(s, eye, cam, focal, rng, w=288, h=None, gather=6, soft=2):
     """Renders one view of a built scene.
 
-    Every pixel gets a ray through its centre, which also gives the labels; pixels on edges get four more for the colour.
-    Returns dict: rgb (h,w,3) float32 linear, depth (h,w) float32 z (0 where no surface), normal (h,w,3) float32 in camera
-    axes (0 where no surface), mask (h,w) bool.
+    Every pixel gets a ray through its centre, which also gives the labels; pixels on edges get four more for the
+    colour. Returns dict: rgb (h,w,3) float32 linear, depth (h,w) float32 z (0 where no surface), normal (h,w,3) float32
+    in camera axes (0 where no surface), mask (h,w) bool.
     """
     h = h or w
     pixel = 1 / (w * focal)
@@ -95,7 +99,9 @@ def render(s, eye, cam, focal, rng, w=288, h=None, gather=6, soft=2):
         d2 = np.stack([gx, gy, -np.ones_like(gx)], 1)
         cos2 = 1 / np.linalg.norm(d2, axis=1)
         d2 = np.ascontiguousarray((d2 * cos2[:, None]) @ cam, dtype=f32)
-        t2, _, n2, _, a2, x2 = s.hit(np.ascontiguousarray(np.broadcast_to(np.asarray(eye, f32), d2.shape)), d2, pixel / 2)
+        t2, _, n2, _, a2, x2 = s.hit(
+            np.ascontiguousarray(np.broadcast_to(np.asarray(eye, f32), d2.shape)), d2, pixel / 2
+        )
         u, sub = np.empty((len(d2), 6), f32), np.zeros((len(d2), 3), f32)
         D.resample(light, nl3, z, ids, ys, xs, n2, (t2 * cos2).astype(f32), x2, u)
         K.compose(a2, x2, n2, d2, u, s.m, sub)
@@ -103,10 +109,10 @@ def render(s, eye, cam, focal, rng, w=288, h=None, gather=6, soft=2):
         cap = 8 * max(float((rgb[::7] @ LUMA).mean()), 1e-6)  # a glint must not flood an edge pixel
         rgb[e] = np.minimum(sub, np.maximum(cap, rgb[e].max(1).repeat(4))[:, None]).reshape(-1, 4, 3).mean(1)
     return {
-        'rgb': np.nan_to_num(rgb, posinf=100).reshape(h, w, 3),
-        'depth': z,
-        'mask': ids >= 0,
-        'normal': np.where((ids >= 0)[..., None], nl3 @ cam.T, 0).astype(f32),
+        "rgb": np.nan_to_num(rgb, posinf=100).reshape(h, w, 3),
+        "depth": z,
+        "mask": ids >= 0,
+        "normal": np.where((ids >= 0)[..., None], nl3 @ cam.T, 0).astype(f32),
     }
 
 
@@ -135,12 +141,16 @@ def _light(s, p, d, n, nl, z, x, ids, on, rng, gather, soft):
         r /= np.linalg.norm(r, axis=1, keepdims=True)
         rad = _radiance(s, np.ascontiguousarray(q[g]), np.ascontiguousarray(r, dtype=f32), ambient, rng)
         bright = np.maximum(rad @ LUMA, 1e-6)  # rough reflections average a lobe: one sample must not outshine it
-        cap = np.where(xx[g, 1] < 0.2, 30, 1.5 / np.maximum(xx[g, 1], 0.2) ** 2 * (bright.mean() * 0.5 + 0.05)).astype(f32)
+        cap = np.where(xx[g, 1] < 0.2, 30, 1.5 / np.maximum(xx[g, 1], 0.2) ** 2 * (bright.mean() * 0.5 + 0.05)).astype(
+            f32
+        )
         gloss[g] += rad * np.minimum(1, cap / bright)[:, None]
     light[on] = np.concatenate([hard, smooth, gloss], 1)
     light = light.reshape(h, w, 9)
+
     def half(a):
         return np.ascontiguousarray(a[::2, ::2])  # indirect light at half resolution
+
     idh, nh, zh, n3 = half(ids), half(nl), half(z), half(n.reshape(h, w, 3))
     at = np.flatnonzero(idh.ravel() >= 0)
     ind = np.zeros((idh.size, 3), f32)

@@ -9,20 +9,20 @@ from .renderer import look_at, pixel_rays
 from .scene import Scene
 
 KINDS = {
-    'room': (0.10, scenes_indoor.room),
-    'lived': (0.12, scenes_lived.lived),
-    'outdoor': (0.16, scenes_outdoor.street),
-    'portrait': (0.22, scenes_people.portrait),
-    'table': (0.15, scenes_objects.table),
-    'clutter': (0.10, scenes_objects.clutter),
-    'still': (0.10, scenes_still.still),
-    'object': (0.06, scenes_objects.single),
-    'carved': (0.06, scenes_objects.carved),
-    'animal': (0.05, scenes_objects.animal),
-    'cloth': (0.03, scenes_objects.cloth),
-    'facade': (0.03, scenes_outdoor.facade),
+    "room": (0.10, scenes_indoor.room),
+    "lived": (0.12, scenes_lived.lived),
+    "outdoor": (0.16, scenes_outdoor.street),
+    "portrait": (0.22, scenes_people.portrait),
+    "table": (0.15, scenes_objects.table),
+    "clutter": (0.10, scenes_objects.clutter),
+    "still": (0.10, scenes_still.still),
+    "object": (0.06, scenes_objects.single),
+    "carved": (0.06, scenes_objects.carved),
+    "animal": (0.05, scenes_objects.animal),
+    "cloth": (0.03, scenes_objects.cloth),
+    "facade": (0.03, scenes_outdoor.facade),
 }
-ALONE = ('object', 'carved')  # things under a lamp of their own, not to be touched by the lens
+ALONE = ("object", "carved")  # things under a lamp of their own, not to be touched by the lens
 
 
 def choose(rng):
@@ -31,7 +31,9 @@ def choose(rng):
 
 
 def sees(scene, eye, cam, focal, near=0.02, share=0.97):
-    """Whether a view holds enough surface, none of it touching the lens, enough depth or slope, and no material over more than `share`."""
+    """Whether a view holds enough surface, none of it touching the lens, enough depth or slope, and no material over
+    more than `share`.
+    """
     o, d, cos = pixel_rays(20, 20, eye, cam, focal)
     prim, _, _, t = scene.trace(o, d)
     hit = prim >= 0
@@ -68,11 +70,13 @@ def make(library, rng, views=2, kind=None):
     if flash:
         eye, cam, _ = cams[0]
         far = 1.0 if shots[0][1] is None else float(shots[0][2])
-        scene.lamp(eye + 0.05 * far * cam[0] + 0.08 * far * cam[1], np.ones(3) * rng.uniform(2, 15) * far * far * 2, 0.02)
+        scene.lamp(
+            eye + 0.05 * far * cam[0] + 0.08 * far * cam[1], np.ones(3) * rng.uniform(2, 15) * far * far * 2, 0.02
+        )
     scene.lights = scene.lights[:4]
     scene.build()
     limit = 0.2 if kind in ALONE else 0.02
-    limit, good = 0.01 if kind == 'outdoor' else limit, []
+    limit, good = 0.01 if kind == "outdoor" else limit, []
     for share in (0.6, 0.97):  # rather a view with several things in it
         for c in cams[:1] if flash else cams:
             if len(good) < views and not any(c is g for g in good) and sees(scene, *c, near=limit, share=share):

@@ -32,14 +32,16 @@ def plain(rng, **kw):
 
 def printed(rng, lib, **kw):
     """A flat picture over the mesh's own coordinates: pattern, never relief."""
-    return Material(color=(rng.uniform(0.6, 1),) * 3, tex=lib.picture(rng), mode='picture', **{**finish(rng), 'metal': 0.0, **kw})
+    return Material(
+        color=(rng.uniform(0.6, 1),) * 3, tex=lib.picture(rng), mode="picture", **{**finish(rng), "metal": 0.0, **kw}
+    )
 
 
 def surface(
     rng,
     lib,
-    photo=('wood', 'stone', 'marble', 'tile', 'wall', 'brick', 'fabric', 'metal', 'stylised', 'paper'),
-    made=('noise', 'noise', 'marble', 'wood', 'tile', 'stripe', 'brick', 'cells', 'print', 'page', 'streak', 'weave'),
+    photo=("wood", "stone", "marble", "tile", "wall", "brick", "fabric", "metal", "stylised", "paper"),
+    made=("noise", "noise", "marble", "wood", "tile", "stripe", "brick", "cells", "print", "page", "streak", "weave"),
     size=1.0,
     p_plain=0.3,
     bump=0.3,
@@ -52,8 +54,8 @@ def surface(
     flat = key is None
     key = key or lib.made(rng, *made)
     kw = finish(rng)
-    if rng.random() < bump and not (flat and key[1] in ('print', 'page', 'stripe')):
-        kw['bump'] = rng.uniform(0.1, 0.8)
+    if rng.random() < bump and not (flat and key[1] in ("print", "page", "stripe")):
+        kw["bump"] = rng.uniform(0.1, 0.8)
     tile = 1 / (size * rng.uniform(0.5, 2))
     if flat and rng.random() < 0.3:
         a, b = hue(rng), hue(rng)
@@ -61,18 +63,27 @@ def surface(
             color=tuple(a),
             color2=tuple(np.clip(a * rng.uniform(0.4, 1.8), 0, 0.95) if rng.random() < 0.6 else b),
             tex=key,
-            mode='mix',
+            mode="mix",
             tile=tile,
             metric=True,
             **kw,
         )
-    return Material(color=tuple(rng.uniform(0.6, 1) * rng.uniform(0.85, 1, 3)), tex=key, mode='picture', tile=tile, metric=True, **kw)
+    return Material(
+        color=tuple(rng.uniform(0.6, 1) * rng.uniform(0.85, 1, 3)),
+        tex=key,
+        mode="picture",
+        tile=tile,
+        metric=True,
+        **kw,
+    )
 
 
 def thing(rng, lib, size=0.3):
     """Material of a small object: plain, printed or textured."""
     k = rng.random()
-    return plain(rng) if k < 0.35 else printed(rng, lib) if k < 0.6 else surface(rng, lib, size=size, p_plain=0, bump=0.25)
+    return (
+        plain(rng) if k < 0.35 else printed(rng, lib) if k < 0.6 else surface(rng, lib, size=size, p_plain=0, bump=0.25)
+    )
 
 
 def yaw(a):
@@ -98,21 +109,23 @@ def tumble(rng):
 UPRIGHT = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], f32)  # turns the sheet y = h(x, z) into a wall facing +z
 
 
-def shape(rng, kinds=('lathe', 'lathe', 'super', 'super', 'box', 'cylinder', 'blob', 'rock', 'prism', 'tube', 'carved')):
+def shape(
+    rng, kinds=("lathe", "lathe", "super", "super", "box", "cylinder", "blob", "rock", "prism", "tube", "carved")
+):
     k = rng.choice(kinds)
     return {
-        'lathe': G.lathe,
-        'super': G.superquadric,
-        'blob': G.blob,
-        'rock': G.rock,
-        'prism': G.prism,
-        'tube': G.tube,
-        'box': lambda r: G.BOX,
-        'cylinder': lambda r: G.cylinder(0.5, 1, r.choice([0.5, 0.5, 0.02, 0.35])),
-        'cloth': G.cloth,
-        'foliage': G.foliage,
-        'ball': lambda r: G.sphere(),
-        'carved': lambda r: sculpture.sculpture(r, 80),
+        "lathe": G.lathe,
+        "super": G.superquadric,
+        "blob": G.blob,
+        "rock": G.rock,
+        "prism": G.prism,
+        "tube": G.tube,
+        "box": lambda r: G.BOX,
+        "cylinder": lambda r: G.cylinder(0.5, 1, r.choice([0.5, 0.5, 0.02, 0.35])),
+        "cloth": G.cloth,
+        "foliage": G.foliage,
+        "ball": lambda r: G.sphere(),
+        "carved": lambda r: sculpture.sculpture(r, 80),
     }[k](rng)
 
 
@@ -168,7 +181,7 @@ def lighting(s, rng, indoor=False):
         sd = np.array([c * sd[0] + n * sd[2], sd[1], c * sd[2] - n * sd[0]])
         if sd[1] > 0.08:
             d = sd
-        if 'sky' in name:
+        if "sky" in name:
             s.background = s.env
     elif k < 0.85:
         s.env = s.background
@@ -176,7 +189,12 @@ def lighting(s, rng, indoor=False):
         g = np.linspace(rng.uniform(0.1, 1), rng.uniform(0.1, 1.2), 32)[:, None, None] * hue(rng, 0.2, 0.8, 1.0)
         if rng.random() < 0.6:  # a window or softbox
             g = np.broadcast_to(g, (32, 64, 3)).copy()
-            y, x, hh, ww = int(rng.integers(6, 14)), int(rng.integers(0, 50)), int(rng.integers(3, 8)), int(rng.integers(4, 14))
+            y, x, hh, ww = (
+                int(rng.integers(6, 14)),
+                int(rng.integers(0, 50)),
+                int(rng.integers(3, 8)),
+                int(rng.integers(4, 14)),
+            )
             g[y : y + hh, x : x + ww] += rng.uniform(4, 30)
         s.env = np.broadcast_to(g / g.mean(), (32, 64, 3)).astype(f32)
     if indoor or rng.random() < 0.3:
@@ -188,9 +206,11 @@ def lighting(s, rng, indoor=False):
         s.sun(d, power, 10 ** rng.uniform(-2.3, -0.6))
 
 
-def ground(s, rng, y=0.0, size=60.0, rough=None, kinds=('ground', 'stone', 'tile', 'asphalt', 'brick', 'wood', 'snow')):
+def ground(s, rng, y=0.0, size=60.0, rough=None, kinds=("ground", "stone", "tile", "asphalt", "brick", "wood", "snow")):
     """Large floor with gentle waves about height y."""
-    m = surface(rng, s.assets, kinds, ('noise', 'noise', 'cells', 'tile', 'brick', 'streak'), rng.uniform(0.7, 3), 0.1, 0.6, 0.6)
+    m = surface(
+        rng, s.assets, kinds, ("noise", "noise", "cells", "tile", "brick", "streak"), rng.uniform(0.7, 3), 0.1, 0.6, 0.6
+    )
     a = size * rng.choice([0, 0, 0.0005, 0.002]) if rough is None else rough
     mesh = G.cloth(rng, 60, 1.0) if a else G.cloth(rng, 2, 0.0)
     w = s.add(mesh, m, yaw(rng.uniform(0, 6.3)), (size, max(a, 1e-6), size), (0, y, 0))
@@ -200,13 +220,22 @@ def ground(s, rng, y=0.0, size=60.0, rough=None, kinds=('ground', 'stone', 'tile
 def small_things(s, rng, x, y, z, spread, n, size):
     """A few objects on a surface around (x, y, z)."""
     for _ in range(n):
-        place_object(s, rng, x + rng.uniform(-1, 1) * spread[0], y, z + rng.uniform(-1, 1) * spread[1], size * rng.uniform(0.4, 1.3))
+        place_object(
+            s,
+            rng,
+            x + rng.uniform(-1, 1) * spread[0],
+            y,
+            z + rng.uniform(-1, 1) * spread[1],
+            size * rng.uniform(0.4, 1.3),
+        )
 
 
-def place_object(s, rng, x, y, z, size, p_mesh=0.6, categories=('object', 'food', 'food')):
+def place_object(s, rng, x, y, z, size, p_mesh=0.6, categories=("object", "food", "food")):
     m = s.assets.pick(rng, *categories) if rng.random() < p_mesh else None
     if m is not None and len(m.f) < 36000:
         own = None if rng.random() < 0.9 and m.materials else thing(rng, s.assets, size)
         return stand(s, rng, m, own, size, x, y, z)
     st = rng.uniform(0.5, 1.4, 3)
-    return stand(s, rng, shape(rng), thing(rng, s.assets, size), size, x, y, z, None if rng.random() < 0.8 else tumble(rng), st)
+    return stand(
+        s, rng, shape(rng), thing(rng, s.assets, size), size, x, y, z, None if rng.random() < 0.8 else tumble(rng), st
+    )

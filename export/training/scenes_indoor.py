@@ -22,18 +22,33 @@ def books(s, rng, x0, x1, y, z, height, depth, rot=np.eye(3), origin=(0, 0, 0)):
         p = np.asarray(origin) + rot @ f32([x + w / 2, 0, z])
         if k < 0.13 and x1 - x > 0.15:
             stand(
-                s, rng, G.lathe(rng) if rng.random() < 0.6 else G.BOX, thing(rng, s.assets), min(height * 0.7, 0.14), p[0] + 0.05, y, p[2]
+                s,
+                rng,
+                G.lathe(rng) if rng.random() < 0.6 else G.BOX,
+                thing(rng, s.assets),
+                min(height * 0.7, 0.14),
+                p[0] + 0.05,
+                y,
+                p[2],
             )
             x += 0.15
             continue
         lean = rng.choice([0, 0, 0, 0.12]) * rng.choice([-1, 1])
         c, n = np.cos(lean), np.sin(lean)
-        s.box(mats[int(rng.integers(7))], (w, h, d), (p[0], y + h / 2, p[2]), rot @ f32([[c, -n, 0], [n, c, 0], [0, 0, 1]]))
+        s.box(
+            mats[int(rng.integers(7))],
+            (w, h, d),
+            (p[0], y + h / 2, p[2]),
+            rot @ f32([[c, -n, 0], [n, c, 0], [0, 0, 1]]),
+        )
         x += w + 0.002 + abs(n) * h * 0.5
 
 
 def shell(s, size, floor, ceiling, front, back, left, right, t=0.1):
-    """A room of inner size (w, h, d) on the floor y = 0: a box t thick for each material that is not None; `front` is at +z."""
+    """A room of inner size (w, h, d) on the floor y = 0: a box t thick for each material that is not None.
+
+    `front` is at +z.
+    """
     w, h, d = size
     for mat, size, at in (
         (floor, (w, t, d), (0, -t / 2, 0)),
@@ -58,26 +73,26 @@ def board_on_legs(box, mat, w, d, h):
 def furniture(s, rng, x, z, a):
     """One piece of furniture at (x, 0, z) turned by a: from the library or built."""
     lib, rot = s.assets, yaw(a)
-    m = lib.pick(rng, 'furniture') if rng.random() < 0.6 else None
-    if m is not None and 'living_room' not in str(m) and len(m.f) < 30000:
+    m = lib.pick(rng, "furniture") if rng.random() < 0.6 else None
+    if m is not None and "living_room" not in str(m) and len(m.f) < 30000:
         size = rng.uniform(0.6, 1.8)
         stand(s, rng, m, None if rng.random() < 0.9 else surface(rng, lib), size, x, 0, z, rot)
         return
     m1, m2 = (
-        surface(rng, lib, ('wood', 'metal'), ('wood', 'noise'), 0.8, 0.45, 0.15),
-        surface(rng, lib, ('fabric',), ('stripe', 'weave', 'noise'), 0.5, 0.5, 0.2),
+        surface(rng, lib, ("wood", "metal"), ("wood", "noise"), 0.8, 0.45, 0.15),
+        surface(rng, lib, ("fabric",), ("stripe", "weave", "noise"), 0.5, 0.5, 0.2),
     )
 
     def b(mat, size, px, py, pz):
         p = rot @ f32([px, 0, pz])
         s.box(mat, size, (x + p[0], py, z + p[2]), rot)
 
-    k = rng.choice(['table', 'shelf', 'shelf', 'sofa', 'cupboard', 'lamp', 'plant', 'boxes', 'curtain', 'screen'])
-    if k == 'table':
+    k = rng.choice(["table", "shelf", "shelf", "sofa", "cupboard", "lamp", "plant", "boxes", "curtain", "screen"])
+    if k == "table":
         w, d, h = rng.uniform(0.7, 1.8), rng.uniform(0.5, 1.0), rng.uniform(0.4, 0.8)
         board_on_legs(b, m1, w, d, h)
         small_things(s, rng, x, h + 0.02, z, (w * 0.35, d * 0.3), int(rng.integers(0, 6)), 0.25)
-    elif k == 'shelf':
+    elif k == "shelf":
         w, h, d, n = rng.uniform(0.6, 1.6), rng.uniform(0.9, 2.1), 0.3, int(rng.integers(2, 6))
         for i in (-1, 1):
             b(m1, (0.03, h, d), i * w / 2, h / 2, 0)
@@ -86,7 +101,7 @@ def furniture(s, rng, x, z, a):
             b(m1, (w, 0.03, d), 0, h * q / n, 0)
             if q < n and rng.random() < 0.85:
                 books(s, rng, -w / 2 + 0.04, w / 2 - 0.04, h * q / n + 0.016, 0, h / n - 0.03, d, rot, (x, 0, z))
-    elif k == 'sofa':
+    elif k == "sofa":
         w, d = rng.uniform(0.9, 2.2), rng.uniform(0.8, 1.0)
         q = G.superquadric(rng, 0.2, 0.2, 24)
 
@@ -100,22 +115,34 @@ def furniture(s, rng, x, z, a):
             c((0.1, 0.3, d / 2), -w / 2, 0.3, 0),
             c((0.1, 0.3, d / 2), w / 2, 0.3, 0),
         )
-        m3 = surface(rng, lib, ('fabric',), ('stripe', 'print', 'weave'), 0.4, 0.2)
+        m3 = surface(rng, lib, ("fabric",), ("stripe", "print", "weave"), 0.4, 0.2)
         for _ in range(int(rng.integers(0, 4))):
             c((0.22, 0.2, 0.09), rng.uniform(-w / 3, w / 3), 0.6, -d * 0.25, m3)
-    elif k == 'cupboard':
+    elif k == "cupboard":
         w, h, d, n = rng.uniform(0.4, 1.4), rng.uniform(0.4, 2.0), rng.uniform(0.35, 0.6), int(rng.integers(1, 4))
         b(m1, (w, h, d), 0, h / 2, 0)
         for i in range(n):
-            b(m1 if rng.random() < 0.5 else m2, (w / n - 0.04, h * 0.8, 0.02), -w / 2 + w / n * (i + 0.5), h / 2, d / 2 + 0.01)
+            b(
+                m1 if rng.random() < 0.5 else m2,
+                (w / n - 0.04, h * 0.8, 0.02),
+                -w / 2 + w / n * (i + 0.5),
+                h / 2,
+                d / 2 + 0.01,
+            )
             b(plain(rng), (0.02, 0.1, 0.03), -w / 2 + w / n * (i + 0.85), h / 2, d / 2 + 0.03)
         small_things(s, rng, x, h, z, (w * 0.35, d * 0.3), int(rng.integers(0, 4)), 0.25)
-    elif k == 'lamp':
+    elif k == "lamp":
         h = rng.uniform(1.0, 1.7)
         s.add(G.cylinder(0.015, h), m1, np.eye(3), 1, (x, h / 2, z))
-        s.add(G.cylinder(0.2, 0.3, 0.13), Material(color=(1, 0.9, 0.75), emit=rng.choice([0, 1.5, 3]), spec=0.0), np.eye(3), 1, (x, h, z))
+        s.add(
+            G.cylinder(0.2, 0.3, 0.13),
+            Material(color=(1, 0.9, 0.75), emit=rng.choice([0, 1.5, 3]), spec=0.0),
+            np.eye(3),
+            1,
+            (x, h, z),
+        )
         s.add(G.cylinder(0.15, 0.03), m1, np.eye(3), 1, (x, 0.015, z))
-    elif k == 'plant':
+    elif k == "plant":
         h = rng.uniform(0.5, 1.6)
         stand(s, rng, G.cylinder(0.35, 0.7, 0.5), thing(rng, lib), h * 0.35, x, 0, z)
         s.add(
@@ -125,9 +152,9 @@ def furniture(s, rng, x, z, a):
             h * rng.uniform(0.25, 0.45),
             (x, h * 0.65, z),
         )
-    elif k == 'boxes':
+    elif k == "boxes":
         small_things(s, rng, x, 0, z, (0.5, 0.5), int(rng.integers(2, 6)), 0.6)
-    elif k == 'curtain':
+    elif k == "curtain":
         s.add(G.drape(rng), m2, rot, (rng.uniform(0.4, 1.2), 1.15, rng.uniform(0.5, 1.5)), (x, 1.15, z))
     else:
         b(printed(rng, lib), (rng.uniform(0.6, 1.4), rng.uniform(0.5, 1.0), 0.04), 0, rng.uniform(0.8, 1.3), 0)
@@ -137,9 +164,9 @@ def furniture(s, rng, x, z, a):
 def enter(s, rng):
     """One of the library's scenes; the eye somewhere inside."""
     lib = s.assets
-    pool = [('scene', n) for n in lib.names('scene') if n.startswith(('aws_', 'godot_living', 'godot_room', 'pc_vr'))] + [
-        ('furniture', n) for n in lib.names('furniture', 'ph_living')
-    ]
+    pool = [
+        ("scene", n) for n in lib.names("scene") if n.startswith(("aws_", "godot_living", "godot_room", "pc_vr"))
+    ] + [("furniture", n) for n in lib.names("furniture", "ph_living")]
     c, name = pool[rng.integers(len(pool))]
     m = lib.mesh(c, name)
     k = m.scale if m.scale > 1.5 else 4.0
@@ -162,12 +189,22 @@ def enter(s, rng):
 def room(s, rng):
     lib = s.assets
     lighting(s, rng, True)
-    if lib.names('scene') and rng.random() < 0.28:
+    if lib.names("scene") and rng.random() < 0.28:
         yield from enter(s, rng)
         return
     w, d, h = rng.uniform(2.5, 7), rng.uniform(3, 8), rng.uniform(2.2, 3.4)
-    wall = surface(rng, lib, ('wall', 'brick', 'wood', 'tile', 'stone'), ('noise', 'stripe', 'brick', 'tile', 'print'), 1.5, 0.55, 0.3)
-    floor = surface(rng, lib, ('wood', 'tile', 'stone', 'marble', 'fabric'), ('wood', 'tile', 'noise', 'marble'), 1.4, 0.15, 0.2)
+    wall = surface(
+        rng,
+        lib,
+        ("wall", "brick", "wood", "tile", "stone"),
+        ("noise", "stripe", "brick", "tile", "print"),
+        1.5,
+        0.55,
+        0.3,
+    )
+    floor = surface(
+        rng, lib, ("wood", "tile", "stone", "marble", "fabric"), ("wood", "tile", "noise", "marble"), 1.4, 0.15, 0.2
+    )
     is_open = rng.random() < 0.25
     ceiling = None if is_open else Material(color=(rng.uniform(0.4, 0.85),) * 3, spec=0.0)
     other = wall if rng.random() < 0.7 else surface(rng, lib)
@@ -175,7 +212,11 @@ def room(s, rng):
     if rng.random() < 0.5:
         s.box(plain(rng), (w, 0.1, 0.02), (0, 0.05, -d / 2 + 0.01))
     if rng.random() < 0.4:
-        s.box(surface(rng, lib, ('wood',), ('wood',), 1, 0.5), (0.85, 2.0, 0.05), (rng.uniform(-w / 3, w / 3), 1.0, -d / 2 + 0.025))
+        s.box(
+            surface(rng, lib, ("wood",), ("wood",), 1, 0.5),
+            (0.85, 2.0, 0.05),
+            (rng.uniform(-w / 3, w / 3), 1.0, -d / 2 + 0.025),
+        )
     for _ in range(int(rng.integers(0, 6))):  # pictures and windows on the walls
         win, ww, hh, q = rng.random() < 0.3, *rng.uniform(0.25, 1.4, 2), int(rng.integers(3))
         e = Material(color=(1, 1, 1), emit=rng.uniform(1, 4), spec=0.0) if win else printed(rng, lib)
@@ -183,7 +224,10 @@ def room(s, rng):
         if q == 0:
             p, rot = np.array([rng.uniform(-w / 2 + 0.4, w / 2 - 0.4), yy, -d / 2]), np.eye(3)
         else:
-            p, rot = np.array([(-1 if q == 1 else 1) * w / 2, yy, rng.uniform(-d / 2, d / 3)]), yaw(np.pi / 2 if q == 1 else -np.pi / 2)
+            p, rot = (
+                np.array([(-1 if q == 1 else 1) * w / 2, yy, rng.uniform(-d / 2, d / 3)]),
+                yaw(np.pi / 2 if q == 1 else -np.pi / 2),
+            )
         s.box(fr, (ww + 0.08, hh + 0.08, 0.04), p, rot)
         s.box(e, (ww, hh, 0.055), p, rot)
         if win:
@@ -206,7 +250,7 @@ def room(s, rng):
             person(s, rng, rng.uniform(-w / 3, w / 3), rng.uniform(-d / 3, d / 6), rng.uniform(-1.5, 1.5))
     if rng.random() < 0.4:
         s.box(
-            surface(rng, lib, ('fabric',), ('stripe', 'print', 'tile'), 1.5, 0.1),
+            surface(rng, lib, ("fabric",), ("stripe", "print", "tile"), 1.5, 0.1),
             (rng.uniform(1, w * 0.7), 0.015, rng.uniform(1, d * 0.6)),
             (rng.uniform(-0.5, 0.5), 0.008, rng.uniform(-1, 0.5)),
         )
@@ -227,5 +271,12 @@ def room(s, rng):
             a, q = rng.normal(0, 0.6), rng.uniform(-0.1, 0.6)
             yield at, direction(a, q), rng.uniform(0.8, 2.2), (30, 65)
         else:
-            eye = np.array([rng.uniform(-w / 2 + 0.3, w / 2 - 0.3), rng.uniform(0.7, 1.9), rng.uniform(0, d / 2 - 0.15)])
-            yield np.array([rng.uniform(-w / 3, w / 3), rng.uniform(0.2, 1.5), rng.uniform(-d / 2, -d / 5)]), None, eye, (40, 80)
+            eye = np.array(
+                [rng.uniform(-w / 2 + 0.3, w / 2 - 0.3), rng.uniform(0.7, 1.9), rng.uniform(0, d / 2 - 0.15)]
+            )
+            yield (
+                np.array([rng.uniform(-w / 3, w / 3), rng.uniform(0.2, 1.5), rng.uniform(-d / 2, -d / 5)]),
+                None,
+                eye,
+                (40, 80),
+            )

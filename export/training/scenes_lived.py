@@ -1,4 +1,7 @@
-"""Rooms that people live in: furniture along every wall, things on everything, seen as phones and depth cameras see them."""
+"""Rooms that people live in.
+
+Furniture along every wall, things on everything, seen as phones and depth cameras see them.
+"""
 
 from __future__ import annotations
 
@@ -26,18 +29,49 @@ from .scenes_common import (
 from .scenes_indoor import board_on_legs, books, furniture, shell
 from .scenes_still import covered, cushion, fabric, potted
 
-# Largest extent in metres by the first part of the name that is found; FLAT ones have a top to put things on, SOFT ones cushions
-SIZES = {'Portrait': 0.5, 'Light': 0.5, 'Tablet': 0.25, 'Tableware': 0.3, 'Utensils': 0.4, 'NightStand': 0.55, 'Bed': 2.0, 'Sofa': 1.9,
-         'sofa': 1.9, 'Couch': 2.1, 'hair': 0.95, 'Stool': 0.5, 'stool': 0.5, 'able': 1.2, 'Desk': 1.4, 'Shelf': 1.6, 'shel': 1.6,
-         'Book': 1.8, 'Wardrobe': 2.0, 'Closet': 2.0, 'abinet': 1.2, 'urtain': 2.2, 'Trash': 0.4, 'Drawer': 0.8, 'Houseplant': 0.8,
-         'Rack': 0.9, 'Oven': 0.9, 'Sink': 0.9, 'Toilet': 0.75, 'Bathtub': 1.7, 'Window': 1.3, 'Door': 2.0}
-FLAT = ('NightStand', 'able', 'Desk', 'abinet', 'Drawer', 'Oven')
-SOFT = ('Bed', 'Sofa', 'Couch', 'sofa')
+# Largest extent in metres by the first part of the name that is found; FLAT ones have a top to put things on, SOFT ones
+# cushions
+SIZES = {
+    "Portrait": 0.5,
+    "Light": 0.5,
+    "Tablet": 0.25,
+    "Tableware": 0.3,
+    "Utensils": 0.4,
+    "NightStand": 0.55,
+    "Bed": 2.0,
+    "Sofa": 1.9,
+    "sofa": 1.9,
+    "Couch": 2.1,
+    "hair": 0.95,
+    "Stool": 0.5,
+    "stool": 0.5,
+    "able": 1.2,
+    "Desk": 1.4,
+    "Shelf": 1.6,
+    "shel": 1.6,
+    "Book": 1.8,
+    "Wardrobe": 2.0,
+    "Closet": 2.0,
+    "abinet": 1.2,
+    "urtain": 2.2,
+    "Trash": 0.4,
+    "Drawer": 0.8,
+    "Houseplant": 0.8,
+    "Rack": 0.9,
+    "Oven": 0.9,
+    "Sink": 0.9,
+    "Toilet": 0.75,
+    "Bathtub": 1.7,
+    "Window": 1.3,
+    "Door": 2.0,
+}
+FLAT = ("NightStand", "able", "Desk", "abinet", "Drawer", "Oven")
+SOFT = ("Bed", "Sofa", "Couch", "sofa")
 
 
 def part_of(name):
     """The part of SIZES that a piece of furniture goes by, '' where none does."""
-    return next((part for part in SIZES if part in name), '')
+    return next((part for part in SIZES if part in name), "")
 
 
 def strew(s, rng, x, y, z, spread, n):
@@ -46,10 +80,15 @@ def strew(s, rng, x, y, z, spread, n):
     for _ in range(n):
         px, pz, k = x + rng.uniform(-1, 1) * spread[0], z + rng.uniform(-1, 1) * spread[1], rng.random()
         if k < 0.45:
-            place_object(s, rng, px, y, pz, rng.uniform(0.07, 0.3), 0.8, ('object', 'food', 'plant', 'statue'))
+            place_object(s, rng, px, y, pz, rng.uniform(0.07, 0.3), 0.8, ("object", "food", "plant", "statue"))
         elif k < 0.6:  # papers, cards, magazines
             wide = rng.uniform(0.1, 0.3)
-            s.box(printed(rng, lib), (wide, rng.choice([0.003, 0.015]), wide * 1.4), (px, y + 0.004, pz), yaw(rng.uniform(0, 6.3)))
+            s.box(
+                printed(rng, lib),
+                (wide, rng.choice([0.003, 0.015]), wide * 1.4),
+                (px, y + 0.004, pz),
+                yaw(rng.uniform(0, 6.3)),
+            )
         elif k < 0.75:  # a stack of books or boxes
             top, turn = y, rng.uniform(0, 6.3)
             for _ in range(int(rng.integers(1, 6))):
@@ -63,7 +102,13 @@ def strew(s, rng, x, y, z, spread, n):
         elif k < 0.93:  # clothes, towels, crushed paper
             heap = covered(rng, 60) if rng.random() < 0.6 else sculpture.crumpled(rng, 60)
             wide = rng.uniform(0.1, 0.3)
-            s.add(heap, fabric(rng, lib), yaw(rng.uniform(0, 6.3)), (wide, wide * rng.uniform(0.2, 0.7), wide), (px, y, pz))
+            s.add(
+                heap,
+                fabric(rng, lib),
+                yaw(rng.uniform(0, 6.3)),
+                (wide, wide * rng.uniform(0.2, 0.7), wide),
+                (px, y, pz),
+            )
         else:
             stand(s, rng, shape(rng), thing(rng, lib, 0.2), rng.uniform(0.08, 0.3), px, y, pz)
 
@@ -71,8 +116,12 @@ def strew(s, rng, x, y, z, spread, n):
 def bed(s, rng):
     """A bed at the origin, its head at -z: frame, quilt that falls over the sides, pillows."""
     w, d, h = rng.uniform(0.9, 1.8), rng.uniform(1.9, 2.1), rng.uniform(0.35, 0.6)
-    s.box(surface(rng, s.assets, ('wood', 'fabric'), ('wood', 'weave'), 0.8), (w, h * 0.6, d), (0, h * 0.3, 0))
-    s.box(surface(rng, s.assets, ('wood', 'fabric'), ('wood', 'weave'), 0.8), (w, h * rng.uniform(1.2, 2.2), 0.05), (0, h * 0.7, -d / 2))
+    s.box(surface(rng, s.assets, ("wood", "fabric"), ("wood", "weave"), 0.8), (w, h * 0.6, d), (0, h * 0.3, 0))
+    s.box(
+        surface(rng, s.assets, ("wood", "fabric"), ("wood", "weave"), 0.8),
+        (w, h * rng.uniform(1.2, 2.2), 0.05),
+        (0, h * 0.7, -d / 2),
+    )
     low, wrinkle = rng.uniform(0.1, 0.8) * h, rng.uniform(0.005, 0.03)
 
     def fn(u, v):
@@ -89,11 +138,15 @@ def bed(s, rng):
 def desk(s, rng):
     """A table at the origin with a screen, keyboard and all that lies about on it; a chair before it."""
     lib = s.assets
-    wood = surface(rng, lib, ('wood', 'metal', 'marble'), ('wood', 'noise'), 0.8, 0.4, 0.1)
+    wood = surface(rng, lib, ("wood", "metal", "marble"), ("wood", "noise"), 0.8, 0.4, 0.1)
     w, d, h = rng.uniform(0.9, 2.0), rng.uniform(0.5, 0.9), rng.uniform(0.45, 0.8)
     board_on_legs(lambda mat, size, *at: s.box(mat, size, at), wood, w, d, h)
     if rng.random() < 0.4:
-        x, dark, turn = rng.uniform(-0.3, 0.3) * w, Material(color=(rng.uniform(0.01, 0.1),) * 3, rough=0.4), yaw(rng.normal(0, 0.3))
+        x, dark, turn = (
+            rng.uniform(-0.3, 0.3) * w,
+            Material(color=(rng.uniform(0.01, 0.1),) * 3, rough=0.4),
+            yaw(rng.normal(0, 0.3)),
+        )
         wide = rng.uniform(0.35, 0.65)
         s.box(dark, (wide, wide * 0.6, 0.04), (x, h + 0.12 + wide * 0.3, -d * 0.25), turn)
         glass = printed(rng, lib, rough=0.2) if rng.random() < 0.5 else dark
@@ -102,16 +155,26 @@ def desk(s, rng):
         s.box(plain(rng), (0.42, 0.025, 0.14), (x + rng.normal(0, 0.05), h + 0.033, d * 0.15), yaw(rng.normal(0, 0.15)))
     strew(s, rng, 0, h + 0.02, 0, (w * 0.45, d * 0.4), int(rng.integers(3, 16)))
     if rng.random() < 0.5:
-        chair = [n for n in lib.names('furniture') if 'hair' in n]
+        chair = [n for n in lib.names("furniture") if "hair" in n]
         if chair:
-            m = lib.mesh('furniture', str(rng.choice(chair)))
-            stand(s, rng, m, None, rng.uniform(0.85, 1.05), rng.normal(0, 0.2), 0, d * rng.uniform(0.5, 0.9), yaw(rng.normal(np.pi, 0.6)))
+            m = lib.mesh("furniture", str(rng.choice(chair)))
+            stand(
+                s,
+                rng,
+                m,
+                None,
+                rng.uniform(0.85, 1.05),
+                rng.normal(0, 0.2),
+                0,
+                d * rng.uniform(0.5, 0.9),
+                yaw(rng.normal(np.pi, 0.6)),
+            )
 
 
 def shelves(s, rng):
     """Open shelves at the origin, crammed."""
     lib = s.assets
-    board = surface(rng, lib, ('wood', 'metal'), ('wood',), 0.8, 0.4, 0.1)
+    board = surface(rng, lib, ("wood", "metal"), ("wood",), 0.8, 0.4, 0.1)
     w, d, h, n = rng.uniform(0.7, 2.0), rng.uniform(0.25, 0.4), rng.uniform(1.0, 2.1), int(rng.integers(3, 7))
     for i in (-1, 1):
         s.box(board, (0.03, h, d), (i * w / 2, h / 2, 0))
@@ -128,17 +191,22 @@ def shelves(s, rng):
 
 
 def bought(s, rng):
-    """A piece of the library at the origin, as large as it is, with cushions or things on it; False without a library."""
-    names = s.assets.names('furniture')
-    name = str(rng.choice(names)) if names else ''
-    if not names or 'living_room' in name:
+    """A piece of the library at the origin, as large as it is, with cushions or things on it.
+
+    False without a library.
+    """
+    names = s.assets.names("furniture")
+    name = str(rng.choice(names)) if names else ""
+    if not names or "living_room" in name:
         return False
-    m = s.assets.mesh('furniture', name)
+    m = s.assets.mesh("furniture", name)
     if len(m.f) > 30000:
         return False
     part = part_of(name)
     size = SIZES.get(part, rng.uniform(0.5, 1.1)) * rng.uniform(0.85, 1.15)
-    high = stand(s, rng, m, None if rng.random() < 0.8 or not m.materials else surface(rng, s.assets), size, 0, 0, 0, yaw(0))
+    high = stand(
+        s, rng, m, None if rng.random() < 0.8 or not m.materials else surface(rng, s.assets), size, 0, 0, 0, yaw(0)
+    )
     world = s.parts[-1][0]
     half = (world.max(0) - world.min(0)) / 2
     if part in FLAT:
@@ -149,7 +217,13 @@ def bought(s, rng):
             cushion(s, rng, x, high * rng.uniform(0.4, 0.6), z, rng.uniform(0.3, 0.5))
         if rng.random() < 0.5:
             at = (rng.uniform(-0.5, 0.5) * half[0], high * 0.45, rng.uniform(-0.2, 0.4) * half[2])
-            s.add(covered(rng, 80), fabric(rng, s.assets), yaw(rng.uniform(0, 6.3)), (0.45, rng.uniform(0.1, 0.35), 0.45), at)
+            s.add(
+                covered(rng, 80),
+                fabric(rng, s.assets),
+                yaw(rng.uniform(0, 6.3)),
+                (0.45, rng.uniform(0.1, 0.35), 0.45),
+                at,
+            )
     return True
 
 
@@ -178,7 +252,10 @@ def move(s, first, rot, shift):
 
 
 def along(s, rng, origin, rot, length):
-    """Furniture shoulder to shoulder along a wall that starts at `origin` and runs along rot's x; returns where each piece stands."""
+    """Furniture shoulder to shoulder along a wall that starts at `origin` and runs along rot's x.
+
+    Returns where each piece stands.
+    """
     x, at = rng.uniform(0, 0.4), []
     while x < length - 0.4 and len(at) < 7:
         first = len(s.parts)
@@ -212,14 +289,20 @@ def on_wall(s, rng, origin, rot, length, height):
             for q in (-1, 1):
                 if rng.random() < 0.7:
                     side = p + rot @ f32([q * (wide / 2 + 0.2), 0, 0.08])
-                    s.add(G.drape(rng, 70), fabric(rng, lib), rot, (0.25, min(1.1, y - 0.05), rng.uniform(0.4, 1)), side)
+                    s.add(
+                        G.drape(rng, 70), fabric(rng, lib), rot, (0.25, min(1.1, y - 0.05), rng.uniform(0.4, 1)), side
+                    )
         elif k < 0.85:
-            s.box(surface(rng, lib, ('wood',), ('wood',), 0.8), (wide + 0.3, 0.03, 0.22), p + rot @ f32([0, 0, 0.11]), rot)
+            s.box(
+                surface(rng, lib, ("wood",), ("wood",), 0.8), (wide + 0.3, 0.03, 0.22), p + rot @ f32([0, 0, 0.11]), rot
+            )
             first = len(s.parts)
             strew(s, rng, 0, 0.015, 0, (wide / 2, 0.06), int(rng.integers(1, 6)))
             move(s, first, rot, p + rot @ f32([0, 0, 0.11]))
         else:
-            s.add(G.cylinder(0.5, 0.06), printed(rng, lib), rot @ pitch(np.pi / 2), (wide / 2 + 0.1, 1, wide / 2 + 0.1), p)
+            s.add(
+                G.cylinder(0.5, 0.06), printed(rng, lib), rot @ pitch(np.pi / 2), (wide / 2 + 0.1, 1, wide / 2 + 0.1), p
+            )
 
 
 def lived(s, rng):
@@ -227,9 +310,11 @@ def lived(s, rng):
     lighting(s, rng, True)
     w, d, h = rng.uniform(2.4, 5.5), rng.uniform(2.6, 6), rng.uniform(2.2, 3.0)
     paint = Material(color=tuple(hue(rng, 0.25, 0.35, 0.85)), rough=rng.uniform(0.5, 1), spec=0.0)
-    paper = surface(rng, lib, ('wall', 'brick', 'wood', 'tile'), ('noise', 'stripe', 'tile', 'print'), 1.5, 0.2, 0.2)
+    paper = surface(rng, lib, ("wall", "brick", "wood", "tile"), ("noise", "stripe", "tile", "print"), 1.5, 0.2, 0.2)
     wall = paint if rng.random() < 0.65 else paper
-    floor = surface(rng, lib, ('wood', 'tile', 'fabric', 'stone', 'marble'), ('wood', 'tile', 'noise', 'weave'), 1.2, 0.15, 0.15)
+    floor = surface(
+        rng, lib, ("wood", "tile", "fabric", "stone", "marble"), ("wood", "tile", "noise", "weave"), 1.2, 0.15, 0.15
+    )
     ceiling = Material(color=(rng.uniform(0.5, 0.9),) * 3, spec=0.0)
     left, right = (wall if rng.random() < 0.8 else surface(rng, lib) for _ in range(2))
     shell(s, (w, h, d), floor, ceiling, wall, wall, left, right)
@@ -252,7 +337,11 @@ def lived(s, rng):
     s.lights = windows + [light for light in s.lights if light[0] == 0 and rng.random() < 0.3]
     for _ in range(int(rng.integers(1, 3))):
         place = [rng.uniform(-w / 3, w / 3), h - rng.uniform(0.1, 0.4), rng.uniform(-d / 3, d / 3)]
-        s.lamp(place, np.array([1, rng.uniform(0.75, 1), rng.uniform(0.5, 1)]) * rng.uniform(4, 18), rng.uniform(0.05, 0.35))
+        s.lamp(
+            place,
+            np.array([1, rng.uniform(0.75, 1), rng.uniform(0.5, 1)]) * rng.uniform(4, 18),
+            rng.uniform(0.05, 0.35),
+        )
     at = at or [f32([0, 0.5, -d / 3])]
     close = rng.random() < 0.4
     for _ in range(16):

@@ -42,8 +42,8 @@ def support(s, rng, z):
     m = surface(
         rng,
         lib,
-        ('wood', 'marble', 'tile', 'fabric', 'stone', 'metal'),
-        ('wood', 'noise', 'marble', 'stripe', 'page', 'weave', 'print'),
+        ("wood", "marble", "tile", "fabric", "stone", "metal"),
+        ("wood", "noise", "marble", "stripe", "page", "weave", "print"),
         0.5 * max(z, 0.3) * 2,
         0.25,
         0.25,
@@ -56,7 +56,9 @@ def support(s, rng, z):
         s.parts[-1][0][:, 1] -= near[:, 1].mean()
     if rng.random() < 0.6:
         s.box(
-            surface(rng, lib, ('wall', 'wood', 'brick', 'fabric', 'tile'), ('noise', 'stripe', 'print', 'page'), z * 2, 0.4),
+            surface(
+                rng, lib, ("wall", "wood", "brick", "fabric", "tile"), ("noise", "stripe", "print", "page"), z * 2, 0.4
+            ),
             (z * 25, z * 14, 0.02),
             (0, 0, -z * rng.uniform(1.5, 6)),
             yaw(rng.normal(0, 0.3)),
@@ -72,7 +74,9 @@ def table(s, rng):
     support(s, rng, z)
     n = int(rng.choice([1, 2, 3, 5, 8, 12, 18]))
     for _ in range(n):
-        place_object(s, rng, rng.normal(0, z * 0.8), 0, rng.normal(0, z * 0.7), z * rng.uniform(0.4, 1.5) * (1 if n > 2 else 1.5))
+        place_object(
+            s, rng, rng.normal(0, z * 0.8), 0, rng.normal(0, z * 0.7), z * rng.uniform(0.4, 1.5) * (1 if n > 2 else 1.5)
+        )
     if rng.random() < 0.35:  # printed flat things lie about: papers, cards, boxes
         for _ in range(int(rng.integers(1, 6))):
             s.box(
@@ -83,10 +87,16 @@ def table(s, rng):
             )
     if rng.random() < 0.35:
         s.lamp(
-            rng.normal(0, 1, 3) * z * 2 + [0, z * 4, z * 2], hue(rng, 0.3, 0.7, 1) * z * z * rng.uniform(10, 60), z * rng.uniform(0.1, 1.2)
+            rng.normal(0, 1, 3) * z * 2 + [0, z * 4, z * 2],
+            hue(rng, 0.3, 0.7, 1) * z * z * rng.uniform(10, 60),
+            z * rng.uniform(0.1, 1.2),
         )
     for _ in range(8):
-        yield around(rng, np.array([rng.normal(0, 0.3) * z, z * rng.uniform(0.1, 0.7), rng.normal(0, 0.2) * z]), z * rng.uniform(1.2, 3.6))
+        yield around(
+            rng,
+            np.array([rng.normal(0, 0.3) * z, z * rng.uniform(0.1, 0.7), rng.normal(0, 0.2) * z]),
+            z * rng.uniform(1.2, 3.6),
+        )
 
 
 def clutter(s, rng):
@@ -95,13 +105,13 @@ def clutter(s, rng):
     lighting(s, rng, True)
     k = rng.random()
     s.box(
-        surface(rng, lib, ('wall', 'wood', 'fabric', 'brick'), ('noise', 'stripe', 'print', 'page'), 0.8, 0.3),
+        surface(rng, lib, ("wall", "wood", "fabric", "brick"), ("noise", "stripe", "print", "page"), 0.8, 0.3),
         (8, 6, 0.1),
         (0, 0.5, -rng.uniform(0.45, 1.3)),
         yaw(rng.normal(0, 0.2)),
     )
     if k < 0.3:
-        board, depth, y = surface(rng, lib, ('wood', 'metal'), ('wood',), 0.8, 0.4, 0.1), rng.uniform(0.2, 0.35), -0.1
+        board, depth, y = surface(rng, lib, ("wood", "metal"), ("wood",), 0.8, 0.4, 0.1), rng.uniform(0.2, 0.35), -0.1
         for _ in range(4):
             h = rng.uniform(0.2, 0.4)
             s.box(board, (2.2, 0.025, depth), (0, y - 0.0125, -0.2))
@@ -111,7 +121,7 @@ def clutter(s, rng):
             s.box(board, (0.025, 1.6, depth), (x, 0.55, -0.2))
     elif k < 0.75:
         s.box(
-            surface(rng, lib, ('wood', 'tile', 'fabric'), ('wood', 'noise', 'page', 'stripe'), 0.6, 0.3, 0.1),
+            surface(rng, lib, ("wood", "tile", "fabric"), ("wood", "noise", "page", "stripe"), 0.6, 0.3, 0.1),
             (3, 0.03, 2.4),
             (0, -0.015, 0.2),
         )
@@ -124,10 +134,15 @@ def clutter(s, rng):
                 for bx, bz, bh in tall:
                     if abs(bx - x) < 0.1 and abs(bz - z) < 0.1:
                         y = max(y, bh)
-                s.box(thing(rng, lib, 0.2) if rng.random() < 0.4 else printed(rng, lib), w, (x, y + w[1] / 2, z), yaw(rng.normal(0, 0.5)))
+                s.box(
+                    thing(rng, lib, 0.2) if rng.random() < 0.4 else printed(rng, lib),
+                    w,
+                    (x, y + w[1] / 2, z),
+                    yaw(rng.normal(0, 0.5)),
+                )
                 tall.append((x, z, y + w[1]))
             else:
-                place_object(s, rng, x, 0, z, rng.uniform(0.08, 0.35), 0.7, ('object', 'food', 'plant', 'animal'))
+                place_object(s, rng, x, 0, z, rng.uniform(0.08, 0.35), 0.7, ("object", "food", "plant", "animal"))
         for _ in range(int(rng.integers(0, 4))):  # leaning boards and pictures
             s.box(
                 printed(rng, lib),
@@ -139,7 +154,10 @@ def clutter(s, rng):
         for _ in range(int(rng.integers(14, 60))):
             z = rng.uniform(-0.35, 0.7)
             s.add(
-                shape(rng, ('blob', 'lathe', 'super', 'box', 'box', 'cylinder', 'rock', 'prism', 'tube', 'foliage', 'cloth')),
+                shape(
+                    rng,
+                    ("blob", "lathe", "super", "box", "box", "cylinder", "rock", "prism", "tube", "foliage", "cloth"),
+                ),
                 thing(rng, lib, 0.2),
                 tumble(rng),
                 rng.uniform(0.04, 0.2) * rng.uniform(0.6, 1.3, 3),
@@ -147,16 +165,26 @@ def clutter(s, rng):
             )
     if rng.random() < 0.5:
         s.lamp(
-            [rng.normal(0, 1), rng.uniform(0.8, 2), rng.uniform(0.8, 2)], hue(rng, 0.3, 0.7, 1) * rng.uniform(2, 10), rng.uniform(0.05, 0.4)
+            [rng.normal(0, 1), rng.uniform(0.8, 2), rng.uniform(0.8, 2)],
+            hue(rng, 0.3, 0.7, 1) * rng.uniform(2, 10),
+            rng.uniform(0.05, 0.4),
         )
     for _ in range(10):
         yield around(
-            rng, np.array([rng.uniform(-0.5, 0.5), rng.uniform(0.1, 0.5), rng.uniform(-0.2, 0.2)]), rng.uniform(0.5, 1.4), -3, 25, 0.5
+            rng,
+            np.array([rng.uniform(-0.5, 0.5), rng.uniform(0.1, 0.5), rng.uniform(-0.2, 0.2)]),
+            rng.uniform(0.5, 1.4),
+            -3,
+            25,
+            0.5,
         )
 
 
 def single(s, rng, form=None):
-    """One thing before black or plain cloth under one strong distant light, as in photometric-stereo pictures; `form` is its mesh."""
+    """One thing before black or plain cloth under one strong distant light, as in photometric-stereo pictures.
+
+    `form` is its mesh.
+    """
     lib = s.assets
     s.env = np.full((2, 4, 3), 10 ** rng.uniform(-2.5, -1.1), f32)
     s.background = np.full((2, 4, 3), 10 ** rng.uniform(-4, -2), f32)
@@ -166,7 +194,7 @@ def single(s, rng, form=None):
         m, body = lib.random_head(rng, body), None
         m.v = m.v * 5
     elif k < 0.5:
-        m = lib.pick(rng, 'statue', 'statue', 'animal', 'bust', 'object', 'food', 'head')
+        m = lib.pick(rng, "statue", "statue", "animal", "bust", "object", "food", "head")
         if m is not None and not (m.materials or body):
             body = stone(rng)
     else:
@@ -175,25 +203,42 @@ def single(s, rng, form=None):
         m, body = form, body or thing(rng, lib, 0.8)
     if m is None:
         m = rng.choice(
-            [G.blob, G.blob, G.lathe, G.superquadric, lambda r: G.sphere(), G.tube, G.rock, lambda r: G.cloth(r, 100, r.uniform(0.03, 0.2))]
+            [
+                G.blob,
+                G.blob,
+                G.lathe,
+                G.superquadric,
+                lambda r: G.sphere(),
+                G.tube,
+                G.rock,
+                lambda r: G.cloth(r, 100, r.uniform(0.03, 0.2)),
+            ]
         )(rng)
         if rng.random() < 0.3 and len(m.v) > 1000:
-            m = G.smooth(m.v + m.n * G.waves(rng, m.v, rng.uniform(0.004, 0.02), [rng.uniform(8, 25)])[:, None], m.f, m.uv)
+            m = G.smooth(
+                m.v + m.n * G.waves(rng, m.v, rng.uniform(0.004, 0.02), [rng.uniform(8, 25)])[:, None], m.f, m.uv
+            )
         body = body or (stone(rng) if rng.random() < 0.4 else thing(rng, lib, 0.8))
     rot = yaw(rng.normal(0, 0.8)) if rng.random() < 0.7 else tumble(rng)
     stand(s, rng, m, body, 2.0, 0, 0, 0, rot)
     y = float(s.parts[-1][0][:, 1].mean())
     if rng.random() < 0.5:
         dark = Material(color=(10 ** rng.uniform(-3, -0.5),) * 3, rough=1.0, spec=0.0)
-        cloth = dark if rng.random() < 0.6 else surface(rng, lib, ('fabric',), ('weave', 'noise'), 1.0)
+        cloth = dark if rng.random() < 0.6 else surface(rng, lib, ("fabric",), ("weave", "noise"), 1.0)
         if rng.random() < 0.5:
             s.add(G.cloth(rng, 70), cloth, yaw(0), (8, rng.uniform(0.1, 1), 8), (0, -0.3, 0))
         if rng.random() < 0.7:
             s.add(G.cloth(rng, 70), cloth, UPRIGHT, (8, rng.uniform(0.1, 1), 8), (0, 0, -rng.uniform(1.6, 3)))
-    d = np.array([rng.normal(0, 0.7), rng.normal(0.35, 0.6), 1.0]) if rng.random() < 0.8 else rng.normal(size=3) + [0, 0, 0.4]
+    d = (
+        np.array([rng.normal(0, 0.7), rng.normal(0.35, 0.6), 1.0])
+        if rng.random() < 0.8
+        else rng.normal(size=3) + [0, 0, 0.4]
+    )
     s.sun(d, np.ones(3) * rng.uniform(3, 6), rng.choice([0.005, 0.02, 0.1]))
     for _ in range(8):
-        at, view, size, _ = around(rng, np.array([0, y, 0]) + rng.normal(0, 0.08, 3), rng.uniform(1.3, 3.2), -5, 15, 0.6)
+        at, view, size, _ = around(
+            rng, np.array([0, y, 0]) + rng.normal(0, 0.08, 3), rng.uniform(1.3, 3.2), -5, 15, 0.6
+        )
         yield at, view, size, (12, 35)
 
 
@@ -213,7 +258,15 @@ def carved(s, rng):
         d = np.array([rng.normal(0, 1), rng.uniform(0.2, 1.5), rng.uniform(-0.3, 1.5)])
         s.lamp(d * z * 4, hue(rng, 0.3, 0.7, 1) * z * z * rng.uniform(20, 150), z * rng.uniform(0.05, 0.6))
     for _ in range(8):
-        yield around(rng, np.array([rng.normal(0, 0.1), rng.uniform(0.3, 0.6), 0]) * z, z * rng.uniform(1.1, 2.6), 0, 35, 0.7, (15, 50))
+        yield around(
+            rng,
+            np.array([rng.normal(0, 0.1), rng.uniform(0.3, 0.6), 0]) * z,
+            z * rng.uniform(1.1, 2.6),
+            0,
+            35,
+            0.7,
+            (15, 50),
+        )
 
 
 def animal(s, rng):
@@ -225,22 +278,31 @@ def animal(s, rng):
     if rng.random() < 0.3:
         s.box(surface(rng, lib), (z * 30, z * 14, 0.1), (0, z * 5, -z * rng.uniform(3, 9)))
     for i in range(int(rng.choice([1, 1, 2, 3]))):
-        m = lib.pick(rng, 'animal', 'animal', 'statue')
+        m = lib.pick(rng, "animal", "animal", "statue")
         own = None
         if m is None or rng.random() < 0.25:
             m = G.blob(rng, 60)
         if m.fm is None or not m.materials or rng.random() < 0.55:
             own = Material(
                 color=(rng.uniform(0.6, 1),) * 3,
-                tex=lib.made(rng, 'streak', 'streak', 'noise', 'stripe', 'cells'),
-                mode='picture',
+                tex=lib.made(rng, "streak", "streak", "noise", "stripe", "cells"),
+                mode="picture",
                 metric=True,
                 tile=rng.uniform(0.6, 2.5) / z,
                 bump=rng.uniform(0, 0.6),
                 rough=0.8,
                 spec=0.0,
             )
-        stand(s, rng, m, own, z * rng.uniform(1.4, 2.4), 0 if i == 0 else rng.normal(0, z), 0, 0 if i == 0 else -z * rng.uniform(0.3, 1.6))
+        stand(
+            s,
+            rng,
+            m,
+            own,
+            z * rng.uniform(1.4, 2.4),
+            0 if i == 0 else rng.normal(0, z),
+            0,
+            0 if i == 0 else -z * rng.uniform(0.3, 1.6),
+        )
     for _ in range(8):
         at, view, size, fov = around(
             rng,
@@ -260,22 +322,27 @@ def cloth(s, rng):
     key = (
         lib.picture(rng)
         if rng.random() < 0.35
-        else lib.photo(rng, 'fabric')
+        else lib.photo(rng, "fabric")
         if rng.random() < 0.4
-        else lib.made(rng, 'stripe', 'weave', 'noise', 'print')
+        else lib.made(rng, "stripe", "weave", "noise", "print")
     )
     m = (
         plain(rng, metal=0.0)
         if key is None or rng.random() < 0.3
         else Material(
-            color=(rng.uniform(0.6, 1),) * 3, tex=key, mode='picture', tile=rng.choice([1, 2, 4]), rough=0.9, spec=rng.choice([0, 0.03])
+            color=(rng.uniform(0.6, 1),) * 3,
+            tex=key,
+            mode="picture",
+            tile=rng.choice([1, 2, 4]),
+            rough=0.9,
+            spec=rng.choice([0, 0.03]),
         )
     )
     k = rng.random()
     if k < 0.3:
         s.add(G.drape(rng, 130), m, yaw(rng.normal(0, 0.3)), (1.6, 1.4, rng.uniform(0.7, 2)), (0, 0, -2))
-    elif k < 0.45 and lib.names('cloth'):
-        stand(s, rng, lib.pick(rng, 'cloth'), m if rng.random() < 0.6 else None, 2.0, 0, -1, -2)
+    elif k < 0.45 and lib.names("cloth"):
+        stand(s, rng, lib.pick(rng, "cloth"), m if rng.random() < 0.6 else None, 2.0, 0, -1, -2)
     else:
         s.add(
             G.cloth(rng, 150, None, (1.0, 2, 4, 9)),
@@ -294,4 +361,6 @@ def cloth(s, rng):
         )
     s.box(surface(rng, lib), (20, 20, 0.1), (0, 0, -5))
     for _ in range(8):
-        yield around(rng, np.array([rng.normal(0, 0.3), rng.normal(0, 0.3), -2.0]), rng.uniform(0.6, 2.4), 0, 40, 0.6, (22, 60))
+        yield around(
+            rng, np.array([rng.normal(0, 0.3), rng.normal(0, 0.3), -2.0]), rng.uniform(0.6, 2.4), 0, 40, 0.6, (22, 60)
+        )

@@ -6,22 +6,43 @@ import numpy as np
 
 from . import geometry as G
 from .materials import Material
-from .scenes_common import UPRIGHT, direction, f32, ground, hue, lighting, place_object, plain, printed, shape, stand, surface, tumble, yaw
+from .scenes_common import (
+    UPRIGHT,
+    direction,
+    f32,
+    ground,
+    hue,
+    lighting,
+    place_object,
+    plain,
+    printed,
+    shape,
+    stand,
+    surface,
+    tumble,
+    yaw,
+)
 
 
 def tree(s, rng, x, y, z, h):
-    m = s.assets.pick(rng, 'plant') if rng.random() < 0.5 else None
+    m = s.assets.pick(rng, "plant") if rng.random() < 0.5 else None
     if m is not None and len(m.f) < 9000:
         stand(s, rng, m, None, h, x, y, z)
         return
-    bark = surface(rng, s.assets, ('wood',), ('wood', 'noise', 'streak'), 0.5, 0.2)
-    s.add(G.cylinder(0.05 * h * rng.uniform(0.4, 1.0), h * 0.6, 0.02 * h, 12), bark, yaw(rng.random() * 6), 1, (x, y + h * 0.3, z))
+    bark = surface(rng, s.assets, ("wood",), ("wood", "noise", "streak"), 0.5, 0.2)
+    s.add(
+        G.cylinder(0.05 * h * rng.uniform(0.4, 1.0), h * 0.6, 0.02 * h, 12),
+        bark,
+        yaw(rng.random() * 6),
+        1,
+        (x, y + h * 0.3, z),
+    )
     c = rng.uniform([0.03, 0.08, 0.01], [0.25, 0.35, 0.1]) if rng.random() < 0.8 else hue(rng, 0.9)
     leaf = Material(
         color=tuple(c),
         color2=tuple(np.minimum(c * 1.8, 0.9)),
-        tex=s.assets.made(rng, 'noise'),
-        mode='mix',
+        tex=s.assets.made(rng, "noise"),
+        mode="mix",
         metric=True,
         rough=0.8,
         spec=0.0,
@@ -30,7 +51,7 @@ def tree(s, rng, x, y, z, h):
         if rng.random() < 0.75:
             q = G.foliage(rng, 500)
         else:
-            q, leaf = G.blob(rng, 40), leaf.but(bump=0.8, tex=s.assets.made(rng, 'streak'), tile=1.5)
+            q, leaf = G.blob(rng, 40), leaf.but(bump=0.8, tex=s.assets.made(rng, "streak"), tile=1.5)
         s.add(
             q,
             leaf,
@@ -43,7 +64,7 @@ def tree(s, rng, x, y, z, h):
 def house(s, rng, x, z, w, h, d, a=0.0):
     """Plain building with windows that are recessed or stand out, sometimes a sloped roof."""
     lib, rot = s.assets, yaw(a)
-    m = surface(rng, lib, ('brick', 'wall', 'stone', 'wood', 'facade'), ('facade', 'brick', 'noise'), 3, 0.25, 0.4)
+    m = surface(rng, lib, ("brick", "wall", "stone", "wood", "facade"), ("facade", "brick", "noise"), 3, 0.25, 0.4)
 
     def b(mat, size, px, py, pz, r=rot):
         p = rot @ f32([px, 0, pz])
@@ -60,7 +81,7 @@ def house(s, rng, x, z, w, h, d, a=0.0):
             b(fr, (w / nx * 0.62, 1.5, 0.1 + out), px, py, d / 2)
             b(g, (w / nx * 0.52, 1.3, 0.12 + out), px, py, d / 2)
     if rng.random() < 0.4:
-        r = surface(rng, lib, ('roof', 'tile', 'wood'), ('brick', 'stripe'), 2, 0.2, 0.5)
+        r = surface(rng, lib, ("roof", "tile", "wood"), ("brick", "stripe"), 2, 0.2, 0.5)
         q = rng.uniform(0.4, 0.9)
         c, n = np.cos(q), np.sin(q)
         for e in (-1, 1):
@@ -73,18 +94,22 @@ def street(s, rng):
     """Open air: street, garden, field, hills."""
     lib = s.assets
     lighting(s, rng)
-    kind = rng.choice(['street', 'garden', 'field', 'terrain'], p=[0.4, 0.3, 0.18, 0.12])
-    if kind == 'terrain' and lib.names('terrain'):
-        m = lib.pick(rng, 'terrain')
+    kind = rng.choice(["street", "garden", "field", "terrain"], p=[0.4, 0.3, 0.18, 0.12])
+    if kind == "terrain" and lib.names("terrain"):
+        m = lib.pick(rng, "terrain")
         k = rng.uniform(20, 60)
-        own = None if rng.random() < 0.4 else surface(rng, lib, ('ground', 'stone', 'snow'), ('noise', 'cells'), 6, 0.2, 0.5)
+        own = (
+            None
+            if rng.random() < 0.4
+            else surface(rng, lib, ("ground", "stone", "snow"), ("noise", "cells"), 6, 0.2, 0.5)
+        )
         w = s.add(m, own, yaw(rng.uniform(0, 6.3)), k, (0, 0, -k * 0.3))
         near = w[(np.abs(w[:, 0]) < 6) & (np.abs(w[:, 2]) < 8)]
         top = float(near[:, 1].max()) if len(near) else 0.0
-    elif kind == 'terrain':
+    elif kind == "terrain":
         s.add(
             G.cloth(rng, 120, 0.04),
-            surface(rng, lib, ('ground', 'stone', 'snow'), ('noise', 'cells'), 6, 0.2, 0.5),
+            surface(rng, lib, ("ground", "stone", "snow"), ("noise", "cells"), 6, 0.2, 0.5),
             yaw(0),
             (60, 60, 60),
             (0, 0, -30),
@@ -92,15 +117,23 @@ def street(s, rng):
         top = 3.0
     else:
         top = ground(s, rng, 0, 80)
-    if kind == 'street':
+    if kind == "street":
         road = rng.uniform(3, 6)
-        s.box(surface(rng, lib, ('asphalt', 'stone', 'ground'), ('noise',), 3, 0.3, 0.3), (2 * road, 0.05, 100), (0, 0.01, -40))
+        s.box(
+            surface(rng, lib, ("asphalt", "stone", "ground"), ("noise",), 3, 0.3, 0.3),
+            (2 * road, 0.05, 100),
+            (0, 0.01, -40),
+        )
         for q in (-1, 1):
-            s.box(surface(rng, lib, ('stone', 'tile'), ('tile', 'noise'), 1, 0.3), (2.5, 0.3, 100), (q * (road + 1.25), 0.0, -40))
+            s.box(
+                surface(rng, lib, ("stone", "tile"), ("tile", "noise"), 1, 0.3),
+                (2.5, 0.3, 100),
+                (q * (road + 1.25), 0.0, -40),
+            )
             z = -rng.uniform(-4, 6)
             while z > -50:
                 wdt = rng.uniform(5, 14)
-                m = lib.pick(rng, 'building') if rng.random() < 0.4 else None
+                m = lib.pick(rng, "building") if rng.random() < 0.4 else None
                 if m is not None:
                     stand(s, rng, m, None, rng.uniform(8, 16), q * (road + 8), 0, z - wdt / 2, yaw(-q * np.pi / 2))
                 else:
@@ -113,32 +146,32 @@ def street(s, rng):
                 s.box(printed(rng, lib), (0.7, 0.7, 0.03), (x, hh - 0.3, z + 0.08), yaw(rng.normal(0, 0.4)))
     else:
         for _ in range(int(rng.integers(0, 3))):
-            m = lib.pick(rng, 'building') if rng.random() < 0.6 else None
+            m = lib.pick(rng, "building") if rng.random() < 0.6 else None
             x, z = rng.uniform(-15, 15), -rng.uniform(12, 40)
             if m is not None:
                 stand(s, rng, m, None, rng.uniform(7, 20), x, 0, z)
             else:
                 house(s, rng, x, z, rng.uniform(6, 14), rng.uniform(3, 8), 6, rng.normal(0, 0.4))
-    for _ in range(int(rng.integers(0, 5)) if kind == 'street' else int(rng.integers(4, 16))):
+    for _ in range(int(rng.integers(0, 5)) if kind == "street" else int(rng.integers(4, 16))):
         tree(
             s,
             rng,
-            rng.uniform(-22, 22) if kind != 'street' else rng.choice([-1, 1]) * rng.uniform(3.5, 6),
+            rng.uniform(-22, 22) if kind != "street" else rng.choice([-1, 1]) * rng.uniform(3.5, 6),
             0,
             -rng.uniform(3, 40),
             rng.uniform(1.5, 8),
         )
     for _ in range(int(rng.integers(0, 6))):
         x, z = rng.uniform(-7, 7), -rng.uniform(2, 18)
-        m = lib.pick(rng, 'plant', 'object') if rng.random() < 0.5 else None
+        m = lib.pick(rng, "plant", "object") if rng.random() < 0.5 else None
         if m is not None and len(m.f) < 20000:
             stand(s, rng, m, None, rng.uniform(0.3, 2), x, 0, z)
         else:
             stand(
                 s,
                 rng,
-                shape(rng, ('rock', 'rock', 'blob', 'super', 'box', 'prism')),
-                surface(rng, lib, ('stone', 'ground', 'wood'), size=0.8),
+                shape(rng, ("rock", "rock", "blob", "super", "box", "prism")),
+                surface(rng, lib, ("stone", "ground", "wood"), size=0.8),
                 rng.uniform(0.3, 2.5),
                 x,
                 0,
@@ -146,27 +179,41 @@ def street(s, rng):
                 stretch=rng.uniform(0.6, 1.3, 3),
             )
     for _ in range(int(rng.integers(0, 5))):
-        m = lib.pick(rng, 'vehicle')
+        m = lib.pick(rng, "vehicle")
         x, z = rng.choice([-1, 1]) * rng.uniform(1, 4.5), -rng.uniform(3, 25)
         if m is not None and len(m.f) < 30000:
-            stand(s, rng, m, None, rng.uniform(3.5, 6), x, 0, z, yaw(rng.choice([0, np.pi / 2, np.pi]) + rng.normal(0, 0.15)))
+            stand(
+                s,
+                rng,
+                m,
+                None,
+                rng.uniform(3.5, 6),
+                x,
+                0,
+                z,
+                yaw(rng.choice([0, np.pi / 2, np.pi]) + rng.normal(0, 0.15)),
+            )
     from .scenes_people import person
 
     for _ in range(int(rng.choice([0, 0, 1, 2, 4]))):
         person(s, rng, rng.uniform(-4, 4), -rng.uniform(2, 15), rng.uniform(0, 6.3))
     if rng.random() < 0.3:
-        z, m, hh = -rng.uniform(5, 20), surface(rng, lib, ('wood', 'brick', 'stone'), ('wood', 'brick')), rng.uniform(0.7, 2)
+        z, m, hh = (
+            -rng.uniform(5, 20),
+            surface(rng, lib, ("wood", "brick", "stone"), ("wood", "brick")),
+            rng.uniform(0.7, 2),
+        )
         if rng.random() < 0.5:
             s.box(m, (40, hh, 0.2), (0, hh / 2, z))
         else:
             for i in range(-18, 19):
                 s.box(m, (0.12, hh, 0.05), (i * 0.35, hh / 2, z))
             s.box(m, (14, 0.08, 0.06), (0, hh * 0.7, z))
-    if rng.random() < 0.4 and kind != 'terrain':
+    if rng.random() < 0.4 and kind != "terrain":
         for _ in range(int(rng.integers(1, 4))):
             s.add(
                 G.blob(rng, 40, 0.12),
-                surface(rng, lib, ('ground', 'stone', 'snow'), ('noise', 'streak'), 15, 0.1, 0.5),
+                surface(rng, lib, ("ground", "stone", "snow"), ("noise", "streak"), 15, 0.1, 0.5),
                 tumble(rng),
                 rng.uniform(15, 40) * np.array([1, 0.6, 1]),
                 (rng.uniform(-60, 60), -rng.uniform(2, 12), -rng.uniform(50, 90)),
@@ -192,7 +239,14 @@ def facade(s, rng):
         mesh = G.relief(np.tile(lib.height_map(disp), (2, 2))[:300, :300], rng.uniform(0.02, 0.12), 260)
         s.add(
             mesh,
-            Material(tex=('file', col), mode='picture', color=(rng.uniform(0.6, 1),) * 3, rough=0.8, spec=rng.choice([0, 0.04]), tile=1.5),
+            Material(
+                tex=("file", col),
+                mode="picture",
+                color=(rng.uniform(0.6, 1),) * 3,
+                rough=0.8,
+                spec=rng.choice([0, 0.04]),
+                tile=1.5,
+            ),
             UPRIGHT,
             (k, k, k),
             (0, 1.5, -2),
@@ -215,7 +269,16 @@ def facade(s, rng):
     for _ in range(int(rng.integers(0, 3))):
         s.add(G.cylinder(0.05, h), plain(rng), np.eye(3), 1, (rng.uniform(-6, 6), h / 2, -5.93))
     for _ in range(int(rng.integers(0, 5))):
-        place_object(s, rng, rng.uniform(-4, 4), 0, -rng.uniform(3, 5.5), rng.uniform(0.4, 1.4), 0.5, ('object', 'plant', 'furniture'))
+        place_object(
+            s,
+            rng,
+            rng.uniform(-4, 4),
+            0,
+            -rng.uniform(3, 5.5),
+            rng.uniform(0.4, 1.4),
+            0.5,
+            ("object", "plant", "furniture"),
+        )
     from .scenes_people import person
 
     for _ in range(int(rng.choice([0, 1, 2]))):

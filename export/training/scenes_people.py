@@ -9,7 +9,20 @@ import numpy as np
 from . import geometry as G
 from .heads import skin_colour
 from .materials import Material
-from .scenes_common import UPRIGHT, direction, f32, ground, hue, lighting, plain, printed, small_things, stand, surface, yaw
+from .scenes_common import (
+    UPRIGHT,
+    direction,
+    f32,
+    ground,
+    hue,
+    lighting,
+    plain,
+    printed,
+    small_things,
+    stand,
+    surface,
+    yaw,
+)
 from .scenes_indoor import furniture
 from .scenes_outdoor import tree
 
@@ -35,9 +48,9 @@ def dressed(rng, lib, mesh):
     for i, m in enumerate(out):
         if m.rough > 0.65 and not m.alpha and i == 1:
             k = rng.random()
-            key = lib.made(rng, 'stripe', 'stripe', 'weave', 'print') if k < 0.6 else lib.photo(rng, 'fabric')
+            key = lib.made(rng, "stripe", "stripe", "weave", "print") if k < 0.6 else lib.photo(rng, "fabric")
             out[i] = (
-                m.but(tex=key or lib.made(rng, 'stripe'), mode='picture', color=(rng.uniform(0.5, 1),) * 3, tile=1.0)
+                m.but(tex=key or lib.made(rng, "stripe"), mode="picture", color=(rng.uniform(0.5, 1),) * 3, tile=1.0)
                 if k < 0.8
                 else m.but(color=tuple(hue(rng, 0.9, 0.1, 1.0)))
             )
@@ -48,12 +61,14 @@ def mannequin(s, rng, pos, rot):
     """Procedural stand-in for a person (no assets): ball head, capsule trunk, limbs, clothes. Returns head centre."""
     c, shirt, legs = (
         Material(color=tuple(skin_colour(rng)), rough=0.5),
-        surface(rng, s.assets, (), ('stripe', 'print', 'weave'), 0.4, 0.4, 0),
+        surface(rng, s.assets, (), ("stripe", "print", "weave"), 0.4, 0.4, 0),
         plain(rng),
     )
     ball = G.superquadric(rng, 1.0, 1.0, 32)
+
     def at(p):
         return np.asarray(pos) + rot @ np.asarray(p, f32)
+
     for size, p, m in (
         ((0.16, 0.22, 0.19), (0, 1.6, 0), c),
         ((0.1, 0.16, 0.1), (0, 1.46, 0), c),
@@ -71,7 +86,7 @@ def mannequin(s, rng, pos, rot):
     return at((0, 1.6, 0))
 
 
-def person(s, rng, x=0.0, z=0.0, facing=0.0, kind='human'):
+def person(s, rng, x=0.0, z=0.0, facing=0.0, kind="human"):
     """A person standing at (x, 0, z), looking along yaw `facing` (0 = +z). Returns (head centre, looking direction)."""
     m = s.assets.pick(rng, kind)
     if m is None:
@@ -79,7 +94,7 @@ def person(s, rng, x=0.0, z=0.0, facing=0.0, kind='human'):
         return mannequin(s, rng, (x, 0, z), r), r @ f32([0, 0, 1])
     m = dressed(rng, s.assets, m)
     r = yaw(facing)
-    lift = -m.v[:, 1].min() * m.scale if kind == 'human' else 0.9 - m.v[:, 1].min() * m.scale
+    lift = -m.v[:, 1].min() * m.scale if kind == "human" else 0.9 - m.v[:, 1].min() * m.scale
     p = np.array([x, lift, z])
     s.add(m, None, r, m.scale, p)
     return p + r @ (m.head * m.scale), r @ m.forward
@@ -88,7 +103,7 @@ def person(s, rng, x=0.0, z=0.0, facing=0.0, kind='human'):
 def wear_hat(s, rng, hc, r):
     s.add(
         G.superquadric(rng, 0.6, 1.0, 28),
-        surface(rng, s.assets, ('fabric',), ('weave', 'stripe', 'noise'), 0.2, 0.5),
+        surface(rng, s.assets, ("fabric",), ("weave", "stripe", "noise"), 0.2, 0.5),
         r,
         np.array([0.1, 0.1, 0.12]),
         hc + r @ f32([0, 0.09, -0.015]),
@@ -105,8 +120,8 @@ def behind(s, rng):
         m = surface(
             rng,
             s.assets,
-            ('wall', 'brick', 'wood', 'stone', 'fabric'),
-            ('noise', 'brick', 'stripe', 'facade', 'page', 'print'),
+            ("wall", "brick", "wood", "stone", "fabric"),
+            ("noise", "brick", "stripe", "facade", "page", "print"),
             1.5,
             0.4,
             0.3,
@@ -114,22 +129,26 @@ def behind(s, rng):
         s.box(m, (14, 7, 0.1), (0, 2, -d), yaw(rng.normal(0, 0.3)))
         if rng.random() < 0.4:
             for _ in range(int(rng.integers(1, 4))):
-                s.box(printed(rng, s.assets), (*rng.uniform(0.3, 1.2, 2), 0.04), (rng.uniform(-1.2, 1.2), rng.uniform(1, 2.1), -d + 0.09))
+                s.box(
+                    printed(rng, s.assets),
+                    (*rng.uniform(0.3, 1.2, 2), 0.04),
+                    (rng.uniform(-1.2, 1.2), rng.uniform(1, 2.1), -d + 0.09),
+                )
     elif k < 0.52:
         for _ in range(int(rng.integers(3, 10))):
             tree(s, rng, rng.uniform(-8, 8), 0, -rng.uniform(2.5, 20), rng.uniform(2, 6))
         if rng.random() < 0.5:
-            m = s.assets.pick(rng, 'building')
+            m = s.assets.pick(rng, "building")
             if m is not None:
                 stand(s, rng, m, None, rng.uniform(8, 20), rng.uniform(-8, 8), 0, -rng.uniform(14, 30))
     elif k < 0.72:
         for _ in range(int(rng.integers(2, 7))):
             furniture(s, rng, rng.uniform(-2.5, 2.5), -rng.uniform(1, 3.5), rng.integers(4) * np.pi / 2)
-        s.box(surface(rng, s.assets, ('wall', 'wood'), p_plain=0.5), (14, 6, 0.1), (0, 2.4, -4.5))
+        s.box(surface(rng, s.assets, ("wall", "wood"), p_plain=0.5), (14, 6, 0.1), (0, 2.4, -4.5))
     elif k < 0.82:
         s.add(
             G.cloth(rng, 90),
-            surface(rng, s.assets, ('fabric',), ('stripe', 'weave', 'noise'), 0.5),
+            surface(rng, s.assets, ("fabric",), ("stripe", "weave", "noise"), 0.5),
             UPRIGHT,
             (3, rng.uniform(0.5, 2), 3),
             (0, 1.5, -rng.uniform(0.9, 2)),
@@ -140,7 +159,7 @@ def behind(s, rng):
 
 def portrait(s, rng):
     """One person (or statue, or head), now and then others around."""
-    lib, kind = s.assets, ''
+    lib, kind = s.assets, ""
     lighting(s, rng)
     k = rng.random()
     turn = rng.normal(0, 0.35)
@@ -153,22 +172,23 @@ def portrait(s, rng):
             wear_hat(s, rng, hc, r)
         s.add(
             G.superquadric(rng, 0.8, 0.9, 32),
-            surface(rng, lib, ('fabric',), ('stripe', 'weave', 'print'), 0.3, 0.3),
+            surface(rng, lib, ("fabric",), ("stripe", "weave", "print"), 0.3, 0.3),
             r,
             (0.22, 0.26, 0.13),
             hc + [0, -0.42, -0.03],
         )
-        frame = rng.choice(['close', 'head', 'bust'], p=[0.4, 0.4, 0.2])
-    elif k < 0.38 and lib.names('statue'):
-        m = lib.pick(rng, 'statue', 'statue', 'head', 'character')
+        frame = rng.choice(["close", "head", "bust"], p=[0.4, 0.4, 0.2])
+    elif k < 0.38 and lib.names("statue"):
+        m = lib.pick(rng, "statue", "statue", "head", "character")
         h = stand(s, rng, m, stone(rng) if rng.random() < 0.7 else None, rng.uniform(0.6, 2), 0, 0.8, 0, yaw(turn))
         hc, look = np.array([0, 0.8 + h * 0.8, 0]), f32([0, 0, 1])
-        frame = rng.choice(['head', 'bust', 'half', 'full'])
+        frame = rng.choice(["head", "bust", "half", "full"])
     else:
-        kind = 'bust' if rng.random() < 0.6 else 'human'
+        kind = "bust" if rng.random() < 0.6 else "human"
         hc, look = person(s, rng, 0, 0, turn, kind)
         frame = rng.choice(
-            ['close', 'head', 'bust', 'half', 'full'], p=[0.28, 0.4, 0.32, 0, 0] if kind == 'bust' else [0.1, 0.15, 0.25, 0.25, 0.25]
+            ["close", "head", "bust", "half", "full"],
+            p=[0.28, 0.4, 0.32, 0, 0] if kind == "bust" else [0.1, 0.15, 0.25, 0.25, 0.25],
         )
         if rng.random() < 0.08:
             wear_hat(s, rng, hc, yaw(np.arctan2(look[0], look[2])))
@@ -179,24 +199,30 @@ def portrait(s, rng):
         ground(s, rng, 0, 30, 0.005)
     behind(s, rng)
     if rng.random() < 0.12:  # a table in front
-        s.box(surface(rng, lib, ('wood', 'marble', 'metal')), (1.6, 0.04, 0.7), (0, 1.0, 0.55))
+        s.box(surface(rng, lib, ("wood", "marble", "metal")), (1.6, 0.04, 0.7), (0, 1.0, 0.55))
         small_things(s, rng, 0, 1.02, 0.55, (0.6, 0.2), int(rng.integers(1, 5)), 0.18)
     if rng.random() < 0.45:
         s.lamp(
-            hc + rng.normal(0, 1, 3) * [1.2, 0.6, 0.4] + [0, 0.5, 1.1], hue(rng, 0.35, 0.7, 1) * rng.uniform(1, 8), rng.uniform(0.03, 0.5)
+            hc + rng.normal(0, 1, 3) * [1.2, 0.6, 0.4] + [0, 0.5, 1.1],
+            hue(rng, 0.35, 0.7, 1) * rng.uniform(1, 8),
+            rng.uniform(0.03, 0.5),
         )
     size = {
-        'close': rng.uniform(0.13, 0.26),
-        'head': rng.uniform(0.27, 0.42),
-        'bust': rng.uniform(0.42, 0.62 if kind == 'bust' else 0.8),
-        'half': rng.uniform(0.8, 1.2),
-        'full': rng.uniform(1.7, 2.3),
+        "close": rng.uniform(0.13, 0.26),
+        "head": rng.uniform(0.27, 0.42),
+        "bust": rng.uniform(0.42, 0.62 if kind == "bust" else 0.8),
+        "half": rng.uniform(0.8, 1.2),
+        "full": rng.uniform(1.7, 2.3),
     }[frame]
     az0 = np.arctan2(look[0], look[2])
     for _ in range(8):
         at = np.array(hc, float)
-        at[1] -= {'close': 0.01, 'head': 0.02, 'bust': 0.12, 'half': 0.35, 'full': hc[1] / 2}[frame] * rng.uniform(0.5, 1.2)
+        at[1] -= {"close": 0.01, "head": 0.02, "bust": 0.12, "half": 0.35, "full": hc[1] / 2}[frame] * rng.uniform(
+            0.5, 1.2
+        )
         at += rng.normal(0, 0.09, 3) * size
-        a = (az0 if rng.random() < 0.75 else 0) + (rng.normal(0, 0.5) if rng.random() < 0.92 else rng.uniform(-3.1, 3.1))
+        a = (az0 if rng.random() < 0.75 else 0) + (
+            rng.normal(0, 0.5) if rng.random() < 0.92 else rng.uniform(-3.1, 3.1)
+        )
         p = rng.normal(0.02, 0.14)
         yield at, direction(a, p), size, (18, 60)

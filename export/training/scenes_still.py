@@ -1,4 +1,7 @@
-"""Still lifes: large everyday things close together, on and under cloth, before a backdrop; taken with a longer lens."""
+"""Still lifes: large everyday things close together, on and under cloth, before a backdrop.
+
+Taken with a longer lens.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,21 @@ import numpy as np
 
 from . import geometry as G
 from .materials import Material
-from .scenes_common import UPRIGHT, direction, f32, hue, lighting, pitch, printed, shape, stand, surface, thing, tumble, yaw
+from .scenes_common import (
+    UPRIGHT,
+    direction,
+    f32,
+    hue,
+    lighting,
+    pitch,
+    printed,
+    shape,
+    stand,
+    surface,
+    thing,
+    tumble,
+    yaw,
+)
 
 
 def fabric(rng, lib):
@@ -14,15 +31,25 @@ def fabric(rng, lib):
     k = rng.random()
     if k < 0.35:
         return Material(color=tuple(hue(rng)), rough=0.95, spec=0.0)
-    key = lib.picture(rng) if k < 0.55 else lib.photo(rng, 'fabric') if k < 0.75 else None
-    key = key or lib.made(rng, 'stripe', 'weave', 'noise', 'print', 'cells')
-    return Material(color=(rng.uniform(0.5, 1),) * 3, tex=key, mode='picture', tile=rng.choice([1, 2, 3, 5]), rough=0.95, spec=0.0)
+    key = lib.picture(rng) if k < 0.55 else lib.photo(rng, "fabric") if k < 0.75 else None
+    key = key or lib.made(rng, "stripe", "weave", "noise", "print", "cells")
+    return Material(
+        color=(rng.uniform(0.5, 1),) * 3, tex=key, mode="picture", tile=rng.choice([1, 2, 3, 5]), rough=0.95, spec=0.0
+    )
 
 
 def covered(rng, n=130):
     """A sheet over x, z in [-1, 1] that lies over a few boxes and balls and falls in folds between them."""
-    lumps = [(*rng.uniform(-0.6, 0.6, 2), *rng.uniform(0.15, 0.5, 2), rng.uniform(0.1, 0.8), rng.choice([2, 3, 6, 10]), rng.uniform(0, 3.1))
-             for _ in range(int(rng.integers(1, 5)))]
+    lumps = [
+        (
+            *rng.uniform(-0.6, 0.6, 2),
+            *rng.uniform(0.15, 0.5, 2),
+            rng.uniform(0.1, 0.8),
+            rng.choice([2, 3, 6, 10]),
+            rng.uniform(0, 3.1),
+        )
+        for _ in range(int(rng.integers(1, 5)))
+    ]
     wrinkle = rng.uniform(0.01, 0.08)
 
     def fn(u, v):
@@ -54,13 +81,17 @@ def potted(s, rng, x, y, z, size):
             blade = G.cylinder(1.0, 1.0, 0.05)
             s.add(blade, leaf, rot, f32([0.06, 1, 0.02]) * length, f32([x, y + pot, z]) + rot @ f32([0, length / 2, 0]))
     else:
-        m = s.assets.pick(rng, 'plant')
+        m = s.assets.pick(rng, "plant")
         if m is not None and len(m.f) < 36000:
             stand(s, rng, m, None, size * 0.8, x, y + pot * 0.9, z)
 
 
 def cushion(s, rng, x, y, z, size):
-    m = G.superquadric(rng, rng.choice([0.4, 0.7, 1]), rng.choice([0.3, 0.5, 0.8]), 32) if rng.random() < 0.6 else G.blob(rng, 48)
+    m = (
+        G.superquadric(rng, rng.choice([0.4, 0.7, 1]), rng.choice([0.3, 0.5, 0.8]), 32)
+        if rng.random() < 0.6
+        else G.blob(rng, 48)
+    )
     lean = yaw(rng.normal(0, 0.6)) @ pitch(rng.normal(-0.3, 0.5))
     stand(s, rng, m, fabric(rng, s.assets), size, x, y, z, lean, (1, rng.uniform(0.6, 1), rng.uniform(0.3, 0.6)))
 
@@ -70,7 +101,11 @@ def box(s, rng, x, y, z, size):
     tilt = yaw(rng.normal(0, 0.6))
     if rng.random() < 0.25:
         tilt = tilt @ pitch(rng.normal(0, 0.5))
-    mat = printed(rng, s.assets) if rng.random() < 0.4 else surface(rng, s.assets, ('wood', 'paper', 'fabric', 'metal'), size=0.4)
+    mat = (
+        printed(rng, s.assets)
+        if rng.random() < 0.4
+        else surface(rng, s.assets, ("wood", "paper", "fabric", "metal"), size=0.4)
+    )
     stand(s, rng, G.BOX, mat, float(w.max()), x, y, z, tilt, w / w.max())
 
 
@@ -84,27 +119,47 @@ def one(s, rng, x, y, z, size):
     if k < 0.42:
         return potted(s, rng, x, y, z, size * 1.2)
     if k < 0.80:
-        group = ('furniture', 'furniture', 'object', 'object', 'food', 'animal', 'statue', 'bust', 'character', 'human', 'vehicle')
+        group = (
+            "furniture",
+            "furniture",
+            "object",
+            "object",
+            "food",
+            "animal",
+            "statue",
+            "bust",
+            "character",
+            "human",
+            "vehicle",
+        )
         m = lib.pick(rng, str(rng.choice(group)))
         if m is not None and len(m.f) < 36000:
             own = thing(rng, lib, size) if not m.materials or rng.random() < 0.3 else None
             turn = yaw(rng.normal(0, 0.9))
-            return stand(s, rng, m, own, size * rng.uniform(1, 1.6), x, y, z, turn if rng.random() < 0.8 else tumble(rng))
+            return stand(
+                s, rng, m, own, size * rng.uniform(1, 1.6), x, y, z, turn if rng.random() < 0.8 else tumble(rng)
+            )
     mat = fabric(rng, lib) if rng.random() < 0.3 else thing(rng, lib, size)
-    stand(s, rng, shape(rng), mat, size, x, y, z, None if rng.random() < 0.75 else tumble(rng), rng.uniform(0.5, 1.3, 3))
+    stand(
+        s, rng, shape(rng), mat, size, x, y, z, None if rng.random() < 0.75 else tumble(rng), rng.uniform(0.5, 1.3, 3)
+    )
 
 
 def backdrop(s, rng, z):
     """Wall, hung or thrown cloth, boards that meet in a corner; sometimes nothing but the dark."""
     lib, k = s.assets, rng.random()
-    wall = surface(rng, lib, ('wall', 'wood', 'brick', 'fabric', 'paper'), ('noise', 'print', 'page', 'stripe', 'tile'), 0.8, 0.4)
+    wall = surface(
+        rng, lib, ("wall", "wood", "brick", "fabric", "paper"), ("noise", "print", "page", "stripe", "tile"), 0.8, 0.4
+    )
     if k < 0.3:
         s.box(wall, (5, 4, 0.05), (0, 1, z), yaw(rng.normal(0, 0.3)))
     elif k < 0.55:
         sheet = G.cloth(rng, 120, rng.uniform(0.01, 0.06), (1, 2, 4))
         s.add(sheet, fabric(rng, lib), yaw(rng.normal(0, 0.2)) @ UPRIGHT, (2, rng.uniform(0.5, 1.5), 2), (0, 0.7, z))
     elif k < 0.7:
-        s.add(G.drape(rng, 120), fabric(rng, lib), yaw(rng.normal(0, 0.2)), (2, 1.6, rng.uniform(0.5, 1.5)), (0, 0.8, z))
+        s.add(
+            G.drape(rng, 120), fabric(rng, lib), yaw(rng.normal(0, 0.2)), (2, 1.6, rng.uniform(0.5, 1.5)), (0, 0.8, z)
+        )
     elif k < 0.92:
         at = rng.uniform(-0.4, 0.4)
         for q in (-1, 1):
@@ -120,7 +175,15 @@ def still(s, rng):
     deep = rng.uniform(0.4, 1.3)
     backdrop(s, rng, -deep)
     if rng.random() < 0.6:
-        table = surface(rng, lib, ('wood', 'tile', 'fabric', 'stone', 'marble'), ('wood', 'noise', 'stripe', 'weave'), 0.7, 0.3, 0.15)
+        table = surface(
+            rng,
+            lib,
+            ("wood", "tile", "fabric", "stone", "marble"),
+            ("wood", "noise", "stripe", "weave"),
+            0.7,
+            0.3,
+            0.15,
+        )
         s.box(table, (4, 0.03, 2.5), (0, -0.015, 0.2))
     else:
         sheet = G.cloth(rng, 110, rng.uniform(0.01, 0.06))
@@ -132,9 +195,21 @@ def still(s, rng):
     for _ in range(int(rng.integers(0, 3))):  # boards that lean against what is behind
         high = rng.uniform(0.3, 1.0)
         at = (rng.uniform(-0.7, 0.7), high / 2 * 0.95, -deep * rng.uniform(0.3, 0.9))
-        s.box(printed(rng, lib), (rng.uniform(0.3, 0.9), high, 0.02), at, yaw(rng.normal(0, 0.5)) @ pitch(-rng.uniform(0, 0.35)))
+        s.box(
+            printed(rng, lib),
+            (rng.uniform(0.3, 0.9), high, 0.02),
+            at,
+            yaw(rng.normal(0, 0.5)) @ pitch(-rng.uniform(0, 0.35)),
+        )
     for _ in range(int(rng.integers(3, 14))):
-        one(s, rng, rng.normal(0, 0.4), rng.choice([0, 0, 0, 0.15]), rng.uniform(-0.8, 0.5) * deep, rng.uniform(0.12, 0.6))
+        one(
+            s,
+            rng,
+            rng.normal(0, 0.4),
+            rng.choice([0, 0, 0, 0.15]),
+            rng.uniform(-0.8, 0.5) * deep,
+            rng.uniform(0.12, 0.6),
+        )
     if rng.random() < 0.6:
         at = [rng.normal(0, 1.2), rng.uniform(0.8, 2.2), rng.uniform(0.6, 2)]
         s.lamp(at, hue(rng, 0.3, 0.7, 1) * rng.uniform(2, 12), rng.uniform(0.05, 0.5))

@@ -1,4 +1,8 @@
-"""Meshes whose form the light alone tells: carved and moulded things, broken stone, crumpled paper, embossed plaques."""
+"""Meshes whose form the light alone tells.
+
+Carved and moulded things, broken stone, crumpled paper, embossed plaques.
+"""
+
 from __future__ import annotations
 
 import numpy as np
@@ -17,7 +21,10 @@ def unit(rng, n):
 
 
 def lumps(rng, d):
-    """(V,) radius along the unit directions d (V, 3) of several ellipsoids grown together: bodies, limbs, heads, fruit."""
+    """(V,) radius along the unit directions d (V, 3) of several ellipsoids grown together.
+
+    Bodies, limbs, heads, fruit.
+    """
     n = int(rng.integers(1, 9))
     trunk = np.linalg.norm(d / rng.uniform(0.5, 1.0, 3), axis=1)
     soft = rng.uniform(6, 30)
@@ -44,7 +51,7 @@ def wrap(p, repeats):
 
 def stamp(rng, x, y):
     """(V,) height 0..1 of letters, a smooth pattern or a weave pressed into a surface at (x, y) in 0..1."""
-    kind = str(rng.choice(['print', 'page', 'noise', 'weave', 'cells', 'marble', 'tile']))
+    kind = str(rng.choice(["print", "page", "noise", "weave", "cells", "marble", "tile"]))
     picture = textures.make(kind, int(rng.integers(textures.COUNT))).mean(-1)
     s = picture.shape[0]
     for _ in range(int(rng.integers(1, 4))):  # no cliffs between two vertices
@@ -55,11 +62,13 @@ def stamp(rng, x, y):
 
 
 def detail(rng, p):
-    """(V,) displacement along the normals, about 1 at most, of one carver's habit at points p (V, 3) of size about 1."""
+    """(V,) displacement along the normals, at most about 1, of one carver's habit at points p (V, 3) of size 1."""
     k = rng.random()
     if k < 0.2:  # scutes, scales, pebbles
         edge, which = cells(rng, p, int(np.exp(rng.uniform(np.log(12), np.log(300)))))
-        return np.minimum(edge * rng.uniform(1.5, 6), 1) ** rng.uniform(0.4, 1.2) + rng.normal(0, 0.3, which.max() + 1)[which] * (k < 0.1)
+        return np.minimum(edge * rng.uniform(1.5, 6), 1) ** rng.uniform(0.4, 1.2) + rng.normal(0, 0.3, which.max() + 1)[
+            which
+        ] * (k < 0.1)
     if k < 0.35:  # ridges and creases
         w = G.waves(rng, p, 1.0, [rng.uniform(2, 8), rng.uniform(6, 16)], 3)
         return (1 if rng.random() < 0.5 else -1) * (1 - np.minimum(np.abs(w) * rng.uniform(1, 3), 1))
@@ -116,9 +125,16 @@ def seamless(normals, n):
 
 
 def crumpled(rng, n=150):
-    """A sheet over x, z in [-1, 1] that was crushed and smoothed out: flat pieces between sharp creases, heights along y."""
+    """A sheet over x, z in [-1, 1] that was crushed and smoothed out.
+
+    Flat pieces between sharp creases, heights along y.
+    """
     count, scale = int(rng.integers(3, 26)), rng.uniform(0.1, 0.6)
-    turn, at, steep = rng.uniform(0, 6.28, count), rng.uniform(-0.9, 0.9, count), rng.normal(0, 1, count) / np.sqrt(count)
+    turn, at, steep = (
+        rng.uniform(0, 6.28, count),
+        rng.uniform(-0.9, 0.9, count),
+        rng.normal(0, 1, count) / np.sqrt(count),
+    )
     soft = rng.uniform(0.002, 0.04)
     bend = G.heights(rng, *np.meshgrid(np.linspace(-1, 1, n), np.linspace(-1, 1, n)), rng.uniform(0, 0.12), (1.0, 2.5))
 
@@ -135,7 +151,10 @@ def crumpled(rng, n=150):
 
 
 def plaque(rng, n=190):
-    """A sheet over x, z in [-1, 1] with a raised or sunken motif: coins, tiles, carved panels, moulded faces of boxes."""
+    """A sheet over x, z in [-1, 1] with a raised or sunken motif.
+
+    Coins, tiles, carved panels, moulded faces of boxes.
+    """
     depth, times, (sx, sz) = rng.uniform(0.02, 0.15), rng.uniform(0.3, 1.5), rng.random(2)
     sign = rng.choice([-1, 1])
 

@@ -1,7 +1,9 @@
-"""Procedural pictures for surfaces: noise, marble, wood, tiles, stripes, bricks, facades, cells, print and text, streaks.
+"""Procedural pictures for surfaces: noise, marble, wood, tiles, stripes, bricks, facades, cells, print and text,
+streaks.
 
 make(kind, number) is deterministic: the same kind and number give the same (256,256,3) uint8 picture.
 """
+
 from __future__ import annotations
 
 import glob
@@ -11,39 +13,43 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from scipy.spatial import cKDTree
 
 S = 256
-KINDS = ('noise', 'marble', 'wood', 'tile', 'stripe', 'brick', 'facade', 'cells', 'print', 'page', 'streak', 'weave')
-COUNT = 60                                         # pictures per kind
-_fonts = sorted(glob.glob('/usr/share/fonts/**/*.ttf', recursive=True) + glob.glob('/Library/Fonts/*.ttf'))
-_WORDS = ('the of and light depth surface normal shadow open sale coffee garden 2024 1987 street number market fresh paper image model '
-          'house night river stone milk tea honey volume part one history atlas physics music no. 50% new original quality best soup '
-          'museum city radio game toy deluxe classic super extra family size travel guide poems world art').split()
+KINDS = ("noise", "marble", "wood", "tile", "stripe", "brick", "facade", "cells", "print", "page", "streak", "weave")
+COUNT = 60  # pictures per kind
+_fonts = sorted(glob.glob("/usr/share/fonts/**/*.ttf", recursive=True) + glob.glob("/Library/Fonts/*.ttf"))
+_WORDS = (
+    "the of and light depth surface normal shadow open sale coffee garden 2024 1987 street number "
+    "market fresh paper image model "
+    "house night river stone milk tea honey volume part one history atlas physics music no. 50% "
+    "new original quality best soup "
+    "museum city radio game toy deluxe classic super extra family size travel guide poems world art"
+).split()
 
 
-def fractal(rng, beta, aniso=1., s=S):
+def fractal(rng, beta, aniso=1.0, s=S):
     """Tileable power-law noise in 0..1; aniso stretches it."""
     k = np.sqrt((np.fft.fftfreq(s)[:, None] * s * aniso) ** 2 + (np.fft.rfftfreq(s)[None] * s) ** 2)
     k[0, 0] = 1
     g = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(s, s))) * k ** (-beta / 2) * (k < s / 2.5), s=(s, s))
-    return np.clip((g - g.mean()) / (g.std() + 1e-9) * .22 + .5, 0, 1)
+    return np.clip((g - g.mean()) / (g.std() + 1e-9) * 0.22 + 0.5, 0, 1)
 
 
 def _ramp(rng, g):
     n = int(rng.integers(2, 6))
     c = rng.uniform(0, 1, (n, 3))
-    if rng.random() < .75:
-        c = np.clip(rng.uniform(.1, .9, 3) + rng.normal(0, .2, (n, 1)) + rng.normal(0, .06, (n, 3)), 0, 1)
+    if rng.random() < 0.75:
+        c = np.clip(rng.uniform(0.1, 0.9, 3) + rng.normal(0, 0.2, (n, 1)) + rng.normal(0, 0.06, (n, 3)), 0, 1)
     x = g * (n - 1)
     i = np.minimum(x.astype(int), n - 2)
     f = (x - i)[..., None]
     return c[i] * (1 - f) + c[i + 1] * f
 
 
-def _grain(rng, a, k=.06, beta=1.5):
-    return a + k * (fractal(rng, beta)[..., None] - .5)
+def _grain(rng, a, k=0.06, beta=1.5):
+    return a + k * (fractal(rng, beta)[..., None] - 0.5)
 
 
 def noise(rng):
-    return _ramp(rng, fractal(rng, rng.uniform(1, 3.2), rng.choice([1, 1, 1, .1, .2, 4])))
+    return _ramp(rng, fractal(rng, rng.uniform(1, 3.2), rng.choice([1, 1, 1, 0.1, 0.2, 4])))
 
 
 def marble(rng):
@@ -52,8 +58,8 @@ def marble(rng):
 
 def wood(rng):
     x = np.mgrid[0:S, 0:S][1] / S
-    r = (x * rng.integers(1, 4) + .15 * fractal(rng, 3, .1) * rng.uniform(1, 3)) * rng.integers(3, 10)
-    return _grain(rng, rng.uniform([.25, .12, .05], [.75, .5, .35]) * (.6 + .5 * (r % 1)[..., None]), .1, 1.2)
+    r = (x * rng.integers(1, 4) + 0.15 * fractal(rng, 3, 0.1) * rng.uniform(1, 3)) * rng.integers(3, 10)
+    return _grain(rng, rng.uniform([0.25, 0.12, 0.05], [0.75, 0.5, 0.35]) * (0.6 + 0.5 * (r % 1)[..., None]), 0.1, 1.2)
 
 
 def tile(rng):
@@ -61,23 +67,25 @@ def tile(rng):
     yy, xx = np.mgrid[0:S, 0:S]
     m = ((xx * n // S + yy * n // S) % 2)[..., None]
     a, b = rng.uniform(0, 1, (2, 3))
-    b = b if rng.random() < .6 else a
+    b = b if rng.random() < 0.6 else a
     t = a * m + b * (1 - m)
-    if rng.random() < .5:
+    if rng.random() < 0.5:
         t = np.where(((xx * n % S < n * 2) | (yy * n % S < n * 2))[..., None], rng.uniform(0, 1, 3), t)
     return _grain(rng, t)
 
 
 def stripe(rng):
     yy, xx = np.mgrid[0:S, 0:S] / S
-    if rng.random() < .5:
+    if rng.random() < 0.5:
         xx, yy = yy, xx
     a, b, c = rng.uniform(0, 1, (3, 3))
-    s = (np.sin(2 * np.pi * rng.integers(1, 20) * xx) > rng.uniform(-.6, .6))[..., None]
+    s = (np.sin(2 * np.pi * rng.integers(1, 20) * xx) > rng.uniform(-0.6, 0.6))[..., None]
     t = a * s + b * (1 - s)
-    if rng.random() < .4:                          # plaid
-        t = np.where((np.sin(2 * np.pi * rng.integers(1, 20) * yy) > rng.uniform(0, .7))[..., None], t * .6 + c * .4, t)
-    return _grain(rng, t, .05, 1)
+    if rng.random() < 0.4:  # plaid
+        t = np.where(
+            (np.sin(2 * np.pi * rng.integers(1, 20) * yy) > rng.uniform(0, 0.7))[..., None], t * 0.6 + c * 0.4, t
+        )
+    return _grain(rng, t, 0.05, 1)
 
 
 def brick(rng):
@@ -85,29 +93,29 @@ def brick(rng):
     nx = ny // 2
     yy, xx = np.mgrid[0:S, 0:S]
     r = yy * ny // S
-    xs = xx * nx / S + .5 * (r % 2)
+    xs = xx * nx / S + 0.5 * (r % 2)
     c = np.floor(xs).astype(int) % nx
-    col = rng.uniform(.2, .8, 3) + rng.normal(0, .07, (ny, nx, 1)) + rng.normal(0, .03, (ny, nx, 3))
+    col = rng.uniform(0.2, 0.8, 3) + rng.normal(0, 0.07, (ny, nx, 1)) + rng.normal(0, 0.03, (ny, nx, 3))
     m = ((yy * ny % S) < rng.integers(6, 30)) | ((xs % 1) * S < rng.integers(6, 30) / 2)
-    return _grain(rng, np.where(m[..., None], rng.uniform(.2, .9, 3), col[r, c]), .15)
+    return _grain(rng, np.where(m[..., None], rng.uniform(0.2, 0.9, 3), col[r, c]), 0.15)
 
 
 def facade(rng):
     ny, nx = rng.integers(2, 8, 2)
     yy, xx = np.mgrid[0:S, 0:S]
     fy, fx = (yy * ny / S) % 1, (xx * nx / S) % 1
-    m = (fy > .25) & (fy < rng.uniform(.6, .85)) & (fx > .2) & (fx < rng.uniform(.6, .85))
-    w = rng.uniform(.03, .5, 3) + rng.normal(0, .06, (ny, nx, 1))
-    return _grain(rng, np.where(m[..., None], w[yy * ny // S, xx * nx // S], rng.uniform(.2, .85, 3)), .12, 2)
+    m = (fy > 0.25) & (fy < rng.uniform(0.6, 0.85)) & (fx > 0.2) & (fx < rng.uniform(0.6, 0.85))
+    w = rng.uniform(0.03, 0.5, 3) + rng.normal(0, 0.06, (ny, nx, 1))
+    return _grain(rng, np.where(m[..., None], w[yy * ny // S, xx * nx // S], rng.uniform(0.2, 0.85, 3)), 0.12, 2)
 
 
 def cells(rng):
     n = int(rng.integers(8, 120))
     p = rng.uniform(0, S, (n, 2))
-    q = np.stack(np.mgrid[0:S, 0:S], -1).reshape(-1, 2) + (fractal(rng, 2.5).reshape(-1, 1) - .5) * 30
+    q = np.stack(np.mgrid[0:S, 0:S], -1).reshape(-1, 2) + (fractal(rng, 2.5).reshape(-1, 1) - 0.5) * 30
     d, i = cKDTree(np.concatenate([p + [a, b] for a in (-S, 0, S) for b in (-S, 0, S)])).query(q, k=2)
-    c = np.clip(rng.uniform(.1, .8, 3) + rng.normal(0, .2, (n, 1)) + rng.normal(0, .05, (n, 3)), 0, 1)[i[:, 0] % n]
-    return (c * (.4 + .6 * np.clip((d[:, 1] - d[:, 0]) / 6, 0, 1)[:, None])).reshape(S, S, 3)
+    c = np.clip(rng.uniform(0.1, 0.8, 3) + rng.normal(0, 0.2, (n, 1)) + rng.normal(0, 0.05, (n, 3)), 0, 1)[i[:, 0] % n]
+    return (c * (0.4 + 0.6 * np.clip((d[:, 1] - d[:, 0]) / 6, 0, 1)[:, None])).reshape(S, S, 3)
 
 
 def _font(rng, size):
@@ -120,70 +128,84 @@ def _rgb(rng, lo, hi):
 
 def printed(rng):
     """Packaging, posters, covers, badges: flat colour areas and large words."""
-    im = Image.new('RGB', (S, S), _rgb(rng, 0, 255))
+    im = Image.new("RGB", (S, S), _rgb(rng, 0, 255))
     d = ImageDraw.Draw(im)
     for _ in range(int(rng.integers(1, 7))):
         x, y = (int(v) for v in rng.integers(-40, S, 2))
         w, h = (int(v) for v in rng.integers(20, 200, 2))
         k = rng.random()
-        if k < .5:
-            d.rectangle([x, y, x + w, y + h], fill=_rgb(rng, 0, 255), outline=_rgb(rng, 0, 255), width=int(rng.integers(0, 5)))
-        elif k < .8:
-            d.ellipse([x, y, x + w, y + h], fill=_rgb(rng, 0, 255), outline=_rgb(rng, 0, 255), width=int(rng.integers(0, 6)))
+        if k < 0.5:
+            d.rectangle(
+                [x, y, x + w, y + h], fill=_rgb(rng, 0, 255), outline=_rgb(rng, 0, 255), width=int(rng.integers(0, 5))
+            )
+        elif k < 0.8:
+            d.ellipse(
+                [x, y, x + w, y + h], fill=_rgb(rng, 0, 255), outline=_rgb(rng, 0, 255), width=int(rng.integers(0, 6))
+            )
         else:
             d.polygon([tuple(int(v) for v in rng.integers(0, S, 2)) for _ in range(3)], fill=_rgb(rng, 0, 255))
     for _ in range(int(rng.integers(1, 6))):
-        word = ' '.join(rng.choice(_WORDS, int(rng.integers(1, 4))))
-        word = word.upper() if rng.random() < .5 else word.title()
-        d.text((int(rng.integers(-10, 120)), int(rng.integers(0, 220))), word, font=_font(rng, int(rng.choice([14, 20, 28, 40, 60, 90]))),
-               fill=_rgb(rng, 0, 255), stroke_width=int(rng.choice([0, 0, 0, 2])), stroke_fill=_rgb(rng, 0, 255))
-    return np.asarray(im) / 255.
+        word = " ".join(rng.choice(_WORDS, int(rng.integers(1, 4))))
+        word = word.upper() if rng.random() < 0.5 else word.title()
+        d.text(
+            (int(rng.integers(-10, 120)), int(rng.integers(0, 220))),
+            word,
+            font=_font(rng, int(rng.choice([14, 20, 28, 40, 60, 90]))),
+            fill=_rgb(rng, 0, 255),
+            stroke_width=int(rng.choice([0, 0, 0, 2])),
+            stroke_fill=_rgb(rng, 0, 255),
+        )
+    return np.asarray(im) / 255.0
 
 
 def page(rng):
     """Lines of text, columns, a headline; dark on light or light on dark."""
-    light = rng.random() < .75
-    im = Image.new('RGB', (S, S), _rgb(rng, 190, 256) if light else _rgb(rng, 0, 90))
+    light = rng.random() < 0.75
+    im = Image.new("RGB", (S, S), _rgb(rng, 190, 256) if light else _rgb(rng, 0, 90))
     d = ImageDraw.Draw(im)
     ink = _rgb(rng, 0, 110) if light else _rgb(rng, 150, 256)
     size = int(rng.choice([8, 10, 12, 16, 22, 34]))
     font, y = _font(rng, size), int(rng.integers(4, 40))
-    if rng.random() < .6:
-        d.text((10, y), ' '.join(rng.choice(_WORDS, 3)).title(), font=_font(rng, int(size * 1.8)), fill=ink)
+    if rng.random() < 0.6:
+        d.text((10, y), " ".join(rng.choice(_WORDS, 3)).title(), font=_font(rng, int(size * 1.8)), fill=ink)
         y += int(size * 2.6)
     while y < S - 10:
-        if rng.random() < .92:
-            d.text((10, y), ' '.join(rng.choice(_WORDS, 12)), font=font, fill=ink)
+        if rng.random() < 0.92:
+            d.text((10, y), " ".join(rng.choice(_WORDS, 12)), font=font, fill=ink)
         y += int(size * 1.35)
     d.rectangle([S - 10, 0, S, S], fill=im.getpixel((1, 1)))
-    if rng.random() < .4:
+    if rng.random() < 0.4:
         x, y, w = (int(v) for v in rng.integers(10, 140, 3))
-        d.rectangle([x, y, x + w + 20, y + int(w * .7) + 20], fill=_rgb(rng, 0, 255))
-    return np.asarray(im) / 255.
+        d.rectangle([x, y, x + w + 20, y + int(w * 0.7) + 20], fill=_rgb(rng, 0, 255))
+    return np.asarray(im) / 255.0
 
 
 def streak(rng):
     """Grass, fur, hair: many short strokes."""
-    im = Image.new('RGB', (S, S), _rgb(rng, 0, 76))
+    im = Image.new("RGB", (S, S), _rgb(rng, 0, 76))
     d = ImageDraw.Draw(im)
-    base = rng.uniform([.1, .2, 0], [.5, .6, .3]) if rng.random() < .5 else rng.uniform(.1, .8, 3)
-    ang, sp, ln = rng.uniform(0, 6.28), rng.choice([.3, .8, 3.]), rng.uniform(8, 40)
+    base = rng.uniform([0.1, 0.2, 0], [0.5, 0.6, 0.3]) if rng.random() < 0.5 else rng.uniform(0.1, 0.8, 3)
+    ang, sp, ln = rng.uniform(0, 6.28), rng.choice([0.3, 0.8, 3.0]), rng.uniform(8, 40)
     for _ in range(900):
         x, y = rng.uniform(-20, S + 20, 2)
-        a, l = ang + rng.normal() * sp, ln * rng.uniform(.5, 1.5)
-        c = np.clip(base * rng.uniform(.4, 1.4) + rng.normal(0, .03, 3), 0, 1)
-        d.line([x, y, x + l * np.cos(a), y + l * np.sin(a)], fill=tuple(int(v * 255) for v in c), width=int(rng.integers(1, 4)))
-    return np.asarray(im.filter(ImageFilter.GaussianBlur(.6))) / 255.
+        a, l = ang + rng.normal() * sp, ln * rng.uniform(0.5, 1.5)
+        c = np.clip(base * rng.uniform(0.4, 1.4) + rng.normal(0, 0.03, 3), 0, 1)
+        d.line(
+            [x, y, x + l * np.cos(a), y + l * np.sin(a)],
+            fill=tuple(int(v * 255) for v in c),
+            width=int(rng.integers(1, 4)),
+        )
+    return np.asarray(im.filter(ImageFilter.GaussianBlur(0.6))) / 255.0
 
 
 def weave(rng):
     yy, xx = np.mgrid[0:S, 0:S] * (2 * np.pi * rng.integers(16, 64) / S)
-    g = .5 + .25 * np.sin(xx) * np.sin(yy) + .25 * (np.sin(xx + yy) if rng.random() < .5 else 0)
-    return _grain(rng, rng.uniform(.1, .9, 3) * (.75 + .35 * g[..., None]), .1, 2)
+    g = 0.5 + 0.25 * np.sin(xx) * np.sin(yy) + 0.25 * (np.sin(xx + yy) if rng.random() < 0.5 else 0)
+    return _grain(rng, rng.uniform(0.1, 0.9, 3) * (0.75 + 0.35 * g[..., None]), 0.1, 2)
 
 
 def make(kind, number):
     """Picture `number` of a kind in KINDS as (256,256,3) uint8."""
     rng = np.random.default_rng([KINDS.index(kind), number, 77])
-    fn = printed if kind == 'print' else globals()[kind]
-    return (np.clip(fn(rng), 0, 1) * 255 + .5).astype(np.uint8)
+    fn = printed if kind == "print" else globals()[kind]
+    return (np.clip(fn(rng), 0, 1) * 255 + 0.5).astype(np.uint8)

@@ -1,7 +1,9 @@
-"""(e) the design this project replaces: PyTorch eager in the server process, shading with torch at full size, a PNG a light.
+"""(e) the design this project replaces: PyTorch eager in the server process, shading with torch at full size, a PNG a
+light.
 
 The same network (random weights: they cost the same), the same terms: SH de-lighting, one light, ratio image, shoulder.
 """
+
 import json
 import os
 import pathlib
@@ -19,6 +21,7 @@ def eager(H, W, n=5):
     import torch
     from common import memory, photo
     from network import GeometryNet
+
     torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     net = GeometryNet().eval()
     rgb = photo(H, W)
@@ -40,8 +43,10 @@ def eager(H, W, n=5):
         normals = torch.nn.functional.interpolate(normals, (H, W), mode="bilinear")[0]
         normals = normals / normals.norm(dim=0, keepdim=True).clamp(min=1e-6)
         lin = linear(picture[0])
-        basis = harmonics(normals).flatten(1)[:, ::max(1, H * W // 60000)]
-        luminance = (lin * torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]).sum(0).flatten()[::max(1, H * W // 60000)]
+        basis = harmonics(normals).flatten(1)[:, :: max(1, H * W // 60000)]
+        luminance = (
+            (lin * torch.tensor([0.2126, 0.7152, 0.0722])[:, None, None]).sum(0).flatten()[:: max(1, H * W // 60000)]
+        )
         light = torch.linalg.lstsq(basis.T, luminance[:, None]).solution[:, 0]
         old = (light[:, None, None] * harmonics(normals)).sum(0).clamp(min=0.05 * luminance.mean())
         old = old / old.mean()
@@ -51,10 +56,10 @@ def eager(H, W, n=5):
             direction = torch.tensor([-0.6 + 0.01 * k, 0.4, 0.7])
             direction = direction / direction.norm()
             new = 0.2 + (normals * direction[:, None, None]).sum(0).clamp(min=0)
-            out = lin * (new / old ** 0.6)
+            out = lin * (new / old**0.6)
             before, after = lin.amax(0), out.amax(0)
             room, more = 1 - before, (after - before).clamp(min=0)
-            kept = before + room * more / (room ** 2 + more ** 2 + 1e-12).sqrt()
+            kept = before + room * more / (room**2 + more**2 + 1e-12).sqrt()
             out = out * torch.where(after > before, kept / after.clamp(min=1e-9), torch.ones_like(after))
             codes = (srgb(out.clamp(0, 1)) * 255).round().byte().permute(1, 2, 0).numpy()
             cv2.imwrite(os.path.join(folder, "relit.png"), codes[..., ::-1])
@@ -66,12 +71,18 @@ def eager(H, W, n=5):
             start = time.perf_counter()
             relit(k)
             took.append(time.perf_counter() - start)
-    return {"first_picture_s": first, "rss_mb": memory()[0] / 1e6, "peak_mb": memory()[1] / 1e6, "light_change_s": min(took)}
+    return {
+        "first_picture_s": first,
+        "rss_mb": memory()[0] / 1e6,
+        "peak_mb": memory()[1] / 1e6,
+        "light_change_s": min(took),
+    }
 
 
 def ours(H, W, n=20):
     """The server with its network: from starting the process to the first preview, and one preview after another."""
     from common import Server, memory, photo
+
     rgb = photo(H, W)
     with Server(engine="network") as server:
         job = server.upload(rgb)
@@ -88,17 +99,31 @@ def ours(H, W, n=20):
         start = time.perf_counter()
         server.request("POST", "/relight", body)
         full = time.perf_counter() - start
-        return {"first_picture_s": first, "rss_mb": preview_rss / 1e6, "peak_mb": memory(server.process.pid)[1] / 1e6,
-                "light_change_s": sorted(took)[n // 2], "full_relight_s": full}
+        return {
+            "first_picture_s": first,
+            "rss_mb": preview_rss / 1e6,
+            "peak_mb": memory(server.process.pid)[1] / 1e6,
+            "light_change_s": sorted(took)[n // 2],
+            "full_relight_s": full,
+        }
 
 
 def run(megapixels=(1, 12)):
     from common import in_process, size_of
+
     rows = []
     for m in megapixels:
         a, b = (in_process(__file__, which, *size_of(m)) for which in ("eager", "ours"))
-        rows.append({"megapixels": m, "eager": a, "ours": b, "start_up_share": b["first_picture_s"] / a["first_picture_s"],
-                     "memory_share": b["rss_mb"] / a["rss_mb"], "light_change_share": b["light_change_s"] / a["light_change_s"]})
+        rows.append(
+            {
+                "megapixels": m,
+                "eager": a,
+                "ours": b,
+                "start_up_share": b["first_picture_s"] / a["first_picture_s"],
+                "memory_share": b["rss_mb"] / a["rss_mb"],
+                "light_change_share": b["light_change_s"] / a["light_change_s"],
+            }
+        )
     return rows
 
 

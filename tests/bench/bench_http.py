@@ -1,4 +1,5 @@
 """(b) previews, (c) full size, (f) eight clients at once: over HTTP, the server a process of its own."""
+
 import json
 import sys
 import threading
@@ -35,9 +36,16 @@ def previews(n=300):
         used = (processor_seconds(server.process.pid) - used) / n
     unit = sorted(units)[len(units) // 2]
     q = quantiles(took)
-    return {"p50_ms": q["p50"] * 1e3, "p99_ms": q["p99"] * 1e3, "jpeg_ms": unit * 1e3, "p50_in_jpegs": q["p50"] / unit,
-            "processor_ms": used * 1e3, "processor_in_jpegs": used / unit,
-            "p99_in_jpegs": q["p99"] / unit, "stages_ms": {k: sorted(v)[len(v) // 2] for k, v in stages.items()}}
+    return {
+        "p50_ms": q["p50"] * 1e3,
+        "p99_ms": q["p99"] * 1e3,
+        "jpeg_ms": unit * 1e3,
+        "p50_in_jpegs": q["p50"] / unit,
+        "processor_ms": used * 1e3,
+        "processor_in_jpegs": used / unit,
+        "p99_in_jpegs": q["p99"] / unit,
+        "stages_ms": {k: sorted(v)[len(v) // 2] for k, v in stages.items()},
+    }
 
 
 def full_size(n=3):
@@ -68,7 +76,9 @@ def crowd(clients=8, until=2000, early=200):
             step = 0
             while True:
                 start = time.perf_counter()
-                status, _, _ = server.request("POST", "/preview", body(jobs[k], step, stream=f"tab {k}"), connection=connection)
+                status, _, _ = server.request(
+                    "POST", "/preview", body(jobs[k], step, stream=f"tab {k}"), connection=connection
+                )
                 assert status == 200
                 step += 1
                 with lock:
@@ -86,9 +96,16 @@ def crowd(clients=8, until=2000, early=200):
             t.join()
         seconds = time.perf_counter() - begun
     q = quantiles(took)
-    return {"previews": len(took), "per_second": len(took) / seconds, "p50_ms": q["p50"] * 1e3, "p99_ms": q["p99"] * 1e3,
-            "rss_early_mb": at[early] / 1e6, "rss_late_mb": at[until] / 1e6, "growth": at[until] / at[early] - 1,
-            "jpegs_per_preview": seconds / len(took) / jpeg_seconds(*SCREEN)}
+    return {
+        "previews": len(took),
+        "per_second": len(took) / seconds,
+        "p50_ms": q["p50"] * 1e3,
+        "p99_ms": q["p99"] * 1e3,
+        "rss_early_mb": at[early] / 1e6,
+        "rss_late_mb": at[until] / 1e6,
+        "growth": at[until] / at[early] - 1,
+        "jpegs_per_preview": seconds / len(took) / jpeg_seconds(*SCREEN),
+    }
 
 
 if __name__ == "__main__":

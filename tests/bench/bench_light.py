@@ -1,4 +1,5 @@
 """(a) fast against the float64 reference: time and peak memory; (d) growth with pixels and with lights. Arrays only."""
+
 import json
 import sys
 import time
@@ -11,6 +12,7 @@ FILE = __file__
 
 def lights(n, shadow):
     from server.lights import key_light
+
     return tuple(key_light(-0.6 + 0.08 * k, 0.4 - 0.05 * k, 0.7, shadow) for k in range(n))
 
 
@@ -19,9 +21,11 @@ def scene(megapixels):
 
     from server.geometry import Geometry
     from server.scene import fit_scene
+
     rgb = photo(*size_of(megapixels))
     g = ball_and_wall(288, 384)[0]
     import numpy as np
+
     mask = smooth_field(np.random.default_rng(0), 288, 384, -0.3, 2.5).clip(0, 1).astype(np.float32)
     geometry = Geometry(g.inverse_depth, g.normals, mask, g.focal)
     return rgb, geometry, fit_scene(rgb, geometry)
@@ -38,12 +42,16 @@ def best(f, seconds=2.0, clock=time.process_time):
 
 
 def worker(which, megapixels, threads):
-    """One measurement in this process: seconds of one relight without cast shadows, bytes of peak above the photograph."""
+    """One measurement in this process.
+
+    Seconds of one relight without cast shadows, bytes of peak above the photograph.
+    """
     import cv2
 
     from server.lights import Rig
     from server.maps import prepare
     from server.shading import relight
+
     cv2.setNumThreads(1)
     rgb, geometry, fit = scene(megapixels)
     rig = Rig(lights=lights(1, False))
@@ -53,15 +61,20 @@ def worker(which, megapixels, threads):
         start = time.process_time()
         maps = prepare(rgb, geometry, fit)
         prepared = time.process_time() - start
-        took = best(partial(relight, maps, rig, threads), clock=time.process_time if threads == 1 else time.perf_counter)
+        took = best(
+            partial(relight, maps, rig, threads), clock=time.process_time if threads == 1 else time.perf_counter
+        )
         return {"seconds": took, "prepare": prepared, "bytes": memory()[1] - base}
     import numpy as np
     import reference
+
     maps = prepare(rgb, geometry, fit)
     q, n = maps.depth.copy(), np.moveaxis(maps.normals, 0, 2) / np.float32(32767)
     occlusion, mask = maps.occlusion / np.float32(255), maps.mask / np.float32(65535)
     del maps
-    base = memory()[0] - q.nbytes - n.nbytes - occlusion.nbytes - mask.nbytes  # its maps are counted, as the other's are
+    base = (
+        memory()[0] - q.nbytes - n.nbytes - occlusion.nbytes - mask.nbytes
+    )  # its maps are counted, as the other's are
     reset_peak()
     start = time.process_time()
     reference.relight(rgb, q, n, mask, occlusion, fit["light"], fit["focal"], rig)
@@ -75,6 +88,7 @@ def growth():
     from server.lights import Rig
     from server.maps import prepare
     from server.shading import relight
+
     cv2.setNumThreads(1)
     pixels, count = {}, {}
     for megapixels in (0.25, 1, 4, 12):
@@ -84,6 +98,7 @@ def growth():
             for n in (1, 2, 4, 8, 16):
                 count[n] = best(partial(relight, maps, Rig(lights=lights(n, True))))
             from server.shadows import ShadowGrid
+
             grid = ShadowGrid(maps.grid.q, maps.focal)
             march = best(partial(grid.visibility, lights(1, True)[0]))
     return {"by_megapixels": pixels, "by_lights": count, "march": march}
@@ -95,11 +110,21 @@ def against_reference(sizes=(1, 4, 12), threads=2):
         one, all_cores = (in_process(FILE, "fast", megapixels, t) for t in (1, threads))
         slow = in_process(FILE, "reference", megapixels, 1)
         jpeg = jpeg_seconds(*size_of(megapixels))
-        rows.append({"megapixels": megapixels, "reference_s": slow["seconds"], "one_core_s": one["seconds"],
-                     "all_cores_s": all_cores["seconds"],
-                     "prepare_s": one["prepare"], "speedup_one_core": slow["seconds"] / one["seconds"],
-                     "speedup": slow["seconds"] / all_cores["seconds"], "reference_mb": slow["bytes"] / 1e6, "fast_mb": one["bytes"] / 1e6,
-                     "memory_share": one["bytes"] / slow["bytes"], "one_core_in_jpegs": one["seconds"] / jpeg})
+        rows.append(
+            {
+                "megapixels": megapixels,
+                "reference_s": slow["seconds"],
+                "one_core_s": one["seconds"],
+                "all_cores_s": all_cores["seconds"],
+                "prepare_s": one["prepare"],
+                "speedup_one_core": slow["seconds"] / one["seconds"],
+                "speedup": slow["seconds"] / all_cores["seconds"],
+                "reference_mb": slow["bytes"] / 1e6,
+                "fast_mb": one["bytes"] / 1e6,
+                "memory_share": one["bytes"] / slow["bytes"],
+                "one_core_in_jpegs": one["seconds"] / jpeg,
+            }
+        )
     return rows
 
 

@@ -1,4 +1,5 @@
-"""Overload: ten times the clients a server can serve. Refusals must be quick, admitted work must keep its pace, /health must answer.
+"""Overload: ten times the clients a server can serve. Refusals must be quick, admitted work must keep its pace, /health
+must answer.
 
 `python tests/bench/bench_load.py [--seconds 15]`. Figures are of this machine; what counts are the ratios.
 """
@@ -50,7 +51,10 @@ def clients(port, job, count, seconds):
 
 
 def load(server, job, count, seconds):
-    """Full-size relights from so many clients in four processes: (served a second, refusals, probes of /health, faults)."""
+    """Full-size relights from so many clients in four processes.
+
+    (served a second, refusals, probes of /health, faults).
+    """
     with ProcessPoolExecutor(4) as pool:
         begun = time.monotonic()
         work = [pool.submit(clients, server.port, job, count // 4, seconds) for _ in range(4)]
@@ -64,7 +68,12 @@ def load(server, job, count, seconds):
             time.sleep(0.25)
         took = time.monotonic() - begun
     parts = [w.result() for w in work]
-    return (sum(len(p[0]) for p in parts) / took, [t for p in parts for t in p[1]], alive, faults + [f for p in parts for f in p[2]])
+    return (
+        sum(len(p[0]) for p in parts) / took,
+        [t for p in parts for t in p[1]],
+        alive,
+        faults + [f for p in parts for f in p[2]],
+    )
 
 
 def main():
@@ -83,7 +92,10 @@ def main():
             server.kill()
     print(f"4 clients: {can:.1f} relights a second; 40 clients: {pace:.1f} ({100 * pace / can:.0f} %)")
     print(f"{len(refused)} refusals, median {1000 * statistics.median(refused):.0f} ms" if refused else "no refusals")
-    print(f"/health and /metrics under overload: median {1000 * statistics.median(alive):.0f} ms, worst {1000 * max(alive):.0f} ms")
+    print(
+        f"/health and /metrics under overload: median {1000 * statistics.median(alive):.0f} ms, "
+        f"worst {1000 * max(alive):.0f} ms"
+    )
     print(f"faults: {faults[:5]}")
     return bool(faults)
 

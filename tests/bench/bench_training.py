@@ -6,6 +6,7 @@
 Random pictures and weights cost what real ones do. The variants take turns in one run; the median step of each counts,
 and ratios are to the first. bfloat16 pays only where the processor has instructions for it (AVX512-BF16, AMX).
 """
+
 import argparse
 import pathlib
 import statistics
@@ -22,7 +23,11 @@ from training import loop, processor  # noqa: E402
 from server import cpus  # noqa: E402
 
 VARIANTS = (  # name, our gradients, bfloat16
-    ("as it comes", False, False), ("own gradients", True, False), ("bfloat16", False, True), ("own gradients, bfloat16", True, True))
+    ("as it comes", False, False),
+    ("own gradients", True, False),
+    ("bfloat16", False, True),
+    ("own gradients, bfloat16", True, True),
+)
 
 
 def pictures(count, size):
@@ -59,7 +64,9 @@ def main():
         seconds = {name: statistics.median(t[1:]) for name, t in took.items()}
         first = seconds[VARIANTS[0][0]]
         for name, s in seconds.items():
-            print(f"{size} px  {name:24s} {args.workers * args.batch / s:6.1f} pictures/s  {first / s:5.2f} x", flush=True)
+            print(
+                f"{size} px  {name:24s} {args.workers * args.batch / s:6.1f} pictures/s  {first / s:5.2f} x", flush=True
+            )
 
 
 if __name__ == "__main__":

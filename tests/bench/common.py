@@ -1,4 +1,5 @@
 """What the benchmarks share: pictures, memory of a process, a server in a process of its own."""
+
 import http.client
 import json
 import os
@@ -20,14 +21,20 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 def photo(H, W, seed=0):
     """A smooth colourful picture with the noise of a camera, (H, W, 3) uint8."""
     import cv2
+
     rng = np.random.default_rng(seed)
-    picture = np.stack([cv2.resize(rng.uniform(20, 220, (6, 8)).astype(np.float32), (W, H), interpolation=cv2.INTER_CUBIC)
-                        for _ in range(3)], 2)
+    picture = np.stack(
+        [
+            cv2.resize(rng.uniform(20, 220, (6, 8)).astype(np.float32), (W, H), interpolation=cv2.INTER_CUBIC)
+            for _ in range(3)
+        ],
+        2,
+    )
     noise = rng.normal(0, 3, (min(H, 512), min(W, 512), 3)).astype(np.float32)
     for y in range(0, H, 512):
         for x in range(0, W, 512):
-            part = picture[y:y + 512, x:x + 512]
-            part += noise[:part.shape[0], :part.shape[1]]
+            part = picture[y : y + 512, x : x + 512]
+            part += noise[: part.shape[0], : part.shape[1]]
     return np.clip(picture, 0, 255).astype(np.uint8)
 
 
@@ -66,8 +73,12 @@ def reset_peak():
 
 def in_process(*arguments, env=None):
     """Run a benchmark script as a process of its own; the JSON it prints last."""
-    done = subprocess.run([sys.executable, *map(str, arguments)], env={**os.environ, **ONE_THREAD, **(env or {})},
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env={**os.environ, **ONE_THREAD, **(env or {})},
+        capture_output=True,
+        text=True,
+    )
     if done.returncode:
         raise RuntimeError(done.stderr[-2000:])
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -81,15 +92,26 @@ class Server:
         with socket.socket() as s:
             s.bind(("127.0.0.1", 0))
             self.port = s.getsockname()[1]
-        env = {**os.environ, **ONE_THREAD, "RELIGHT_JOBS_DIR": os.path.join(self.folder.name, "jobs"), "RELIGHT_LOG_LEVEL": "error",
-               **{f"RELIGHT_{k.upper()}": str(v) for k, v in settings.items()}}
+        env = {
+            **os.environ,
+            **ONE_THREAD,
+            "RELIGHT_JOBS_DIR": os.path.join(self.folder.name, "jobs"),
+            "RELIGHT_LOG_LEVEL": "error",
+            **{f"RELIGHT_{k.upper()}": str(v) for k, v in settings.items()},
+        }
         pin = None
         if cores and hasattr(os, "sched_setaffinity"):
+
             def pin():
                 os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+
         self.started = time.perf_counter()
-        self.process = subprocess.Popen([sys.executable, str(ROOT / "tests/bench/serve.py"), engine, str(self.port)], env=env,
-                                        preexec_fn=pin, cwd=ROOT)
+        self.process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tests/bench/serve.py"), engine, str(self.port)],
+            env=env,
+            preexec_fn=pin,
+            cwd=ROOT,
+        )
 
     def __enter__(self):
         while True:
@@ -120,10 +142,16 @@ class Server:
 
     def upload(self, rgb):
         from server.encoding import encode_png
+
         mark = uuid.uuid4().hex
-        head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
-        status, _, answer = self.request("POST", "/upload", head.encode() + encode_png(rgb) + f"\r\n--{mark}--\r\n".encode(),
-                                         f"multipart/form-data; boundary={mark}")
+        head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; '
+        'filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+        status, _, answer = self.request(
+            "POST",
+            "/upload",
+            head.encode() + encode_png(rgb) + f"\r\n--{mark}--\r\n".encode(),
+            f"multipart/form-data; boundary={mark}",
+        )
         assert status == 200, answer
         return json.loads(answer)["job_id"]
 
@@ -135,6 +163,7 @@ def quantiles(seconds):
 def jpeg_seconds(H, W, n=15):
     """The unit: encoding such a picture as JPEG, quality 85, on one core (median of processor time)."""
     from server.encoding import encode_jpeg
+
     picture, took = photo(H, W), []
     for _ in range(n):
         start = time.thread_time()

@@ -1,13 +1,16 @@
 #!/usr/bin/env python3
-"""How near the server comes to scenes lit anew, where the truth is rendered: for trying out what reads a photograph's light.
+"""How near the server comes to scenes lit anew, where the truth is rendered: for trying out what reads a photograph's
+light.
 
     python tests/bench/relight_rendered.py --assets DIR [--count 40] [--seed 995] [--own]
 
-Each scene of the generator is rendered under one distant light (with --own: in the light that it came with), which is the
-photograph, and under others. The server's network and engine relight the photograph to each of the others: relRMSE as in
-relight_truth.py, over the surfaces, with the light as estimated and with an even one in its place. Ambient 0.05. The truth has
-cast shadows and the relit pictures have none: compare columns, not the figures with others. Needs requirements-export.txt.
+Each scene of the generator is rendered under one distant light (with --own: in the light that it came with), which is
+the photograph, and under others. The server's network and engine relight the photograph to each of the others: relRMSE
+as in relight_truth.py, over the surfaces, with the light as estimated and with an even one in its place. Ambient 0.05.
+The truth has cast shadows and the relit pictures have none: compare columns, not the figures with others. Needs
+requirements-export.txt.
 """
+
 import argparse
 import collections
 import pathlib
@@ -28,7 +31,16 @@ from server.shading import prepare, relight  # noqa: E402
 from server.transfer import linear_to_srgb  # noqa: E402
 
 SIZE, LIGHTS = 256, 4
-OPEN = ("object", "portrait", "carved", "still", "table", "clutter", "cloth", "facade")  # distant light gets in from the camera's side
+OPEN = (
+    "object",
+    "portrait",
+    "carved",
+    "still",
+    "table",
+    "clutter",
+    "cloth",
+    "facade",
+)  # distant light gets in from the camera's side
 EVEN = {"harmonics": [1.0], "floor": 0.0}
 
 
@@ -72,12 +84,14 @@ def stacks(library, seed, count, own):
         surface = pairs[0][1]["mask"]
         truths = codes(np.stack([p["rgb"] for _, p in pairs]), surface)
         first = codes(photograph["rgb"][None], surface)[0] if own else truths[0]
-        yield kind, first, surface, list(zip((d for d, _ in pairs), truths))[0 if own else 1:]
+        yield kind, first, surface, list(zip((d for d, _ in pairs), truths))[0 if own else 1 :]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--assets", type=pathlib.Path, help="meshes and textures, as for export/render.py (default: procedural)")
+    parser.add_argument(
+        "--assets", type=pathlib.Path, help="meshes and textures, as for export/render.py (default: procedural)"
+    )
     parser.add_argument("--count", type=int, default=40, help="scenes")
     parser.add_argument("--seed", type=int, default=995)
     parser.add_argument("--own", action="store_true", help="photographs in the light that their scenes came with")
@@ -97,7 +111,9 @@ def main():
     ways = list(dict.fromkeys(way for _, way in found))
     print(" " * 12 + "".join(f"{way:>12s}" for way in ways))
     for kind in [*dict.fromkeys(k for k, _ in found), "all"]:
-        columns = [np.mean(sum((v for (k, w), v in found.items() if w == way and kind in (k, "all")), [])) for way in ways]
+        columns = [
+            np.mean(sum((v for (k, w), v in found.items() if w == way and kind in (k, "all")), [])) for way in ways
+        ]
         print(f"{kind:12s}" + "".join(f"{v:12.3f}" for v in columns))
     return 0
 

@@ -4,10 +4,11 @@
     python tests/bench/relight_truth.py --set DIR [--json out.json]
 
 DIR holds a manifest.json of items with stacks: one photograph, its true normals and mask, and the same view under other
-known distant lights. The engine gets the true normals, with the mask and without it, and relights the photograph to each
-of the other lights. With P the relit picture and T the real one, linear, inside the mask, s = sum(PT) / sum(PP):
+known distant lights. The engine gets the true normals, with the mask and without it, and relights the photograph to
+each of the other lights. With P the relit picture and T the real one, linear, inside the mask, s = sum(PT) / sum(PP):
 relRMSE = rms(sP - T) / rms(T), averaged over the pairs. Ambient 0.05, no cast shadows.
 """
+
 import argparse
 import collections
 import json
@@ -32,7 +33,7 @@ def read(path):
 def rel_rmse(picture, truth, mask):
     p, t = srgb_to_linear(picture[mask] / 255), srgb_to_linear(truth[mask] / 255)
     s = (p * t).sum() / max((p * p).sum(), 1e-12)
-    return float(np.sqrt(((s * p - t) ** 2).mean() / (t ** 2).mean()))
+    return float(np.sqrt(((s * p - t) ** 2).mean() / (t**2).mean()))
 
 
 def stacks(folder):
@@ -54,7 +55,13 @@ def stacks(folder):
                 other = cv2.resize(other, (W, H), interpolation=cv2.INTER_AREA)
             if not np.array_equal(other, photo):
                 pairs.append((light["direction"], other))
-        yield item["name"].split("_")[0], photo, np.where(mask[..., None], normals, (0, 0, 1)).astype(np.float32), mask, pairs
+        yield (
+            item["name"].split("_")[0],
+            photo,
+            np.where(mask[..., None], normals, (0, 0, 1)).astype(np.float32),
+            mask,
+            pairs,
+        )
 
 
 def score(folder, variants):
@@ -66,7 +73,9 @@ def score(folder, variants):
         prepared = {}
         for name, (masked, settings) in variants.items():
             if masked not in prepared:
-                geometry = Geometry(np.ones(mask.shape, np.float32), normals, mask.astype(np.float32) if masked else None)
+                geometry = Geometry(
+                    np.ones(mask.shape, np.float32), normals, mask.astype(np.float32) if masked else None
+                )
                 prepared[masked] = prepare(photo, geometry, fit_scene(photo, geometry))
             for direction, truth in pairs:
                 rig = Rig(lights=(key_light(*direction),), ambient=0.05, shadow_strength=0.0, **settings)
@@ -81,7 +90,9 @@ def main():
     a = parser.parse_args()
     if not (a.set / "manifest.json").exists():
         sys.exit(f"no manifest.json in {a.set}: the photographs this measures against are not here")
-    variants = {f"delight {d}{', mask' if m else ''}": (m, {"delight": d}) for m in (True, False) for d in (0.0, 0.5, 1.0)}
+    variants = {
+        f"delight {d}{', mask' if m else ''}": (m, {"delight": d}) for m in (True, False) for d in (0.0, 0.5, 1.0)
+    }
     found = score(a.set, variants)
     families = list(found["no change"])
     print(f"{'':20s}" + "".join(f"{f:>10s}" for f in families + ["all", "nearer"]))

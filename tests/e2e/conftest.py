@@ -70,9 +70,14 @@ class Watch:
         self.expected += words
 
     def listen(self, page):
-        page.on("console", lambda m: m.type in ("error", "warning") and self.heard.append(f"{m.text} {m.location.get('url', '')}"))
+        page.on(
+            "console",
+            lambda m: m.type in ("error", "warning") and self.heard.append(f"{m.text} {m.location.get('url', '')}"),
+        )
         page.on("pageerror", lambda e: self.heard.append(f"uncaught: {e}"))
-        page.add_init_script("addEventListener('securitypolicyviolation', (e) => console.error('CSP violation: ' + e.violatedDirective))")
+        page.add_init_script(
+            "addEventListener('securitypolicyviolation', (e) => console.error('CSP violation: ' + e.violatedDirective))"
+        )
 
     def check(self):
         unexpected = [line for line in self.heard if not any(words in line for words in self.expected)]

@@ -18,8 +18,15 @@ from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 READY = "body[data-state=ready][data-frame=still]"
 
 
@@ -71,7 +78,9 @@ class Server:
         """(status, content) of a request; `body` as JSON when it is no bytes."""
         data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         kind = {} if body is None or isinstance(body, bytes) else {"Content-Type": "application/json"}
-        request = urllib.request.Request(self.url + path, data, {**kind, **self.headers, **(headers or {})}, method=method)
+        request = urllib.request.Request(
+            self.url + path, data, {**kind, **self.headers, **(headers or {})}, method=method
+        )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 return answer.status, answer.read()

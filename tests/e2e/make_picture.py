@@ -13,8 +13,10 @@ from harness import FLAGS, HERE, READY, ROOT, Server, chromium
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-LOOK = ("#light=directional:0.95,0.4,0.45;intensity=1.5;temperature=3200;angle=4"
-        "&light=directional:-0.9,0.35,0.1;intensity=0.8;temperature=9000&ambient=0.16")
+LOOK = (
+    "#light=directional:0.95,0.4,0.45;intensity=1.5;temperature=3200;angle=4"
+    "&light=directional:-0.9,0.35,0.1;intensity=0.8;temperature=9000&ambient=0.16"
+)
 
 
 def main():
@@ -33,8 +35,12 @@ def main():
         try:
             browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
             width, height = arguments.size
-            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=arguments.scheme, reduced_motion="reduce",
-                                    device_scale_factor=1.25)
+            page = browser.new_page(
+                viewport={"width": width, "height": height},
+                color_scheme=arguments.scheme,
+                reduced_motion="reduce",
+                device_scale_factor=1.25,
+            )
             page.goto(server.url + arguments.look)
             page.get_by_label("Open photo").set_input_files(arguments.photo)
             page.wait_for_selector(READY, timeout=120_000)
@@ -43,7 +49,12 @@ def main():
             divider = page.get_by_role("slider", name="Before and after")
             for _ in range(8):
                 divider.press("ArrowLeft")
-            for key in ("ArrowRight", "ArrowLeft", "ArrowRight", "ArrowLeft"):  # the read-out of a server that has warmed up
+            for key in (
+                "ArrowRight",
+                "ArrowLeft",
+                "ArrowRight",
+                "ArrowLeft",
+            ):  # the read-out of a server that has warmed up
                 page.get_by_role("button", name="Light 1", exact=True).press(key)
                 page.wait_for_timeout(100)
                 page.wait_for_selector(READY)

@@ -12,7 +12,12 @@ def axe(page):
     need(AXE.exists(), "axe-core is missing: npm ci --prefix tests/e2e")
     page.evaluate(AXE.read_text())  # through the debugger, so the page's own policy stays in force
     result = page.evaluate("async () => (await axe.run(document, { resultTypes: ['violations'] })).violations")
-    return [f"{v['id']}: {n['html']} {n['failureSummary']}" for v in result if v["impact"] in ("serious", "critical") for n in v["nodes"]]
+    return [
+        f"{v['id']}: {n['html']} {n['failureSummary']}"
+        for v in result
+        if v["impact"] in ("serious", "critical")
+        for n in v["nodes"]
+    ]
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
@@ -41,7 +46,8 @@ def tab_to(page, locator, limit=80):
             outlined = page.evaluate("""() => {
                 const e = document.activeElement;
                 const seen = [e, e.nextElementSibling, e.closest('label')].filter(Boolean);
-                return seen.some((n) => getComputedStyle(n).outlineStyle !== 'none' && parseFloat(getComputedStyle(n).outlineWidth) > 1);
+                const outlined = (s) => s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) > 1;
+                return seen.some((n) => outlined(getComputedStyle(n)));
             }""")
             assert outlined, "the focus cannot be seen"
             return
@@ -100,7 +106,8 @@ def test_one_name_for_one_thing(open_page, photo):
     assert page.locator("input[type=file]").count() == 1
     assert page.get_by_label("Open photo").get_attribute("type") == "file"
     unnamed = page.evaluate("""() => [...document.querySelectorAll('button, input, [role=slider]')].filter((e) =>
-        !(e.ariaLabel || e.textContent.trim() || e.labels?.length || e.getAttribute('aria-labelledby'))).map((e) => e.outerHTML)""")
+        !(e.ariaLabel || e.textContent.trim() || e.labels?.length || e.getAttribute('aria-labelledby')))
+        .map((e) => e.outerHTML)""")
     assert unnamed == []
 
 
@@ -124,8 +131,14 @@ def test_motion_only_for_those_who_want_it(open_page, photo):
 @pytest.mark.parametrize("size", [(320, 640), (390, 844), (844, 390), (667, 375), (1280, 800), (2560, 1440)])
 def test_fits_the_screen(open_page, photo, size):
     phone = size[0] < 900
-    page = open_page("#light=directional:1.3,0.9,0.4&light=point:-1.5,-1,0.5", width=size[0], height=size[1],
-                     scheme="light" if size[0] % 20 else "dark", has_touch=phone, is_mobile=phone)
+    page = open_page(
+        "#light=directional:1.3,0.9,0.4&light=point:-1.5,-1,0.5",
+        width=size[0],
+        height=size[1],
+        scheme="light" if size[0] % 20 else "dark",
+        has_touch=phone,
+        is_mobile=phone,
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert page.get_by_role("button", name="Choose a photo").is_visible()
     choose(page, photo)

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 from conftest import choose, handle, job_id, middle, on_screen, pixels, settled
 
-LOOK = ("#light=point:0.5,0.3,0.6;radius=0.2;temperature=3200&light=directional:-1,0.2,0.4;intensity=0.4;shadow=0"
-        "&ambient=0.2&specular.strength=0.3")
+LOOK = (
+    "#light=point:0.5,0.3,0.6;radius=0.2;temperature=3200&light=directional:-1,0.2,0.4;intensity=0.4;shadow=0"
+    "&ambient=0.2&specular.strength=0.3"
+)
 
 
 def rig(page):
     """What the controls show of the rig."""
-    return page.locator("#light input[type=range]:visible, #scene input[type=range]").evaluate_all("(all) => all.map((e) => e.value)")
+    return page.locator("#light input[type=range]:visible, #scene input[type=range]").evaluate_all(
+        "(all) => all.map((e) => e.value)"
+    )
 
 
 def test_download_is_what_the_api_serves(open_page, server, photo):
@@ -138,10 +142,17 @@ def test_reload_brings_photo_and_look_back(open_page, photo):
 
 
 HOSTILE = [
-    "#light=directional:NaN,Infinity,x", "#light=directional:0,0,0", "#light=spot:1,1,1;target=1,1,1",
-    "#light=point:1e999,-5,3;radius=-9;range=0;color=zz%3Cscript%3E", "#" + "light=point:0,0,1&" * 40,
-    "#light=%00:%ff", "#light=__proto__:1,2,3", "#ambient=<img src=x onerror=alert(1)>",
-    "#light=directional:9e9,-9e9,1;angle=1e9;temperature=-5&exposure=99&strength=-1", "#", "#light=",
+    "#light=directional:NaN,Infinity,x",
+    "#light=directional:0,0,0",
+    "#light=spot:1,1,1;target=1,1,1",
+    "#light=point:1e999,-5,3;radius=-9;range=0;color=zz%3Cscript%3E",
+    "#" + "light=point:0,0,1&" * 40,
+    "#light=%00:%ff",
+    "#light=__proto__:1,2,3",
+    "#ambient=<img src=x onerror=alert(1)>",
+    "#light=directional:9e9,-9e9,1;angle=1e9;temperature=-5&exposure=99&strength=-1",
+    "#",
+    "#light=",
     "#light=directional:0.5,0.5,0.7;color=000000",
 ]
 
@@ -182,6 +193,8 @@ def test_code_makes_the_picture_of_the_page(open_page, server, photo, tmp_path, 
         made = server.call(f"download/{job_id(page)}/relit.png")[1]
     else:
         command = ["bash", "-ec", code] if language == "curl" else [sys.executable, "-c", code]
-        subprocess.run(command, cwd=tmp_path, check=True, timeout=60, env={"PATH": os.environ["PATH"]}, capture_output=True)
+        subprocess.run(
+            command, cwd=tmp_path, check=True, timeout=60, env={"PATH": os.environ["PATH"]}, capture_output=True
+        )
         made = (tmp_path / "relit.png").read_bytes()
     assert np.array_equal(pixels(made), want)  # pixels: the same may be compressed in more than one way

@@ -93,7 +93,9 @@ def test_behind_a_path_prefix(open_page, server, photo):
         route.continue_(url=route.request.url.replace("/some/prefix/", "/"))
 
     page.route("**/some/prefix/**", strip)
-    page.on("request", lambda r: "/some/prefix/" not in r.url and not r.url.startswith("blob:") and beyond.append(r.url))
+    page.on(
+        "request", lambda r: "/some/prefix/" not in r.url and not r.url.startswith("blob:") and beyond.append(r.url)
+    )
     page.goto(server.url + "some/prefix/")
     choose(page, photo)
     page.get_by_label("Depth", exact=True).check()

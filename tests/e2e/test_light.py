@@ -52,7 +52,10 @@ def test_dragging_the_light_moves_the_bright_side_on_the_screen(open_page, photo
 
 
 def test_a_frame_on_the_screen_is_never_older_than_the_last(open_page, server, photo):
-    """Answers that come late and unevenly: one request at a time, and at rest the screen shows the last look asked for."""
+    """Answers that come late and unevenly.
+
+    One request at a time, and at rest the screen shows the last look asked for.
+    """
     page = open_page("#light=point:-0.8,0,0.5;range=0.4&ambient=0.05")
     page.add_init_script("""
         window.flying = 0;
@@ -117,7 +120,9 @@ def test_two_lights(open_page, server, photo):
     two = on_screen(page)
     half = one.shape[1] // 2
     assert two[:, half:].mean() > one[:, half:].mean() + 8
-    assert abs(two[:, : half // 2].mean() - one[:, : half // 2].mean()) < abs(two[:, half:].mean() - one[:, half:].mean())
+    assert abs(two[:, : half // 2].mean() - one[:, : half // 2].mean()) < abs(
+        two[:, half:].mean() - one[:, half:].mean()
+    )
     assert two[:, : half // 2, 0].mean() > two[:, : half // 2, 2].mean() + 5  # the first one is still red
     page.get_by_role("button", name="Remove").click()
     assert handle(page, 2).count() == 0
@@ -150,8 +155,11 @@ def test_every_kind_and_control_reaches_the_server(open_page, photo, kind):
         page.keyboard.press("ArrowRight")
     settled(page)
     light = asked[-1]["lights"][0]
-    keys = {"Sun": {"direction", "angle"}, "Lamp": {"position", "radius", "range"},
-            "Spot": {"position", "target", "radius", "range", "cone", "blend"}}[kind]
+    keys = {
+        "Sun": {"direction", "angle"},
+        "Lamp": {"position", "radius", "range"},
+        "Spot": {"position", "target", "radius", "range", "cone", "blend"},
+    }[kind]
     assert keys | {"type", "intensity", "temperature"} == set(light)
     assert {"ambient", "delight", "strength", "exposure", "shadow", "specular"} <= set(asked[-1])
     page.locator("input[type=color]").fill("#3060ff")
@@ -272,7 +280,10 @@ def test_a_finger_and_two(open_page, photo):
     cdp = page.context.new_cdp_session(page)
 
     def touch(kind, *points):
-        cdp.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]})
+        cdp.send(
+            "Input.dispatchTouchEvent",
+            {"type": kind, "touchPoints": [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]},
+        )
 
     x, y = middle(handle(page, 1))
     touch("touchStart", (x, y))
@@ -386,7 +397,9 @@ def test_the_picture_is_as_sharp_as_the_window_and_no_sharper(open_page, tmp_pat
     assert not asked, "there is nothing sharper to be had"
 
 
-@pytest.mark.parametrize("size, start, end", [((390, 844), (195, 800), (195, 500)), ((740, 360), (600, 340), (600, 100))])
+@pytest.mark.parametrize(
+    "size, start, end", [((390, 844), (195, 800), (195, 500)), ((740, 360), (600, 340), (600, 100))]
+)
 def test_a_swipe_reaches_all_controls_on_a_phone(open_page, photo, size, start, end):
     page = open_page(width=size[0], height=size[1], has_touch=True, is_mobile=True, device_scale_factor=2)
     choose(page, photo)

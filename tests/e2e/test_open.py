@@ -6,7 +6,9 @@ import json
 import pytest
 from conftest import READY, ROOT, choose, job_id, need, on_screen, pixels, settled
 
-FILE_IN_PAGE = "([data, name]) => new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name, { type: 'image/png' })"
+FILE_IN_PAGE = (
+    "([data, name]) => new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name, { type: 'image/png' })"
+)
 
 
 def as_file(page, path):
@@ -29,14 +31,18 @@ def test_upload_by_file_chooser(open_page, server, photo):
 @pytest.mark.parametrize("way", ["drop", "paste"])
 def test_upload_by(way, open_page, photo):
     page = open_page()
-    page.evaluate("""([way, file]) => {
+    page.evaluate(
+        """([way, file]) => {
         const data = new DataTransfer();
         data.items.add(file);
         const options = { bubbles: true, cancelable: true };
         const fire = (event) => document.querySelector('#stage').dispatchEvent(event);
         if (way === 'paste') fire(new ClipboardEvent('paste', { ...options, clipboardData: data }));
-        else for (const type of ['dragenter', 'dragover', 'drop']) fire(new DragEvent(type, { ...options, dataTransfer: data }));
-    }""", [way, as_file(page, photo)])
+        else for (const type of ['dragenter', 'dragover', 'drop'])
+            fire(new DragEvent(type, { ...options, dataTransfer: data }));
+    }""",
+        [way, as_file(page, photo)],
+    )
     page.wait_for_selector(READY)
     assert page.title().startswith("ball")
     assert not page.locator(".dropzone").is_visible()
@@ -68,9 +74,15 @@ def test_the_example(open_page, server):
 def test_a_bad_file_is_refused_in_the_servers_words(open_page, server, photo, content):
     content = photo.read_bytes()[:-5000] if content is None else content
     boundary = "limit"
-    body = b"--limit\r\nContent-Disposition: form-data; name=\"file\"; filename=\"bad.png\"\r\nContent-Type: image/png\r\n\r\n"
-    status, answer = server.call("upload", body + content + b"\r\n--limit--\r\n", method="POST",
-                                 headers={"Content-Type": f"multipart/form-data; boundary={boundary}"})
+    body = (
+        b'--limit\r\nContent-Disposition: form-data; name="file"; filename="bad.png"\r\nContent-Type: image/png\r\n\r\n'
+    )
+    status, answer = server.call(
+        "upload",
+        body + content + b"\r\n--limit--\r\n",
+        method="POST",
+        headers={"Content-Type": f"multipart/form-data; boundary={boundary}"},
+    )
     assert 400 <= status < 500
     detail = json.loads(answer)["detail"]
     page = open_page()
@@ -101,7 +113,11 @@ def test_the_page_frees_its_memory(open_page, photo):
     page.add_init_script("""
         window.alive = 0;
         const make = window.createImageBitmap;
-        window.createImageBitmap = async (...args) => { const bitmap = await make(...args); window.alive += 1; return bitmap; };
+        window.createImageBitmap = async (...args) => {
+            const bitmap = await make(...args);
+            window.alive += 1;
+            return bitmap;
+        };
         const close = ImageBitmap.prototype.close;
         ImageBitmap.prototype.close = function () { if (this.width) window.alive -= 1; close.call(this); };
     """)

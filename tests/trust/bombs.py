@@ -15,7 +15,9 @@ FLAT = np.zeros((2, 2, 3), np.uint8)
 def exif_tiff(entries, order="<", next_ifd=0, after=b""):
     """A bare TIFF header with one directory, as EXIF uses it."""
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(entries))
-    return head + b"".join(struct.pack(order + "HHII", *e) for e in entries) + struct.pack(order + "I", next_ifd) + after
+    return (
+        head + b"".join(struct.pack(order + "HHII", *e) for e in entries) + struct.pack(order + "I", next_ifd) + after
+    )
 
 
 def evil_exif():
@@ -42,7 +44,10 @@ def evil_icc():
     yield "zeros", bytes(200)
     yield "lies", struct.pack(">I", 2**31) + b"acsp" * 60
     tags = b"".join(b"A2B0" + struct.pack(">II", 128, 2**31) for _ in range(100))
-    yield "tags", struct.pack(">I", 128 + 4 + len(tags)) + bytes(32) + b"acsp" + bytes(88) + struct.pack(">I", 2**31) + tags
+    yield (
+        "tags",
+        struct.pack(">I", 128 + 4 + len(tags)) + bytes(32) + b"acsp" + bytes(88) + struct.pack(">I", 2**31) + tags,
+    )
 
 
 def scans(w, h, n, gray=True):
@@ -60,7 +65,10 @@ def bombs() -> Iterator[Case]:
     for w, h in ((30_000, 30_000), (65_500, 65_500), (2100, 2100), (4_000_001, 1), (2**31 - 1, 1)):
         yield Case(f"png-{w}x{h}", png(w, h, flat))
     yield Case("png-more-than-it-says", png(4, 4, flat))
-    yield Case("png-never-ends", b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0)) + chunk(b"IDAT") * 100_000)
+    yield Case(
+        "png-never-ends",
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0)) + chunk(b"IDAT") * 100_000,
+    )
     big = zlib.compress(bytes(100 << 20), 9)
     yield Case("png-ztxt", png(4, 4, flat, extra=chunk(b"zTXt", b"k\0\0" + big)))
     yield Case("png-itxt", png(4, 4, flat, extra=chunk(b"iTXt", b"k\0\1\0\0\0" + big)))
@@ -70,17 +78,33 @@ def bombs() -> Iterator[Case]:
         yield Case(f"png-{n}-chunks", png(4, 4, zlib.compress(bytes(4 * 13)), extra=chunk(b"abCd") * n))
         yield Case(f"jpeg-{n}-segments", (lambda d: d[:2] + b"\xff\xfe\0\2" * n + d[2:])(saved(photo(), "JPEG")))
     yield Case("jpeg-fill", (lambda d: d[:2] + b"\xff" * 2_000_000 + d[2:])(saved(photo(), "JPEG")))
-    yield Case("jpeg-icc-65535", (lambda d: d[:2] + b"".join(b"\xff\xe2" + struct.pack(">H", 16 + 60) + b"ICC_PROFILE\0" + bytes([k % 256, 255])
-                                  + bytes(60) for k in range(5000)) + d[2:])(saved(photo(), "JPEG")))
+    yield Case(
+        "jpeg-icc-65535",
+        (
+            lambda d: (
+                d[:2]
+                + b"".join(
+                    b"\xff\xe2" + struct.pack(">H", 16 + 60) + b"ICC_PROFILE\0" + bytes([k % 256, 255]) + bytes(60)
+                    for k in range(5000)
+                )
+                + d[2:]
+            )
+        )(saved(photo(), "JPEG")),
+    )
     xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><!DOCTYPE a [<!ENTITY b 'bbbb'><!ENTITY c '&b;&b;&b;'>]>&c;</x:xmpmeta>"
-    yield Case("jpeg-xmp", (lambda d: d[:2] + (b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp) * 50 + d[2:])(saved(photo(), "JPEG")))
+    yield Case(
+        "jpeg-xmp",
+        (lambda d: d[:2] + (b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp) * 50 + d[2:])(saved(photo(), "JPEG")),
+    )
     yield Case("jpeg-scans-tiny", scans(64, 64, 900), megapixels=0.01)
     yield Case("jpeg-scans-300", scans(1900, 1900, 300), megapixels=3.61)
     yield Case("jpeg-scans-3000", scans(1900, 1900, 3000), megapixels=3.61)
     yield Case("jpeg-scans-colour", scans(1200, 1200, 3000, gray=False), megapixels=1.44)
     for name, data in evil_exif():
         exif = b"Exif\0\0" + data
-        yield Case(f"jpeg-exif-{name}", saved(photo(), "JPEG", exif=exif) if len(exif) < 65_000 else saved(photo(), "JPEG"))
+        yield Case(
+            f"jpeg-exif-{name}", saved(photo(), "JPEG", exif=exif) if len(exif) < 65_000 else saved(photo(), "JPEG")
+        )
         yield Case(f"png-exif-{name}", png(4, 4, zlib.compress(bytes(52)), extra=chunk(b"eXIf", data)))
         yield Case(f"webp-exif-{name}", saved(photo(), "WEBP", exif=exif))
         yield Case(f"tiff-{name}", data)
@@ -90,8 +114,17 @@ def bombs() -> Iterator[Case]:
         yield Case(f"tiff-icc-{name}", saved(photo(), "TIFF", icc_profile=data))
     tags = [(40_000 + k, 7, 1_000_000, 200_000) for k in range(15_000)]
     yield Case("tiff-15000-tags", tiff(FLAT, entries=tags, after=bytes(1_500_000)))
-    yield Case("png-exif-5000-tags", png(4, 4, zlib.compress(bytes(52)), extra=chunk(b"eXIf", exif_tiff(
-        [(1000 + k, 7, 900_000, 61_000) for k in range(5000)], after=bytes(1_000_000)))))
+    yield Case(
+        "png-exif-5000-tags",
+        png(
+            4,
+            4,
+            zlib.compress(bytes(52)),
+            extra=chunk(
+                b"eXIf", exif_tiff([(1000 + k, 7, 900_000, 61_000) for k in range(5000)], after=bytes(1_000_000))
+            ),
+        ),
+    )
     yield Case("tiff-next-self", tiff(FLAT, next_ifd=8))
     yield Case("tiff-next-far", tiff(FLAT, next_ifd=2**32 - 16))
     yield Case("tiff-strip-far", tiff(FLAT, entries=[(273, 4, 1, 2**31)]))
@@ -102,31 +135,65 @@ def bombs() -> Iterator[Case]:
     for w, h in ((4, 4), (1900, 1900)):
         tall = np.lib.stride_tricks.as_strided(FLAT, (h, w, 3), (0, 0, 0))
         yield Case(f"tiff-deflate-{w}", tiff(tall, compression=8, strip=zipped), megapixels=w * h / 1e6)
-        yield Case(f"tiff-deflate-rows-{w}", tiff(tall, compression=8, strip=zipped, entries=[(278, 4, 1, 2**31 - 1)]), megapixels=w * h / 1e6)
+        yield Case(
+            f"tiff-deflate-rows-{w}",
+            tiff(tall, compression=8, strip=zipped, entries=[(278, 4, 1, 2**31 - 1)]),
+            megapixels=w * h / 1e6,
+        )
         for tile in (16, 30_000, 2**31 - 16):
-            yield Case(f"tiff-tile-{w}-{tile}", tiff(tall, compression=8, strip=zipped, entries=[(322, 4, 1, tile), (323, 4, 1, tile), (324, 4, 1, 250),
-                       (325, 4, 1, len(zipped))]), megapixels=w * h / 1e6)
+            yield Case(
+                f"tiff-tile-{w}-{tile}",
+                tiff(
+                    tall,
+                    compression=8,
+                    strip=zipped,
+                    entries=[(322, 4, 1, tile), (323, 4, 1, tile), (324, 4, 1, 250), (325, 4, 1, len(zipped))],
+                ),
+                megapixels=w * h / 1e6,
+            )
     for c in (2, 3, 4, 5, 6, 7, 32_773, 32_946, 34_661, 34_676, 34_887, 34_925, 50_000, 50_001, 65_535):
         yield Case(f"tiff-compression-{c}", tiff(FLAT, compression=c, strip=rng.randbytes(300)))
     frames = [Image.new("L", (8, 8), k % 256) for k in range(2000)]
     yield Case("gif-2000-frames", saved(frames[0], "GIF", save_all=True, append_images=frames[1:], loop=0))
     yield Case("apng-500-frames", saved(frames[0], "PNG", save_all=True, append_images=frames[1:500]))
     yield Case("tiff-500-pages", saved(frames[0], "TIFF", save_all=True, append_images=frames[1:500]))
-    yield Case("webp-500-frames", saved(frames[0].convert("RGB"), "WEBP", save_all=True, append_images=frames[1:500], lossless=True))
+    yield Case(
+        "webp-500-frames",
+        saved(frames[0].convert("RGB"), "WEBP", save_all=True, append_images=frames[1:500], lossless=True),
+    )
     gif = saved(Image.new("P", (8, 8)), "GIF")
     at = gif.index(b"\x2c", 13)
     yield Case("gif-comments", gif[:at] + (b"\x21\xfe\xff" + b"c" * 255 + b"\0") * 20_000 + gif[at:])
     yield Case("gif-extensions", gif[:at] + b"\x21\xf9\4\0\0\0\0\0" * 400_000 + gif[at:])
     yield Case("gif-flat", saved(Image.new("P", (side, side)), "GIF"), megapixels=side * side / 1e6)
-    for kind, options in (("WEBP", {"lossless": True}), ("AVIF", {"speed": 10}), ("JPEG", {}), ("BMP", {}), ("TIFF", {"compression": "tiff_lzw"})):
+    for kind, options in (
+        ("WEBP", {"lossless": True}),
+        ("AVIF", {"speed": 10}),
+        ("JPEG", {}),
+        ("BMP", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+    ):
         if kind != "BMP":
-            yield Case(f"{kind}-flat", saved(Image.new("RGB", (side, side), (9, 9, 9)), kind, **options), megapixels=side * side / 1e6)
+            yield Case(
+                f"{kind}-flat",
+                saved(Image.new("RGB", (side, side), (9, 9, 9)), kind, **options),
+                megapixels=side * side / 1e6,
+            )
         too_many = saved(Image.new("1" if kind == "BMP" else "RGB", (2100, 2100)), kind, **options)
         yield Case(f"{kind}-too-many", too_many)
     bmp = saved(photo(mode="L"), "BMP")
     palette = bmp[:30]
     for c, bits in ((1, 8), (2, 4)):
-        for k, rle in enumerate((b"\0\2\xff\xff" * 9000, b"\xff\1" * 90_000, b"\0\1", b"\0\0" * 90_000, b"\0\xff" + bytes(20), rng.randbytes(4000))):
+        for k, rle in enumerate(
+            (
+                b"\0\2\xff\xff" * 9000,
+                b"\xff\1" * 90_000,
+                b"\0\1",
+                b"\0\0" * 90_000,
+                b"\0\xff" + bytes(20),
+                rng.randbytes(4000),
+            )
+        ):
             head = palette[:28] + struct.pack("<HI", bits, c) + bmp[34:54]
             yield Case(f"bmp-rle-{c}-{k}", head + bytes(1024) + rle, megapixels=0.1)
             wide = head[:18] + struct.pack("<ii", side, side) + head[26:]

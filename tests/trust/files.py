@@ -68,22 +68,40 @@ def whole():
 
 def boundaries(kind, data):
     """Offsets at which a structure of the file begins or ends."""
-    at = {0, 1, 2, 4, 8, 12, 16, 26, 33, 54, len(data) - 1, len(data) - 2, len(data) - 4, len(data) // 2, len(data) * 9 // 10}
+    at = {
+        0,
+        1,
+        2,
+        4,
+        8,
+        12,
+        16,
+        26,
+        33,
+        54,
+        len(data) - 1,
+        len(data) - 2,
+        len(data) - 4,
+        len(data) // 2,
+        len(data) * 9 // 10,
+    }
     if kind.startswith("jpeg"):
         at |= {i for i in range(len(data) - 1) if data[i] == 255 and data[i + 1] not in (0, 255)}
         at |= {i + 2 for i in at} | {i + 4 for i in at}
     elif kind.startswith(("png", "apng", "webp")):
         i, head = (8, 8) if "png" in kind else (12, 8)
         while i + 8 < len(data):
-            n = struct.unpack(">I" if "png" in kind else "<I", data[i:i + 4] if "png" in kind else data[i + 4:i + 8])[0]
+            n = struct.unpack(
+                ">I" if "png" in kind else "<I", data[i : i + 4] if "png" in kind else data[i + 4 : i + 8]
+            )[0]
             at |= {i, i + 4, i + 8, i + head + n}
             i += head + n + (4 if "png" in kind else n % 2)
     elif kind == "avif":
         i = 0
         while i + 8 < len(data):
-            n = max(8, struct.unpack(">I", data[i:i + 4])[0])
+            n = max(8, struct.unpack(">I", data[i : i + 4])[0])
             at |= {i, i + 8}
-            i += n if data[i + 4:i + 8] != b"meta" else 12
+            i += n if data[i + 4 : i + 8] != b"meta" else 12
     elif kind.startswith("tiff"):
         ifd = struct.unpack("<I", data[4:8])[0]
         at |= {ifd, ifd + 1, *range(ifd + 2, ifd + 150, 12)}
@@ -113,8 +131,12 @@ def damaged(rng) -> Iterator[Case]:
 
 
 def chunk(tag, data=b"", crc=None, length=None):
-    return struct.pack(">I", len(data) if length is None else length) + tag + data + struct.pack(
-        ">I", zlib.crc32(tag + data) if crc is None else crc)
+    return (
+        struct.pack(">I", len(data) if length is None else length)
+        + tag
+        + data
+        + struct.pack(">I", zlib.crc32(tag + data) if crc is None else crc)
+    )
 
 
 def png(w, h, raw, bits=8, colour=2, extra=b"", interlace=0, header=True):
@@ -137,38 +159,67 @@ def lying() -> Iterator[Case]:
         yield Case(f"png-chunk-length-{n}", png(10, 10, raw, extra=chunk(b"tEXt", b"a\0b", length=n)))
     yield Case("png-no-header", png(10, 10, raw, header=False))
     yield Case("png-interlace-9", png(10, 10, raw, interlace=9))
-    yield Case("png-two-headers", png(10, 10, raw, extra=chunk(b"IHDR", struct.pack(">IIBBBBB", 2000, 2000, 8, 2, 0, 0, 0))), megapixels=4)
+    yield Case(
+        "png-two-headers",
+        png(10, 10, raw, extra=chunk(b"IHDR", struct.pack(">IIBBBBB", 2000, 2000, 8, 2, 0, 0, 0))),
+        megapixels=4,
+    )
     jpeg = saved(photo(), "JPEG")
     sof = jpeg.index(b"\xff\xc0")
     for w, h in ((0, 36), (48, 0), (65_535, 65_535), (65_500, 1), (1, 65_500), (2000, 1900), (47, 36)):
-        yield Case(f"jpeg-size-{w}-{h}", jpeg[:sof + 5] + struct.pack(">HH", h, w) + jpeg[sof + 9:], megapixels=min(4, w * h / 1e6))
+        yield Case(
+            f"jpeg-size-{w}-{h}",
+            jpeg[: sof + 5] + struct.pack(">HH", h, w) + jpeg[sof + 9 :],
+            megapixels=min(4, w * h / 1e6),
+        )
     for n in (0, 2, 4, 5, 255):
-        yield Case(f"jpeg-components-{n}", jpeg[:sof + 9] + bytes([n]) + jpeg[sof + 10:])
+        yield Case(f"jpeg-components-{n}", jpeg[: sof + 9] + bytes([n]) + jpeg[sof + 10 :])
     for n in (0, 1, 2, 65_535):
         yield Case(f"jpeg-segment-{n}", jpeg[:2] + b"\xff\xe1" + struct.pack(">H", n) + b"Exif\0\0" + jpeg[2:])
     gif = saved(photo().quantize(8), "GIF")
     for w, h in ((0, 0), (1, 1), (65_535, 65_535), (2000, 2000)):
         yield Case(f"gif-screen-{w}", gif[:6] + struct.pack("<HH", w, h) + gif[10:], megapixels=4)
         at = gif.index(b"\x2c", 13)
-        yield Case(f"gif-frame-{w}", gif[:at + 5] + struct.pack("<HH", w, h) + gif[at + 9:], megapixels=4)
-        yield Case(f"gif-offset-{w}", gif[:at + 1] + struct.pack("<HH", w, h) + gif[at + 5:], megapixels=4)
+        yield Case(f"gif-frame-{w}", gif[: at + 5] + struct.pack("<HH", w, h) + gif[at + 9 :], megapixels=4)
+        yield Case(f"gif-offset-{w}", gif[: at + 1] + struct.pack("<HH", w, h) + gif[at + 5 :], megapixels=4)
     bmp = saved(photo(), "BMP")
-    for w, h in ((0, 36), (-48, 36), (48, -36), (2**31 - 1, 2**31 - 1), (-2**31, -2**31), (2000, 2000), (65_500, 60)):
+    for w, h in (
+        (0, 36),
+        (-48, 36),
+        (48, -36),
+        (2**31 - 1, 2**31 - 1),
+        (-(2**31), -(2**31)),
+        (2000, 2000),
+        (65_500, 60),
+    ):
         yield Case(f"bmp-size-{w}-{h}", bmp[:18] + struct.pack("<ii", w, h) + bmp[26:], megapixels=4)
-    for at, fmt, values in ((10, "<I", (0, 2**31, 2**32 - 1)), (14, "<I", (0, 11, 12, 64, 108, 124, 2**32 - 1)),
-                            (28, "<H", (0, 2, 7, 16, 32, 64)), (30, "<I", (1, 2, 3, 4, 5, 99)), (46, "<I", (2**31,))):
+    for at, fmt, values in (
+        (10, "<I", (0, 2**31, 2**32 - 1)),
+        (14, "<I", (0, 11, 12, 64, 108, 124, 2**32 - 1)),
+        (28, "<H", (0, 2, 7, 16, 32, 64)),
+        (30, "<I", (1, 2, 3, 4, 5, 99)),
+        (46, "<I", (2**31,)),
+    ):
         for v in values:
-            yield Case(f"bmp-{at}-{v}", bmp[:at] + struct.pack(fmt, v) + bmp[at + struct.calcsize(fmt):])
+            yield Case(f"bmp-{at}-{v}", bmp[:at] + struct.pack(fmt, v) + bmp[at + struct.calcsize(fmt) :])
     webp = saved(photo(), "WEBP")
     for v in (0, 10, 2**31, 2**32 - 1):
         yield Case(f"webp-riff-{v}", webp[:4] + struct.pack("<I", v) + webp[8:])
         yield Case(f"webp-chunk-{v}", webp[:16] + struct.pack("<I", v) + webp[20:])
-    yield Case("webp-canvas", b"RIFF" + struct.pack("<I", 22 + len(webp) - 12) + b"WEBPVP8X" + struct.pack("<IB", 10, 2)
-               + b"\0\0\0\xff\xff\x3f\xff\xff\x3f" + webp[12:], megapixels=4)
+    yield Case(
+        "webp-canvas",
+        b"RIFF"
+        + struct.pack("<I", 22 + len(webp) - 12)
+        + b"WEBPVP8X"
+        + struct.pack("<IB", 10, 2)
+        + b"\0\0\0\xff\xff\x3f\xff\xff\x3f"
+        + webp[12:],
+        megapixels=4,
+    )
     avif = saved(photo(), "AVIF")
     at = avif.index(b"ispe") + 8
     for v in (0, 1, 2000, 65_535, 2**31, 2**32 - 1):
-        yield Case(f"avif-ispe-{v}", avif[:at] + struct.pack(">II", v, v) + avif[at + 8:], megapixels=4)
+        yield Case(f"avif-ispe-{v}", avif[:at] + struct.pack(">II", v, v) + avif[at + 8 :], megapixels=4)
     for v in (0, 1, 7, 2**31, 2**32 - 1):
         yield Case(f"avif-ftyp-{v}", struct.pack(">I", v) + avif[4:])
 
@@ -182,11 +233,19 @@ def odd() -> Iterator[Case]:
         for kind in ("PNG", "BMP", "GIF", "TIFF", "JPEG"):
             exact = kind not in ("JPEG", "GIF")
             image = long.quantize(100) if kind == "GIF" else long
-            yield Case(f"{kind}-{w}x{h}", saved(image, kind), np.asarray(image.convert("RGB")) if exact or kind == "GIF" else None)
+            yield Case(
+                f"{kind}-{w}x{h}",
+                saved(image, kind),
+                np.asarray(image.convert("RGB")) if exact or kind == "GIF" else None,
+            )
     for mode in ("1", "L", "P", "LA", "RGBA", "I;16"):
         if mode == "I;16":
             image = Image.fromarray((np.arange(36 * 48, dtype=np.uint16) * 31).reshape(36, 48))
-            shown = np.repeat((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535, 3).reshape(36, 48, 3).astype(np.uint8)
+            shown = (
+                np.repeat((np.asarray(image).astype(np.uint32) * 255 + 32767) // 65535, 3)
+                .reshape(36, 48, 3)
+                .astype(np.uint8)
+            )
         else:
             image = photo(mode="RGBA").convert(mode) if mode in ("LA", "RGBA") else p.convert(mode)
             shown = np.asarray(image.convert("RGBA" if mode in ("LA", "RGBA") else "RGB"))
@@ -207,20 +266,39 @@ def odd() -> Iterator[Case]:
     for k, photometric in enumerate((8, 6, 5, 32_803, 2, 0)):
         yield Case(f"tiff-photometric-{photometric}-{k}", tiff(rgb, photometric=photometric))
     yield Case("gif-html", saved(p.quantize(9), "GIF", comment=b"<script>alert(1)</script>"))
-    polyglots = {"zip": b"PK\x03\x04" + bytes(26) + b"PK\x05\x06" + bytes(18), "pdf": b"%PDF-1.4\n1 0 obj<<>>endobj\n%%EOF",
-                 "html": b"<html><script>alert(1)</script></html>", "php": b"<?php system($_GET['c']); ?>", "jar": b"PK\x05\x06" + bytes(18)}
+    polyglots = {
+        "zip": b"PK\x03\x04" + bytes(26) + b"PK\x05\x06" + bytes(18),
+        "pdf": b"%PDF-1.4\n1 0 obj<<>>endobj\n%%EOF",
+        "html": b"<html><script>alert(1)</script></html>",
+        "php": b"<?php system($_GET['c']); ?>",
+        "jar": b"PK\x05\x06" + bytes(18),
+    }
     for tail, data in polyglots.items():
         yield Case(f"png+{tail}", saved(p, "PNG") + data, rgb)
         yield Case(f"bmp+{tail}", saved(p, "BMP") + data, rgb)
         yield Case(f"tiff+{tail}", page + data, rgb)
         yield Case(f"{tail}+png", data + saved(p, "PNG"))
     svg = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'
-    for name, data in {"svg": svg, "pdf": polyglots["pdf"], "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%id) (w) file\n",
-                       "zip": polyglots["zip"], "gzip": b"\x1f\x8b\x08" + bytes(20), "text": b"hello\n" * 9, "elf": b"\x7fELF" + bytes(60),
-                       "mp4": b"\0\0\0\x18ftypisom" + bytes(64), "wav": b"RIFF\x24\0\0\0WAVEfmt " + bytes(24), "psd": b"8BPS\0\1" + bytes(40),
-                       "nul": bytes(100), "ff": b"\xff" * 100, "one": b"\xff", "jpegxl": b"\xff\x0a" + bytes(60),
-                       "svgz": b"\x1f\x8b" + zlib.compress(svg), "mpo": b"\xff\xd8\xff\xe2\0\x58MPF\0" + bytes(90),
-                       "jp2": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(50), "fits": b"SIMPLE  =                    T" + bytes(80)}.items():
+    for name, data in {
+        "svg": svg,
+        "pdf": polyglots["pdf"],
+        "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(%pipe%id) (w) file\n",
+        "zip": polyglots["zip"],
+        "gzip": b"\x1f\x8b\x08" + bytes(20),
+        "text": b"hello\n" * 9,
+        "elf": b"\x7fELF" + bytes(60),
+        "mp4": b"\0\0\0\x18ftypisom" + bytes(64),
+        "wav": b"RIFF\x24\0\0\0WAVEfmt " + bytes(24),
+        "psd": b"8BPS\0\1" + bytes(40),
+        "nul": bytes(100),
+        "ff": b"\xff" * 100,
+        "one": b"\xff",
+        "jpegxl": b"\xff\x0a" + bytes(60),
+        "svgz": b"\x1f\x8b" + zlib.compress(svg),
+        "mpo": b"\xff\xd8\xff\xe2\0\x58MPF\0" + bytes(90),
+        "jp2": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(50),
+        "fits": b"SIMPLE  =                    T" + bytes(80),
+    }.items():
         yield Case(f"renamed-{name}", data)
     for kind in ("ICO", "PPM", "TGA", "PCX", "SGI", "ICNS", "DDS", "IM", "EPS", "JPEG2000", "QOI"):
         try:
@@ -234,9 +312,18 @@ def tiff(values, order="<", photometric=None, entries=(), after=b"", next_ifd=0,
     h, w, n = values.shape
     data = values.astype(values.dtype.newbyteorder(order)).tobytes() if strip is None else strip
     bits, kind = values.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
-    usual = {256: (256, 3 if w < 65_536 else 4, 1, w), 257: (257, 4, 1, h), 258: (258, 3, 1, bits), 259: (259, 3, 1, compression),
-             262: (262, 3, 1, photometric if photometric is not None else (2 if n >= 3 else 1)), 273: (273, 4, 1, 0),
-             277: (277, 3, 1, n), 278: (278, 4, 1, h), 279: (279, 4, 1, len(data)), 339: (339, 3, 1, kind)}
+    usual = {
+        256: (256, 3 if w < 65_536 else 4, 1, w),
+        257: (257, 4, 1, h),
+        258: (258, 3, 1, bits),
+        259: (259, 3, 1, compression),
+        262: (262, 3, 1, photometric if photometric is not None else (2 if n >= 3 else 1)),
+        273: (273, 4, 1, 0),
+        277: (277, 3, 1, n),
+        278: (278, 4, 1, h),
+        279: (279, 4, 1, len(data)),
+        339: (339, 3, 1, kind),
+    }
     for e in entries:
         usual[e[0]] = e
     start = 8 + 2 + 12 * len(usual) + 4

@@ -24,8 +24,11 @@ def unsayable(case):
     lights = body.get("lights") if isinstance(body.get("lights"), list) else []
     lights = [light for light in lights if isinstance(light, dict)]
     nowhere = any("target" in light and light["target"] == light.get("position") for light in lights)
-    return case.path == "/upload" or nowhere or any(light.get("direction") in ([0, 0, 0], (0, 0, 0)) or light.get("color") == "#000000"
-                                                    for light in lights)
+    return (
+        case.path == "/upload"
+        or nowhere
+        or any(light.get("direction") in ([0, 0, 0], (0, 0, 0)) or light.get("color") == "#000000" for light in lights)
+    )
 
 
 def fuzz(url, cases, seed, headers=None):
@@ -38,12 +41,21 @@ def fuzz(url, cases, seed, headers=None):
             count = [0]
 
             @hypothesis.seed(seed)
-            @hypothesis.settings(max_examples=cases, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck),
-                                 phases=[hypothesis.Phase.generate], report_multiple_bugs=False, print_blob=False)
+            @hypothesis.settings(
+                max_examples=cases,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(hypothesis.HealthCheck),
+                phases=[hypothesis.Phase.generate],
+                report_multiple_bugs=False,
+                print_blob=False,
+            )
             @hypothesis.given(case=operation.as_strategy(generation_mode=mode))
             def attempt(case):
                 count[0] += 1  # noqa: B023
-                case.call_and_validate(excluded_checks=[positive_data_acceptance] if unsayable(case) else [], headers=headers, timeout=60)
+                case.call_and_validate(
+                    excluded_checks=[positive_data_acceptance] if unsayable(case) else [], headers=headers, timeout=60
+                )
 
             try:
                 with warnings.catch_warnings():
@@ -54,8 +66,10 @@ def fuzz(url, cases, seed, headers=None):
             except BaseException as exc:
                 if isinstance(exc, KeyboardInterrupt):
                     raise
-                faults.append(f"{operation.label} ({mode.name}): {type(exc).__name__}: {str(exc)[:1500]} "
-                              f"{[str(e)[:700] for e in getattr(exc, 'exceptions', ())]}")
+                faults.append(
+                    f"{operation.label} ({mode.name}): {type(exc).__name__}: {str(exc)[:1500]} "
+                    f"{[str(e)[:700] for e in getattr(exc, 'exceptions', ())]}"
+                )
             made += count[0]
     return made, faults
 

@@ -23,8 +23,12 @@ def free_port():
 def multipart(data, name="photo"):
     """(headers, body) of an upload."""
     edge = uuid.uuid4().hex
-    head = f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
-    return {"Content-Type": f"multipart/form-data; boundary={edge}"}, head.encode() + data + f"\r\n--{edge}--\r\n".encode()
+    head = (
+        f'--{edge}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: image/png\r\n\r\n'
+    )
+    return {
+        "Content-Type": f"multipart/form-data; boundary={edge}"
+    }, head.encode() + data + f"\r\n--{edge}--\r\n".encode()
 
 
 class Server:
@@ -33,14 +37,31 @@ class Server:
     def __init__(self, jobs_dir, seconds=0.0, workers=0, port=None, log=None, **settings):
         self.port = port or free_port()
         env = {k: v for k, v in os.environ.items() if not k.startswith("RELIGHT_")}
-        env.update(RELIGHT_JOBS_DIR=str(jobs_dir), PYTHONPATH=str(ROOT), FAKE_SECONDS=str(seconds),
-                   **{f"RELIGHT_{k.upper()}": str(v) for k, v in settings.items()})
+        env.update(
+            RELIGHT_JOBS_DIR=str(jobs_dir),
+            PYTHONPATH=str(ROOT),
+            FAKE_SECONDS=str(seconds),
+            **{f"RELIGHT_{k.upper()}": str(v) for k, v in settings.items()},
+        )
         command = [sys.executable, __file__, str(self.port)]
         if workers:
-            command = [sys.executable, "-m", "uvicorn", "--app-dir", str(Path(__file__).parent), "--factory", "serving:build",
-                       "--port", str(self.port), "--workers", str(workers)]
+            command = [
+                sys.executable,
+                "-m",
+                "uvicorn",
+                "--app-dir",
+                str(Path(__file__).parent),
+                "--factory",
+                "serving:build",
+                "--port",
+                str(self.port),
+                "--workers",
+                str(workers),
+            ]
         self.log = open(log, "ab") if log else subprocess.DEVNULL
-        self.process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=self.log, stderr=self.log, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, env=env, cwd=ROOT, stdout=self.log, stderr=self.log, start_new_session=True
+        )
 
     def ask(self, method, path, body=None, headers=None, timeout=60):
         """(status, headers, bytes) of one request; a dict as body is sent as JSON."""

@@ -49,7 +49,9 @@ def test_kill_9_at_random_moments(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("failing", range(1, 12))
-@pytest.mark.parametrize("number,code", [(errno.ENOSPC, "storage_full"), (errno.EROFS, "storage_full"), (errno.EIO, "internal")])
+@pytest.mark.parametrize(
+    "number,code", [(errno.ENOSPC, "storage_full"), (errno.EROFS, "storage_full"), (errno.EIO, "internal")]
+)
 def test_a_disk_that_fails_at_the_nth_write(settings, monkeypatch, failing, number, code):
     """Upload, analysis and relight write about ten files; each write fails once. Then the disk works again, and so does the job."""
     with app_client(settings) as client:
@@ -87,7 +89,9 @@ def test_a_disk_that_fails_at_the_nth_write(settings, monkeypatch, failing, numb
 def mounted(folder, options):
     folder.mkdir()
     try:
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False)
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, check=False
+        )
     except OSError:
         return False
     return done.returncode == 0
@@ -166,7 +170,9 @@ def test_a_folder_that_becomes_read_only(settings, monkeypatch):
     with app_client(settings) as client:
         job = upload(client)
         finished(client, job)
-        os.utime(settings().jobs_dir / job / "job.json", (time.time() - 100,) * 2)  # so that looking wants to note the time
+        os.utime(
+            settings().jobs_dir / job / "job.json", (time.time() - 100,) * 2
+        )  # so that looking wants to note the time
         with monkeypatch.context() as patch:
             for name in ("utime", "rename", "replace", "mkdir", "link"):
                 patch.setattr(os, name, refuse)
@@ -207,8 +213,14 @@ def damage(folder, name, how):
         path.unlink()
         path.mkdir()
     else:
-        foreign = {"input.png": encoded(gradient(9, 9)), "geometry.npz": encoded(gradient(9, 9)), "job.json": b'{"job_id": 7}',
-                   "depth.png": b"junk", "normals.png": b"junk", "relit.png": b"junk"}
+        foreign = {
+            "input.png": encoded(gradient(9, 9)),
+            "geometry.npz": encoded(gradient(9, 9)),
+            "job.json": b'{"job_id": 7}',
+            "depth.png": b"junk",
+            "normals.png": b"junk",
+            "relit.png": b"junk",
+        }
         path.write_bytes(foreign[name])
 
 
@@ -231,8 +243,12 @@ def test_a_job_folder_damaged_by_hand(settings, name, how):
         good = picture(client, twin, "input.png")
         damage(service.store.root / job, name, how)
         service.cache.drop(job)
-        for answer in (client.get(f"/job/{job}"), *(client.get(f"/download/{job}/{n}") for n in ("input.png", "depth.png", "relit.png")),
-                       relight(client, job), client.post("/preview", json={"job_id": job, **LIGHT})):
+        for answer in (
+            client.get(f"/job/{job}"),
+            *(client.get(f"/download/{job}/{n}") for n in ("input.png", "depth.png", "relit.png")),
+            relight(client, job),
+            client.post("/preview", json={"job_id": job, **LIGHT}),
+        ):
             assert answer.status_code in (200, 404, 500, 503, 507)
             if answer.status_code == 500 and name != "input.png" and how != "folder":
                 raise AssertionError(answer.text)
@@ -249,9 +265,25 @@ def test_a_job_folder_damaged_by_hand(settings, name, how):
         assert np.array_equal(picture(client, twin, "input.png"), good) and healed(client, twin).status_code == 200
 
 
-@pytest.mark.parametrize("field,value", [("width", "wide"), ("width", 0), ("fit", None), ("fit", {}), ("fit", {"scale": "x"}), ("key", "../../x"),
-                                         ("state", "asleep"), ("created", None), ("timings", {"a": "b"}), ("error", {"code": "nope"}),
-                                         ("depth_range", [1]), ("models", "m"), ("attempts", None), ("owner", 7)])
+@pytest.mark.parametrize(
+    "field,value",
+    [
+        ("width", "wide"),
+        ("width", 0),
+        ("fit", None),
+        ("fit", {}),
+        ("fit", {"scale": "x"}),
+        ("key", "../../x"),
+        ("state", "asleep"),
+        ("created", None),
+        ("timings", {"a": "b"}),
+        ("error", {"code": "nope"}),
+        ("depth_range", [1]),
+        ("models", "m"),
+        ("attempts", None),
+        ("owner", 7),
+    ],
+)
 def test_job_json_with_a_foreign_field(settings, field, value):
     """Anything but a 500: the job does not exist any more, or is analysed again."""
     with app_client(settings) as client:
@@ -352,8 +384,11 @@ def test_delete_in_the_middle_of_everything(settings):
 
         def use(job):
             for _ in range(4):
-                for answer in (relight(client, job), client.post("/preview", json={"job_id": job, **LIGHT, "max_side": 64}),
-                               client.get(f"/download/{job}/input.png")):
+                for answer in (
+                    relight(client, job),
+                    client.post("/preview", json={"job_id": job, **LIGHT, "max_side": 64}),
+                    client.get(f"/download/{job}/input.png"),
+                ):
                     if answer.status_code not in (200, 404, 503):
                         faults.append(answer.text)
                     if answer.status_code == 200 and answer.headers["content-type"] == "image/png":

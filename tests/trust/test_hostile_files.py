@@ -23,7 +23,11 @@ from server.application import create_app
 from server.decoding import BYTES_BESIDE, BYTES_PER_PIXEL, cpu_seconds
 
 MAX_PIXELS, MAX_BYTES = 4_000_000, 8 << 20
-REFUSALS = {413: {"image_too_large", "file_too_large"}, 415: {"unsupported_image"}, 422: {"corrupt_image", "empty_file"}}
+REFUSALS = {
+    413: {"image_too_large", "file_too_large"},
+    415: {"unsupported_image"},
+    422: {"corrupt_image", "empty_file"},
+}
 MEASURED = sys.platform == "linux"
 START = 2.0  # CPU seconds that starting a new decoder may take
 
@@ -112,7 +116,10 @@ def try_file(client, service, meter, case, faults):
         assert client.delete(f"/job/{body['job_id']}").status_code == 200
     else:
         kinds = REFUSALS.get(answer.status_code, set())
-        if not answer.headers["content-type"].startswith("application/problem+json") or answer.json().get("code") not in kinds:
+        if (
+            not answer.headers["content-type"].startswith("application/problem+json")
+            or answer.json().get("code") not in kinds
+        ):
             faults.append(f"{case.name}: {answer.status_code} {answer.text[:200]}")
         if case.picture is not None:
             faults.append(f"{case.name}: a good file was refused, {answer.json().get('code')}")
@@ -135,8 +142,11 @@ def test_hostile_files(hostile, tmp_path, capsys):
         fallen += [case.name] if fell else []
     grown = max(0, meter.peak - meter.rest)
     bound = BYTES_PER_PIXEL * MAX_PIXELS + 2 * MAX_BYTES + BYTES_BESIDE
-    trust_tools.say(capsys, f"{cases} files: {answers}; slowest answered {slowest[1]} {slowest[0]:.2f} s of CPU; "
-                          f"decoders that fell: {len(fallen)} {fallen}; peak memory {grown / 1e6:.0f} MB of {bound / 1e6:.0f} allowed")
+    trust_tools.say(
+        capsys,
+        f"{cases} files: {answers}; slowest answered {slowest[1]} {slowest[0]:.2f} s of CPU; "
+        f"decoders that fell: {len(fallen)} {fallen}; peak memory {grown / 1e6:.0f} MB of {bound / 1e6:.0f} allowed",
+    )
     assert not faults, "\n".join(faults)
     assert cases >= 600
     assert grown <= bound
@@ -184,6 +194,8 @@ def test_a_decoder_knows_no_key_and_may_write_no_file(settings, monkeypatch):
         upload(client)
         (pid,) = client.app.state.service.decoders.pids
         assert b"RELIGHT" not in Path(f"/proc/{pid}/environ").read_bytes()
-        limits = {line[:26].strip(): line[26:].split()[:2] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()}
+        limits = {
+            line[:26].strip(): line[26:].split()[:2] for line in Path(f"/proc/{pid}/limits").read_text().splitlines()
+        }
         assert limits["Max file size"] == limits["Max core file size"] == ["0", "0"]
         assert limits["Max address space"][0] != "unlimited"

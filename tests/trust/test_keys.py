@@ -21,23 +21,51 @@ def auth(key):
 @pytest.fixture
 def keyed(settings, tmp_path):
     (tmp_path / "keys").write_text(f"# who may\n\n{TWO}\n{UMLAUT}\n", "utf-8")
-    app = create_app(settings(api_keys=[ONE], api_keys_file=tmp_path / "keys", key_jobs=3, key_bytes=300_000,
-                              cors_origins=["https://page.example"]), SphereEngine(side=32))
+    app = create_app(
+        settings(
+            api_keys=[ONE],
+            api_keys_file=tmp_path / "keys",
+            key_jobs=3,
+            key_bytes=300_000,
+            cors_origins=["https://page.example"],
+        ),
+        SphereEngine(side=32),
+    )
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
 
 
 def calls(job):
-    return [("POST", "/relight", {"job_id": job, **LIGHT}), ("POST", "/preview", {"job_id": job, **LIGHT}), ("GET", f"/job/{job}", None),
-            ("GET", f"/job/{job}/events", None), ("GET", f"/download/{job}/input.png", None), ("HEAD", f"/download/{job}/input.png", None),
-            ("DELETE", f"/job/{job}", None)]
+    return [
+        ("POST", "/relight", {"job_id": job, **LIGHT}),
+        ("POST", "/preview", {"job_id": job, **LIGHT}),
+        ("GET", f"/job/{job}", None),
+        ("GET", f"/job/{job}/events", None),
+        ("GET", f"/download/{job}/input.png", None),
+        ("HEAD", f"/download/{job}/input.png", None),
+        ("DELETE", f"/job/{job}", None),
+    ]
 
 
 def test_without_a_key_nothing_but_the_open_doors(keyed):
     job = upload(keyed, headers=auth(ONE))
-    for method, path, body in [*calls(job), ("POST", "/upload", None), ("GET", "/models", None), ("GET", "/metrics", None)]:
-        for headers in ({}, auth("wrong"), auth(ONE[:-1]), auth(ONE + "x"), auth(""), {"Authorization": f"Basic {ONE}"}, {"Authorization": ONE},
-                        auth("ü" * 9), auth("a" * 6000)):
+    for method, path, body in [
+        *calls(job),
+        ("POST", "/upload", None),
+        ("GET", "/models", None),
+        ("GET", "/metrics", None),
+    ]:
+        for headers in (
+            {},
+            auth("wrong"),
+            auth(ONE[:-1]),
+            auth(ONE + "x"),
+            auth(""),
+            {"Authorization": f"Basic {ONE}"},
+            {"Authorization": ONE},
+            auth("ü" * 9),
+            auth("a" * 6000),
+        ):
             answer = keyed.request(method, path, json=body, headers=headers)
             assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer")
             if method != "HEAD":
@@ -87,13 +115,23 @@ def test_bytes_of_a_key(keyed):
 
 
 def test_cors_works_with_keys(keyed):
-    preflight = keyed.options("/relight", headers={"Origin": "https://page.example", "Access-Control-Request-Method": "POST",
-                                                   "Access-Control-Request-Headers": "authorization,content-type"})
+    preflight = keyed.options(
+        "/relight",
+        headers={
+            "Origin": "https://page.example",
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization,content-type",
+        },
+    )
     assert preflight.status_code == 200 and preflight.headers["access-control-allow-origin"] == "https://page.example"
     assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
     refused = keyed.get("/models", headers={"Origin": "https://page.example"})
-    assert refused.status_code == 401 and refused.headers["access-control-allow-origin"] == "https://page.example"  # a page can read why
-    evil = keyed.options("/relight", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"})
+    assert (
+        refused.status_code == 401 and refused.headers["access-control-allow-origin"] == "https://page.example"
+    )  # a page can read why
+    evil = keyed.options(
+        "/relight", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    )
     assert evil.status_code >= 400 and "access-control-allow-origin" not in evil.headers
     problem(evil, 400, "invalid_request")
     assert keyed.get("/health").headers.get("access-control-allow-credentials") is None
@@ -119,12 +157,23 @@ def test_every_answer_has_the_headers(keyed):
         h = keyed.get(path).headers
         assert h["x-content-type-options"] == "nosniff" and h["x-request-id"]
         policy = h["content-security-policy"]
-        assert "default-src 'none'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy and "http" not in policy
+        assert (
+            "default-src 'none'" in policy
+            and "unsafe" not in policy
+            and "frame-ancestors 'none'" in policy
+            and "http" not in policy
+        )
 
 
 def test_docs_work_offline(client):
     page = client.get("/docs").text
-    assert "http://" not in page and "https://" not in page and "<style" not in page and "style=" not in page and "onclick" not in page
+    assert (
+        "http://" not in page
+        and "https://" not in page
+        and "<style" not in page
+        and "style=" not in page
+        and "onclick" not in page
+    )
     import re
 
     for address in re.findall(r'(?:src|href)="([^"#]+)"', page):
@@ -133,7 +182,9 @@ def test_docs_work_offline(client):
     assert "innerHTML" not in script and "eval(" not in script and "https://" not in script
 
 
-@pytest.mark.parametrize("body", [b"{", b"", b'{"job_id": 1}', b" " * (2 << 20)], ids=["malformed", "empty", "invalid", "large"])
+@pytest.mark.parametrize(
+    "body", [b"{", b"", b'{"job_id": 1}', b" " * (2 << 20)], ids=["malformed", "empty", "invalid", "large"]
+)
 @pytest.mark.parametrize("path", ["/relight", "/preview", "/upload"])
 def test_the_key_is_asked_for_before_the_body_is_read(keyed, path, body):
     problem(keyed.post(path, content=body, headers={"Content-Type": "application/json"}), 401, "unauthorized")
@@ -144,7 +195,9 @@ def test_a_keys_file_from_windows_is_read(settings, tmp_path):
     assert settings(api_keys_file=tmp_path / "keys").keys() == [ONE, TWO]
 
 
-@pytest.mark.parametrize("content", [b"", b"# nobody\n", "schl\u00fcssel".encode("latin-1")], ids=["empty", "revoked", "latin-1"])
+@pytest.mark.parametrize(
+    "content", [b"", b"# nobody\n", "schl\u00fcssel".encode("latin-1")], ids=["empty", "revoked", "latin-1"]
+)
 def test_a_keys_file_without_keys_never_opens_the_server(settings, tmp_path, content):
     (tmp_path / "keys").write_bytes(content)
     with pytest.raises(StartupError, match="RELIGHT_API_KEYS_FILE"):

@@ -41,7 +41,9 @@ def tagged(kind):
     if kind == "GIF":
         return encoded(image.quantize(50), "GIF", comment=SECRET)
     if kind == "TIFF":
-        return encoded(image, "TIFF", description=SECRET.decode(), artist=SECRET.decode(), exif=tags(), icc_profile=profile)
+        return encoded(
+            image, "TIFF", description=SECRET.decode(), artist=SECRET.decode(), exif=tags(), icc_profile=profile
+        )
     if kind == "BMP":
         return encoded(image, "BMP") + SECRET
     more = {"xmp": XMP} if kind in ("JPEG", "WEBP", "AVIF") else {}
@@ -59,13 +61,24 @@ def test_nothing_of_the_maker_survives(settings, kind, decoders):
         job = upload(client, data, name=f"{SECRET.decode()}.jpg")
         finished(client, job)
         assert client.post("/relight", json={"job_id": job, **LIGHT}).status_code == 200
-        outputs = {n: client.get(f"/download/{job}/{n}").content for n in ("input.png", "depth.png", "normals.png", "relit.png")}
+        outputs = {
+            n: client.get(f"/download/{job}/{n}").content
+            for n in ("input.png", "depth.png", "normals.png", "relit.png")
+        }
         outputs["preview"] = client.post("/preview", json={"job_id": job, **LIGHT}).content
         for name, out in outputs.items():
             image = Image.open(io.BytesIO(out))
             image.load()
             assert SECRET not in out and not dict(image.getexif()), name
-            assert not set(image.info) & {"exif", "icc_profile", "xmp", "comment", "XML:com.adobe.xmp", "Author", "photoshop"}, (name, image.info)
+            assert not set(image.info) & {
+                "exif",
+                "icc_profile",
+                "xmp",
+                "comment",
+                "XML:com.adobe.xmp",
+                "Author",
+                "photoshop",
+            }, (name, image.info)
         root = client.app.state.service.store.root
         for path in root.rglob("*"):
             assert SECRET.decode() not in path.name and (not path.is_file() or SECRET not in path.read_bytes()), path
@@ -100,16 +113,27 @@ def test_delete_removes_everything(settings):
 
 
 def test_no_log_line_holds_what_a_client_sent(settings, caplog):
-    with TestClient(create_app(settings(log_level="debug"), SphereEngine(side=32)), raise_server_exceptions=False) as client, \
-            caplog.at_level(logging.DEBUG):
+    with (
+        TestClient(
+            create_app(settings(log_level="debug"), SphereEngine(side=32)), raise_server_exceptions=False
+        ) as client,
+        caplog.at_level(logging.DEBUG),
+    ):
         name = SECRET.decode()
         job = upload(client, tagged("JPEG"), name=name)
         finished(client, job)
-        for answer in (client.post("/upload", files={"file": (name, b"\xff\xd8\xff" + SECRET)}), client.post("/upload", files={name: (name, SECRET)}),
-                       client.post("/upload", content=SECRET, headers={"Content-Type": f"multipart/form-data; boundary={name}"}),
-                       client.post("/relight", json={"job_id": name, **LIGHT}), client.post("/relight", json={"job_id": job, name: 1, **LIGHT}),
-                       client.get(f"/job/{name}"), client.delete(f"/job/{name}%0a{name}"), client.get(f"/download/{job}/{name}"),
-                       client.get(f"/{name}?{name}"), client.request(name, "/")):
+        for answer in (
+            client.post("/upload", files={"file": (name, b"\xff\xd8\xff" + SECRET)}),
+            client.post("/upload", files={name: (name, SECRET)}),
+            client.post("/upload", content=SECRET, headers={"Content-Type": f"multipart/form-data; boundary={name}"}),
+            client.post("/relight", json={"job_id": name, **LIGHT}),
+            client.post("/relight", json={"job_id": job, name: 1, **LIGHT}),
+            client.get(f"/job/{name}"),
+            client.delete(f"/job/{name}%0a{name}"),
+            client.get(f"/download/{job}/{name}"),
+            client.get(f"/{name}?{name}"),
+            client.request(name, "/"),
+        ):
             assert 400 <= answer.status_code < 500
         client.post("/preview", json={"job_id": job, **LIGHT, "stream": name})
     ours = [r.getMessage() for r in caplog.records if not r.name.startswith(("httpx", "httpcore", "asyncio", "PIL"))]

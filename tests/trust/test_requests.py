@@ -52,7 +52,9 @@ def test_the_openapi_document_tells_the_truth(tmp_path, capsys):
     app = create_app(options(tmp_path / "jobs"), SphereEngine(side=16))
     with serving(app) as client:
         made, faults = fuzz.fuzz(f"http://127.0.0.1:{client.port}", CASES, seed=8)
-    trust_tools.say(capsys, f"{made} requests by the OpenAPI document, {len(schemathesis.checks.CHECKS.get_all())} checks")
+    trust_tools.say(
+        capsys, f"{made} requests by the OpenAPI document, {len(schemathesis.checks.CHECKS.get_all())} checks"
+    )
     assert not faults, "\n\n".join(faults)
     assert made > 6 * CASES
 
@@ -96,7 +98,10 @@ def quick(tmp_path, monkeypatch):
 def test_an_upload_of_a_byte_a_second_is_dropped(quick):
     client, service, tmp = quick
     begun = time.monotonic()
-    s = raw(client, head("/upload", 10_000_000) + b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n')
+    s = raw(
+        client,
+        head("/upload", 10_000_000) + b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n',
+    )
     answer = b""
     s.settimeout(0.2)
     while time.monotonic() - begun < 20 and b"too slowly" not in answer:
@@ -131,7 +136,10 @@ def test_uploads_that_trickle_take_no_place_in_line(quick):
     stop = threading.Event()
 
     def trickle():
-        s = raw(client, head("/upload", 5_000_000) + b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n')
+        s = raw(
+            client,
+            head("/upload", 5_000_000) + b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n',
+        )
         while not stop.is_set():
             s.sendall(b"a" * 2000)
             time.sleep(0.1)  # 20 kB a second
@@ -152,7 +160,9 @@ def test_uploads_that_trickle_take_no_place_in_line(quick):
 
 def test_what_arriving_uploads_take_of_the_disk_is_bounded(tmp_path):
     """Two places of 2 MB: a third large upload is refused while two are on their way, and has room once they are gone."""
-    app = create_app(options(tmp_path / "jobs", max_upload_bytes=2_000_000, max_queue=1, threads=1), SphereEngine(side=32))
+    app = create_app(
+        options(tmp_path / "jobs", max_upload_bytes=2_000_000, max_queue=1, threads=1), SphereEngine(side=32)
+    )
     with serving(app) as client:
         form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
         sockets = [raw(client, head("/upload", 2_000_000) + form + b"a" * 1_900_000) for _ in range(2)]
@@ -167,13 +177,28 @@ def test_what_arriving_uploads_take_of_the_disk_is_bounded(tmp_path):
         assert status == 200
 
 
-@pytest.mark.parametrize("path,kind", [("/upload", "multipart/form-data; boundary=x"), ("/relight", "application/json"),
-                                       ("/preview", "application/json")])
+@pytest.mark.parametrize(
+    "path,kind",
+    [
+        ("/upload", "multipart/form-data; boundary=x"),
+        ("/relight", "application/json"),
+        ("/preview", "application/json"),
+    ],
+)
 def test_half_open_connections_hold_nothing(quick, path, kind):
     client, service, tmp = quick
     threads = threading.active_count()
-    sockets = [raw(client, t) for t in (b"", b"POST ", head(path, 5000, kind), head(path, 5000, kind) + b'{"job', b"GET /health HTTP/1.1\r\nHost:")
-               for _ in range(4)]
+    sockets = [
+        raw(client, t)
+        for t in (
+            b"",
+            b"POST ",
+            head(path, 5000, kind),
+            head(path, 5000, kind) + b'{"job',
+            b"GET /health HTTP/1.1\r\nHost:",
+        )
+        for _ in range(4)
+    ]
     assert client.ask("GET", "/health")[0] == 200
     assert settled(service, tmp) == (0, 0, 0)
     assert threading.active_count() <= threads + 10
@@ -269,41 +294,83 @@ def test_a_refused_upload_is_answered_though_its_body_is_still_coming(quick):
         answer += s.recv(4000)
     assert answer.startswith(b"HTTP/1.1 413") and b"file_too_large" in answer and time.monotonic() - begun < 5
     s.close()
-    status, _, data = client.ask("POST", "/relight", b'{"job_id": "' + b"a" * (2 << 20) + b'"}', {"Content-Type": "application/json"})
+    status, _, data = client.ask(
+        "POST", "/relight", b'{"job_id": "' + b"a" * (2 << 20) + b'"}', {"Content-Type": "application/json"}
+    )
     assert status == 413 and b"file_too_large" in data
     assert settled(service, tmp) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"a":' * 50_000, b'{"job_id": "\\ud800", "\\udfff": 1}', b"\xff\xfe", b"nul", b"1e400",
-                                  b'{"x": NaN}', b'{"x": ' + b"9" * 5000 + b"}", b'{"job_id": 1}', b"", b"null", b'"a"', b'{"' + b"k" * 90_000 + b'": 1}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 100_000,
+        b'{"a":' * 50_000,
+        b'{"job_id": "\\ud800", "\\udfff": 1}',
+        b"\xff\xfe",
+        b"nul",
+        b"1e400",
+        b'{"x": NaN}',
+        b'{"x": ' + b"9" * 5000 + b"}",
+        b'{"job_id": 1}',
+        b"",
+        b"null",
+        b'"a"',
+        b'{"' + b"k" * 90_000 + b'": 1}',
+    ],
+)
 def test_json_nobody_would_send(client, body):
     for path in ("/relight", "/preview"):
         answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
         unparsable = len(body) in (100_000, 250_000, 5007)  # too deep, or too long a number: FastAPI's 400
-        assert answer.status_code == (400 if unparsable else 422) and answer.json()["code"] in ("invalid_request", "invalid_light"), answer.text
+        assert answer.status_code == (400 if unparsable else 422) and answer.json()["code"] in (
+            "invalid_request",
+            "invalid_light",
+        ), answer.text
         assert len(answer.content) < 4000
 
 
 def test_multipart_nobody_would_send(client):
     part = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc\r\n'
-    for kind, body in (("multipart/form-data", part), ("multipart/form-data; boundary=", part), ("multipart/form-data; boundary=x", b""),
-                       ("multipart/form-data; boundary=x", part * 3 + b"--x--"), ("multipart/form-data; boundary=x", b"--x\r\n" * 1000),
-                       ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc\r\n--x--'),
-                       ("multipart/form-data; boundary=x", b"--x\r\n" + b"A: b\r\n" * 5000 + b"\r\n--x--"),
-                       ("application/x-www-form-urlencoded", b"file=a&" * 1000), ("application/json", b"{}"), ("text/plain", b"hello")):
+    for kind, body in (
+        ("multipart/form-data", part),
+        ("multipart/form-data; boundary=", part),
+        ("multipart/form-data; boundary=x", b""),
+        ("multipart/form-data; boundary=x", part * 3 + b"--x--"),
+        ("multipart/form-data; boundary=x", b"--x\r\n" * 1000),
+        ("multipart/form-data; boundary=x", b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc\r\n--x--'),
+        ("multipart/form-data; boundary=x", b"--x\r\n" + b"A: b\r\n" * 5000 + b"\r\n--x--"),
+        ("application/x-www-form-urlencoded", b"file=a&" * 1000),
+        ("application/json", b"{}"),
+        ("text/plain", b"hello"),
+    ):
         answer = client.post("/upload", content=body, headers={"Content-Type": kind})
-        assert answer.status_code in (400, 415, 422) and answer.headers["content-type"] == "application/problem+json", (kind, body[:50], answer.text)
+        assert answer.status_code in (400, 415, 422) and answer.headers["content-type"] == "application/problem+json", (
+            kind,
+            body[:50],
+            answer.text,
+        )
 
 
 def test_an_unheard_of_method_and_host(settings):
     from fastapi.testclient import TestClient
 
-    with TestClient(create_app(settings(allowed_hosts=["good.example"]), SphereEngine()), raise_server_exceptions=False) as client:
+    with TestClient(
+        create_app(settings(allowed_hosts=["good.example"]), SphereEngine()), raise_server_exceptions=False
+    ) as client:
         for method in ("TRACE", "PATCH", "BREW"):
             answer = client.request(method, "/relight", headers={"Host": "good.example"})
-            assert answer.status_code == 405 and answer.json()["code"] == "method_not_allowed" and "POST" in answer.headers["allow"]
+            assert (
+                answer.status_code == 405
+                and answer.json()["code"] == "method_not_allowed"
+                and "POST" in answer.headers["allow"]
+            )
         answer = client.get("/health", headers={"Host": "evil.example"})
-        assert answer.status_code == 400 and answer.json()["code"] == "invalid_request" and answer.json()["request_id"] == answer.headers["x-request-id"]
+        assert (
+            answer.status_code == 400
+            and answer.json()["code"] == "invalid_request"
+            and answer.json()["request_id"] == answer.headers["x-request-id"]
+        )
         assert "BREW" not in client.get("/metrics", headers={"Host": "good.example"}).text
 
 
@@ -323,7 +390,10 @@ def test_the_body_of_an_answer_that_nobody_reads_is_given_up(tmp_path, monkeypat
         s.connect(("127.0.0.1", client.port))
         s.sendall(f"GET /download/{job}/input.png HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         end = time.monotonic() + 15
-        while '"/download/{job_id}/{filename}",status="499"' not in client.ask("GET", "/metrics")[2].decode() and time.monotonic() < end:
+        while (
+            '"/download/{job_id}/{filename}",status="499"' not in client.ask("GET", "/metrics")[2].decode()
+            and time.monotonic() < end
+        ):
             time.sleep(0.2)
         assert '"/download/{job_id}/{filename}",status="499"' in client.ask("GET", "/metrics")[2].decode()
         s.close()

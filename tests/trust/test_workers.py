@@ -53,8 +53,12 @@ def test_four_workers_are_one_server(tmp_path, monkeypatch):
             t.join()
         assert not faults
         assert len(list((tmp_path / "count").iterdir())) == 1, "one picture, one analysis, whichever workers took it"
-        first, *others = (np.array(Image.open(io.BytesIO(server.ask("GET", f"/download/{job}/relit.png")[2]))) for job in jobs)
-        assert first.shape == (90, 120, 3) and len(others) == 7  # pixels: the same may be compressed in more than one way
+        first, *others = (
+            np.array(Image.open(io.BytesIO(server.ask("GET", f"/download/{job}/relit.png")[2]))) for job in jobs
+        )
+        assert (
+            first.shape == (90, 120, 3) and len(others) == 7
+        )  # pixels: the same may be compressed in more than one way
         assert all(np.array_equal(first, other) for other in others)
         for _ in range(8):  # by now every worker has it in memory
             assert server.ask("POST", "/preview", {"job_id": jobs[0], **LIGHT})[0] == 200
@@ -65,7 +69,15 @@ def test_four_workers_are_one_server(tmp_path, monkeypatch):
         time.sleep(1.2)
         for _ in range(6):
             text = server.ask("GET", "/metrics")[2].decode()
-            assert series(text, 'relight_requests_total{method="POST",route="/upload",status="200"}'.replace("{", r"\{").replace("}", r"\}")) == 8
+            assert (
+                series(
+                    text,
+                    'relight_requests_total{method="POST",route="/upload",status="200"}'.replace("{", r"\{").replace(
+                        "}", r"\}"
+                    ),
+                )
+                == 8
+            )
             assert series(text, r'relight_request_seconds_count\{route="/upload"\}') == 8
     finally:
         server.stop()
@@ -108,7 +120,10 @@ def test_many_uploads_at_once_do_not_pass_the_quota(settings):
     """Two processes, ten clients, room for three: what is stored never exceeds the quota by more than the passes of those."""
     noise = np.random.default_rng(3).integers(0, 255, (100, 100, 3), np.uint8)
     first, second = two(settings, jobs_quota_bytes=150_000)
-    with TestClient(first, raise_server_exceptions=False) as one, TestClient(second, raise_server_exceptions=False) as other:
+    with (
+        TestClient(first, raise_server_exceptions=False) as one,
+        TestClient(second, raise_server_exceptions=False) as other,
+    ):
         statuses, most, largest = [], [0], [0]
         done = threading.Event()
 
@@ -119,7 +134,9 @@ def test_many_uploads_at_once_do_not_pass_the_quota(settings):
                 time.sleep(0.005)
 
         def send(client, k):
-            statuses.append(client.post("/upload", files={"file": ("a.png", encoded(np.roll(noise, k, 0)))}).status_code)
+            statuses.append(
+                client.post("/upload", files={"file": ("a.png", encoded(np.roll(noise, k, 0)))}).status_code
+            )
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -160,7 +177,10 @@ def test_sums_of_metrics():
             m.observe("decode", 0.02)
     text = a.text([(b.dump(), True), (add_dumps([b.dump(), b.dump()]), False)]).decode()
     assert 'relight_requests_total{method="GET",route="/x",status="200"} 15.0' in text
-    assert 'relight_stage_seconds_bucket{le="0.025",stage="decode"} 15.0' in text and 'relight_stage_seconds_count{stage="decode"} 15.0' in text
+    assert (
+        'relight_stage_seconds_bucket{le="0.025",stage="decode"} 15.0' in text
+        and 'relight_stage_seconds_count{stage="decode"} 15.0' in text
+    )
     buckets = re.findall(r'relight_stage_seconds_bucket\{le="([^"]+)"', text)
     assert buckets == sorted(buckets, key=float)
 
@@ -217,7 +237,10 @@ def test_of_the_previews_of_a_stream_that_wait_in_two_processes_only_the_newest_
 
     engine = Gated(side=32)
     apps = [create_app(settings(), engine) for _ in range(2)]
-    with TestClient(apps[0], raise_server_exceptions=False) as one, TestClient(apps[1], raise_server_exceptions=False) as other:
+    with (
+        TestClient(apps[0], raise_server_exceptions=False) as one,
+        TestClient(apps[1], raise_server_exceptions=False) as other,
+    ):
         job = upload(one)
         answers = {}
 
