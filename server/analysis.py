@@ -29,7 +29,7 @@ from .errors import (
     from_oserror,
 )
 from .geometry import Geometry, checked, pack, unpack
-from .jobs import ANALYSIS, File, JobStore
+from .jobs import ANALYSIS, Coordination, File, JobStore
 from .models import Engine
 from .normals import full_size_passes
 from .pool import Aside, Pool
@@ -55,8 +55,16 @@ def read_photo(store: JobStore, record: Record) -> np.ndarray:
 class Analyst:
     """Takes jobs from `queued` to `ready` or `failed`, one at a time (the graph itself uses all processors)."""
 
-    def __init__(self, store: JobStore, engine: Optional[Engine], pool: Pool, patience: float, observe: Any):
-        self.store, self.engine, self.pool, self.patience = store, engine, pool, patience
+    def __init__(
+        self,
+        store: JobStore,
+        processes: Coordination,
+        engine: Optional[Engine],
+        pool: Pool,
+        patience: float,
+        observe: Any,
+    ):
+        self.store, self.processes, self.engine, self.pool, self.patience = store, processes, engine, pool, patience
         self.observe = observe  # (stage, seconds)
         self.watch = Watch()
         self.closing = threading.Event()
@@ -110,7 +118,7 @@ class Analyst:
             record = records.load(self.store, job_id)
             if record.state in (records.READY, records.FAILED):
                 return
-            record.worker = self.store.worker
+            record.worker = self.processes.worker
             record.attempts += 1
             self._step(record, "reading")
             try:
@@ -151,7 +159,7 @@ class Analyst:
 
         Raises Overloaded then.
         """
-        lock = self.store.analysis_lock(key)
+        lock = self.processes.analysis_lock(key)
         while True:
             try:
                 lock.acquire(timeout=POLL_SECONDS)
@@ -266,6 +274,6 @@ class Analyst:
             record.fail(ModelError("The analysis of this photo broke off several times. Upload another image."))
             records.save(self.store, record)
             return
-        record.worker, record.state, record.stage = self.store.worker, records.QUEUED, "waiting"
+        record.worker, record.state, record.stage = self.processes.worker, records.QUEUED, "waiting"
         records.save(self.store, record)
         self.start(record.job_id, force=True)

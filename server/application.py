@@ -50,7 +50,7 @@ async def _tell(service: Service, metrics: Metrics) -> None:
         data = metrics.dump()
         if data != last:
             last = data
-            await asyncio.to_thread(service.store.tell_numbers, data)
+            await asyncio.to_thread(service.metrics_exchange.publish_metrics, data)
         await asyncio.sleep(TELL_SECONDS)
 
 

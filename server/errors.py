@@ -21,79 +21,158 @@ class RelightError(Exception):
         self.status = status or self.status  # what Starlette refuses keeps the status it was refused with
 
 
-def _kind(name: str, status: int, code: str, title: str, detail: str) -> type:
-    return type(
-        name,
-        (RelightError,),
-        {"status": status, "code": code, "title": title, "default_detail": detail, "__module__": __name__},
-    )
+class InvalidRequest(RelightError):
+    """What was sent breaks the contract."""
+
+    status = 422
+    code = "invalid_request"
+    title = "Invalid request"
+    default_detail = "The request is not valid."
 
 
-InvalidRequest = _kind("InvalidRequest", 422, "invalid_request", "Invalid request", "The request is not valid.")
-InvalidLight = _kind("InvalidLight", 422, "invalid_light", "Invalid light", "A light is not valid.")
-NotFound = _kind(
-    "NotFound", 404, "not_found", "Not found", "There is nothing at this address. GET /docs lists what there is."
-)
-MethodNotAllowed = _kind(
-    "MethodNotAllowed",
-    405,
-    "method_not_allowed",
-    "Method not allowed",
-    "This address does not take that method. GET /docs lists those it takes.",
-)
-JobNotFound = _kind(
-    "JobNotFound",
-    404,
-    "job_not_found",
-    "Job not found",
-    "There is no such job: it was deleted, has expired, or never was. Upload the photo again.",
-)
-FileNotFound = _kind("FileNotFound", 404, "file_not_found", "File not found", "There is no such file.")
-EmptyFile = _kind("EmptyFile", 422, "empty_file", "Empty file", "The uploaded file has no bytes. Send an image file.")
-CorruptImage = _kind(
-    "CorruptImage",
-    422,
-    "corrupt_image",
-    "Corrupt image",
-    "The file could not be decoded: it is damaged or cut short. Export the image again and retry.",
-)
-UnsupportedImage = _kind(
-    "UnsupportedImage",
-    415,
-    "unsupported_image",
-    "Unsupported image",
-    "The file is not an image of a kind this server reads: JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF.",
-)
-FileTooLarge = _kind("FileTooLarge", 413, "file_too_large", "File too large", "The file has too many bytes.")
-ImageTooLarge = _kind("ImageTooLarge", 413, "image_too_large", "Image too large", "The image has too many pixels.")
-ModelError = _kind(
-    "ModelError",
-    500,
-    "model_error",
-    "Model error",
-    "The analysis of this photo failed. Upload it again; if that fails too, try another image.",
-)
-ModelMissing = _kind(
-    "ModelMissing",
-    503,
-    "model_missing",
-    "Model missing",
-    "No usable depth model is installed. Rebuild the graphs with `python export/export_models.py`.",
-)
-Overloaded = _kind("Overloaded", 503, "overloaded", "Overloaded", "The server is busy. Retry after a moment.")
-Superseded = _kind(
-    "Superseded", 409, "superseded", "Superseded", "A newer preview of the same stream took this one's place."
-)
-StorageFull = _kind(
-    "StorageFull",
-    507,
-    "storage_full",
-    "Storage full",
-    "There is no room left to store this. Delete jobs you no longer need, or raise the quota.",
-)
-Unauthorized = _kind(
-    "Unauthorized", 401, "unauthorized", "Unauthorized", "Send a valid key as `Authorization: Bearer <key>`."
-)
+class InvalidLight(RelightError):
+    """A light, or the lights together, break the contract."""
+
+    status = 422
+    code = "invalid_light"
+    title = "Invalid light"
+    default_detail = "A light is not valid."
+
+
+class NotFound(RelightError):
+    """No route has this address."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+    default_detail = "There is nothing at this address. GET /docs lists what there is."
+
+
+class MethodNotAllowed(RelightError):
+    """The address takes other methods."""
+
+    status = 405
+    code = "method_not_allowed"
+    title = "Method not allowed"
+    default_detail = "This address does not take that method. GET /docs lists those it takes."
+
+
+class JobNotFound(RelightError):
+    """No job has this id, or it belongs to another key."""
+
+    status = 404
+    code = "job_not_found"
+    title = "Job not found"
+    default_detail = "There is no such job: it was deleted, has expired, or never was. Upload the photo again."
+
+
+class FileNotFound(RelightError):
+    """The job does not have this file, or not yet."""
+
+    status = 404
+    code = "file_not_found"
+    title = "File not found"
+    default_detail = "There is no such file."
+
+
+class EmptyFile(RelightError):
+    """An upload without a byte."""
+
+    status = 422
+    code = "empty_file"
+    title = "Empty file"
+    default_detail = "The uploaded file has no bytes. Send an image file."
+
+
+class CorruptImage(RelightError):
+    """An upload that begins like an image and cannot be decoded."""
+
+    status = 422
+    code = "corrupt_image"
+    title = "Corrupt image"
+    default_detail = "The file could not be decoded: it is damaged or cut short. Export the image again and retry."
+
+
+class UnsupportedImage(RelightError):
+    """An upload in a format that is not read."""
+
+    status = 415
+    code = "unsupported_image"
+    title = "Unsupported image"
+    default_detail = "The file is not an image of a kind this server reads: JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF."
+
+
+class FileTooLarge(RelightError):
+    """More bytes than the limit of the route."""
+
+    status = 413
+    code = "file_too_large"
+    title = "File too large"
+    default_detail = "The file has too many bytes."
+
+
+class ImageTooLarge(RelightError):
+    """More pixels than the limit."""
+
+    status = 413
+    code = "image_too_large"
+    title = "Image too large"
+    default_detail = "The image has too many pixels."
+
+
+class ModelError(RelightError):
+    """The analysis of a photo failed."""
+
+    status = 500
+    code = "model_error"
+    title = "Model error"
+    default_detail = "The analysis of this photo failed. Upload it again; if that fails too, try another image."
+
+
+class ModelMissing(RelightError):
+    """No graph can be run."""
+
+    status = 503
+    code = "model_missing"
+    title = "Model missing"
+    default_detail = "No usable depth model is installed. Rebuild the graphs with `python export/export_models.py`."
+
+
+class Overloaded(RelightError):
+    """All places in line are taken."""
+
+    status = 503
+    code = "overloaded"
+    title = "Overloaded"
+    default_detail = "The server is busy. Retry after a moment."
+
+
+class Superseded(RelightError):
+    """Nobody waits for this answer any more."""
+
+    status = 409
+    code = "superseded"
+    title = "Superseded"
+    default_detail = "A newer preview of the same stream took this one's place."
+
+
+class StorageFull(RelightError):
+    """The disk or a quota is full."""
+
+    status = 507
+    code = "storage_full"
+    title = "Storage full"
+    default_detail = "There is no room left to store this. Delete jobs you no longer need, or raise the quota."
+
+
+class Unauthorized(RelightError):
+    """The key is missing or wrong."""
+
+    status = 401
+    code = "unauthorized"
+    title = "Unauthorized"
+    default_detail = "Send a valid key as `Authorization: Bearer <key>`."
+
 
 ALL = {
     e.code: e

@@ -7,7 +7,8 @@ one colour everywhere: of a warm lamp on one side and a cool one on the other, a
 """
 
 import math
-from typing import Any, Dict, Optional
+from dataclasses import dataclass
+from typing import Optional, Tuple
 
 import cv2
 import numpy as np
@@ -18,14 +19,32 @@ SIDE = 256  # long side of the grid the fit is made on
 FLOOR = 0.05  # of the 95th percentile: the fitted light bends toward it, without a crease, and never falls below
 # pixels under this share of the 99th percentile are no evidence: mostly dark background, whatever the mask says
 DARK = 0.1
-DOUBT = (
-    0.05  # ridge by the share of the luminance that is reflectance, not light: what is uncertain is taken to be even
-)
+# Ridge by the share of the luminance that is reflectance, not light: what is uncertain is taken to be even
+DOUBT = 0.05
 BINS = 48  # of red's and of green's share of a colour
 ALIKE = 1.2  # bins: standard deviation of the colours that share a reflectance
 ROUNDS = 8  # of reflectance and light in turn: colours that each face another way need that many
 LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])
 TERMS = 9  # harmonics up to order 2
+
+
+@dataclass(frozen=True)
+class EstimatedLight:
+    """The light a photograph was taken in. Raises ValueError for what cannot be one.
+
+    harmonics: 1 to 9 coefficients of the irradiance, relative to its mean over the surfaces (see `harmonics`).
+    floor: a lower bound of the irradiance that it never reaches.
+    """
+
+    harmonics: Tuple[float, ...]
+    floor: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.harmonics) <= TERMS or not all(map(math.isfinite, (*self.harmonics, self.floor))):
+            raise ValueError(f"an estimated light has 1 to {TERMS} finite harmonics and a finite floor")
+
+
+EVEN_LIGHT = EstimatedLight((1.0,), 0.0)
 
 
 def harmonics(x, y, z, terms: int = TERMS):
@@ -36,11 +55,10 @@ def harmonics(x, y, z, terms: int = TERMS):
     return np.stack([np.ones_like(x), x, y, z, x * y, y * z, z * x, x * x - y * y, 3 * z * z - 1][:terms])
 
 
-def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarray]) -> Dict:
+def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarray]) -> EstimatedLight:
     """Fit the light of rgb (H, W, 3) uint8 by the normals (h, w, 3) of its surfaces (mask (h, w) 0..1, or None).
 
-    {"harmonics": coefficients of the irradiance relative to its mean over the surfaces, "floor": a lower bound that it
-    never reaches}.
+    Where too little can be seen of it, the light is taken to be even.
     """
     h, w = normals.shape[:2]
     scale = min(1.0, SIDE / max(h, w))
@@ -56,9 +74,8 @@ def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarr
         use &= y >= DARK * np.percentile(y[use], 99)
     basis = harmonics(*n[use].T.astype(np.float64))
     y = y[use].astype(np.float64)
-    constant = {"harmonics": [1.0], "floor": 0.0}
     if y.size < 4 * len(basis):
-        return constant
+        return EVEN_LIGHT
     colour, products, light = _colours(pixels[use]), basis @ basis.T, np.ones_like(y)
     for _ in range(ROUNDS):
         coefficients = _fit(basis, products, y / _reflectance(y, light, colour))
@@ -67,8 +84,8 @@ def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarr
         light = _bend(fitted, floor)
         mean = light.mean()
         if not (floor > 0 and np.isfinite(mean)):
-            return constant
-    return {"harmonics": [float(c / mean) for c in coefficients], "floor": float(floor / mean)}
+            return EVEN_LIGHT
+    return EstimatedLight(tuple(float(c / mean) for c in coefficients), float(floor / mean))
 
 
 def _colours(pixels):
@@ -103,29 +120,13 @@ def _solve(products, right, ridge):
     return np.linalg.solve(products + penalty, right)
 
 
-def is_light(light: Any) -> bool:
-    """Is this what estimate_light() returns? It comes back from a file."""
-    if (
-        not isinstance(light, dict)
-        or not isinstance(light.get("harmonics"), list)
-        or not 1 <= len(light["harmonics"]) <= 9
-    ):
-        return False
-    return all(is_finite_number(v) for v in (*light["harmonics"], light.get("floor")))
-
-
-def is_finite_number(value: Any) -> bool:
-    """Is this a number as JSON has them (True is none), and finite?"""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def light_at(x, y, z, light: Dict):
+def light_at(x, y, z, light: EstimatedLight):
     """The estimated irradiance (mean 1) on normals x, y, z: float32 arrays of one shape."""
-    return _bend(_fitted(x, y, z, light), np.float32(light["floor"]))
+    return _bend(_fitted(x, y, z, light), np.float32(light.floor))
 
 
 def _fitted(x, y, z, light):
-    c = np.asarray(light["harmonics"], np.float32)
+    c = np.asarray(light.harmonics, np.float32)
     return np.tensordot(c, harmonics(x, y, z, len(c)), 1)
 
 
@@ -135,9 +136,9 @@ def _bend(fitted, floor):
     return floor + (above + np.sqrt(above * above + 4 * floor * floor)) / 2
 
 
-def light_slope(x, y, z, light: Dict):
+def light_slope(x, y, z, light: EstimatedLight):
     """The gradient of the logarithm of light_at() by the normal: (..., 3) float32."""
-    _, cx, cy, cz, cxy, cyz, czx, cxx, czz = (np.float32(c) for c in (*light["harmonics"], *[0.0] * 9)[:9])
+    _, cx, cy, cz, cxy, cyz, czx, cxx, czz = (np.float32(c) for c in (*light.harmonics, *[0.0] * 9)[:9])
     slope = np.stack(
         [
             cx + cxy * y + czx * z + 2 * cxx * x,
@@ -146,7 +147,7 @@ def light_slope(x, y, z, light: Dict):
         ],
         -1,
     )
-    fitted, floor = _fitted(x, y, z, light), np.float32(light["floor"])
+    fitted, floor = _fitted(x, y, z, light), np.float32(light.floor)
     above = fitted - floor
     return slope * ((1 - floor / _bend(fitted, floor)) / np.sqrt(above * above + 4 * floor * floor))[..., None]
 

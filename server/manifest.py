@@ -1,86 +1,129 @@
 """What a manifest may say of a graph: the contract between an exporter and the server, checked by both."""
 
-from typing import Any, Iterable, Mapping
+from typing import Annotated, Any, Dict, List, Literal, Mapping, Optional, Union
 
-ROLES = ("depth", "normals", "mask")
-AXES = {"x": 0, "y": 1, "z": 2}
-MEANINGS = {"depth": ("disparity", "depth", "points"), "mask": ("probability", "logit")}
-SIZE_RULES = ("long_side", "short_side")
-CHANNELS = ("RGB", "BGR")
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+Role = Literal["depth", "normals", "mask"]
+ROLES: List[Role] = ["depth", "normals", "mask"]
 REBUILD = "python export/export_models.py"
 
-
-def check(manifest: Mapping[str, Any]) -> None:
-    """Raise ValueError, naming the entry and what it may be, unless the server can do what the manifest says.
-
-    `input`: name, size, multiple, size_rule, scale, mean, std; optionally channels, mirror, scales (multiples of the
-    size that are averaged) and fixed (the graph takes size x size alone). `outputs`: role -> name, and for depth and
-    mask the meaning, for normals the axes (where each channel points in ours) and optionally relief, 0..1.
-    """
-    spec, outputs = _mapping(manifest, "input"), _mapping(manifest, "outputs")
-    _text(spec, "name", "input.name")
-    _one_of(spec.get("size_rule"), SIZE_RULES, "input.size_rule")
-    _one_of(spec.get("channels", "RGB"), CHANNELS, "input.channels")
-    _numbers([spec.get("size")], 1, 8192, "input.size", whole=True)
-    _numbers([spec.get("multiple")], 1, 8192, "input.multiple", whole=True)
-    _numbers([spec.get("scale")], 1e-9, 1e9, "input.scale")
-    for key, least in (("mean", -1e9), ("std", 1e-9)):
-        _numbers(_list(spec.get(key), 3, f"input.{key}"), least, 1e9, f"input.{key}")
-    scales = spec.get("scales", [1])
-    _numbers(_list(scales, None, "input.scales"), 0.1, 10, "input.scales")
-    for key in ("mirror", "fixed"):
-        _one_of(spec.get(key, False), (True, False), f"input.{key}")
-    if spec.get("fixed") and (list(scales) != [1] or spec["multiple"] != spec["size"]):
-        raise ValueError("input.fixed: such a graph has one scale, and its size is its multiple")
-    roles = manifest.get("roles", list(outputs))
-    if not outputs or not isinstance(roles, list) or sorted(map(str, roles)) != sorted(outputs):
-        raise ValueError("roles: they are the outputs' names, at least one")
-    for role, output in outputs.items():
-        _one_of(role, ROLES, "outputs")
-        _text(output, "name", f"outputs.{role}.name")
-        if role in MEANINGS:
-            _one_of(output.get("meaning"), MEANINGS[role], f"outputs.{role}.meaning")
-        else:
-            check_axes(output.get("axes"))
-            _numbers([output.get("relief", 0)], 0, 1, f"outputs.{role}.relief")
-    if manifest.get("focal") is not None:
-        _numbers([manifest["focal"]], 0.05, 50, "focal")
+Name = Annotated[str, Field(min_length=1)]
+Pixels = Annotated[int, Field(ge=1, le=8192)]
+Positive = Annotated[float, Field(ge=1e-9, le=1e9)]
+Bounded = Annotated[float, Field(ge=-1e9, le=1e9)]
+Axis = Literal["+x", "-x", "+y", "-y", "+z", "-z"]
 
 
-def check_axes(axes: Any) -> None:
-    """Raise ValueError unless these are three signed axes, each of x, y, z once: ["+x", "-y", "+z"]."""
-    good = isinstance(axes, (list, tuple)) and all(isinstance(a, str) and len(a) == 2 and a[0] in "+-" for a in axes)
-    if not good or sorted(a[1] for a in axes) != ["x", "y", "z"]:
-        raise ValueError('outputs.normals.axes: three of "+x", "-x", "+y", ..., each axis once')
+class _Part(BaseModel):
+    """Part of a manifest. What an exporter says beyond what the server reads is kept, for /models."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def _mapping(of: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = of.get(key) if isinstance(of, Mapping) else None
-    if not isinstance(value, Mapping) or not all(
-        isinstance(v, Mapping) for v in (value.values() if key == "outputs" else ())
-    ):
-        raise ValueError(f"{key}: an object")
-    return value
+class InputSpec(_Part):
+    """How a photo becomes the tensor that the graph takes: (code * scale - mean) / std, by channel."""
+
+    name: Name
+    size: Pixels  # of the long or the short side, whichever the rule names
+    size_rule: Literal["long_side", "short_side"]
+    multiple: Pixels  # of which both sides are
+    scale: Positive
+    mean: List[Bounded] = Field(min_length=3, max_length=3)
+    std: List[Positive] = Field(min_length=3, max_length=3)
+    channels: Literal["RGB", "BGR"] = "RGB"
+    mirror: bool = False  # average over the photo and its mirror image?
+    scales: List[Annotated[float, Field(ge=0.1, le=10)]] = Field([1.0], min_length=1)  # of the size, averaged over
+    fixed: bool = False  # does the graph take size x size alone?
+
+    @model_validator(mode="after")
+    def _fixed_has_one_size(self) -> "InputSpec":
+        if self.fixed and (self.scales != [1] or self.multiple != self.size):
+            raise ValueError("input.fixed: such a graph has one scale, and its size is its multiple")
+        return self
 
 
-def _list(value: Any, length: Any, where: str) -> Any:
-    if not isinstance(value, (list, tuple)) or not value or (length and len(value) != length):
-        raise ValueError(f"{where}: a list of {length or 'one or more'} numbers")
-    return value
+class DepthOutput(_Part):
+    """Disparity (larger is nearer), depth, or points whose z is the depth."""
+
+    name: Name
+    meaning: Literal["disparity", "depth", "points"]
 
 
-def _text(of: Mapping[str, Any], key: str, where: str) -> None:
-    if not isinstance(of.get(key), str) or not of[key]:
-        raise ValueError(f"{where}: a name")
+class NormalsOutput(_Part):
+    """Normals; `axes` tells where each channel points, in the axes of the server; `relief`: see Geometry."""
+
+    name: Name
+    axes: List[Axis]
+    relief: float = Field(0.0, ge=0, le=1)
+
+    @field_validator("axes")
+    @classmethod
+    def _each_axis_once(cls, axes: List[Axis]) -> List[Axis]:
+        if sorted(axis[1] for axis in axes) != ["x", "y", "z"]:
+            raise ValueError('three of "+x", "-x", "+y", ..., each axis once')
+        return axes
 
 
-def _one_of(value: Any, allowed: Iterable[Any], where: str) -> None:
-    if value not in allowed:
-        raise ValueError(f"{where}: one of {', '.join(map(str, allowed))}")
+class MaskOutput(_Part):
+    """Where there is a surface, as a probability or its logit."""
+
+    name: Name
+    meaning: Literal["probability", "logit"]
 
 
-def _numbers(values: Iterable[Any], least: float, most: float, where: str, whole: bool = False) -> None:
-    for v in values:
-        good = isinstance(v, int) if whole else isinstance(v, (int, float))
-        if not good or isinstance(v, bool) or not least <= v <= most:
-            raise ValueError(f"{where}: {'a whole number' if whole else 'a number'} from {least:g} to {most:g}")
+Output = Union[DepthOutput, NormalsOutput, MaskOutput]
+
+
+class Outputs(BaseModel):
+    """What the graph answers, by role."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    depth: Optional[DepthOutput] = None
+    normals: Optional[NormalsOutput] = None
+    mask: Optional[MaskOutput] = None
+
+    @model_validator(mode="after")
+    def _something(self) -> "Outputs":
+        if not self.model_fields_set or any(getattr(self, role) is None for role in self.model_fields_set):
+            raise ValueError("at least one role, and an object for each")
+        return self
+
+    def by_role(self) -> Dict[Role, Output]:
+        """The outputs that there are."""
+        return {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None}
+
+
+class Manifest(_Part):
+    """A manifest that the server can follow; `model_dump(exclude_unset=True)` is what its author wrote."""
+
+    name: str = ""
+    sha256: str = ""
+    rebuild: Optional[str] = None
+    roles: List[str] = []  # noqa: RUF012 -- pydantic copies defaults
+    input: InputSpec
+    outputs: Outputs
+    focal: Optional[Annotated[float, Field(ge=0.05, le=50)]] = None
+
+    @model_validator(mode="after")
+    def _roles_are_those_of_the_outputs(self) -> "Manifest":
+        if "roles" in self.model_fields_set and sorted(self.roles) != sorted(self.outputs.by_role()):
+            raise ValueError("roles: they are the outputs' names, at least one")
+        return self
+
+    def described(self) -> Dict[str, Any]:
+        """What its author wrote, for /models."""
+        return self.model_dump(exclude_unset=True)
+
+
+def parse(manifest: Mapping[str, Any]) -> Manifest:
+    """The manifest. Raises ValueError, naming the entries and what they may be, unless the server can follow it."""
+    try:
+        return Manifest.model_validate(manifest)
+    except ValidationError as exc:
+        parts = []
+        for e in exc.errors():
+            where = ".".join(str(p) for p in e["loc"])
+            parts.append(f"{where}: {e['msg']}" if where else e["msg"].removeprefix("Value error, "))
+        raise ValueError("; ".join(parts)) from None

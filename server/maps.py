@@ -3,7 +3,7 @@
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Dict, Optional
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ from .illumination import light_at
 from .lights import Light
 from .occlusion import ambient_occlusion
 from .resample import Resampler, bands, shrink
-from .scene import coarse_scene, crisp, relative_depth, scene_normals, surface_share
+from .scene import SceneFit, coarse_scene, crisp, relative_depth, scene_normals, surface_share
 from .shadows import ShadowGrid
 from .silhouettes import ColourMatch, DepthMatch, layer, without_blends
 
@@ -72,7 +72,7 @@ class Maps:
         return band
 
 
-def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
+def prepare(rgb: np.ndarray, geometry: Geometry, fit: SceneFit) -> Maps:
     """The maps of a picture rgb (H, W, 3) uint8 of any size, from the geometry and the fit_scene of its photograph."""
     H, W = rgb.shape[:2]
     planar = np.ascontiguousarray(np.moveaxis(rgb, 2, 0))
@@ -95,12 +95,12 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
         light_samples=_samples(sides, fit),
         occlusion=np.empty((H, W), np.uint8),
         mask=None if geometry.mask is None else np.empty((H, W), np.uint16),
-        focal=fit["focal"],
-        grid=ShadowGrid(coarse, fit["focal"]),
+        focal=fit.focal,
+        grid=ShadowGrid(coarse, fit.focal),
         sampler=sampler,
         edges=DepthMatch(coarse, sampler),
     )
-    open_sky = ambient_occlusion(coarse, fit["focal"])
+    open_sky = ambient_occlusion(coarse, fit.focal)
     wide_sky = sampler.widen(open_sky)
     upscaled = planes.shape[1:] != (H, W)
     for rows in bands((H, W), PIXELS):
@@ -111,7 +111,7 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: Dict) -> Maps:
         for k, p in enumerate((x, y, z)):
             maps.normals[k, rows] = np.rint(p / SNORM)
         maps.depth[rows] = band[3]
-        maps.log_light[rows] = np.rint(np.clip(np.log(light_at(x, y, z, fit["light"])), -3.9, 3.9) / LOG)
+        maps.log_light[rows] = np.rint(np.clip(np.log(light_at(x, y, z, fit.light)), -3.9, 3.9) / LOG)
         if maps.mask is not None:
             maps.mask[rows] = np.rint(np.clip(band[4], 0, 1) * 65535)
         maps.edges.learn(band[3], rows)
@@ -127,7 +127,7 @@ def _samples(sides, fit):
     Normals and, perhaps, their share.
     """
     x, y, z = sides[:3] / np.maximum(np.sqrt(np.square(sides[:3]).sum(0)), np.float32(1e-6))
-    light = np.log(light_at(x, y, z, fit["light"]))
+    light = np.log(light_at(x, y, z, fit.light))
     surface = np.ones(light.shape, bool) if len(sides) == 3 else sides[3] > 0.5
     light = light[surface] if surface.any() else light.ravel()
     return light[:: -(-light.size // 20000)]

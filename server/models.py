@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Protocol, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from . import sessions
 from .errors import ModelError, ModelMissing, StartupError
 from .geometry import Geometry
-from .manifest import AXES, REBUILD, ROLES, check
+from .manifest import REBUILD, ROLES, DepthOutput, InputSpec, Manifest, NormalsOutput, Output, Role, parse
 
 log = logging.getLogger("relight")
 
@@ -60,17 +60,15 @@ def input_size(width: int, height: int, size: int, multiple: int, rule: str) -> 
     return out[0][0], out[1][0], out[0][1], out[1][1]
 
 
-def to_input(rgb: np.ndarray, spec: Mapping[str, Any], size: int) -> Tuple[np.ndarray, Tuple[int, int, int, int]]:
+def to_input(rgb: np.ndarray, spec: InputSpec, size: int) -> Tuple[np.ndarray, Tuple[int, int, int, int]]:
     """A photo (H, W, 3) uint8 as the tensor (1, 3, H', W') float32 a manifest's `input` asks for, and its sizes."""
-    sizes = w, h, padded_w, padded_h = input_size(
-        rgb.shape[1], rgb.shape[0], size, int(spec["multiple"]), spec["size_rule"]
-    )
+    sizes = w, h, padded_w, padded_h = input_size(rgb.shape[1], rgb.shape[0], size, spec.multiple, spec.size_rule)
     shrinks = w < rgb.shape[1] or h < rgb.shape[0]
     small = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     small = cv2.copyMakeBorder(small, 0, padded_h - h, 0, padded_w - w, cv2.BORDER_REPLICATE)
-    if spec.get("channels", "RGB") == "BGR":
+    if spec.channels == "BGR":
         small = small[..., ::-1]
-    x = (small.astype(np.float32) * np.float32(spec["scale"]) - np.float32(spec["mean"])) / np.float32(spec["std"])
+    x = (small.astype(np.float32) * np.float32(spec.scale) - np.float32(spec.mean)) / np.float32(spec.std)
     return np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32), sizes
 
 
@@ -92,14 +90,14 @@ def plane(value: np.ndarray, channels: int, sizes: Tuple[int, int, int, int]) ->
     return a
 
 
-def our_axes(normals: np.ndarray, axes: List[str]) -> np.ndarray:
+def our_axes(normals: np.ndarray, axes: Sequence[str]) -> np.ndarray:
     """Unit normals (h, w, 3) in our axes. axes[k] says along which of ours the network's channel k points, e.g.
 
     "-y".
     """
     out = np.empty_like(normals)
     for k, axis in enumerate(axes):
-        out[..., AXES[axis[1]]] = -normals[..., k] if axis[0] == "-" else normals[..., k]
+        out[..., "xyz".index(axis[1])] = -normals[..., k] if axis[0] == "-" else normals[..., k]
     length = np.linalg.norm(out, axis=-1, keepdims=True)
     return np.where(length > 1e-6, out / np.maximum(length, 1e-6), np.float32([0, 0, 1])).astype(np.float32)
 
@@ -111,6 +109,16 @@ def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
     z = np.abs(value[..., 2]) if meaning == "points" else value
     near = np.maximum(z, max(1e-6, float(np.percentile(z, 1)) * 0.1))
     return (1.0 / near).astype(np.float32)
+
+
+def to_role(value: np.ndarray, output: Output, sizes: Tuple[int, int, int, int]) -> np.ndarray:
+    """An output of a graph as the server takes it: inverse depth, unit normals in our axes, or a mask 0..1, float32."""
+    if isinstance(output, DepthOutput):
+        return inverse_depth(plane(value, 3 if output.meaning == "points" else 1, sizes), output.meaning)
+    if isinstance(output, NormalsOutput):
+        return our_axes(plane(value, 3, sizes), output.axes)
+    mask = plane(value, 1, sizes)
+    return np.clip(1 / (1 + np.exp(-mask)) if output.meaning == "logit" else mask, 0, 1).astype(np.float32)
 
 
 def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
@@ -147,7 +155,7 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
 class Graph:
     """One loaded graph."""
 
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     session: Any
     provider: str
 
@@ -167,7 +175,7 @@ class OnnxEngine:
             mine = [r for r in ROLES if self.roles.get(r) is graph]
             found.update(self._run(graph, mine, rgb))
             if "depth" in mine:
-                focal = graph.manifest.get("focal")
+                focal = graph.manifest.focal
         h, w = found["depth"].shape
         for role in ("normals", "mask"):
             if role in found and found[role].shape[:2] != (h, w):
@@ -175,7 +183,10 @@ class OnnxEngine:
         normals = found.get("normals")
         if normals is not None:
             normals = our_axes(normals, ["+x", "+y", "+z"])
-        relief = self.roles["normals"].manifest["outputs"]["normals"].get("relief", 0.0) if normals is not None else 0.0
+        relief = 0.0
+        if normals is not None:
+            said = self.roles["normals"].manifest.outputs.normals
+            relief = said.relief if said is not None else 0.0
         return Geometry(found["depth"], normals, found.get("mask"), focal, relief)
 
     def _sizes(self, graph: Graph) -> List[int]:
@@ -183,18 +194,18 @@ class OnnxEngine:
 
         Of a graph that takes no other, that one.
         """
-        spec = graph.manifest["input"]
-        size = int(spec["size"]) if spec.get("fixed") else self.size or int(spec["size"])
-        return [round(size * k) for k in ([1] if self.size else sorted(map(float, spec.get("scales", [1]))))]
+        spec = graph.manifest.input
+        size = spec.size if spec.fixed else self.size or spec.size
+        return [round(size * k) for k in ([1.0] if self.size else sorted(spec.scales))]
 
-    def _run(self, graph: Graph, roles: List[str], rgb: np.ndarray) -> Dict[str, np.ndarray]:
+    def _run(self, graph: Graph, roles: List[Role], rgb: np.ndarray) -> Dict[str, np.ndarray]:
         """The outputs of one graph by role, merged over its analysis sizes."""
         return mean_of_scales([self._run_mirrored(graph, roles, rgb, size) for size in self._sizes(graph)])
 
-    def _run_mirrored(self, graph: Graph, roles: List[str], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
+    def _run_mirrored(self, graph: Graph, roles: List[Role], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
         """The outputs at one size; with `mirror` in the manifest, the mean over the photo and its mirror image."""
         found = self._run_once(graph, roles, rgb, size)
-        if graph.manifest["input"].get("mirror"):
+        if graph.manifest.input.mirror:
             twin = self._run_once(graph, roles, np.ascontiguousarray(rgb[:, ::-1]), size)
             for role, value in twin.items():
                 value = value[:, ::-1] * (np.float32([-1, 1, 1]) if role == "normals" else np.float32(1))
@@ -203,33 +214,21 @@ class OnnxEngine:
                 found["normals"] = our_axes(found["normals"], ["+x", "+y", "+z"])
         return found
 
-    def _run_once(self, graph: Graph, roles: List[str], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
-        spec, outputs = graph.manifest["input"], graph.manifest["outputs"]
+    def _run_once(self, graph: Graph, roles: List[Role], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
+        spec, outputs = graph.manifest.input, graph.manifest.outputs.by_role()
         x, sizes = to_input(rgb, spec, size)
         try:
-            values = graph.session.run([outputs[r]["name"] for r in roles], {spec["name"]: x})
+            values = graph.session.run([outputs[r].name for r in roles], {spec.name: x})
         except Exception as exc:
             raise ModelError() from exc
-        out: Dict[str, np.ndarray] = {}
-        for role, value in zip(roles, values):
-            o = outputs[role]
-            if role == "depth":
-                out[role] = inverse_depth(plane(value, 3 if o["meaning"] == "points" else 1, sizes), o["meaning"])
-            elif role == "normals":
-                out[role] = our_axes(plane(value, 3, sizes), o["axes"])
-            else:
-                mask = plane(value, 1, sizes)
-                out[role] = np.clip(1 / (1 + np.exp(-mask)) if o["meaning"] == "logit" else mask, 0, 1).astype(
-                    np.float32
-                )
-        return out
+        return {role: to_role(value, outputs[role], sizes) for role, value in zip(roles, values)}
 
     def describe(self) -> List[Dict[str, Any]]:
         """See Engine."""
         graphs = {id(g): g for g in self.roles.values()}.values()
         return [
             {
-                **g.manifest,
+                **g.manifest.described(),
                 "provider": g.provider,
                 "roles_filled": [r for r in ROLES if self.roles.get(r) is g],
                 "analysis_sizes": self._sizes(g),
@@ -250,17 +249,17 @@ def load_graph(folder: Path, name: str, **options: Any) -> Graph:
     """
     cure = f"Rebuild it with `{REBUILD}`."
     try:
-        manifest = json.loads((folder / f"{name}.json").read_text("utf-8"))
-        cure = f"Rebuild it with `{manifest.get('rebuild') or REBUILD}`."
+        written = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        cure = f"Rebuild it with `{written.get('rebuild') or REBUILD}`."
         data = (folder / f"{name}.onnx").read_bytes()
     except FileNotFoundError:
         raise ModelMissing(f"The model {name} is not installed. {cure}") from None
     except (OSError, ValueError, AttributeError):
         raise ModelMissing(f"The model {name} cannot be read. {cure}") from None
-    if hashlib.sha256(data).hexdigest() != manifest.get("sha256"):
+    if hashlib.sha256(data).hexdigest() != written.get("sha256"):
         raise ModelMissing(f"The model {name} is damaged: its checksum is not that of its manifest. {cure}")
     try:
-        check(manifest)
+        manifest = parse(written)
     except ValueError as exc:
         raise ModelMissing(f"The manifest of the model {name} is wrong: {exc}. {cure}") from None
     try:
@@ -270,7 +269,7 @@ def load_graph(folder: Path, name: str, **options: Any) -> Graph:
     except Exception as exc:
         log.error("model %s cannot be loaded", name, exc_info=exc)
         raise ModelMissing(f"The model {name} cannot be loaded. {cure}") from None
-    wanted = {o["name"] for o in manifest["outputs"].values()} | {manifest["input"]["name"]}
+    wanted = {o.name for o in manifest.outputs.by_role().values()} | {manifest.input.name}
     if not wanted <= {i.name for i in session.get_inputs()} | {o.name for o in session.get_outputs()}:
         raise ModelMissing(f"The model {name} names its inputs and outputs otherwise than its manifest. {cure}")
     return Graph(manifest, session, provider)
@@ -295,7 +294,7 @@ def load_engine(settings: Any) -> OnnxEngine:
                 device_id=settings.device_id,
                 gpu_memory_bytes=settings.gpu_memory_bytes,
             )
-        outputs = graphs[name].manifest["outputs"]
+        outputs = graphs[name].manifest.outputs.by_role()
         if role in outputs:
             roles[role] = graphs[name]
         elif role != "mask":
@@ -309,7 +308,7 @@ def load_engine(settings: Any) -> OnnxEngine:
         engine.warm_up()
     except Exception as exc:  # whatever a graph's answers make of NumPy: the server starts, and says so at /ready
         log.error("the models failed on their first run", exc_info=exc)
-        cures = " and ".join(sorted({f"`{g.manifest.get('rebuild') or REBUILD}`" for g in graphs.values()}))
+        cures = " and ".join(sorted({f"`{g.manifest.rebuild or REBUILD}`" for g in graphs.values()}))
         elsewhere = "" if settings.provider == "cpu" else ", or set RELIGHT_PROVIDER=cpu"
         raise ModelMissing(
             f"The models {', '.join(graphs)} load but fail to run. Rebuild them with {cures}{elsewhere}."

@@ -1,14 +1,14 @@
 """How a photograph is read: from what the network says of it to the scene that is lit."""
 
 import dataclasses
-from typing import Callable, Dict, Tuple
+from typing import Callable, Tuple
 
 import numpy as np
 
 from .frames import inside_frame, put_in_frame
 from .geometry import Geometry
 from .relief import add_relief
-from .scene import fit_scene
+from .scene import SceneFit, fit_scene
 from .void import whole_void
 
 
@@ -25,7 +25,7 @@ def estimate(rgb: np.ndarray, analyse: Callable[[np.ndarray], Geometry]) -> Geom
     return put_in_frame(geometry, (rows, columns), *rgb.shape[:2])
 
 
-def read_scene(rgb: np.ndarray, geometry: Geometry) -> Tuple[Geometry, Dict]:
+def read_scene(rgb: np.ndarray, geometry: Geometry) -> Tuple[Geometry, SceneFit]:
     """(geometry with relief, its fit) of a photograph rgb (H, W, 3) uint8; see scene and relief."""
     fit = fit_scene(rgb, geometry)
-    return add_relief(rgb, geometry, fit["light"]), fit
+    return add_relief(rgb, geometry, fit.light), fit

@@ -1,17 +1,21 @@
 """job.json: what is known of a job, as it lies on disk and as clients see it."""
 
 import json
-import re
 import time
-from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
-from typing import Any, Dict, List, Optional
+from typing import Annotated, Any, Dict, List, Literal, Optional
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import jobs
 from .errors import ALL, JobNotFound, RelightError
-from .illumination import is_finite_number
+from .scene import SceneFit
 
-QUEUED, ANALYSING, READY, FAILED = "queued", "analysing", "ready", "failed"
+State = Literal["queued", "analysing", "ready", "failed"]
+QUEUED: State = "queued"
+ANALYSING: State = "analysing"
+READY: State = "ready"
+FAILED: State = "failed"
 LAST_SECOND = 253402300799.0  # of the year 9999
 STAGES = {
     "waiting": 0.0,
@@ -22,53 +26,64 @@ STAGES = {
     "ready": 1.0,
     "failed": 1.0,
 }
+Side = Annotated[int, Field(ge=1, lt=2**31)]
 
 
-@dataclass
-class Record:
+class StoredError(BaseModel):
+    """What an analysis failed with."""
+
+    model_config = ConfigDict(strict=True)
+
+    code: str = Field(json_schema_extra={"enum": list(ALL)}, pattern="^(" + "|".join(ALL) + ")$")
+    detail: str
+
+
+class Record(BaseModel):
     """One job. Times are seconds since the epoch; `owner` is a digest of the key that made it, "" without keys."""
 
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    format_version: int = 1
     job_id: str
-    width: int
-    height: int
-    key: str  # which analysis: a digest of the file's bytes, the version, the models, the analysis size and the owner
+    width: Side
+    height: Side
+    # Which analysis: a digest of the file's bytes, the version, the models, the analysis size and the owner.
+    key: Annotated[str, Field(pattern="^[0-9a-f]{2,128}$")]
     owner: str = ""
     worker: str = ""  # which process works on it
-    state: str = QUEUED
+    state: State = QUEUED
     stage: str = "waiting"
     attempts: int = 0
     healing: bool = False  # analysed anew because its files were damaged, and not read whole since
-    created: float = field(default_factory=time.time)
+    created: float = Field(default_factory=time.time)
     format: str = ""
     alpha: bool = False
     focal: Optional[float] = None
-    models: List[str] = field(default_factory=list)
-    depth_range: Optional[List[float]] = None
-    fit: Optional[Dict[str, Any]] = None
-    timings: Dict[str, float] = field(default_factory=dict)
-    error: Optional[Dict[str, str]] = None
+    models: List[str] = Field(default_factory=list)
+    depth_range: Optional[Annotated[List[float], Field(min_length=2, max_length=2)]] = None
+    fit: Optional[SceneFit] = None  # of a job that is ready, None means that it was damaged: it is analysed anew
+    timings: Dict[str, float] = Field(default_factory=dict)
+    error: Optional[StoredError] = None
 
     def dump(self) -> bytes:
         """As job.json."""
-        return json.dumps({"format_version": 1, **asdict(self)}, allow_nan=False).encode()
+        return self.model_dump_json().encode()
 
     def fail(self, error: RelightError) -> None:
         """Note why the analysis failed."""
         self.state, self.stage = FAILED, "failed"
-        self.error = {"code": error.code, "detail": error.detail}
+        self.error = StoredError(code=error.code, detail=error.detail)
 
     def raise_error(self) -> None:
         """Raise what the analysis failed with."""
-        error = self.error or {}
-        raise ALL.get(error.get("code", ""), RelightError)(error.get("detail"))
+        raise ALL[self.error.code](self.error.detail) if self.error is not None else RelightError()
 
     def public(self, files: List[jobs.File], used: float, ttl: float) -> Dict[str, Any]:
         """As clients see it."""
-        error = self.error and {
-            **self.error,
-            "title": ALL[self.error["code"]].title,
-            "status": ALL[self.error["code"]].status,
-        }
+        error = None
+        if self.error is not None:
+            kind = ALL[self.error.code]
+            error = {**self.error.model_dump(), "title": kind.title, "status": kind.status}
         return {
             "job_id": self.job_id,
             "job_dir": f"jobs/{self.job_id}",
@@ -89,9 +104,6 @@ class Record:
         }
 
 
-REQUIRED = {"job_id", "width", "height", "key"}  # fields without a default
-
-
 def _iso(seconds: float) -> str:
     return (
         datetime.fromtimestamp(min(max(seconds, 0.0), LAST_SECOND), timezone.utc)
@@ -101,57 +113,23 @@ def _iso(seconds: float) -> str:
 
 
 def load(store: jobs.JobStore, job_id: str) -> Record:
-    """Read job.json. Raises JobNotFound, also when it is damaged beyond reading."""
+    """Read job.json. Raises JobNotFound, also when it is damaged beyond reading; a damaged fit alone is None."""
     try:
-        text = store.get(job_id, jobs.File.JOB)
-    except jobs.FileNotFound:
+        record = _parse(store.get(job_id, jobs.File.JOB))
+    except (jobs.FileNotFound, ValidationError):
         raise JobNotFound() from None
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        raise JobNotFound() from None
-    if not isinstance(data, dict) or not REQUIRED <= set(data):
-        raise JobNotFound()
-    record = Record(**{f.name: data[f.name] for f in fields(Record) if f.name in data})
-    if record.job_id != job_id or not _is_sound(record):
+    if record.job_id != job_id:
         raise JobNotFound()
     return record
 
 
-def _is_sound(r: Record) -> bool:
-    """Is every field what it should be? (The file may have been damaged, or written by somebody else.)"""
-    return (
-        r.state in (QUEUED, ANALYSING, READY, FAILED)
-        and all(isinstance(v, str) for v in (r.key, r.owner, r.worker, r.stage, r.format))
-        and all(isinstance(v, int) and 1 <= v < 2**31 for v in (r.width, r.height))
-        and isinstance(r.attempts, int)
-        and isinstance(r.healing, bool)
-        and bool(re.fullmatch("[0-9a-f]{2,128}", r.key))
-        and is_finite_number(r.created)
-        and isinstance(r.alpha, bool)
-        and (r.focal is None or is_finite_number(r.focal))
-        and (isinstance(r.fit, dict) or (r.fit is None and r.state != READY))
-        and isinstance(r.models, list)
-        and all(isinstance(m, str) for m in r.models)
-        and (
-            r.depth_range is None
-            or (
-                isinstance(r.depth_range, list)
-                and len(r.depth_range) == 2
-                and all(map(is_finite_number, r.depth_range))
-            )
-        )
-        and isinstance(r.timings, dict)
-        and all(map(is_finite_number, r.timings.values()))
-        and (
-            r.error is None
-            or (
-                isinstance(r.error, dict)
-                and r.error.get("code") in list(ALL)
-                and isinstance(r.error.get("detail"), str)
-            )
-        )
-    )
+def _parse(text: bytes) -> Record:
+    try:
+        return Record.model_validate_json(text)
+    except ValidationError as exc:
+        if {e["loc"][:1] for e in exc.errors()} != {("fit",)}:
+            raise
+    return Record.model_validate_json(json.dumps({**json.loads(text), "fit": None}))
 
 
 def load_owned(store: jobs.JobStore, job_id: str, owner: str) -> Record:

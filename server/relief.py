@@ -8,13 +8,12 @@ straight on).
 """
 
 import dataclasses
-from typing import Dict
 
 import cv2
 import numpy as np
 
 from .geometry import Geometry
-from .illumination import DARK, LUMINANCE, light_at, light_slope, linear_small
+from .illumination import DARK, LUMINANCE, EstimatedLight, light_at, light_slope, linear_small
 from .normals import normalised
 
 STEPS = 2
@@ -24,13 +23,13 @@ HUE = 0.05  # of chromaticity: so different from its surroundings a pixel is har
 MOST = 0.5  # of log brightness that is believed
 
 
-def add_relief(rgb: np.ndarray, geometry: Geometry, light: Dict) -> Geometry:
+def add_relief(rgb: np.ndarray, geometry: Geometry, light: EstimatedLight) -> Geometry:
     """The geometry with normals that explain more of the photograph rgb (H, W, 3) uint8, lit by `light` (see
     illumination.py).
 
     Same grid. With relief 0, without normals, or in an even light it comes back as it is.
     """
-    if not geometry.relief or geometry.normals is None or len(light["harmonics"]) == 1:
+    if not geometry.relief or geometry.normals is None or len(light.harmonics) == 1:
         return geometry
     h, w = geometry.normals.shape[:2]
     pixels = linear_small(rgb, (w, h))

@@ -20,10 +20,9 @@ from .cache import Cache
 from .encoding import encode_jpeg, encode_png
 from .errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, RelightError, StorageFull, Superseded
 from .geometry import Geometry, unpack
-from .jobs import File, JobStore
+from .jobs import Coordination, File, JobStore
 from .pool import Pool
 from .records import Record
-from .scene import is_fit
 from .schemas import PreviewBody, RelightBody
 from .shading import prepare, relight
 
@@ -91,9 +90,16 @@ class Renderer:
     """Makes relit pictures. Methods that are `async` run on the event loop and never block it."""
 
     def __init__(
-        self, store: JobStore, analyst: Analyst, pool: Pool, cache: Cache, observe: Callable[[str, float], None]
+        self,
+        store: JobStore,
+        processes: Coordination,
+        analyst: Analyst,
+        pool: Pool,
+        cache: Cache,
+        observe: Callable[[str, float], None],
     ):
-        self.store, self.analyst, self.pool, self.cache, self.observe = store, analyst, pool, cache, observe
+        self.store, self.processes, self.analyst = store, processes, analyst
+        self.pool, self.cache, self.observe = pool, cache, observe
         self._streams: Dict[Tuple[str, str], Turn] = {}
         self._using: Counter[str] = Counter()
 
@@ -158,7 +164,7 @@ class Renderer:
                 pixels = read_photo(self.store, record)
             except (FileNotFound, DamagedFile) as exc:
                 raise self.damaged(record) from exc
-            if not is_fit(record.fit):
+            if record.fit is None:
                 raise self.damaged(record)
             self.whole(record)
             pixels = imaging.fit_within(pixels, side)
@@ -231,7 +237,7 @@ class Renderer:
                 turn.stream = hashlib.sha256(f"{job_id}|{owner}|{body.stream}".encode("utf-8", "replace")).hexdigest()[
                     :32
                 ]
-                turn.ticket = await asyncio.to_thread(self.store.take_ticket, turn.stream, time.time_ns())
+                turn.ticket = await asyncio.to_thread(self.processes.take_ticket, turn.stream, time.time_ns())
             record = await self._ready(job_id, owner, gone)
             clock.lap("wait")
             if await gone():
@@ -240,7 +246,7 @@ class Renderer:
 
     def _render_preview(self, record: Record, body: PreviewBody, turn: Turn, clock: "Laps") -> bytes:
         turn.begin()
-        if not self.store.is_newest(turn.stream, turn.ticket):  # a newer one came to another process
+        if not self.processes.is_newest(turn.stream, turn.ticket):  # a newer one came to another process
             raise Superseded()
         clock.lap("queue")
         ready = self._prepared(record, body.max_side)

@@ -379,7 +379,7 @@ async def models(service: Services) -> Dict[str, Any]:
 )
 async def metrics(request: Request, service: Services) -> Response:
     """Prometheus metrics."""
-    text = await asyncio.to_thread(lambda: request.app.state.metrics.text(service.store.others_numbers()))
+    text = await asyncio.to_thread(lambda: request.app.state.metrics.text(service.metrics_exchange.peer_metrics()))
     return Response(text, media_type="text/plain; version=0.0.4")
 
 

@@ -6,34 +6,51 @@ x runs -1..1 across the median surface, z = 0 is that surface, +1 is half a pict
 Straight lines of the scene are straight in (u, v, q), which is what the shadows are marched in.
 """
 
-from typing import Any, Dict
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Optional
 
 import cv2
 import numpy as np
 
 from .geometry import Geometry
-from .illumination import estimate_light, is_finite_number, is_light
+from .illumination import EVEN_LIGHT, EstimatedLight, estimate_light
 from .normals import FOCAL, normalised, normals_from_depth
 from .resample import limited, shrink
 
 FIT_SIDE = 192  # long side of the grid the shift is searched on
 DEFAULT_SHIFT = 0.5  # nothing predicts the normals: the farthest surface is 3 times as far as the nearest
-TOLERANCE = (
-    0.1  # errors of the predicted normals always favour a flat scene: the deepest that is nearly as good is taken
-)
+# Errors of the predicted normals always favour a flat scene: the deepest that is nearly as good is taken
+TOLERANCE = 0.1
 JUMP = 0.06  # share of the depth: a silhouette, if it is no steep plane
 OFF = 0.3  # of the range of q around a texel: farther off its middle is no plane
 GOES_ON = 3.2  # times that range within four texels (a plane: 4 times): what ends sooner is no plane
 FARTHEST = 0.04  # q never falls below: 25 times the median depth
 
 
-def fit_scene(rgb: np.ndarray, geometry: Geometry) -> Dict:
-    """What relighting needs to know about one photograph, JSON-able, the same for every picture size.
+@dataclass(frozen=True)
+class SceneFit:
+    """What relighting needs to know about one photograph, the same for every picture size. Raises ValueError.
 
-    focal; scale and shift (q = scale * inverse_depth + shift); depth_angle, the mean angle in degrees between the
-    normals of that depth and the predicted ones (null without any); light, the photograph's own light, see
-    illumination.py. rgb: (H, W, 3) uint8, at any size.
+    focal: focal length in picture widths. scale, shift: q = scale * inverse_depth + shift.
+    light: the photograph's own light.
+    depth_angle: mean angle in degrees between the normals of that depth and the predicted ones; None without any.
     """
+
+    focal: float
+    scale: float
+    shift: float
+    light: EstimatedLight
+    depth_angle: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        if not self.focal > 0 or not all(map(math.isfinite, (self.focal, self.scale, self.shift))):
+            raise ValueError("a fit has a positive focal length and a finite scale and shift")
+
+
+def fit_scene(rgb: np.ndarray, geometry: Geometry) -> SceneFit:
+    """The fit of a photograph rgb (H, W, 3) uint8, at any size, from its geometry."""
     small = shrink(_planes(geometry), limited(geometry.inverse_depth.shape, FIT_SIDE))
     d, mask = small[0], small[1] > 0.5
     focal = float(geometry.focal or FOCAL)
@@ -41,30 +58,14 @@ def fit_scene(rgb: np.ndarray, geometry: Geometry) -> Dict:
     low, high = (float(v) for v in np.percentile(known, (1, 99)))
     span = high - low
     if not span > 1e-6 * max(abs(low), abs(high), 1e-30):
-        fit = {"focal": focal, "scale": 0.0, "shift": 1.0, "depth_angle": None}
+        fit = SceneFit(focal, 0.0, 1.0, EVEN_LIGHT)
     else:
         relative = np.clip((d - low) / span, 0, 1).astype(np.float32)
         target = None if geometry.normals is None else normalised(np.ascontiguousarray(np.moveaxis(small[2:5], 0, 2)))
         offset, angle = _search(relative, target, mask, focal)
         middle = (float(np.median(known)) - low) / span + offset
-        fit = {
-            "focal": focal,
-            "scale": 1 / (span * middle),
-            "shift": (offset - low / span) / middle,
-            "depth_angle": angle,
-        }
-    fit["light"] = estimate_light(rgb, scene_normals(geometry, fit), geometry.mask)
-    return fit
-
-
-def is_fit(fit: Any) -> bool:
-    """Is this what fit_scene() returns? It comes back from a file."""
-    return (
-        isinstance(fit, dict)
-        and all(is_finite_number(fit.get(k)) for k in ("focal", "scale", "shift"))
-        and fit["focal"] > 0
-        and is_light(fit.get("light"))
-    )
+        fit = SceneFit(focal, 1 / (span * middle), (offset - low / span) / middle, EVEN_LIGHT, angle)
+    return dataclasses.replace(fit, light=estimate_light(rgb, scene_normals(geometry, fit), geometry.mask))
 
 
 def _search(relative, target, mask, focal):
@@ -97,16 +98,16 @@ def _search(relative, target, mask, focal):
     return found, least
 
 
-def relative_depth(inverse_depth: np.ndarray, fit: Dict) -> np.ndarray:
+def relative_depth(inverse_depth: np.ndarray, fit: SceneFit) -> np.ndarray:
     """q of inverse depths of any shape, float32."""
-    return np.maximum(inverse_depth * np.float32(fit["scale"]) + np.float32(fit["shift"]), np.float32(FARTHEST))
+    return np.maximum(inverse_depth * np.float32(fit.scale) + np.float32(fit.shift), np.float32(FARTHEST))
 
 
-def scene_normals(geometry: Geometry, fit: Dict) -> np.ndarray:
+def scene_normals(geometry: Geometry, fit: SceneFit) -> np.ndarray:
     """(h, w, 3) float32: the predicted normals, or those of the depth."""
     if geometry.normals is not None:
         return normalised(np.array(geometry.normals, np.float32))
-    return normals_from_depth(relative_depth(geometry.inverse_depth, fit), fit["focal"])
+    return normals_from_depth(relative_depth(geometry.inverse_depth, fit), fit.focal)
 
 
 def surface_share(mask: np.ndarray) -> np.ndarray:
@@ -114,7 +115,7 @@ def surface_share(mask: np.ndarray) -> np.ndarray:
     return np.clip((np.asarray(mask, np.float32) - np.float32(0.2)) * np.float32(2.5), 0, 1)
 
 
-def coarse_scene(geometry: Geometry, fit: Dict, side: int) -> np.ndarray:
+def coarse_scene(geometry: Geometry, fit: SceneFit, side: int) -> np.ndarray:
     """q, (h, w) float32, on a grid whose long side is at most `side`, with crisp silhouettes."""
     h, w = limited(geometry.inverse_depth.shape, side)
     q = crisp(relative_depth(geometry.inverse_depth, fit))

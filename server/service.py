@@ -21,6 +21,7 @@ from .records import Record
 from .rendering import Renderer
 from .settings import Settings
 from .store import LocalStore
+from .workers import LocalMetricsExchange, ProcessRegistry
 
 log = logging.getLogger("relight")
 RECENT = 30.0  # seconds; what was used so lately may be in use in another process, if there is one
@@ -40,15 +41,19 @@ class Service:
         observe: Callable[[str, float], None],
     ):
         self.settings, self.engine, self.problem, self.observe = settings, engine, problem, observe
-        self.store = LocalStore(settings.jobs_dir)
+        self.processes: jobs.Coordination = ProcessRegistry(settings.jobs_dir)
+        self.store: jobs.JobStore = LocalStore(settings.jobs_dir, self.processes)
+        self.metrics_exchange: jobs.MetricsExchange = LocalMetricsExchange(self.processes)
         threads = settings.processors
         self.pool = Pool("work", threads, settings.max_queue)
         self.analysis_pool = Pool("analysis", 1, settings.max_queue)
         self.cache = Cache(settings.maps_cache_bytes)
-        self.analyst = Analyst(self.store, engine, self.analysis_pool, settings.analysis_timeout_seconds, observe)
+        self.analyst = Analyst(
+            self.store, self.processes, engine, self.analysis_pool, settings.analysis_timeout_seconds, observe
+        )
         self.decoders = Decoders(settings.decoder_processes, settings.max_pixels, settings.max_upload_bytes)
         self.engine_digest = models.digest(engine) if engine is not None else ""
-        self.renderer = Renderer(self.store, self.analyst, self.pool, self.cache, observe)
+        self.renderer = Renderer(self.store, self.processes, self.analyst, self.pool, self.cache, observe)
         self._uploads = 0
         self.clock = (time.time(), time.monotonic())  # at the last sweep
 
@@ -58,7 +63,7 @@ class Service:
         self.pool.close()
         self.analysis_pool.close()
         self.decoders.close()
-        self.store.close()
+        self.processes.close()
 
     # -- what is in use, and room
 
@@ -87,7 +92,7 @@ class Service:
             if s.key_bytes and sum(e.size for e in mine) + need > s.key_bytes:
                 raise StorageFull(f"The jobs of this key may take {s.key_bytes} bytes. Delete one first.")
         if s.jobs_quota_bytes:
-            now, alone = time.time(), self.store.is_alone()
+            now, alone = time.time(), self.processes.is_alone()
             lately = set() if alone else {e.job_id for e in entries if abs(now - e.used) < RECENT}
             victims = jobs.free_of(entries, s.jobs_quota_bytes, need, lambda j: j in lately or self.in_use(j))
             if victims is None:
@@ -163,13 +168,13 @@ class Service:
             height=photo.height,
             key=digest.hexdigest(),
             owner=owner,
-            worker=self.store.worker,
+            worker=self.processes.worker,
             format=photo.format,
             alpha=photo.alpha,
             focal=photo.focal,
         )
         try:
-            with self.store.room_lock(ROOM_SECONDS):
+            with self.processes.room_lock(ROOM_SECONDS):
                 self.make_room(owner, len(photo.png))
                 self.store.create(record.job_id, {File.INPUT: photo.png, File.JOB: record.dump()})
         except Timeout:

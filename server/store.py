@@ -16,7 +16,7 @@ from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Tuple
 
 from .errors import FileNotFound, JobNotFound, from_oserror
 from .jobs import Entry, File, is_job_folder
-from .workers import Workers
+from .workers import ProcessRegistry
 
 TEMPORARY = re.compile(r"\.(new|gone|tmp)-([0-9a-f]{32})-[0-9]+-[0-9a-f]{8}")  # kind, worker
 NAMES = {n.value for n in File}
@@ -36,16 +36,16 @@ def _sync_folder(path: Path) -> None:
             os.close(fd)
 
 
-class LocalStore(Workers):
+class LocalStore:
     """Jobs in a folder on this machine, shared by any number of processes."""
 
-    def __init__(self, root: Path):
-        super().__init__(root)
+    def __init__(self, root: Path, processes: ProcessRegistry):
+        self.root, self.processes = Path(root), processes
         self._count = 0
 
     def _temporary(self, kind: str) -> str:
         self._count += 1
-        return f".{kind}-{self.worker}-{self._count}-{uuid.uuid4().hex[:8]}"
+        return f".{kind}-{self.processes.worker}-{self._count}-{uuid.uuid4().hex[:8]}"
 
     # -- files
 
@@ -237,16 +237,16 @@ class LocalStore(Workers):
 
         Half-made and half-deleted jobs, temporaries, notes of jobs that are gone.
         """
-        alive: Dict[str, bool] = {self.worker: True}
+        alive: Dict[str, bool] = {self.processes.worker: True}
 
         def dead(name: str, kinds: Tuple[str, ...]) -> bool:
             found = TEMPORARY.fullmatch(name)  # whatever else lies here is not ours
             if not found or found[1] not in kinds:
                 return False
-            if found[1] == "gone" and found[2] == self.worker:  # it could not be removed at first (Windows)
+            if found[1] == "gone" and found[2] == self.processes.worker:  # it could not be removed at first (Windows)
                 return True
             if found[2] not in alive:
-                alive[found[2]] = self.is_alive(found[2])
+                alive[found[2]] = self.processes.is_alive(found[2])
             return not alive[found[2]]
 
         for entry in list(os.scandir(self.root)):
@@ -262,7 +262,7 @@ class LocalStore(Workers):
                 for name in inside:
                     if dead(name, ("tmp",)):
                         Path(entry.path, name).unlink(missing_ok=True)
-        self.forget_dead()
+        self.processes.forget_dead()
         for key in (self.root / ".analyses").glob("*"):
             for job_id in self.holders(key.name):
                 if not (self.root / job_id / File.JOB.value).exists():

@@ -17,7 +17,7 @@ log = logging.getLogger("relight")
 
 def sweep(service: Service, timeout: float = 0) -> bool:
     """One sweep; False when another process is at it."""
-    lock = service.store.sweep_lock(timeout)
+    lock = service.processes.sweep_lock(timeout)
     try:
         lock.acquire()
     except Timeout:
@@ -27,7 +27,7 @@ def sweep(service: Service, timeout: float = 0) -> bool:
             service.store.clean()
         except OSError as exc:  # jobs expire all the same
             log.error("sweep: leftovers remain", exc_info=exc)
-        service.store.bury_numbers(add_dumps)
+        service.metrics_exchange.fold_dead_metrics(add_dumps)
         jumped = _clock_jumped(service)
         for entry in list(service.store.list()):
             try:
@@ -39,7 +39,7 @@ def sweep(service: Service, timeout: float = 0) -> bool:
             except RelightError as exc:
                 log.error("sweep: job %s: %s", entry.job_id, exc.detail)
         try:
-            with service.store.room_lock(1):
+            with service.processes.room_lock(1):
                 service.make_room("", 0)
         except Timeout:
             pass
@@ -80,9 +80,11 @@ def _look_after(service: Service, job_id: str, used: float) -> None:
         service.store.delete(job_id)
         return
     unfinished = record.state in (records.QUEUED, records.ANALYSING)
-    if unfinished and service.store.is_alive(record.worker) and record.worker != service.store.worker:
+    if unfinished and service.processes.is_alive(record.worker) and record.worker != service.processes.worker:
         return
-    if unfinished and not (record.worker == service.store.worker and time.time() - used < 5):  # not one just being made
+    if unfinished and not (
+        record.worker == service.processes.worker and time.time() - used < 5
+    ):  # not one just being made
         if File.INPUT not in service.store.names(job_id):
             service.remove(job_id)
         elif service.engine is not None:

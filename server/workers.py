@@ -34,11 +34,12 @@ def check_writable(root: Path) -> None:
         raise StartupError(f"RELIGHT_JOBS_DIR: {root} cannot be written to ({exc.strerror})") from None
 
 
-class Workers:
+class ProcessRegistry:
     """This process among those over one folder. Each holds the lock of its own file; the system drops it at death."""
 
     def __init__(self, root: Path):
         self.root = Path(root)
+        self.folder = self.root / ".workers"
         self.worker = uuid.uuid4().hex
         try:
             make_folders(self.root)
@@ -49,38 +50,34 @@ class Workers:
     def close(self) -> None:
         """Give up this process's mark of life."""
         self._alive.release()
-        (self.root / ".workers" / f"{self.worker}.lock").unlink(missing_ok=True)
+        (self.folder / f"{self.worker}.lock").unlink(missing_ok=True)
 
     def lock_worker(self, worker: str) -> FileLock:
         """The held lock of that worker. Raises Timeout while it lives elsewhere."""
-        lock = FileLock(self.root / ".workers" / f"{worker}.lock", timeout=0, mode=0o600, thread_local=False)
+        lock = FileLock(self.folder / f"{worker}.lock", timeout=0, mode=0o600, thread_local=False)
         lock.acquire()
         return lock
 
     def sweep_lock(self, timeout: float) -> FileLock:
         """The lock under which one process at a time sweeps."""
         make_folders(self.root)  # somebody may have removed them
-        return FileLock(self.root / ".workers" / "sweep", timeout=timeout, mode=0o600, thread_local=False)
+        return FileLock(self.folder / "sweep", timeout=timeout, mode=0o600, thread_local=False)
 
     def room_lock(self, timeout: float) -> FileLock:
         """The lock under which one process at a time makes room and takes it. Raises Timeout."""
         make_folders(self.root)
-        return FileLock(
-            self.root / ".workers" / "room", timeout=timeout, mode=0o600, thread_local=False, poll_interval=0.01
-        )
+        return FileLock(self.folder / "room", timeout=timeout, mode=0o600, thread_local=False, poll_interval=0.01)
 
     def analysis_lock(self, key: str) -> FileLock:
         """The lock under which the analysis of one key, a hexadecimal digest, is made once.
 
         256 locks serve all keys.
         """
-        return FileLock(self.root / ".workers" / f"analysis-{key[:2]}", mode=0o600, thread_local=False)
+        return FileLock(self.folder / f"analysis-{key[:2]}", mode=0o600, thread_local=False)
 
     def is_alone(self) -> bool:
         """Is there no mark of life of another process? (A mark may outlive its process until the next sweep.)"""
-        return not any(
-            e.name.endswith(".lock") and e.name[:-5] != self.worker for e in os.scandir(self.root / ".workers")
-        )
+        return not any(e.name.endswith(".lock") and e.name[:-5] != self.worker for e in os.scandir(self.folder))
 
     def is_alive(self, worker: str) -> bool:
         """Does that worker still run? (Its lock falls when it dies, however it dies.)"""
@@ -93,7 +90,7 @@ class Workers:
         except (ValueError, OSError):
             return False
         lock.release()
-        (self.root / ".workers" / f"{worker}.lock").unlink(missing_ok=True)
+        (self.folder / f"{worker}.lock").unlink(missing_ok=True)
         return False
 
     # -- which preview of a stream is the newest
@@ -107,9 +104,9 @@ class Workers:
             return None
         ticket = f"{came:020d}-{self.worker}"
         try:
-            draft = self.root / ".workers" / f"stream-{stream}-{self.worker}-{uuid.uuid4().hex}"
-            self._leave(draft, ticket.encode())
-            os.replace(draft, self.root / ".workers" / f"stream-{stream}")
+            draft = self.folder / f"stream-{stream}-{self.worker}-{uuid.uuid4().hex}"
+            _leave(draft, ticket.encode())
+            os.replace(draft, self.folder / f"stream-{stream}")
         except OSError:
             return None
         return ticket
@@ -119,61 +116,13 @@ class Workers:
         if ticket is None:
             return True
         try:
-            return (self.root / ".workers" / f"stream-{stream}").read_text() <= ticket
+            return (self.folder / f"stream-{stream}").read_text() <= ticket
         except OSError:
             return True
 
-    # -- numbers that processes tell each other
-
-    @staticmethod
-    def _leave(path: Path, data: bytes) -> None:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
-            f.write(data)
-
-    def tell_numbers(self, data: bytes) -> None:
-        """Leave this process's numbers for the others; not being able to is no fault."""
-        try:
-            draft = self.root / ".workers" / f"{self.worker}.draft"
-            self._leave(draft, data)
-            os.replace(draft, self.root / ".workers" / f"{self.worker}.numbers")
-        except OSError:
-            pass
-
-    def others_numbers(self) -> List[Tuple[bytes, bool]]:
-        """What the other processes left last, and whether they live."""
-        out = []
-        for entry in list(os.scandir(self.root / ".workers")):
-            if entry.name.endswith(".numbers") and entry.name != f"{self.worker}.numbers":
-                try:
-                    out.append((Path(entry.path).read_bytes(), self.is_alive(entry.name[:-8])))
-                except OSError:
-                    pass
-        return out
-
-    def bury_numbers(self, add: Callable[[List[bytes]], bytes]) -> None:
-        """Under the sweep lock: put the numbers of the dead into one sum, or forget them when nobody else lives."""
-        folder = self.root / ".workers"
-        dead = [
-            p for p in folder.glob("*.numbers") if p.stem not in (self.worker, "buried") and not self.is_alive(p.stem)
-        ]
-        buried = folder / "buried.numbers"
-        try:
-            if self.is_alone():
-                for path in [*dead, buried]:
-                    path.unlink(missing_ok=True)
-            elif dead:
-                parts = [p.read_bytes() for p in [*dead, buried] if p.exists()]
-                draft = folder / "buried.draft"
-                self._leave(draft, add(parts))
-                os.replace(draft, buried)
-                for path in dead:
-                    path.unlink(missing_ok=True)
-        except (OSError, ValueError):
-            pass
-
     def forget_dead(self) -> None:
         """Remove the marks of the dead, and old tickets. A young mark may not be locked yet."""
-        for mark in list(os.scandir(self.root / ".workers")):
+        for mark in list(os.scandir(self.folder)):
             try:
                 if abs(time.time() - mark.stat().st_mtime) <= NEWBORN:
                     continue
@@ -183,3 +132,58 @@ class Workers:
                     self.is_alive(mark.name[:-5])
             except OSError:
                 pass
+
+
+class LocalMetricsExchange:
+    """Each process leaves its metrics beside its mark of life; see MetricsExchange."""
+
+    def __init__(self, processes: ProcessRegistry):
+        self.processes = processes
+
+    def publish_metrics(self, data: bytes) -> None:
+        """Leave this process's numbers for the others; not being able to is no fault."""
+        try:
+            draft = self.processes.folder / f"{self.processes.worker}.draft"
+            _leave(draft, data)
+            os.replace(draft, self.processes.folder / f"{self.processes.worker}.numbers")
+        except OSError:
+            pass
+
+    def peer_metrics(self) -> List[Tuple[bytes, bool]]:
+        """What the other processes left last, and whether they live."""
+        out = []
+        for entry in list(os.scandir(self.processes.folder)):
+            if entry.name.endswith(".numbers") and entry.name != f"{self.processes.worker}.numbers":
+                try:
+                    out.append((Path(entry.path).read_bytes(), self.processes.is_alive(entry.name[:-8])))
+                except OSError:
+                    pass
+        return out
+
+    def fold_dead_metrics(self, add: Callable[[List[bytes]], bytes]) -> None:
+        """Under the sweep lock: put the numbers of the dead into one sum, or forget them when nobody else lives."""
+        folder = self.processes.folder
+        dead = [
+            p
+            for p in folder.glob("*.numbers")
+            if p.stem not in (self.processes.worker, "buried") and not self.processes.is_alive(p.stem)
+        ]
+        buried = folder / "buried.numbers"
+        try:
+            if self.processes.is_alone():
+                for path in [*dead, buried]:
+                    path.unlink(missing_ok=True)
+            elif dead:
+                parts = [p.read_bytes() for p in [*dead, buried] if p.exists()]
+                draft = folder / "buried.draft"
+                _leave(draft, add(parts))
+                os.replace(draft, buried)
+                for path in dead:
+                    path.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            pass
+
+
+def _leave(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
+        f.write(data)

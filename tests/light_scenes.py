@@ -3,10 +3,12 @@
 import numpy as np
 
 from server.geometry import Geometry
+from server.illumination import EstimatedLight
+from server.scene import SceneFit
 
 FOCAL = 0.9
-NEUTRAL = {"harmonics": [1.0], "floor": 0.05}
-FIT = {"focal": FOCAL, "scale": 1.0, "shift": 0.0, "depth_angle": None, "light": NEUTRAL}
+NEUTRAL = EstimatedLight((1.0,), 0.05)
+FIT = SceneFit(FOCAL, 1.0, 0.0, NEUTRAL)
 
 
 def rays(h, w, focal=FOCAL):
@@ -70,6 +72,6 @@ def random_scene(rng, h, w, masked):
     )
     n /= np.linalg.norm(n, axis=-1, keepdims=True)
     mask = smooth_field(rng, h, w, -0.5, 1.5).clip(0, 1).astype(np.float32) if masked else None
-    light = {"harmonics": [1.0, *(rng.uniform(-0.3, 0.3, 8))], "floor": 0.08}
-    fit = {"focal": float(rng.uniform(0.6, 2)), "scale": 1.0, "shift": 0.0, "depth_angle": 1.0, "light": light}
-    return rgb, Geometry(q.astype(np.float32), n.astype(np.float32), mask, fit["focal"]), fit
+    light = EstimatedLight(tuple([1.0, *(rng.uniform(-0.3, 0.3, 8))]), 0.08)
+    fit = SceneFit(float(rng.uniform(0.6, 2)), 1.0, 0.0, light, 1.0)
+    return rgb, Geometry(q.astype(np.float32), n.astype(np.float32), mask, fit.focal), fit

@@ -32,8 +32,8 @@ def old_light(n, estimate):
     """The photograph's own light on normals n: spherical harmonics, bent into the floor along a hyperbola."""
     x, y, z = n[..., 0], n[..., 1], n[..., 2]
     basis = [np.ones_like(x), x, y, z, x * y, y * z, z * x, x * x - y * y, 3 * z * z - 1]
-    above = sum(c * b for c, b in zip(estimate["harmonics"], basis)) - estimate["floor"]
-    return estimate["floor"] + above / 2 + np.hypot(above / 2, estimate["floor"])
+    above = sum(c * b for c, b in zip(estimate.harmonics, basis)) - estimate.floor
+    return estimate.floor + above / 2 + np.hypot(above / 2, estimate.floor)
 
 
 def arriving(light, points):

@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from server.store import LocalStore
+from server.workers import ProcessRegistry
+
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def local_store(root):
+    """Jobs in a folder, as one more process has them; `.processes.close()` ends it."""
+    return LocalStore(root, ProcessRegistry(root))
 
 
 def encoded(pixels, kind="PNG", **options):

@@ -20,7 +20,7 @@ from server import records
 from server.application import create_app
 from server.geometry import unpack
 from server.jobs import File
-from server.store import LocalStore
+from server.workers import ProcessRegistry
 
 LIGHT = {"x": 0.5, "y": 0.3, "z": 0.8}
 
@@ -698,7 +698,7 @@ def test_the_focal_length_of_the_file_is_that_of_the_scene(settings):
             job = upload(client, encoded(gradient(), "JPEG", **more))
             finished(client, job)
             store = client.app.state.service.store
-            assert records.load(store, job).fit["focal"] == pytest.approx(wanted, rel=1e-3)
+            assert records.load(store, job).fit.focal == pytest.approx(wanted, rel=1e-3)
             assert unpack(store.get(job, File.GEOMETRY)).focal == pytest.approx(wanted, rel=1e-3)
 
 
@@ -740,7 +740,7 @@ def test_beside_another_process_what_was_just_used_is_not_taken(settings):
     ) as client:
         first = upload(client, encoded(noise))
         finished(client, first)
-        other = LocalStore(settings().jobs_dir)
+        other = ProcessRegistry(settings().jobs_dir)
         big = encoded(np.random.default_rng(2).integers(0, 256, (200, 200, 3)).astype(np.uint8))
         problem(client.post("/upload", files={"file": ("a.png", big)}), 507, "storage_full")
         other.close()

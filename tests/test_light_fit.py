@@ -1,6 +1,6 @@
 """What is found out about a photograph: its scale in depth, and the light it was taken in."""
 
-import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -8,9 +8,10 @@ import pytest
 from light_scenes import FIT, FOCAL, angles, ball_and_wall, smooth_field
 
 from server.geometry import Geometry
-from server.illumination import estimate_light, light_at, light_slope
+from server.illumination import EstimatedLight, estimate_light, light_at, light_slope
 from server.lights import unit
 from server.normals import encode_normals, full_size_passes, normals_from_depth
+from server.records import Record
 from server.scene import fit_scene, relative_depth
 from server.shading import prepare
 from server.silhouettes import without_blends
@@ -33,8 +34,9 @@ def test_scale_and_shift_of_the_depth_do_not_matter(scale, shift):
     got = relative_depth(q * np.float32(scale) + np.float32(shift), fit)
     assert np.median(got) == pytest.approx(1, abs=0.01)
     assert np.abs(got - q / np.median(q)).max() < 0.03
-    assert fit["depth_angle"] < 2
-    assert json.loads(json.dumps(fit)) == fit
+    assert fit.depth_angle < 2
+    record = Record(job_id="a", width=1, height=1, key="ab", fit=fit)
+    assert Record.model_validate_json(record.dump()).fit == fit  # to the last bit, as job.json keeps it
 
 
 def test_normals_of_a_ball_and_its_wall():
@@ -67,7 +69,7 @@ def test_a_slope_has_no_silhouette():
 def test_without_predicted_normals_a_scene_is_found_anyway():
     q, _ = hills()
     fit = fit_scene(np.full((*q.shape, 3), 128, np.uint8), Geometry(q))
-    assert fit["depth_angle"] is None
+    assert fit.depth_angle is None
     got = relative_depth(q, fit)
     assert np.median(got) == pytest.approx(1, abs=0.01) and 2 < got.max() / got.min() < 4.5
 
@@ -80,7 +82,7 @@ def lit_scene(order_2, seed=0):
         [smooth_field(rng, h, w, -0.9, 0.9), smooth_field(rng, h, w, -0.9, 0.9), smooth_field(rng, h, w, 0.2, 1)], -1
     )
     n = (n / np.linalg.norm(n, axis=-1, keepdims=True)).astype(np.float32)
-    light = {"harmonics": [0.8, 0.35, 0.2, 0.25] + ([0.1, 0.05, -0.1, 0.08, 0.02] if order_2 else []), "floor": 0.02}
+    light = EstimatedLight(tuple([0.8, 0.35, 0.2, 0.25] + ([0.1, 0.05, -0.1, 0.08, 0.02] if order_2 else [])), 0.02)
     true = light_at(n[..., 0], n[..., 1], n[..., 2], light)
     albedo = 0.35 * np.exp(rng.normal(0, 0.25, (h, w)))
     rgb = np.rint(255 * linear_to_srgb(albedo * true)).astype(np.uint8)
@@ -185,7 +187,7 @@ def test_the_sky_has_no_say_in_the_scene():
     assert np.median(got) == pytest.approx(1, abs=0.01)
     true = q[ground] / np.median(q[ground])
     assert np.abs(got - true).max() < 0.05
-    assert fit["depth_angle"] < 3
+    assert fit.depth_angle < 3
 
 
 @pytest.mark.parametrize("whole", [False, True])
@@ -195,7 +197,7 @@ def test_a_bright_sky_has_no_say_in_the_light(whole):
     mask = np.ones((240, 160), np.float32)
     mask[:120] = 0
     depth = np.linspace(1, 2, 240 * 160, dtype=np.float32).reshape(240, 160)
-    light = fit_scene(rgb, Geometry(depth, n, mask))["light"] if whole else estimate_light(rgb, n, mask)
+    light = fit_scene(rgb, Geometry(depth, n, mask)).light if whole else estimate_light(rgb, n, mask)
     got = light_at(*np.moveaxis(n[120:], 2, 0), light)
     true = true / true.mean()
     assert np.sqrt(np.mean((got / got.mean() - true) ** 2)) < 0.08
@@ -210,13 +212,13 @@ def test_the_light_is_that_of_the_luminance():
     side = 0.5 * n[..., 0]
     rgb = np.stack([0.4 - 0.35 * side, np.full_like(side, 0.02), 0.4 + 0.35 * side], -1)
     light = estimate_light(np.rint(255 * linear_to_srgb(rgb)).astype(np.uint8), n, None)
-    assert light["harmonics"][1] < -0.05
+    assert light.harmonics[1] < -0.05
 
 
 @pytest.mark.parametrize("x", np.linspace(-0.95, 0.95, 9))
 def test_the_slope_of_the_light_is_its_derivative_down_to_its_floor(x):
     """Above the floor, at it and below."""
-    light = {"harmonics": [0.5, 0.9, 0.0, 0.0], "floor": 0.1}
+    light = EstimatedLight((0.5, 0.9, 0.0, 0.0), 0.1)
     step = np.float32([0.002, 0, 0])
     n = np.float32([x, 0, np.sqrt(1 - x * x)])
     before, after = (np.log(light_at(*m[:, None], light)) for m in (n - step, n + step))
@@ -227,21 +229,19 @@ def test_the_slope_of_the_light_is_its_derivative_down_to_its_floor(x):
 
 def test_the_estimated_light_never_falls_below_its_floor():
     """It falls toward it without a crease, which would be seen in the relit picture."""
-    light = {"harmonics": [0.5, 0.9, 0.2, 0.1], "floor": 0.07}
+    light = EstimatedLight((0.5, 0.9, 0.2, 0.1), 0.07)
     x, y = np.meshgrid(np.linspace(-0.7, 0.7, 9, dtype=np.float32), np.linspace(-0.7, 0.7, 9, dtype=np.float32))
     z = np.sqrt(1 - x * x - y * y)
     assert 0.07 < light_at(x, y, z, light).min() < 0.09
     rgb = np.full((9, 9, 3), 60, np.uint8)
-    maps = prepare(rgb, Geometry(np.ones((9, 9), np.float32), np.stack([x, y, z], 2)), {**FIT, "light": light})
+    maps = prepare(rgb, Geometry(np.ones((9, 9), np.float32), np.stack([x, y, z], 2)), replace(FIT, light=light))
     assert 0.07 < np.exp(maps.log_light / 8192).min() < 0.09
     along = np.linspace(-0.99, 0.3, 200, dtype=np.float32)
     bends = np.diff(
-        np.log(
-            light_at(along, along * 0, np.sqrt(1 - along * along), {"harmonics": [0.5, 0.9, 0.0, 0.0], "floor": 0.07})
-        ),
+        np.log(light_at(along, along * 0, np.sqrt(1 - along * along), EstimatedLight((0.5, 0.9, 0.0, 0.0), 0.07))),
         2,
     )
-    assert 0 < np.diff(light_at(along, along * 0, along * 0, {"harmonics": [0.5, 0.9, 0.0, 0.0], "floor": 0.07})).min()
+    assert 0 < np.diff(light_at(along, along * 0, along * 0, EstimatedLight((0.5, 0.9, 0.0, 0.0), 0.07))).min()
     assert np.abs(bends).max() < 0.005  # a crease: 0.08
 
 
@@ -278,7 +278,7 @@ def test_a_few_bright_specks_on_black_are_no_evidence():
     rgb, rng = np.zeros((40, 50, 3), np.uint8), np.random.default_rng(0)
     rgb[rng.integers(0, 40, 12), rng.integers(0, 50, 12)] = 250
     n = rng.normal(size=(40, 50, 3)).astype(np.float32)
-    assert estimate_light(rgb, n / np.linalg.norm(n, axis=-1, keepdims=True), None)["harmonics"] == [1.0]
+    assert estimate_light(rgb, n / np.linalg.norm(n, axis=-1, keepdims=True), None).harmonics == (1.0,)
 
 
 def test_a_gray_photograph_has_one_reflectance():

@@ -11,6 +11,7 @@ from test_light_fit import hills
 from test_light_oracle import random_light, random_rig
 
 from server.geometry import Geometry
+from server.illumination import EstimatedLight
 from server.lights import Light, Rig, key_light, unit
 from server.normals import full_size_passes
 from server.occlusion import ambient_occlusion
@@ -78,8 +79,8 @@ def test_the_edge_of_the_mask_is_soft():
 def test_mirror(scene, light, shadow):
     rgb, geometry, fit = scene
     light = replace(light, shadow=shadow)
-    fit = {**fit, "light": {"harmonics": [1.0, 0.2, 0.1, 0.3], "floor": 0.05}}
-    other = {**fit, "light": {"harmonics": [1.0, -0.2, 0.1, 0.3], "floor": 0.05}}
+    fit = replace(fit, light=EstimatedLight((1.0, 0.2, 0.1, 0.3), 0.05))
+    other = replace(fit, light=EstimatedLight((1.0, -0.2, 0.1, 0.3), 0.05))
     flip = lambda v: (-v[0], v[1], v[2])  # noqa: E731
     there = replace(light, direction=flip(light.direction), position=flip(light.position), target=flip(light.target))
     turned = Geometry(
@@ -98,8 +99,8 @@ def test_mirror(scene, light, shadow):
 def test_turning_scene_and_light_by_90_degrees_turns_the_picture(light):
     rng = np.random.default_rng(3)
     rgb, geometry, fit = random_scene(rng, 80, 80, masked=True)
-    fit = {**fit, "light": {"harmonics": [1.0, 0.2, 0.1, 0.3], "floor": 0.05}}
-    other = {**fit, "light": {"harmonics": [1.0, -0.1, 0.2, 0.3], "floor": 0.05}}
+    fit = replace(fit, light=EstimatedLight((1.0, 0.2, 0.1, 0.3), 0.05))
+    other = replace(fit, light=EstimatedLight((1.0, -0.1, 0.2, 0.3), 0.05))
     turn = lambda v: (-v[1], v[0], v[2])  # noqa: E731  counter-clockwise, as np.rot90 turns pictures
     light = replace(light, shadow=False)
     there = replace(light, direction=turn(light.direction), position=turn(light.position), target=turn(light.target))
@@ -371,7 +372,7 @@ def test_passes_of_a_tall_picture_are_whole():
 
 
 def test_no_depth_lies_behind_the_horizon():
-    fit = {**FIT, "scale": 1.0, "shift": -0.7}
+    fit = replace(FIT, scale=1.0, shift=-0.7)
     q, normals = hills(36, 48)
     assert relative_depth(np.float32([-5, 0, 0.7]), fit).min() > 0
     maps = prepare(np.full((36, 48, 3), 90, np.uint8), Geometry(q, normals, None, FOCAL), fit)

@@ -66,8 +66,8 @@ def test_within_one_code_of_the_oracle(seed):
         np.moveaxis(sides[:3], 0, 2),
         sides[3] if len(sides) > 3 else None,
         maps.occlusion / 255,
-        fit["light"],
-        fit["focal"],
+        fit.light,
+        fit.focal,
         rig,
     ).astype(int)
     off = np.abs(fast - slow).max(2)
@@ -96,8 +96,8 @@ def test_coarse_shadows_near_full_resolution_ones(name):
     geometry, _, on_ball = ball_and_wall(*full)
     fine = geometry.inverse_depth
     coarse = ball_and_wall(full[0] // times, full[1] // times)[0].inverse_depth
-    exact = reference.visibility(light, fine, FIT["focal"], points=range(0, 16, 2) if name == "soft" else (0, 9))
-    seen = ShadowGrid(coarse, FIT["focal"]).visibility(light)
+    exact = reference.visibility(light, fine, FIT.focal, points=range(0, 16, 2) if name == "soft" else (0, 9))
+    seen = ShadowGrid(coarse, FIT.focal).visibility(light)
     sampler = Resampler(coarse.shape, full)
     seen = sampler.rows(sampler.widen(seen), slice(0, full[0]))
     assert np.abs(seen - exact).mean() <= 0.02

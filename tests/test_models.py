@@ -12,8 +12,9 @@ from fastapi.testclient import TestClient
 from onnx import TensorProto, helper
 from support import problem
 
-from server import cpus, errors, manifest, models, sessions
+from server import cpus, errors, models, sessions
 from server.application import create_app
+from server.manifest import InputSpec, parse
 
 
 def tiny_graph(folder, name="tiny", meaning="disparity", axes=("+x", "+y", "+z"), nan=False):
@@ -287,7 +288,7 @@ WRONG = {  # entry -> values it may not have
 @pytest.mark.parametrize("entry, value", [(entry, value) for entry, values in WRONG.items() for value in values])
 def test_a_manifest_that_nobody_could_follow_is_refused_and_the_entry_named(tmp_path, entry, value):
     right = tiny_graph(tmp_path)
-    manifest.check(right)
+    parse(right)
     wrong = json.loads(json.dumps(right))
     *parents, last = entry.split(".")
     place = wrong
@@ -502,14 +503,22 @@ def test_processors_are_those_of_affinity_and_quota(tmp_path, monkeypatch):
     assert cpus.available(str(tmp_path), str(proc)) == 2
 
 
-SPEC = {"multiple": 1, "size_rule": "long_side", "scale": 1 / 255, "mean": [0.5, 0.25, 0.0], "std": [0.5, 2.0, 1.0]}
+SPEC: dict = {
+    "name": "image",
+    "size": 64,
+    "multiple": 1,
+    "size_rule": "long_side",
+    "scale": 1 / 255,
+    "mean": [0.5, 0.25, 0.0],
+    "std": [0.5, 2.0, 1.0],
+}
 
 
 def test_pixels_arrive_as_the_manifest_says():
     """(code * scale - mean) / std by channel, in the order of channels it names."""
     rgb = np.tile(np.uint8([255, 51, 102]), (4, 6, 1))
     for channels, want in (("RGB", (1.0, -0.025, 0.4)), ("BGR", ((0.4 - 0.5) / 0.5, -0.025, 1.0))):
-        x, _ = models.to_input(rgb, {**SPEC, "channels": channels}, 6)
+        x, _ = models.to_input(rgb, InputSpec(**SPEC, channels=channels), 6)
         assert x.shape == (1, 3, 4, 6) and np.allclose(x[0, :, 2, 3], want, atol=1e-6)
 
 
@@ -544,7 +553,7 @@ def test_a_mask_of_logits_is_a_probability(tmp_path):
 
     spec = {**SPEC, "name": "image", "size": 32}
     outputs = {"depth": {"name": "d", "meaning": "disparity"}, "mask": {"name": "m", "meaning": "logit"}}
-    graph = models.Graph({"name": "x", "input": spec, "outputs": outputs}, Session(), "CPUExecutionProvider")
+    graph = models.Graph(parse({"name": "x", "input": spec, "outputs": outputs}), Session(), "CPUExecutionProvider")
     mask = models.OnnxEngine({"depth": graph, "mask": graph}).analyse(ramp()).mask
     assert np.allclose(mask, 0.25, atol=1e-6)
 
@@ -565,7 +574,7 @@ def test_graphs_of_several_sizes_answer_on_one_grid(tmp_path, settings):
 def test_what_pads_a_photo_goes_on_from_its_edge():
     rgb = np.full((40, 100, 3), 200, np.uint8)
     spec = {**SPEC, "multiple": 64, "mean": [0, 0, 0], "std": [1, 1, 1]}
-    x, (w, h, W, H) = models.to_input(rgb, spec, 100)
+    x, (w, h, W, H) = models.to_input(rgb, InputSpec(**spec), 100)
     assert (H > h or W > w) and np.allclose(x, 200 / 255)
 
 
@@ -573,4 +582,4 @@ def test_a_graph_of_one_size_has_one_scale(tmp_path):
     wrong = tiny_graph(tmp_path)
     wrong["input"] |= {"fixed": True, "multiple": 64, "scales": [1, 1.5]}
     with pytest.raises(ValueError, match="input.fixed"):
-        manifest.check(wrong)
+        parse(wrong)

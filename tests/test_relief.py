@@ -5,12 +5,12 @@ import pytest
 from light_scenes import angles, smooth_field
 
 from server.geometry import Geometry
-from server.illumination import light_at, light_slope
+from server.illumination import EstimatedLight, light_at, light_slope
 from server.relief import add_relief
 from server.transfer import linear_to_srgb
 
 H, W = 96, 128
-SIDE_LIGHT = {"harmonics": [0.7, 0.45, 0.2, 0.25], "floor": 0.02}
+SIDE_LIGHT = EstimatedLight((0.7, 0.45, 0.2, 0.25), 0.02)
 
 
 def bumpy():
@@ -74,7 +74,7 @@ def test_normals_of_a_network_that_asks_for_none_stay():
 
 def test_an_even_light_tells_nothing():
     true, flat = bumpy()
-    even = {"harmonics": [1.0], "floor": 0.05}
+    even = EstimatedLight((1.0,), 0.05)
     assert add_relief(photo(true, SIDE_LIGHT), geometry(flat), even).normals is flat
 
 
@@ -90,7 +90,7 @@ def test_where_there_is_no_surface_nothing_turns():
 
 def test_the_mirror_image_has_the_mirrored_relief():
     true, flat = bumpy()
-    turned = {"harmonics": [0.7, -0.45, 0.2, 0.25], "floor": 0.02}
+    turned = EstimatedLight((0.7, -0.45, 0.2, 0.25), 0.02)
     rgb = photo(true, SIDE_LIGHT)
     a = add_relief(rgb, geometry(flat), SIDE_LIGHT).normals
     b = add_relief(np.ascontiguousarray(rgb[:, ::-1]), geometry(flat), turned).normals
@@ -100,7 +100,7 @@ def test_the_mirror_image_has_the_mirrored_relief():
 @pytest.mark.parametrize("terms", [4, 9])
 def test_the_slope_of_the_light_is_its_derivative(terms):
     rng = np.random.default_rng(terms)
-    light = {"harmonics": [1.0, *rng.normal(0, 0.15, terms - 1)], "floor": 0.05}
+    light = EstimatedLight(tuple([1.0, *rng.normal(0, 0.15, terms - 1)]), 0.05)
     n = np.stack([smooth_field(rng, 8, 9, -1, 1) for _ in range(3)]).astype(np.float32)
     slope = light_slope(*n, light)
     for axis in range(3):

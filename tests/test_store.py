@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 from fakes import FakeEngine, Gated, sphere
 from fastapi.testclient import TestClient
-from support import encoded, finished, gradient, picture, problem, upload
+from support import encoded, finished, gradient, local_store, picture, problem, upload
 
 from server import errors, jobs, records
 from server.application import create_app
 from server.cache import Cache
 from server.geometry import pack, unpack
 from server.jobs import File
-from server.store import LocalStore
 from server.sweep import sweep
+from server.workers import ProcessRegistry
 
 
 @pytest.fixture
 def store(tmp_path):
-    made = LocalStore(tmp_path / "jobs")
+    made = local_store(tmp_path / "jobs")
     yield made
-    made.close()
+    made.processes.close()
 
 
 def new(store, **files):
@@ -92,7 +92,7 @@ def test_files_are_for_their_owner_only(store):
 
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(store, tmp_path):
     job = new(store)
-    dead, living = uuid.uuid4().hex, LocalStore(tmp_path / "jobs")
+    dead, living = uuid.uuid4().hex, ProcessRegistry(tmp_path / "jobs")
     names = {w: [f".new-{w}-1-0000000a", f".gone-{w}-2-0000000b"] for w in (dead, living.worker)}
     for w in names:
         for name in names[w]:
@@ -195,12 +195,12 @@ def test_a_job_outlives_a_restart(settings):
 
 def abandoned(root, state="analysing", attempts=1):
     """A job as a killed process leaves it."""
-    store = LocalStore(root)
+    store = local_store(root)
     record = records.Record(
         job_id=str(uuid.uuid4()), width=80, height=60, key="00", worker=uuid.uuid4().hex, state=state, attempts=attempts
     )
     store.create(record.job_id, {File.INPUT: encoded(gradient()), File.JOB: record.dump()})
-    store.close()
+    store.processes.close()
     return record.job_id
 
 
@@ -239,7 +239,7 @@ def test_jobs_expire_by_their_last_use_but_never_one_in_use(settings, tmp_path):
 
 def test_notes_of_one_analysis_come_and_go_at_once(tmp_path):
     """The folder of a key goes with its last note: whoever notes the next one just then must not fail over it."""
-    stores = [LocalStore(tmp_path / "jobs") for _ in range(2)]
+    stores = [local_store(tmp_path / "jobs") for _ in range(2)]
     names, faults = [str(uuid.uuid4()) for _ in stores], []
 
     def work(store, name):
@@ -256,14 +256,14 @@ def test_notes_of_one_analysis_come_and_go_at_once(tmp_path):
         t.join()
     assert not faults and not (tmp_path / "jobs" / ".analyses" / "00").exists()
     for store in stores:
-        store.close()
+        store.processes.close()
 
 
 def test_leftovers_that_hold_nothing_go_too(store):
     (store.root / ".analyses" / "ab").mkdir()
     old, young = (
         store.root / ".workers" / f"{uuid.uuid4().hex}.draft",
-        store.root / ".workers" / f"{store.worker}.draft",
+        store.root / ".workers" / f"{store.processes.worker}.draft",
     )
     for path in (old, young):
         path.write_bytes(b"half")
@@ -322,7 +322,7 @@ def test_stopping_is_no_failed_attempt_and_does_not_wait_for_another_process(set
     """Another process holds the lock of the same photo's analysis, and hangs."""
     jobs_dir, engine = tmp_path / "jobs", FakeEngine()
     job = abandoned(jobs_dir, "queued", 0)
-    other = LocalStore(jobs_dir)
+    other = ProcessRegistry(jobs_dir)
     with other.analysis_lock("00"):
         begun = None
         for _ in range(4):

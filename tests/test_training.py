@@ -499,11 +499,12 @@ def test_depths_are_never_averaged_and_the_mask_goes_with_the_majority():
 def test_the_network_is_trained_on_the_pixels_it_is_served():
     from adapters import bundled
 
+    from server.manifest import InputSpec
     from server.models import to_input
 
     sample = sphere()
     image, _ = data.collate([sample])
-    spec = {"name": "image", **bundled.input_spec(SIDE, 32, [bundled.MEAN] * 3, [bundled.STD] * 3)}
+    spec = InputSpec(name="image", **bundled.input_spec(SIDE, 32, [bundled.MEAN] * 3, [bundled.STD] * 3))
     assert np.allclose(image.numpy(), to_input(sample.rgb, spec, SIDE)[0], atol=1e-5)
 
 

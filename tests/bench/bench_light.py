@@ -77,7 +77,7 @@ def worker(which, megapixels, threads):
     )  # its maps are counted, as the other's are
     reset_peak()
     start = time.process_time()
-    reference.relight(rgb, q, n, mask, occlusion, fit["light"], fit["focal"], rig)
+    reference.relight(rgb, q, n, mask, occlusion, fit.light, fit.focal, rig)
     return {"seconds": time.process_time() - start, "bytes": memory()[1] - base}
 
 

@@ -15,6 +15,7 @@ import argparse
 import collections
 import pathlib
 import sys
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from relight_truth import rel_rmse  # noqa: E402
 from training import kernels, renderer, scenes  # noqa: E402
 from training.assets import Library  # noqa: E402
 
+from server.illumination import EVEN_LIGHT  # noqa: E402
 from server.lights import Rig, key_light  # noqa: E402
 from server.models import OnnxEngine, load_graph  # noqa: E402
 from server.reading import estimate, read_scene  # noqa: E402
@@ -41,7 +43,6 @@ OPEN = (
     "cloth",
     "facade",
 )  # distant light gets in from the camera's side
-EVEN = {"harmonics": [1.0], "floor": 0.0}
 
 
 def directions(rng, count):
@@ -102,8 +103,8 @@ def main():
     found = collections.defaultdict(list)
     for kind, photograph, surface, pairs in stacks(Library(a.assets), a.seed, a.count, a.own):
         geometry, fit = read_scene(photograph, estimate(photograph, engine.analyse))
-        for way, light in (("estimated", fit["light"]), ("even light", EVEN)):
-            maps = prepare(photograph, geometry, {**fit, "light": light})
+        for way, light in (("estimated", fit.light), ("even light", EVEN_LIGHT)):
+            maps = prepare(photograph, geometry, replace(fit, light=light))
             for direction, truth in pairs:
                 rig = Rig(lights=(key_light(*map(float, direction)),), ambient=0.05, delight=1.0, shadow_strength=0.0)
                 found[kind, way].append(rel_rmse(relight(maps, rig), truth, surface))

@@ -104,12 +104,12 @@ def test_what_one_deletes_leaves_the_memory_of_the_other(settings):
 def test_sweep_and_quota_run_one_at_a_time(settings):
     first, second = two(settings)
     with TestClient(first), TestClient(second) as other:
-        with first.state.service.store.sweep_lock(1):
+        with first.state.service.processes.sweep_lock(1):
             assert sweep(second.state.service) is False
         assert sweep(second.state.service) is True
-        with first.state.service.store.room_lock(1):
+        with first.state.service.processes.room_lock(1):
             try:
-                second.state.service.store.room_lock(0.05).acquire()
+                second.state.service.processes.room_lock(0.05).acquire()
                 raise AssertionError("two took room at once")
             except Timeout:
                 pass
@@ -158,7 +158,7 @@ def test_the_dead_are_known_and_their_numbers_kept(settings):
         with TestClient(second) as other:
             upload(other)
             other.get("/health")
-            second.state.service.store.tell_numbers(second.state.metrics.dump())
+            second.state.service.metrics_exchange.publish_metrics(second.state.metrics.dump())
             assert series(one.get("/metrics").text, "relight_processes") == 2
             before = series(one.get("/metrics").text, "relight_requests_total")
         text = one.get("/metrics").text
@@ -187,7 +187,7 @@ def test_sums_of_metrics():
 
 def test_starting_workers_never_takes_the_mark_of_another(settings):
     """A sweep beside processes that are just being born: all of them live, and are seen to live."""
-    from server.store import LocalStore
+    from server.workers import ProcessRegistry
 
     app = create_app(settings(), SphereEngine(side=32))
     with TestClient(app):
@@ -202,17 +202,17 @@ def test_starting_workers_never_takes_the_mark_of_another(settings):
         try:
             for _ in range(60):
                 try:
-                    stores.append(LocalStore(settings().jobs_dir))
+                    stores.append(ProcessRegistry(settings().jobs_dir))
                 except Timeout as exc:
                     faults.append(repr(exc))
         finally:
             stop.set()
             looker.join()
         assert not faults
-        assert all(app.state.service.store.is_alive(s.worker) for s in stores)
+        assert all(app.state.service.processes.is_alive(s.worker) for s in stores)
         for s in stores:
             s.close()
-        assert not any(app.state.service.store.is_alive(s.worker) for s in stores)
+        assert not any(app.state.service.processes.is_alive(s.worker) for s in stores)
 
 
 def test_a_job_begun_by_a_dead_process_is_taken_up_by_a_living_one(settings):
