@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from training import data, loop
 
-from server.models import inverse_depth, our_axes, plane
+from server.model.engine import inverse_depth, our_axes, plane
 
 KEPT_LAST = 5  # convolutions at the end that stay float: their outputs are the answer itself
 CALIBRATION, MEASURED = 48, 96  # pictures

@@ -10,14 +10,18 @@ from typing import AsyncIterator, Optional
 import cv2
 from fastapi import FastAPI
 
-from . import __version__, models, problems, routes, sessions
+from . import __version__
 from .errors import ModelMissing, StartupError
+from .jobs.processes import check_writable
+from .jobs.service import Service
+from .jobs.sweep import sweep
 from .metrics import Metrics
-from .middleware import Body, CrossOrigin, Frame, KnownHosts, RequestIdFilter
-from .service import Service
+from .model import engine as models
+from .model import sessions
 from .settings import Settings, load
-from .sweep import sweep
-from .workers import check_writable
+from .web import problems, routes
+from .web.body import Body
+from .web.middleware import CrossOrigin, Frame, KnownHosts, RequestIdFilter
 
 log = logging.getLogger("relight")
 TELL_SECONDS = 0.5

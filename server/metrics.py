@@ -6,16 +6,32 @@ others' to its own; those of the dead are kept as one sum while any process live
 
 import json
 import logging
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Tuple
+import time
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import Metric
 
 if TYPE_CHECKING:
-    from .service import Service
+    from .jobs.service import Service
 
 log = logging.getLogger("relight")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class StageTimer:
+    """Seconds by stage."""
+
+    def __init__(self, observe: Callable[[str, float], None]):
+        self.seconds: Dict[str, float] = {}
+        self._observe, self._last = observe, time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """The stage that ends now."""
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._last, 5)
+        self._observe(stage, now - self._last)
+        self._last = now
 
 
 class Metrics:

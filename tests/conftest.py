@@ -17,8 +17,8 @@ for name in [n for n in os.environ if n.startswith("RELIGHT_")]:
 
 from fakes import FakeEngine  # noqa: E402
 
-from server import sessions  # noqa: E402
 from server.application import create_app  # noqa: E402
+from server.model import sessions  # noqa: E402
 from server.settings import load  # noqa: E402
 
 

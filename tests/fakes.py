@@ -6,7 +6,7 @@ import time
 
 import numpy as np
 
-from server.geometry import Geometry
+from server.scene.geometry import Geometry
 
 
 class SphereEngine:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from server.geometry import Geometry
-from server.illumination import EstimatedLight
-from server.scene import SceneFit
+from server.scene.fit import SceneFit
+from server.scene.geometry import Geometry
+from server.scene.illumination import EstimatedLight
 
 FOCAL = 0.9
 NEUTRAL = EstimatedLight((1.0,), 0.05)

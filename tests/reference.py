@@ -1,11 +1,11 @@
-"""The lighting model in float64, full resolution, no tricks: what server/shading.py is measured against.
+"""The lighting model in float64, full resolution, no tricks: what server/light/shading.py is measured against.
 
 Written for reading. Everything is (H, W) or (H, W, 3) float64. Axes: +x right, +y up, +z toward the viewer.
 """
 
 import numpy as np
 
-from server.shadows import BIAS, THICKNESSES, lamp_points
+from server.light.shadows import BIAS, THICKNESSES, lamp_points
 
 
 def srgb_to_linear(c):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from server.store import LocalStore
-from server.workers import ProcessRegistry
+from server.jobs.processes import ProcessRegistry
+from server.jobs.store import LocalStore
 
 ROOT = Path(__file__).resolve().parent.parent
 

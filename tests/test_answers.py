@@ -14,8 +14,8 @@ from support import encoded, finished, gradient, picture, problem, upload
 
 from server.application import create_app
 from server.errors import DamagedFile
-from server.middleware import BodyRule, takes
-from server.routes import byte_range, guarded
+from server.web.body import BodyRule, takes
+from server.web.routes import byte_range, guarded
 
 LIGHT = {"x": -0.5, "y": 0.5, "z": 0.7}
 PAGE = {"Origin": "http://localhost:3000"}
@@ -51,7 +51,7 @@ def test_a_bug_is_internal_with_one_traceback_and_no_new_analysis(settings, monk
     with TestClient(create_app(settings(), engine), raise_server_exceptions=False) as client:
         job = upload(client)
         finished(client, job)
-        monkeypatch.setattr(f"server.rendering.{place}", raising(error))
+        monkeypatch.setattr(f"server.jobs.rendering.{place}", raising(error))
         logging.getLogger("relight").propagate = True
         for _ in range(3):
             caplog.clear()
@@ -68,7 +68,7 @@ def test_a_bug_in_the_preview_too(settings, monkeypatch):
     with TestClient(create_app(settings(), engine), raise_server_exceptions=False) as client:
         job = upload(client)
         finished(client, job)
-        monkeypatch.setattr("server.rendering.encode_jpeg", raising(ValueError("x")))
+        monkeypatch.setattr("server.jobs.rendering.encode_jpeg", raising(ValueError("x")))
         problem(client.post("/preview", json={"job_id": job, **LIGHT}), 500, "internal")
         assert client.get(f"/job/{job}").json()["state"] == "ready" and engine.calls == 1
 
@@ -78,7 +78,7 @@ def test_a_job_that_is_damaged_again_at_once_is_analysed_anew_once_only(settings
     with TestClient(create_app(settings(), engine), raise_server_exceptions=False) as client:
         job = upload(client)
         finished(client, job)
-        monkeypatch.setattr("server.rendering.unpack", raising(DamagedFile("as a disk that loses what is written")))
+        monkeypatch.setattr("server.jobs.rendering.unpack", raising(DamagedFile("a disk that loses what is written")))
         problem(client.post("/relight", json={"job_id": job, **LIGHT}), 503, "overloaded")
         for _ in range(3):
             finished(client, job)

@@ -16,11 +16,11 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from support import encoded, finished, gradient, linear, picture, problem, upload
 
-from server import records
 from server.application import create_app
-from server.geometry import unpack
-from server.jobs import File
-from server.workers import ProcessRegistry
+from server.jobs import record as records
+from server.jobs.base import File
+from server.jobs.processes import ProcessRegistry
+from server.scene.geometry import unpack
 
 LIGHT = {"x": 0.5, "y": 0.3, "z": 0.8}
 
@@ -222,10 +222,10 @@ def test_same_file_twice_makes_two_jobs_and_one_analysis(settings):
 @pytest.mark.parametrize("version, calls", [("1.0.0", 1), ("1.0.1", 2)])
 def test_an_update_makes_analyses_of_its_own(settings, monkeypatch, version, calls):
     engine = FakeEngine()
-    monkeypatch.setattr("server.service.__version__", "1.0.0")
+    monkeypatch.setattr("server.jobs.service.__version__", "1.0.0")
     with TestClient(create_app(settings(), engine)) as client:
         finished(client, upload(client))
-    monkeypatch.setattr("server.service.__version__", version)
+    monkeypatch.setattr("server.jobs.service.__version__", version)
     with TestClient(create_app(settings(), engine)) as client:
         assert finished(client, upload(client))["state"] == "ready"
     assert engine.calls == calls
@@ -716,7 +716,7 @@ def test_a_failed_analysis_leaves_nothing_but_the_photo(settings, monkeypatch):
     def no(*_):
         raise RuntimeError("no passes")
 
-    monkeypatch.setattr("server.analysis.full_size_passes", no)
+    monkeypatch.setattr("server.jobs.analysis.full_size_passes", no)
     with TestClient(create_app(settings(), FakeEngine()), raise_server_exceptions=False) as client:
         job = upload(client)
         assert finished(client, job)["state"] == "failed"

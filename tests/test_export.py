@@ -29,9 +29,9 @@ from safetensors.torch import save_file  # noqa: E402
 from support import encoded  # noqa: E402
 from trust.serving import multipart  # noqa: E402
 
-from server import models  # noqa: E402
-from server.models import OnnxEngine, load_graph  # noqa: E402
-from server.normals import normals_from_depth  # noqa: E402
+from server.model import engine as models  # noqa: E402
+from server.model.engine import OnnxEngine, load_graph  # noqa: E402
+from server.scene.normals import normals_from_depth  # noqa: E402
 
 WIDTHS = (16, 16, 16, 16, 16)
 

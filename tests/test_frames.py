@@ -8,9 +8,9 @@ from fastapi.testclient import TestClient
 from support import encoded, gradient, picture, upload
 
 from server.application import create_app
-from server.frames import inside_frame, put_in_frame
-from server.geometry import Geometry
-from server.reading import estimate
+from server.scene.borders import inside_frame, put_in_frame
+from server.scene.geometry import Geometry
+from server.scene.pipeline import estimate
 
 H, W = 120, 160
 

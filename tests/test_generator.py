@@ -275,7 +275,7 @@ def test_the_truth_of_depth_and_that_of_normals_are_of_one_scene():
     """Larger is nearer: the normals of the inverse depth lean as the normals do."""
     from test_generator import Library
 
-    from server.normals import normals_from_depth
+    from server.scene.normals import normals_from_depth
 
     for p in dataset.render_pair(Library(), 5, 3, 96, "object"):
         inside = p["mask"] > 0

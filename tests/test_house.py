@@ -40,7 +40,7 @@ def test_server_imports_no_training_framework():
 
 def test_importing_a_module_builds_no_application():
     code = (
-        "import sys, server.shading, server\n"
+        "import sys, server.light.shading, server\n"
         "print('server.application' in sys.modules, 'fastapi' in sys.modules, 'app' in vars(server))"
     )
     assert run(code).split() == ["False", "False", "False"]

@@ -12,7 +12,7 @@ from PIL import Image, ImageCms
 from support import encoded, gradient, problem
 
 from server import errors
-from server.imaging import fit_within, read_upright
+from server.image.decode import fit_within, read_upright
 
 MAX = 10_000_000
 
@@ -262,7 +262,7 @@ def test_icc_profile_becomes_srgb_in_every_mode():
 
 
 def test_a_large_16_bit_picture_is_whole(monkeypatch):
-    monkeypatch.setattr("server.imaging.BAND", 640)
+    monkeypatch.setattr("server.image.decode.BAND", 640)
     deep = (np.arange(6400, dtype=np.uint16) * 10).reshape(100, 64)
     assert np.array_equal(read(encoded(Image.fromarray(deep))).rgb[..., 0], np.floor(deep / 257 + 0.5).astype(np.uint8))
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from server.lights import LUMINANCE, blackbody, hex_color, unit
-from server.transfer import TO_LINEAR, decode, encode, linear_to_srgb, srgb_to_linear
+from server.image.srgb import TO_LINEAR, decode, encode, linear_to_srgb, srgb_to_linear
+from server.light.lights import LUMINANCE, blackbody, hex_color, unit
 
 
 def test_every_code_comes_back():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from server import encoding
-from server.encoding import encode_jpeg, encode_png
+from server.image import encode as encoding
+from server.image.encode import encode_jpeg, encode_png
 
 SHAPES = [(1, 1), (1, 70), (70, 1), (63, 5), (64, 64), (65, 130), (200, 33)]
 KINDS = {"gray": ((), np.uint8), "gray 16": ((), np.uint16), "RGB": ((3,), np.uint8), "RGBA": ((4,), np.uint8)}

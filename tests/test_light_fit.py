@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from light_scenes import FIT, FOCAL, angles, ball_and_wall, smooth_field
 
-from server.geometry import Geometry
-from server.illumination import EstimatedLight, estimate_light, light_at, light_slope
-from server.lights import unit
-from server.normals import encode_normals, full_size_passes, normals_from_depth
-from server.records import Record
-from server.scene import fit_scene, relative_depth
-from server.shading import prepare
-from server.silhouettes import without_blends
-from server.transfer import linear_to_srgb, srgb_to_linear
+from server.image.srgb import linear_to_srgb, srgb_to_linear
+from server.jobs.record import Record
+from server.light.lights import unit
+from server.light.shading import prepare
+from server.light.upsampling import without_blends
+from server.scene.fit import fit_scene, relative_depth
+from server.scene.geometry import Geometry
+from server.scene.illumination import EstimatedLight, estimate_light, light_at, light_slope
+from server.scene.normals import normals_from_depth
+from server.scene.passes import encode_normals, full_size_passes
 
 
 def hills(h=144, w=192):

@@ -10,14 +10,14 @@ from light_scenes import FIT, FOCAL, ball_and_wall, random_scene, smooth_field
 from test_light_fit import hills
 from test_light_oracle import random_light, random_rig
 
-from server.geometry import Geometry
-from server.illumination import EstimatedLight
-from server.lights import Light, Rig, key_light, unit
-from server.normals import full_size_passes
-from server.occlusion import ambient_occlusion
-from server.scene import fit_scene, relative_depth
-from server.shading import illuminate, prepare, relight
-from server.transfer import srgb_to_linear
+from server.image.srgb import srgb_to_linear
+from server.light.lights import Light, Rig, key_light, unit
+from server.light.occlusion import ambient_occlusion
+from server.light.shading import illuminate, prepare, relight
+from server.scene.fit import fit_scene, relative_depth
+from server.scene.geometry import Geometry
+from server.scene.illumination import EstimatedLight
+from server.scene.passes import full_size_passes
 
 LIGHTS = (
     key_light(-0.6, 0.4, 0.7),

@@ -6,13 +6,13 @@ import pytest
 import reference
 from light_scenes import FIT, ball_and_wall, random_scene
 
-from server.lights import WHITE, Light, Rig, blackbody, hex_color, unit
-from server.maps import COARSE
-from server.resample import Resampler
-from server.scene import crisp, relative_depth, surface_share
-from server.shading import prepare, relight
-from server.shadows import ShadowGrid
-from server.silhouettes import without_blends
+from server.image.resample import Resampler
+from server.light.lights import WHITE, Light, Rig, blackbody, hex_color, unit
+from server.light.maps import COARSE
+from server.light.shading import prepare, relight
+from server.light.shadows import ShadowGrid
+from server.light.upsampling import without_blends
+from server.scene.fit import crisp, relative_depth, surface_share
 
 
 def random_light(rng, shadow=False):

@@ -8,12 +8,12 @@ import pytest
 from light_scenes import FIT, FOCAL, ball_and_wall, ball_shadow, rays
 from test_light_model import new_light
 
-from server.geometry import Geometry
-from server.lights import Light, Rig, key_light, unit
-from server.occlusion import ambient_occlusion
-from server.scene import crisp
-from server.shading import prepare, relight
-from server.shadows import THICKNESS, ShadowGrid, lamp_points
+from server.light.lights import Light, Rig, key_light, unit
+from server.light.occlusion import ambient_occlusion
+from server.light.shading import prepare, relight
+from server.light.shadows import THICKNESS, ShadowGrid, lamp_points
+from server.scene.fit import crisp
+from server.scene.geometry import Geometry
 
 H, W = 192, 256
 HARD = {

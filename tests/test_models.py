@@ -12,9 +12,11 @@ from fastapi.testclient import TestClient
 from onnx import TensorProto, helper
 from support import problem
 
-from server import cpus, errors, models, sessions
+from server import cpus, errors
 from server.application import create_app
-from server.manifest import InputSpec, parse
+from server.model import engine as models
+from server.model import sessions
+from server.model.manifest import InputSpec, parse
 
 
 def tiny_graph(folder, name="tiny", meaning="disparity", axes=("+x", "+y", "+z"), nan=False):

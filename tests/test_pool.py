@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from server import errors
-from server.cache import Cache
-from server.pool import Aside, Pool
+from server.jobs.cache import Cache
+from server.jobs.pool import Aside, Pool
 
 
 def test_what_many_want_at_once_is_made_once():
@@ -57,7 +57,7 @@ def test_pieces_of_work_share_the_threads():
 
 
 def test_work_knows_the_request_it_is_for():
-    from server.middleware import request_id
+    from server.web.middleware import request_id
 
     pool = Pool("test", 1, 0)
     token = request_id.set("mine")

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from light_scenes import angles, smooth_field
 
-from server.geometry import Geometry
-from server.illumination import EstimatedLight, light_at, light_slope
-from server.relief import add_relief
-from server.transfer import linear_to_srgb
+from server.image.srgb import linear_to_srgb
+from server.scene.geometry import Geometry
+from server.scene.illumination import EstimatedLight, light_at, light_slope
+from server.scene.refinement import add_relief
 
 H, W = 96, 128
 SIDE_LIGHT = EstimatedLight((0.7, 0.45, 0.2, 0.25), 0.02)

@@ -115,7 +115,7 @@ def test_every_setting_stands_in_the_readme_with_its_default():
 
 def test_the_page_starts_from_the_server_s_defaults():
     """rig.js states them once more, since the page must show its controls before it may ask (with keys on)."""
-    from server.schemas import defaults
+    from server.web.schemas import defaults
 
     text = (ROOT / "server" / "static" / "rig.js").read_text("utf-8")
     ours = defaults()

@@ -14,13 +14,15 @@ from fakes import FakeEngine, Gated, sphere
 from fastapi.testclient import TestClient
 from support import encoded, finished, gradient, local_store, picture, problem, upload
 
-from server import errors, jobs, records
+from server import errors
 from server.application import create_app
-from server.cache import Cache
-from server.geometry import pack, unpack
-from server.jobs import File
-from server.sweep import sweep
-from server.workers import ProcessRegistry
+from server.jobs import base as jobs
+from server.jobs import record as records
+from server.jobs.base import File
+from server.jobs.cache import Cache
+from server.jobs.processes import ProcessRegistry
+from server.jobs.sweep import sweep
+from server.scene.geometry import pack, unpack
 
 
 @pytest.fixture
@@ -343,7 +345,7 @@ def test_a_decoder_that_cannot_be_started_does_not_spoil_the_end(settings, tmp_p
     def no(*_):
         raise BlockingIOError(errno.EAGAIN, "no more processes")
 
-    monkeypatch.setattr("server.decoders.Decoders.warm", no)
+    monkeypatch.setattr("server.image.decoder_pool.Decoders.warm", no)
     with TestClient(create_app(settings(), FakeEngine())) as client:
         upload(client)
     assert not list((tmp_path / "jobs" / ".workers").glob("*.lock")), "its mark of life stayed"

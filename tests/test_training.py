@@ -499,8 +499,8 @@ def test_depths_are_never_averaged_and_the_mask_goes_with_the_majority():
 def test_the_network_is_trained_on_the_pixels_it_is_served():
     from adapters import bundled
 
-    from server.manifest import InputSpec
-    from server.models import to_input
+    from server.model.engine import to_input
+    from server.model.manifest import InputSpec
 
     sample = sphere()
     image, _ = data.collate([sample])

@@ -6,8 +6,8 @@ What stands before it, or goes on from it toward the viewer, does not.
 import numpy as np
 import pytest
 
-from server.geometry import Geometry
-from server.void import whole_void
+from server.scene.geometry import Geometry
+from server.scene.sky import whole_void
 
 H, W = 96, 128
 HORIZON = 60

@@ -11,7 +11,7 @@ FILE = __file__
 
 
 def lights(n, shadow):
-    from server.lights import key_light
+    from server.light.lights import key_light
 
     return tuple(key_light(-0.6 + 0.08 * k, 0.4 - 0.05 * k, 0.7, shadow) for k in range(n))
 
@@ -19,8 +19,8 @@ def lights(n, shadow):
 def scene(megapixels):
     from light_scenes import ball_and_wall, smooth_field
 
-    from server.geometry import Geometry
-    from server.scene import fit_scene
+    from server.scene.fit import fit_scene
+    from server.scene.geometry import Geometry
 
     rgb = photo(*size_of(megapixels))
     g = ball_and_wall(288, 384)[0]
@@ -48,9 +48,9 @@ def worker(which, megapixels, threads):
     """
     import cv2
 
-    from server.lights import Rig
-    from server.maps import prepare
-    from server.shading import relight
+    from server.light.lights import Rig
+    from server.light.maps import prepare
+    from server.light.shading import relight
 
     cv2.setNumThreads(1)
     rgb, geometry, fit = scene(megapixels)
@@ -85,9 +85,9 @@ def growth():
     """Seconds of relight with shadows in the cache: by pixels with one light, by lights at 1 megapixel."""
     import cv2
 
-    from server.lights import Rig
-    from server.maps import prepare
-    from server.shading import relight
+    from server.light.lights import Rig
+    from server.light.maps import prepare
+    from server.light.shading import relight
 
     cv2.setNumThreads(1)
     pixels, count = {}, {}
@@ -97,7 +97,7 @@ def growth():
         if megapixels == 1:
             for n in (1, 2, 4, 8, 16):
                 count[n] = best(partial(relight, maps, Rig(lights=lights(n, True))))
-            from server.shadows import ShadowGrid
+            from server.light.shadows import ShadowGrid
 
             grid = ShadowGrid(maps.grid.q, maps.focal)
             march = best(partial(grid.visibility, lights(1, True)[0]))

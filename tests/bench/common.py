@@ -141,7 +141,7 @@ class Server:
         return answer.status, dict(answer.getheaders()), answer.read()
 
     def upload(self, rgb):
-        from server.encoding import encode_png
+        from server.image.encode import encode_png
 
         mark = uuid.uuid4().hex
         head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; '
@@ -162,7 +162,7 @@ def quantiles(seconds):
 
 def jpeg_seconds(H, W, n=15):
     """The unit: encoding such a picture as JPEG, quality 85, on one core (median of processor time)."""
-    from server.encoding import encode_jpeg
+    from server.image.encode import encode_jpeg
 
     picture, took = photo(H, W), []
     for _ in range(n):

@@ -25,12 +25,12 @@ from relight_truth import rel_rmse  # noqa: E402
 from training import kernels, renderer, scenes  # noqa: E402
 from training.assets import Library  # noqa: E402
 
-from server.illumination import EVEN_LIGHT  # noqa: E402
-from server.lights import Rig, key_light  # noqa: E402
-from server.models import OnnxEngine, load_graph  # noqa: E402
-from server.reading import estimate, read_scene  # noqa: E402
-from server.shading import prepare, relight  # noqa: E402
-from server.transfer import linear_to_srgb  # noqa: E402
+from server.image.srgb import linear_to_srgb  # noqa: E402
+from server.light.lights import Rig, key_light  # noqa: E402
+from server.light.shading import prepare, relight  # noqa: E402
+from server.model.engine import OnnxEngine, load_graph  # noqa: E402
+from server.scene.illumination import EVEN_LIGHT  # noqa: E402
+from server.scene.pipeline import estimate, read_scene  # noqa: E402
 
 SIZE, LIGHTS = 256, 4
 OPEN = (

@@ -18,13 +18,13 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from support import encoded, finished, gradient, picture, problem, upload
 
-from server import records
-from server import store as store_module
 from server.application import create_app
 from server.errors import StartupError
-from server.jobs import File
-from server.sweep import sweep
-from server.workers import check_writable
+from server.jobs import record as records
+from server.jobs import store as store_module
+from server.jobs.base import File
+from server.jobs.processes import check_writable
+from server.jobs.sweep import sweep
 
 LIGHT = {"x": -0.5, "y": 0.5, "z": 0.7}
 

@@ -20,7 +20,7 @@ from PIL import Image
 from support import encoded, finished, gradient, upload
 
 from server.application import create_app
-from server.decoding import BYTES_BESIDE, BYTES_PER_PIXEL, cpu_seconds
+from server.image.decoder_process import BYTES_BESIDE, BYTES_PER_PIXEL, cpu_seconds
 
 MAX_PIXELS, MAX_BYTES = 4_000_000, 8 << 20
 REFUSALS = {

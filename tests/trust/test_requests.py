@@ -375,7 +375,7 @@ def test_an_unheard_of_method_and_host(settings):
 
 
 def test_the_body_of_an_answer_that_nobody_reads_is_given_up(tmp_path, monkeypatch):
-    from server import middleware
+    from server.web import middleware
 
     monkeypatch.setattr(middleware, "SEND_SECONDS", 1.0)
     app = create_app(options(tmp_path / "jobs"), SphereEngine(side=32))

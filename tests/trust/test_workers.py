@@ -14,8 +14,8 @@ from serving import Server
 from support import encoded, finished, gradient, problem, upload
 
 from server.application import create_app
+from server.jobs.sweep import sweep
 from server.metrics import Metrics, add_dumps
-from server.sweep import sweep
 
 LIGHT = {"x": -0.5, "y": 0.5, "z": 0.7}
 
@@ -187,7 +187,7 @@ def test_sums_of_metrics():
 
 def test_starting_workers_never_takes_the_mark_of_another(settings):
     """A sweep beside processes that are just being born: all of them live, and are seen to live."""
-    from server.workers import ProcessRegistry
+    from server.jobs.processes import ProcessRegistry
 
     app = create_app(settings(), SphereEngine(side=32))
     with TestClient(app):
@@ -223,7 +223,7 @@ def test_a_job_begun_by_a_dead_process_is_taken_up_by_a_living_one(settings):
         job = upload(client)
         finished(client, job)
         service = app.state.service
-        from server import records
+        from server.jobs import record as records
 
         record = records.load(service.store, job)
         record.state, record.stage, record.worker = records.ANALYSING, "estimating", "0" * 32

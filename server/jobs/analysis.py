@@ -1,0 +1,280 @@
+"""The analysis of photos in the background.
+
+Once for the same bytes, taken up again after a crash, waited for by others.
+"""
+
+import asyncio
+import dataclasses
+import logging
+import threading
+import time
+from contextlib import contextmanager
+from typing import Any, Awaitable, Callable, Dict, Iterator, Optional, Set
+
+import numpy as np
+from filelock import Timeout
+
+from ..errors import (
+    DamagedFile,
+    FileNotFound,
+    JobNotFound,
+    ModelError,
+    ModelMissing,
+    Overloaded,
+    RelightError,
+    StorageFull,
+    Superseded,
+    from_oserror,
+)
+from ..image import decode as imaging
+from ..image.encode import encode_png
+from ..model.engine import Engine
+from ..scene.geometry import Geometry, checked, pack, unpack
+from ..scene.passes import full_size_passes
+from ..scene.pipeline import estimate, read_scene
+from . import record as records
+from .base import ANALYSIS, Coordination, File, JobStore
+from .notifier import Watch
+from .pool import Aside, Pool
+from .record import Record
+
+log = logging.getLogger("relight")
+Gone = Callable[[], Awaitable[bool]]  # has the client left?
+MAX_ATTEMPTS = 3  # the first, and twice more after a crash
+MAX_STUCK = 3
+POLL_SECONDS = 0.25  # how often a job that another process works on is looked at
+
+
+def read_photo(store: JobStore, record: Record) -> np.ndarray:
+    """The photo of a job, (H, W, 3) or (H, W, 4) uint8. Raises FileNotFound, DamagedFile, JobNotFound."""
+    pixels = imaging.read_png(store.get(record.job_id, File.INPUT))
+    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.shape[:2] != (record.height, record.width):
+        raise DamagedFile("another picture")
+    return pixels
+
+
+class Analyst:
+    """Takes jobs from `queued` to `ready` or `failed`, one at a time (the graph itself uses all processors)."""
+
+    def __init__(
+        self,
+        store: JobStore,
+        processes: Coordination,
+        engine: Optional[Engine],
+        pool: Pool,
+        patience: float,
+        observe: Any,
+    ):
+        self.store, self.processes, self.engine, self.pool, self.patience = store, processes, engine, pool, patience
+        self.observe = observe  # (stage, seconds)
+        self.watch = Watch()
+        self.closing = threading.Event()
+        self.stuck = 0  # analyses that hang
+        self._engine = Aside("estimate")  # always the same thread: providers keep state by thread
+        self._lock = threading.Lock()
+        self._mine: Set[str] = set()  # queued or running here
+        self.unsaved: Dict[str, RelightError] = {}  # what analyses ended with whose very state could not be written
+
+    @property
+    def hangs(self) -> bool:
+        """Did so many analyses hang that no more are begun?"""
+        return self.stuck >= MAX_STUCK
+
+    def holds(self, job_id: str) -> bool:
+        """Is that job queued or running in this process?"""
+        with self._lock:
+            return job_id in self._mine
+
+    def start(self, job_id: str, force: bool = False) -> None:
+        """Put a job in line. Raises Overloaded, unless forced."""
+        with self._lock:
+            if job_id in self._mine:
+                return
+            self._mine.add(job_id)
+        self.unsaved.pop(job_id, None)
+        try:
+            future = self.pool.submit(self._work, job_id, force=force)
+        except Overloaded:
+            self._done(job_id)
+            raise
+        future.add_done_callback(lambda _: self._done(job_id))
+
+    def _done(self, job_id: str) -> None:
+        with self._lock:
+            self._mine.discard(job_id)
+        self.watch.tell(job_id)
+
+    def forget(self, job_id: str) -> None:
+        """A job was deleted."""
+        self.unsaved.pop(job_id, None)
+        self.watch.tell(job_id)
+
+    def _step(self, record: Record, stage: str, state: str = records.ANALYSING) -> None:
+        record.stage, record.state = stage, state
+        records.save(self.store, record)
+        self.watch.tell(record.job_id)
+
+    def _work(self, job_id: str) -> None:
+        try:
+            record = records.load(self.store, job_id)
+            if record.state in (records.READY, records.FAILED):
+                return
+            record.worker = self.processes.worker
+            record.attempts += 1
+            self._step(record, "reading")
+            try:
+                with self._alone(record.key):
+                    if record.attempts > 1:
+                        self._photo(record)  # something was wrong with this job: is it the photo?
+                    if not self._share(record):
+                        self._analyse(record)
+                    self.store.register(record.key, job_id)
+                    self._step(record, "ready", records.READY)
+            except JobNotFound:
+                self.store.unregister(record.key, job_id)
+                raise
+            except Exception as exc:
+                if self.closing.is_set():
+                    record.attempts -= 1  # no fault of the photo's: the next start takes it up again
+                    records.save(self.store, record)
+                    return
+                error = exc if isinstance(exc, RelightError) else ModelError()
+                if isinstance(exc, OSError):
+                    error = from_oserror(exc)
+                log.error("job %s: analysis failed: %s", job_id, error.detail, exc_info=exc)
+                record.fail(error)
+                self.store.discard(job_id, list(ANALYSIS))  # of no use, and on a full disk room to say so
+                records.save(self.store, record)
+        except JobNotFound:
+            log.info("job %s: deleted during its analysis", job_id)
+        except StorageFull as exc:
+            self.unsaved[job_id] = exc
+            log.error("job %s: no room for its state; the sweep will take it up again", job_id)
+        except Exception as exc:
+            self.unsaved[job_id] = exc if isinstance(exc, RelightError) else RelightError()
+            log.error("job %s: analysis broke off", job_id, exc_info=exc)
+
+    @contextmanager
+    def _alone(self, key: str) -> Iterator[None]:
+        """Hold the lock of a key; whoever holds it may hang, so that stopping does not wait for it.
+
+        Raises Overloaded then.
+        """
+        lock = self.processes.analysis_lock(key)
+        while True:
+            try:
+                lock.acquire(timeout=POLL_SECONDS)
+                break
+            except Timeout:
+                if self.closing.is_set():
+                    raise Overloaded() from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _share(self, record: Record) -> bool:
+        """Take over the analysis of a twin, if there is one."""
+        for other in self.store.holders(record.key):
+            try:
+                twin = records.load(self.store, other)
+                if other == record.job_id or twin.state != records.READY or twin.key != record.key:
+                    continue
+                unpack(self.store.get(other, File.GEOMETRY))
+                self.store.share(other, record.job_id, list(ANALYSIS))
+            except (RelightError, DamagedFile):
+                if not (self.store.names(record.job_id)):
+                    raise JobNotFound() from None
+                continue
+            record.models, record.depth_range, record.fit = twin.models, twin.depth_range, twin.fit
+            record.timings = {"shared": 0.0}
+            return True
+        return False
+
+    def _analyse(self, record: Record) -> None:
+        if self.engine is None:
+            raise ModelMissing()
+        clock = time.perf_counter()
+
+        def lap(stage: str) -> None:
+            nonlocal clock
+            now = time.perf_counter()
+            record.timings[stage] = round(now - clock, 4)
+            self.observe(stage, now - clock)
+            clock = now
+
+        rgb = self._photo(record)
+        lap("reading")
+        self._step(record, "estimating")
+        geometry = estimate(rgb, self._estimate)
+        if record.focal is not None:
+            geometry = dataclasses.replace(geometry, focal=record.focal)
+        lap("estimating")
+        self._step(record, "fitting")
+        geometry, record.fit = read_scene(rgb, geometry)
+        self.store.put(record.job_id, File.GEOMETRY, pack(geometry))
+        lap("fitting")
+        self._step(record, "storing")
+        normals, depth, span = full_size_passes(geometry, rgb)
+        self.store.put(record.job_id, File.NORMALS, encode_png(normals))
+        self.store.put(record.job_id, File.DEPTH, encode_png(depth))
+        record.depth_range = [float(span[0]), float(span[1])]
+        record.models = [str(m.get("name", "")) for m in self.engine.describe()]
+        lap("storing")
+
+    def _photo(self, record: Record) -> np.ndarray:
+        try:
+            return np.ascontiguousarray(read_photo(self.store, record)[..., :3])
+        except (FileNotFound, DamagedFile) as exc:
+            raise ModelError("The stored photo of this job is damaged. Upload it again.") from exc
+
+    def _estimate(self, rgb: np.ndarray) -> Geometry:
+        """Ask the engine, in a thread that is left behind when it hangs."""
+        if self.hangs:
+            raise ModelError("The model hangs. The server has to be started again.")
+        try:
+            geometry = self._engine.run(lambda: self.engine.analyse(rgb), self.patience, self.closing)  # type: ignore[union-attr]
+        except TimeoutError:
+            self.stuck += 1
+            raise ModelError(
+                "The analysis of this photo took too long. Upload it again; if that fails too, try another image."
+            ) from None
+        return checked(geometry)
+
+    def as_it_stands(self, record: Record) -> Record:
+        """The record, failed where that could not be written down."""
+        error = self.unsaved.get(record.job_id)
+        if error is not None and record.state not in (records.READY, records.FAILED):
+            record.fail(error)
+        return record
+
+    async def ready(self, job_id: str, gone: Gone) -> Record:
+        """Wait until a job is ready. Raises JobNotFound, ModelMissing, what the analysis failed with; Superseded.
+
+        The client is gone.
+        """
+        with self.watch.listen(job_id) as news:
+            while True:
+                news.clear()
+                record = self.as_it_stands(await asyncio.to_thread(records.load, self.store, job_id))
+                if record.state == records.READY:
+                    return record
+                if record.state == records.FAILED:
+                    record.raise_error()
+                if self.engine is None:
+                    raise ModelMissing()  # nobody takes it up
+                try:
+                    await asyncio.wait_for(news.wait(), POLL_SECONDS)
+                except asyncio.TimeoutError:
+                    if await gone():
+                        raise Superseded("The client has gone.") from None
+
+    def adopt(self, record: Record) -> None:
+        """Take up a job whose process died, or whose files are gone; one that keeps killing its process fails."""
+        if record.attempts >= MAX_ATTEMPTS:
+            record.fail(ModelError("The analysis of this photo broke off several times. Upload another image."))
+            records.save(self.store, record)
+            return
+        record.worker, record.state, record.stage = self.processes.worker, records.QUEUED, "waiting"
+        records.save(self.store, record)
+        self.start(record.job_id, force=True)

@@ -1,0 +1,129 @@
+"""Job storage: what a job consists of, and the small protocol of a place to keep jobs."""
+
+import enum
+import uuid
+from typing import Any, BinaryIO, Callable, Iterator, List, Mapping, NamedTuple, Optional, Protocol, Tuple
+
+from ..errors import FileNotFound, JobNotFound
+
+
+class File(str, enum.Enum):
+    """Every file a job can have. Nothing else is ever read or written in a job's folder."""
+
+    JOB = "job.json"
+    INPUT = "input.png"
+    DEPTH = "depth.png"
+    NORMALS = "normals.png"
+    RELIT = "relit.png"
+    GEOMETRY = "geometry.npz"
+
+
+PASSES = (File.INPUT, File.DEPTH, File.NORMALS, File.RELIT)
+ANALYSIS = (File.DEPTH, File.NORMALS, File.GEOMETRY)
+
+
+class Entry(NamedTuple):
+    """What `list` tells of a job: its bytes and when it was last used (seconds since the epoch)."""
+
+    job_id: str
+    size: int
+    used: float
+
+
+class JobStore(Protocol):
+    """Where jobs lie. All methods block and raise JobNotFound for an unknown job, StorageFull when there is no room."""
+
+    def create(self, job_id: str, files: Mapping[File, bytes]) -> None: ...
+    def put(self, job_id: str, name: File, data: bytes) -> None: ...
+    def discard(self, job_id: str, names: List[File]) -> None: ...
+    def get(self, job_id: str, name: File) -> bytes: ...
+    def open(self, job_id: str, name: File) -> BinaryIO: ...
+    def share(self, source: str, target: str, names: List[File]) -> None: ...
+    def names(self, job_id: str) -> List[File]: ...
+    def delete(self, job_id: str) -> None: ...
+    def list(self) -> Iterator[Entry]: ...
+    def touch(self, job_id: str) -> float: ...
+    def exists(self, job_id: str) -> bool: ...
+    def register(self, key: str, job_id: str) -> None: ...
+    def unregister(self, key: str, job_id: str) -> None: ...
+    def holders(self, key: str) -> List[str]: ...
+    def clean(self) -> None: ...
+
+
+class Lock(Protocol):
+    """A lock between processes. `acquire` raises filelock.Timeout when it is not had in time."""
+
+    def acquire(self, timeout: Optional[float] = None) -> object: ...
+    def release(self) -> None: ...
+    def __enter__(self) -> object: ...
+    def __exit__(self, *exc: Any) -> None: ...
+
+
+class Coordination(Protocol):
+    """What processes that share a store agree on: who lives, whose turn it is, which preview is the newest.
+
+    `worker` names this process; `is_alive` asks about any, so that the work of the dead can be taken up by others.
+    """
+
+    worker: str
+
+    def is_alive(self, worker: str) -> bool: ...
+    def is_alone(self) -> bool: ...
+    def analysis_lock(self, key: str) -> Lock: ...
+    def sweep_lock(self, timeout: float) -> Lock: ...
+    def room_lock(self, timeout: float) -> Lock: ...
+    def take_ticket(self, stream: str, came: int) -> Optional[str]: ...
+    def is_newest(self, stream: str, ticket: Optional[str]) -> bool: ...
+    def forget_dead(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class MetricsExchange(Protocol):
+    """How processes tell each other their metrics, so that whoever is asked can add them up."""
+
+    def publish_metrics(self, data: bytes) -> None: ...
+    def peer_metrics(self) -> List[Tuple[bytes, bool]]: ...
+    def fold_dead_metrics(self, add: Callable[[List[bytes]], bytes]) -> None: ...
+
+
+def parse_id(text: str) -> str:
+    """The canonical form, in small letters, of a job id.
+
+    Raises JobNotFound for what is no UUID4 of 8-4-4-4-12 digits.
+    """
+    try:
+        value = uuid.UUID(text)
+    except (ValueError, AttributeError, TypeError):
+        raise JobNotFound() from None
+    if str(value) != text.lower() or value.version != 4:
+        raise JobNotFound()
+    return str(value)
+
+
+def is_job_folder(name: str) -> bool:
+    """Does a job's folder have this name? Other spellings of an id are somebody else's folders."""
+    try:
+        return parse_id(name) == name
+    except JobNotFound:
+        return False
+
+
+def parse_pass(text: str) -> File:
+    """The pass of that file name. Raises FileNotFound for any other name."""
+    for name in PASSES:
+        if name.value == text:
+            return name
+    raise FileNotFound("There is no such file. A job has " + ", ".join(n.value for n in PASSES) + ".")
+
+
+def free_of(entries: List[Entry], quota: int, need: int, keep: Callable[[str], bool]) -> Optional[List[str]]:
+    """Which jobs must go, least recently used first, so that `need` more bytes fit a quota. None: it cannot be done."""
+    total = sum(e.size for e in entries) + need
+    victims: List[str] = []
+    for e in sorted(entries, key=lambda e: e.used):
+        if total <= quota:
+            break
+        if not keep(e.job_id):
+            victims.append(e.job_id)
+            total -= e.size
+    return victims if total <= quota else None

@@ -1,0 +1,145 @@
+"""job.json: what is known of a job, as it lies on disk and as clients see it."""
+
+import json
+import time
+from datetime import datetime, timezone
+from typing import Annotated, Any, Dict, List, Literal, Optional
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import ALL, JobNotFound, RelightError
+from ..scene.fit import SceneFit
+from . import base as jobs
+
+State = Literal["queued", "analysing", "ready", "failed"]
+QUEUED: State = "queued"
+ANALYSING: State = "analysing"
+READY: State = "ready"
+FAILED: State = "failed"
+LAST_SECOND = 253402300799.0  # of the year 9999
+STAGES = {
+    "waiting": 0.0,
+    "reading": 0.05,
+    "estimating": 0.1,
+    "fitting": 0.6,
+    "storing": 0.75,
+    "ready": 1.0,
+    "failed": 1.0,
+}
+Side = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class StoredError(BaseModel):
+    """What an analysis failed with."""
+
+    model_config = ConfigDict(strict=True)
+
+    code: str = Field(json_schema_extra={"enum": list(ALL)}, pattern="^(" + "|".join(ALL) + ")$")
+    detail: str
+
+
+class Record(BaseModel):
+    """One job. Times are seconds since the epoch; `owner` is a digest of the key that made it, "" without keys."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    format_version: int = 1
+    job_id: str
+    width: Side
+    height: Side
+    # Which analysis: a digest of the file's bytes, the version, the models, the analysis size and the owner.
+    key: Annotated[str, Field(pattern="^[0-9a-f]{2,128}$")]
+    owner: str = ""
+    worker: str = ""  # which process works on it
+    state: State = QUEUED
+    stage: str = "waiting"
+    attempts: int = 0
+    healing: bool = False  # analysed anew because its files were damaged, and not read whole since
+    created: float = Field(default_factory=time.time)
+    format: str = ""
+    alpha: bool = False
+    focal: Optional[float] = None
+    models: List[str] = Field(default_factory=list)
+    depth_range: Optional[Annotated[List[float], Field(min_length=2, max_length=2)]] = None
+    fit: Optional[SceneFit] = None  # of a job that is ready, None means that it was damaged: it is analysed anew
+    timings: Dict[str, float] = Field(default_factory=dict)
+    error: Optional[StoredError] = None
+
+    def dump(self) -> bytes:
+        """As job.json."""
+        return self.model_dump_json().encode()
+
+    def fail(self, error: RelightError) -> None:
+        """Note why the analysis failed."""
+        self.state, self.stage = FAILED, "failed"
+        self.error = StoredError(code=error.code, detail=error.detail)
+
+    def raise_error(self) -> None:
+        """Raise what the analysis failed with."""
+        raise ALL[self.error.code](self.error.detail) if self.error is not None else RelightError()
+
+    def public(self, files: List[jobs.File], used: float, ttl: float) -> Dict[str, Any]:
+        """As clients see it."""
+        error = None
+        if self.error is not None:
+            kind = ALL[self.error.code]
+            error = {**self.error.model_dump(), "title": kind.title, "status": kind.status}
+        return {
+            "job_id": self.job_id,
+            "job_dir": f"jobs/{self.job_id}",
+            "state": self.state,
+            "progress": STAGES.get(self.stage, 0.0),
+            "stage": self.stage,
+            "width": self.width,
+            "height": self.height,
+            "alpha": self.alpha,
+            "focal": self.focal,
+            "models": self.models,
+            "timings": self.timings,
+            "depth_range": self.depth_range,
+            "files": [f.value for f in files if f in jobs.PASSES],
+            "created": _iso(self.created),
+            "expires": _iso(used + ttl),
+            "error": error,
+        }
+
+
+def _iso(seconds: float) -> str:
+    return (
+        datetime.fromtimestamp(min(max(seconds, 0.0), LAST_SECOND), timezone.utc)
+        .isoformat(timespec="seconds")
+        .replace("+00:00", "Z")
+    )
+
+
+def load(store: jobs.JobStore, job_id: str) -> Record:
+    """Read job.json. Raises JobNotFound, also when it is damaged beyond reading; a damaged fit alone is None."""
+    try:
+        record = _parse(store.get(job_id, jobs.File.JOB))
+    except (jobs.FileNotFound, ValidationError):
+        raise JobNotFound() from None
+    if record.job_id != job_id:
+        raise JobNotFound()
+    return record
+
+
+def _parse(text: bytes) -> Record:
+    try:
+        return Record.model_validate_json(text)
+    except ValidationError as exc:
+        if {e["loc"][:1] for e in exc.errors()} != {("fit",)}:
+            raise
+    return Record.model_validate_json(json.dumps({**json.loads(text), "fit": None}))
+
+
+def load_owned(store: jobs.JobStore, job_id: str, owner: str) -> Record:
+    """The job of that id, as a client sent it. Raises JobNotFound also when it belongs to another owner."""
+    record = load(store, jobs.parse_id(job_id))
+    if record.owner != owner:
+        raise JobNotFound()
+    return record
+
+
+def save(store: jobs.JobStore, record: Record) -> None:
+    """Write job.json. Raises JobNotFound when the job was deleted meanwhile, StorageFull."""
+    store.put(record.job_id, jobs.File.JOB, record.dump())

@@ -1,0 +1,284 @@
+"""Jobs in a folder of this machine.
+
+Layout of the folder: `<uuid4>/` one job; `.new-<worker>-<n>-<random>/` a job being made, `.gone-...` one being deleted,
+`.workers/<worker>.lock` held by a living process, `.analyses/<key>/<uuid4>` which jobs hold the analysis of that key.
+A job appears by one rename and vanishes by one rename; each file lands by write to a temporary, fsync, rename.
+"""
+
+import errno
+import os
+import re
+import shutil
+import time
+import uuid
+from pathlib import Path
+from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Tuple
+
+from ..errors import FileNotFound, JobNotFound, from_oserror
+from .base import Entry, File, is_job_folder
+from .processes import ProcessRegistry
+
+TEMPORARY = re.compile(r"\.(new|gone|tmp)-([0-9a-f]{32})-[0-9]+-[0-9a-f]{8}")  # kind, worker
+NAMES = {n.value for n in File}
+TOUCH_GRAIN = 10.0  # seconds; a job used again within them is not touched again
+
+
+def _sync_folder(path: Path) -> None:
+    """Make renames in a folder durable where the system can (POSIX, and not every file system)."""
+    if os.name == "posix":
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        except OSError as exc:
+            if exc.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(fd)
+
+
+class LocalStore:
+    """Jobs in a folder on this machine, shared by any number of processes."""
+
+    def __init__(self, root: Path, processes: ProcessRegistry):
+        self.root, self.processes = Path(root), processes
+        self._count = 0
+
+    def _temporary(self, kind: str) -> str:
+        self._count += 1
+        return f".{kind}-{self.processes.worker}-{self._count}-{uuid.uuid4().hex[:8]}"
+
+    # -- files
+
+    def _write(self, path: Path, data: bytes) -> None:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        with os.fdopen(fd, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+
+    def _guard(self, job_id: str, work: Callable[[Path], None]) -> None:
+        """Run file work in a job's folder; a vanished folder is JobNotFound, a full disk StorageFull."""
+        folder = self.root / job_id
+        try:
+            work(folder)
+        except OSError as exc:
+            if not folder.is_dir():
+                raise JobNotFound() from None
+            raise from_oserror(exc) from exc
+
+    def create(self, job_id: str, files: Mapping[File, bytes]) -> None:
+        """A new job with its first files, all or nothing."""
+        draft = self.root / self._temporary("new")
+        try:
+            draft.mkdir(mode=0o700)
+            for name, data in files.items():
+                self._write(draft / name.value, data)
+            _sync_folder(draft)
+            os.rename(draft, self.root / job_id)
+            _sync_folder(self.root)
+        except OSError as exc:
+            for folder in (draft, self.root / job_id):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise from_oserror(exc) from exc
+
+    def put(self, job_id: str, name: File, data: bytes) -> None:
+        """Replace one file of a job, all or nothing."""
+
+        def work(folder: Path) -> None:
+            draft = folder / self._temporary("tmp")
+            try:
+                self._write(draft, data)
+                _replace(draft, folder / name.value)
+                _sync_folder(folder)
+            except OSError:
+                draft.unlink(missing_ok=True)
+                raise
+
+        self._guard(job_id, work)
+
+    def discard(self, job_id: str, names: List[File]) -> None:
+        """Remove files of a job, as far as that can be done."""
+        for name in names:
+            try:
+                (self.root / job_id / name.value).unlink(missing_ok=True)
+            except OSError:
+                pass
+
+    def share(self, source: str, target: str, names: List[File]) -> None:
+        """Give one job files of another: by hard link where the file system can, else by copy."""
+
+        def work(folder: Path) -> None:
+            for name in names:
+                draft = folder / self._temporary("tmp")
+                try:
+                    try:
+                        os.link(self.root / source / name.value, draft)
+                    except (OSError, AttributeError, NotImplementedError):
+                        self._write(draft, (self.root / source / name.value).read_bytes())
+                    _replace(draft, folder / name.value)
+                finally:
+                    draft.unlink(missing_ok=True)  # renaming a link onto its twin leaves it behind
+            _sync_folder(folder)
+
+        self._guard(target, work)
+
+    def open(self, job_id: str, name: File) -> BinaryIO:
+        """The file, open for reading: what is read stays whole though it be replaced or deleted meanwhile."""
+        try:
+            return open(self.root / job_id / name.value, "rb")
+        except FileNotFoundError:
+            if (self.root / job_id / File.JOB.value).exists():
+                raise FileNotFound(f"{name.value} is not made yet for this job.") from None
+            raise JobNotFound() from None
+        except OSError as exc:
+            raise from_oserror(exc) from exc
+
+    def get(self, job_id: str, name: File) -> bytes:
+        """The bytes of a file."""
+        with self.open(job_id, name) as f:
+            return f.read()
+
+    def exists(self, job_id: str) -> bool:
+        """Is there such a job?"""
+        return (self.root / job_id / File.JOB.value).exists()
+
+    def names(self, job_id: str) -> List[File]:
+        """Which files a job has."""
+        return [n for n in File if (self.root / job_id / n.value).is_file()]
+
+    # -- jobs
+
+    def delete(self, job_id: str) -> None:
+        """Make a job vanish at once, then free its files."""
+        gone = self.root / self._temporary("gone")
+        try:
+            os.rename(self.root / job_id, gone)
+        except FileNotFoundError:
+            raise JobNotFound() from None
+        except OSError as exc:  # Windows, while a file of it is open: take away what can be taken
+            if not (self.root / job_id).is_dir():
+                raise JobNotFound() from None
+            gone = self.root / job_id
+            try:
+                (gone / File.JOB.value).unlink(missing_ok=True)
+            except OSError:
+                raise from_oserror(exc) from exc
+        shutil.rmtree(gone, ignore_errors=True)
+
+    def list(self) -> Iterator[Entry]:
+        """All jobs, in no order."""
+        for folder in os.scandir(self.root):
+            if not is_job_folder(folder.name):
+                continue
+            try:
+                stats = {f.name: f.stat() for f in os.scandir(folder.path) if f.name in NAMES}
+                last = stats[File.JOB.value] if File.JOB.value in stats else folder.stat()
+            except OSError:
+                continue
+            if stats:  # else it is somebody else's folder
+                yield Entry(folder.name, sum(s.st_size for s in stats.values()), last.st_mtime)
+
+    def touch(self, job_id: str) -> float:
+        """Note that a job is used now; returns when it was last used (seconds since the epoch)."""
+        path = self.root / job_id / File.JOB.value
+        try:
+            now, used = time.time(), path.stat().st_mtime
+            if abs(now - used) > TOUCH_GRAIN:
+                try:
+                    os.utime(path)
+                except PermissionError:  # a folder that became read-only can still be read from
+                    return used
+                except OSError as exc:
+                    if exc.errno != errno.EROFS:
+                        raise
+                    return used
+                return now
+            return used
+        except FileNotFoundError:
+            raise JobNotFound() from None
+        except OSError as exc:
+            raise from_oserror(exc) from exc
+
+    # -- shared analyses
+
+    def register(self, key: str, job_id: str) -> None:
+        """Note that this job holds the analysis of that key. Not being able to is no fault: then nobody shares it."""
+        folder = self.root / ".analyses" / key
+        for _ in range(100):
+            try:
+                folder.mkdir(mode=0o700, exist_ok=True)
+                os.close(os.open(folder / job_id, os.O_WRONLY | os.O_CREAT, 0o600))
+                return
+            except (FileNotFoundError, FileExistsError):  # the last note of that key went, and the folder with it
+                continue
+            except OSError:
+                return
+
+    def unregister(self, key: str, job_id: str) -> None:
+        """Forget that note, and the key with its last one."""
+        folder = self.root / ".analyses" / key
+        try:
+            (folder / job_id).unlink(missing_ok=True)
+            folder.rmdir()
+        except OSError:  # others are noted there
+            pass
+
+    def holders(self, key: str) -> List[str]:
+        """The jobs noted under a key."""
+        try:
+            return sorted(os.listdir(self.root / ".analyses" / key))
+        except OSError:
+            return []
+
+    # -- leftovers
+
+    def clean(self) -> None:
+        """Remove what dead processes left.
+
+        Half-made and half-deleted jobs, temporaries, notes of jobs that are gone.
+        """
+        alive: Dict[str, bool] = {self.processes.worker: True}
+
+        def dead(name: str, kinds: Tuple[str, ...]) -> bool:
+            found = TEMPORARY.fullmatch(name)  # whatever else lies here is not ours
+            if not found or found[1] not in kinds:
+                return False
+            if found[1] == "gone" and found[2] == self.processes.worker:  # it could not be removed at first (Windows)
+                return True
+            if found[2] not in alive:
+                alive[found[2]] = self.processes.is_alive(found[2])
+            return not alive[found[2]]
+
+        for entry in list(os.scandir(self.root)):
+            if dead(entry.name, ("new", "gone")):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif is_job_folder(entry.name):
+                try:
+                    inside = os.listdir(entry.path)
+                    if not inside:  # its files went, and then a reader held it (Windows)
+                        os.rmdir(entry.path)
+                except OSError:
+                    continue
+                for name in inside:
+                    if dead(name, ("tmp",)):
+                        Path(entry.path, name).unlink(missing_ok=True)
+        self.processes.forget_dead()
+        for key in (self.root / ".analyses").glob("*"):
+            for job_id in self.holders(key.name):
+                if not (self.root / job_id / File.JOB.value).exists():
+                    self.unregister(key.name, job_id)
+            try:
+                key.rmdir()  # empty, if its last note was never written
+            except OSError:
+                pass
+
+
+def _replace(source: Path, target: Path) -> None:
+    """os.replace, patient on Windows with a reader that has the target open."""
+    for attempt in range(50):
+        try:
+            return os.replace(source, target)
+        except PermissionError:
+            if os.name != "nt" or attempt == 49:
+                raise
+            time.sleep(0.02)

@@ -1,0 +1,95 @@
+"""Housekeeping: leftovers of dead processes, jobs whose process died, age, quota. One process at a time."""
+
+import logging
+import time
+
+from filelock import Timeout
+
+from ..errors import JobNotFound, RelightError, StorageFull
+from ..metrics import add_dumps
+from . import record as records
+from .base import File
+from .service import Service
+
+JUMP = 300.0  # seconds
+log = logging.getLogger("relight")
+
+
+def sweep(service: Service, timeout: float = 0) -> bool:
+    """One sweep; False when another process is at it."""
+    lock = service.processes.sweep_lock(timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        return False
+    try:
+        try:
+            service.store.clean()
+        except OSError as exc:  # jobs expire all the same
+            log.error("sweep: leftovers remain", exc_info=exc)
+        service.metrics_exchange.fold_dead_metrics(add_dumps)
+        jumped = _clock_jumped(service)
+        for entry in list(service.store.list()):
+            try:
+                if jumped or entry.used > time.time() + JUMP:
+                    service.store.touch(entry.job_id)  # its age cannot be told: it is young again
+                _look_after(service, entry.job_id, time.time() if jumped else entry.used)
+            except JobNotFound:
+                pass
+            except RelightError as exc:
+                log.error("sweep: job %s: %s", entry.job_id, exc.detail)
+        try:
+            with service.processes.room_lock(1):
+                service.make_room("", 0)
+        except Timeout:
+            pass
+        except StorageFull:
+            log.warning("sweep: the jobs in use take more than the quota")
+        except RelightError as exc:
+            log.error("sweep: making room: %s", exc.detail)
+        return True
+    except OSError as exc:
+        log.error("sweep: broke off", exc_info=exc)
+        return True
+    finally:
+        lock.release()
+
+
+def _clock_jumped(service: Service) -> bool:
+    """Has the clock leapt since the last look, or the machine slept?
+
+    Then no job has been unused as long as it seems.
+    """
+    wall, steady = time.time(), time.monotonic()
+    before, service.clock = service.clock, (wall, steady)
+    leap = (wall - before[0]) - (steady - before[1])
+    if abs(leap) < JUMP:
+        return False
+    log.warning("sweep: the clock leapt by %.0f s; no job expires for that", leap)
+    return True
+
+
+def _look_after(service: Service, job_id: str, used: float) -> None:
+    expired = used + service.settings.job_ttl_seconds < time.time()
+    if service.analyst.holds(job_id):  # asked before its record is read, which its analysis may be about to change
+        return
+    try:
+        record = records.load(service.store, job_id)
+    except JobNotFound:  # damaged beyond reading: nobody can reach it
+        log.warning("sweep: removed a damaged job folder")
+        service.store.delete(job_id)
+        return
+    unfinished = record.state in (records.QUEUED, records.ANALYSING)
+    if unfinished and service.processes.is_alive(record.worker) and record.worker != service.processes.worker:
+        return
+    if unfinished and not (
+        record.worker == service.processes.worker and time.time() - used < 5
+    ):  # not one just being made
+        if File.INPUT not in service.store.names(job_id):
+            service.remove(job_id)
+        elif service.engine is not None:
+            log.warning("job %s: taking its analysis up again (attempt %d)", job_id, record.attempts + 1)
+            service.analyst.adopt(record)
+    elif expired and not service.in_use(job_id):
+        log.info("job %s: expired", job_id)
+        service.remove(job_id)

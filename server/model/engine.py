@@ -1,0 +1,316 @@
+"""From manifest to geometry: what a graph wants and means is data beside it; no model is known here by name."""
+
+import hashlib
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
+
+import cv2
+import numpy as np
+
+from ..errors import ModelError, ModelMissing, StartupError
+from ..scene.geometry import Geometry
+from . import sessions
+from .manifest import REBUILD, ROLES, DepthOutput, InputSpec, Manifest, NormalsOutput, Output, Role, parse
+
+log = logging.getLogger("relight")
+
+DETAILS = 64  # to the long side: standard deviation of the blur that tells layout from details where sizes are averaged
+
+
+class Engine(Protocol):
+    """What estimates geometry. Tests hand in one that needs no graph."""
+
+    def analyse(self, rgb: np.ndarray) -> Geometry:
+        """Geometry of a photo, (H, W, 3) uint8 sRGB. Raises ModelError."""
+        ...
+
+    def describe(self) -> List[Dict[str, Any]]:
+        """What runs, for /models: one dict a graph."""
+        ...
+
+
+def digest(engine: Engine) -> str:
+    """A digest that changes whenever the engine would answer otherwise."""
+    text = json.dumps(engine.describe(), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def input_size(width: int, height: int, size: int, multiple: int, rule: str) -> Tuple[int, int, int, int]:
+    """How a photo is brought to a network: (w, h) to resize it to and (W, H) >= (w, h) to pad it to.
+
+    `size` is the length of the long (or short) side. Sides are rounded to the multiple where that changes their ratio
+    by less than 1/16; otherwise the aspect ratio is kept exactly and the rest is padded.
+    """
+    side = max(width, height) if rule == "long_side" else min(width, height)
+    scale = size / side
+    if max(width, height) * scale > 4 * size:  # short-side rule on a very long picture
+        scale = 4 * size / max(width, height)
+    out = []
+    for exact in (width * scale, height * scale):
+        rounded = max(multiple, round(exact / multiple) * multiple)
+        if abs(rounded - exact) < exact / 16:
+            out.append((rounded, rounded))
+        else:
+            inner = max(1, round(exact))
+            out.append((inner, math.ceil(inner / multiple) * multiple))
+    return out[0][0], out[1][0], out[0][1], out[1][1]
+
+
+def to_input(rgb: np.ndarray, spec: InputSpec, size: int) -> Tuple[np.ndarray, Tuple[int, int, int, int]]:
+    """A photo (H, W, 3) uint8 as the tensor (1, 3, H', W') float32 a manifest's `input` asks for, and its sizes."""
+    sizes = w, h, padded_w, padded_h = input_size(rgb.shape[1], rgb.shape[0], size, spec.multiple, spec.size_rule)
+    shrinks = w < rgb.shape[1] or h < rgb.shape[0]
+    small = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+    small = cv2.copyMakeBorder(small, 0, padded_h - h, 0, padded_w - w, cv2.BORDER_REPLICATE)
+    if spec.channels == "BGR":
+        small = small[..., ::-1]
+    x = (small.astype(np.float32) * np.float32(spec.scale) - np.float32(spec.mean)) / np.float32(spec.std)
+    return np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32), sizes
+
+
+def plane(value: np.ndarray, channels: int, sizes: Tuple[int, int, int, int]) -> np.ndarray:
+    """An output, (1, channels, h, w) or the like, as (h, w) or (h, w, channels) float32 with the padding cut off.
+
+    Raises ModelError where values are not finite.
+    """
+    a = np.asarray(value, np.float32)
+    while a.ndim > (3 if channels > 1 else 2) and a.shape[0] == 1:
+        a = a[0]
+    if channels > 1 and a.shape[0] == channels and a.shape[-1] != channels:
+        a = a.transpose(1, 2, 0)
+    w, h, padded_w, padded_h = sizes
+    rows, cols = max(1, round(a.shape[0] * h / padded_h)), max(1, round(a.shape[1] * w / padded_w))
+    a = np.ascontiguousarray(a[:rows, :cols])
+    if not np.isfinite(a).all():
+        raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
+    return a
+
+
+def our_axes(normals: np.ndarray, axes: Sequence[str]) -> np.ndarray:
+    """Unit normals (h, w, 3) in our axes. axes[k] says along which of ours the network's channel k points, e.g.
+
+    "-y".
+    """
+    out = np.empty_like(normals)
+    for k, axis in enumerate(axes):
+        out[..., "xyz".index(axis[1])] = -normals[..., k] if axis[0] == "-" else normals[..., k]
+    length = np.linalg.norm(out, axis=-1, keepdims=True)
+    return np.where(length > 1e-6, out / np.maximum(length, 1e-6), np.float32([0, 0, 1])).astype(np.float32)
+
+
+def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
+    """A depth output (h, w) or point output (h, w, 3) as inverse depth, larger = nearer."""
+    if meaning == "disparity":
+        return value
+    z = np.abs(value[..., 2]) if meaning == "points" else value
+    near = np.maximum(z, max(1e-6, float(np.percentile(z, 1)) * 0.1))
+    return (1.0 / near).astype(np.float32)
+
+
+def to_role(value: np.ndarray, output: Output, sizes: Tuple[int, int, int, int]) -> np.ndarray:
+    """An output of a graph as the server takes it: inverse depth, unit normals in our axes, or a mask 0..1, float32."""
+    if isinstance(output, DepthOutput):
+        return inverse_depth(plane(value, 3 if output.meaning == "points" else 1, sizes), output.meaning)
+    if isinstance(output, NormalsOutput):
+        return our_axes(plane(value, 3, sizes), output.axes)
+    mask = plane(value, 1, sizes)
+    return np.clip(1 / (1 + np.exp(-mask)) if output.meaning == "logit" else mask, 0, 1).astype(np.float32)
+
+
+def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
+    """The mean of one graph's outputs by role at several sizes, with the details of the last, the finest, and on its
+    grid.
+
+    Smaller sizes see a scene's layout better and its details worse (Miangoleh et al., "Boosting Monocular Depth
+    Estimation Models to High-Resolution via Content-Adaptive Multi-Resolution Merging", CVPR 2021): a plain mean would
+    weaken these. Disparity is known but for scale and shift: each view's is first given the median and the mean
+    absolute deviation of the last's.
+    """
+    if len(views) == 1:
+        return views[0]
+    out = {}
+    for role, finest in views[-1].items():
+        h, w = finest.shape[:2]
+        planes = [cv2.resize(v[role], (w, h), interpolation=cv2.INTER_LINEAR) for v in views[:-1]] + [finest]
+        if role == "depth":
+            middle = [float(np.median(p)) for p in planes]
+            spread = [max(float(np.abs(p - m).mean()), 1e-9) for p, m in zip(planes, middle)]
+            planes = [
+                (p - m) * np.float32(spread[-1] / s) + np.float32(middle[-1]) for p, m, s in zip(planes, middle, spread)
+            ]
+        difference = sum(planes) / np.float32(len(planes)) - finest
+        out[role] = finest + cv2.GaussianBlur(difference, (0, 0), max(h, w) / DETAILS)
+        if role == "mask":
+            out[role] = np.clip(out[role], 0, 1)
+    if "normals" in out:
+        out["normals"] = our_axes(out["normals"], ["+x", "+y", "+z"])
+    return out
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One loaded graph."""
+
+    manifest: Manifest
+    session: Any
+    provider: str
+
+
+class OnnxEngine:
+    """Runs the graphs that fill the roles; a graph that fills several runs once."""
+
+    def __init__(self, roles: Mapping[str, Graph], analysis_size: int = 0):
+        self.roles = roles
+        self.size = analysis_size
+
+    def analyse(self, rgb: np.ndarray) -> Geometry:
+        """See Engine."""
+        found: Dict[str, np.ndarray] = {}
+        focal: Optional[float] = None
+        for graph in {id(g): g for g in self.roles.values()}.values():
+            mine = [r for r in ROLES if self.roles.get(r) is graph]
+            found.update(self._run(graph, mine, rgb))
+            if "depth" in mine:
+                focal = graph.manifest.focal
+        h, w = found["depth"].shape
+        for role in ("normals", "mask"):
+            if role in found and found[role].shape[:2] != (h, w):
+                found[role] = cv2.resize(found[role], (w, h), interpolation=cv2.INTER_LINEAR)
+        normals = found.get("normals")
+        if normals is not None:
+            normals = our_axes(normals, ["+x", "+y", "+z"])
+        relief = 0.0
+        if normals is not None:
+            said = self.roles["normals"].manifest.outputs.normals
+            relief = said.relief if said is not None else 0.0
+        return Geometry(found["depth"], normals, found.get("mask"), focal, relief)
+
+    def _sizes(self, graph: Graph) -> List[int]:
+        """The setting's size, or where that is 0 the `scales` of the manifest's.
+
+        Of a graph that takes no other, that one.
+        """
+        spec = graph.manifest.input
+        size = spec.size if spec.fixed else self.size or spec.size
+        return [round(size * k) for k in ([1.0] if self.size else sorted(spec.scales))]
+
+    def _run(self, graph: Graph, roles: List[Role], rgb: np.ndarray) -> Dict[str, np.ndarray]:
+        """The outputs of one graph by role, merged over its analysis sizes."""
+        return mean_of_scales([self._run_mirrored(graph, roles, rgb, size) for size in self._sizes(graph)])
+
+    def _run_mirrored(self, graph: Graph, roles: List[Role], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
+        """The outputs at one size; with `mirror` in the manifest, the mean over the photo and its mirror image."""
+        found = self._run_once(graph, roles, rgb, size)
+        if graph.manifest.input.mirror:
+            twin = self._run_once(graph, roles, np.ascontiguousarray(rgb[:, ::-1]), size)
+            for role, value in twin.items():
+                value = value[:, ::-1] * (np.float32([-1, 1, 1]) if role == "normals" else np.float32(1))
+                found[role] = (found[role] + value) / 2
+            if "normals" in found:
+                found["normals"] = our_axes(found["normals"], ["+x", "+y", "+z"])
+        return found
+
+    def _run_once(self, graph: Graph, roles: List[Role], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
+        spec, outputs = graph.manifest.input, graph.manifest.outputs.by_role()
+        x, sizes = to_input(rgb, spec, size)
+        try:
+            values = graph.session.run([outputs[r].name for r in roles], {spec.name: x})
+        except Exception as exc:
+            raise ModelError() from exc
+        return {role: to_role(value, outputs[role], sizes) for role, value in zip(roles, values)}
+
+    def describe(self) -> List[Dict[str, Any]]:
+        """See Engine."""
+        graphs = {id(g): g for g in self.roles.values()}.values()
+        return [
+            {
+                **g.manifest.described(),
+                "provider": g.provider,
+                "roles_filled": [r for r in ROLES if self.roles.get(r) is g],
+                "analysis_sizes": self._sizes(g),
+            }
+            for g in graphs
+        ]
+
+    def warm_up(self) -> None:
+        """Run once on the shapes that will come, so that the first photo does not wait for it."""
+        for shape in ((384, 512, 3), (512, 384, 3)):
+            self.analyse(np.full(shape, 128, np.uint8))
+
+
+def load_graph(folder: Path, name: str, **options: Any) -> Graph:
+    """Load one graph and check it against its manifest.
+
+    Raises ModelMissing with what is wrong and the cure, StartupError.
+    """
+    cure = f"Rebuild it with `{REBUILD}`."
+    try:
+        written = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        cure = f"Rebuild it with `{written.get('rebuild') or REBUILD}`."
+        data = (folder / f"{name}.onnx").read_bytes()
+    except FileNotFoundError:
+        raise ModelMissing(f"The model {name} is not installed. {cure}") from None
+    except (OSError, ValueError, AttributeError):
+        raise ModelMissing(f"The model {name} cannot be read. {cure}") from None
+    if hashlib.sha256(data).hexdigest() != written.get("sha256"):
+        raise ModelMissing(f"The model {name} is damaged: its checksum is not that of its manifest. {cure}")
+    try:
+        manifest = parse(written)
+    except ValueError as exc:
+        raise ModelMissing(f"The manifest of the model {name} is wrong: {exc}. {cure}") from None
+    try:
+        session, provider = sessions.open_session(data, **options)
+    except StartupError:
+        raise
+    except Exception as exc:
+        log.error("model %s cannot be loaded", name, exc_info=exc)
+        raise ModelMissing(f"The model {name} cannot be loaded. {cure}") from None
+    wanted = {o.name for o in manifest.outputs.by_role().values()} | {manifest.input.name}
+    if not wanted <= {i.name for i in session.get_inputs()} | {o.name for o in session.get_outputs()}:
+        raise ModelMissing(f"The model {name} names its inputs and outputs otherwise than its manifest. {cure}")
+    return Graph(manifest, session, provider)
+
+
+def load_engine(settings: Any) -> OnnxEngine:
+    """The engine the settings ask for, warm. Raises ModelMissing, StartupError."""
+    names = {"depth": settings.depth_model, "normals": settings.normals_model, "mask": settings.mask_model}
+    graphs: Dict[str, Graph] = {}
+    roles: Dict[str, Graph] = {}
+    for role, name in names.items():
+        if not name:
+            if role == "depth":
+                raise ModelMissing("RELIGHT_DEPTH_MODEL is empty: name the graph that estimates depth.")
+            continue
+        if name not in graphs:
+            graphs[name] = load_graph(
+                settings.models_dir,
+                name,
+                provider=settings.provider,
+                threads=settings.processors,
+                device_id=settings.device_id,
+                gpu_memory_bytes=settings.gpu_memory_bytes,
+            )
+        outputs = graphs[name].manifest.outputs.by_role()
+        if role in outputs:
+            roles[role] = graphs[name]
+        elif role != "mask":
+            less = "; or to nothing, then they come from the depth" if role == "normals" else ""
+            raise ModelMissing(
+                f"The model {name} has no output for the role {role}, only {', '.join(outputs)}. "
+                f"Set RELIGHT_{role.upper()}_MODEL to one that has{less}."
+            )
+    engine = OnnxEngine(roles, settings.analysis_size)
+    try:
+        engine.warm_up()
+    except Exception as exc:  # whatever a graph's answers make of NumPy: the server starts, and says so at /ready
+        log.error("the models failed on their first run", exc_info=exc)
+        cures = " and ".join(sorted({f"`{g.manifest.rebuild or REBUILD}`" for g in graphs.values()}))
+        elsewhere = "" if settings.provider == "cpu" else ", or set RELIGHT_PROVIDER=cpu"
+        raise ModelMissing(
+            f"The models {', '.join(graphs)} load but fail to run. Rebuild them with {cures}{elsewhere}."
+        ) from None
+    return engine

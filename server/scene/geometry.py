@@ -1,0 +1,102 @@
+"""What a network says about a photograph, on the network's own grid; as an object and as a file."""
+
+import io
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import Dict, Optional
+
+import numpy as np
+
+from ..errors import DamagedFile, ModelError
+
+# What NumPy and the ZIP reader below it raise for damaged bytes; RuntimeError: flags of an encryption that is not
+# there.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    zipfile.BadZipFile,
+)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Arrays of one size (h, w) that keep the photograph's aspect ratio.
+
+    inverse_depth: (h, w) float32, larger is nearer, relative: scale and shift unknown.
+    normals: (h, w, 3) float32 unit vectors, +x right, +y up, +z toward the viewer; None: derived from the depth.
+    mask: (h, w) float32 0..1, 1 where there is a surface (not sky or void); None: a surface everywhere.
+    focal: focal length in units of the picture width (fx / width); None: unknown.
+    relief: 0..1, how much of what the photograph's own shading says against the normals is believed (see relief.py).
+    """
+
+    inverse_depth: np.ndarray
+    normals: Optional[np.ndarray] = None
+    mask: Optional[np.ndarray] = None
+    focal: Optional[float] = None
+    relief: float = 0.0
+
+
+def pack(geometry: Geometry) -> bytes:
+    """Geometry as geometry.npz: inverse depth float32, normals and mask float16."""
+    arrays = {"inverse_depth": geometry.inverse_depth.astype(np.float32)}
+    if geometry.normals is not None:
+        arrays["normals"] = geometry.normals.astype(np.float16)
+    if geometry.mask is not None:
+        arrays["mask"] = geometry.mask.astype(np.float16)
+    if geometry.focal is not None:
+        arrays["focal"] = np.float32(geometry.focal)
+    out = io.BytesIO()
+    np.savez(out, **arrays)
+    return out.getvalue()
+
+
+def unpack(data: bytes) -> Geometry:
+    """The opposite of `pack`. Raises DamagedFile for bytes that are not what `pack` writes."""
+    found = _arrays(data)
+    if "inverse_depth" not in found or ("focal" in found and found["focal"].shape != ()):
+        raise DamagedFile("no geometry")
+    geometry = Geometry(
+        found["inverse_depth"],
+        found.get("normals"),
+        found.get("mask"),
+        float(found["focal"]) if "focal" in found else None,
+    )
+    try:
+        return checked(geometry)
+    except ModelError as exc:
+        raise DamagedFile("the geometry's arrays do not fit together") from exc
+
+
+def _arrays(data: bytes) -> Dict[str, np.ndarray]:
+    """The arrays of an .npz archive that a geometry may have, float32. Raises DamagedFile."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as z:
+            return {
+                name: np.asarray(z[name], np.float32)
+                for name in ("inverse_depth", "normals", "mask", "focal")
+                if name in z
+            }
+    except UNREADABLE as exc:
+        raise DamagedFile("no readable archive") from exc
+
+
+def checked(geometry: Geometry) -> Geometry:
+    """Whatever engine or file it came from: the right shapes, and no value that is not finite. Raises ModelError."""
+    if np.ndim(geometry.inverse_depth) != 2:
+        raise ModelError()
+    h, w = np.shape(geometry.inverse_depth)
+    wanted = ((geometry.inverse_depth, (h, w)), (geometry.normals, (h, w, 3)), (geometry.mask, (h, w)))
+    for array, shape in wanted:
+        if array is not None and np.shape(array) != shape:
+            raise ModelError()
+        if array is not None and not np.isfinite(array).all():
+            raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
+    return geometry

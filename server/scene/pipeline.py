@@ -1,0 +1,31 @@
+"""How a photograph is read: from what the network says of it to the scene that is lit."""
+
+import dataclasses
+from typing import Callable, Tuple
+
+import numpy as np
+
+from .borders import inside_frame, put_in_frame
+from .fit import SceneFit, fit_scene
+from .geometry import Geometry
+from .refinement import add_relief
+from .sky import whole_void
+
+
+def estimate(rgb: np.ndarray, analyse: Callable[[np.ndarray], Geometry]) -> Geometry:
+    """The geometry of a photograph rgb (H, W, 3) uint8 with whole skies; the network is shown what is inside its frame.
+
+    analyse: what asks the network. See frames and void.
+    """
+    rows, columns = inside_frame(rgb)
+    inside = np.ascontiguousarray(rgb[rows, columns])
+    geometry = analyse(inside)
+    if geometry.mask is not None:
+        geometry = dataclasses.replace(geometry, mask=whole_void(inside, geometry))
+    return put_in_frame(geometry, (rows, columns), *rgb.shape[:2])
+
+
+def read_scene(rgb: np.ndarray, geometry: Geometry) -> Tuple[Geometry, SceneFit]:
+    """(geometry with relief, its fit) of a photograph rgb (H, W, 3) uint8; see scene and relief."""
+    fit = fit_scene(rgb, geometry)
+    return add_relief(rgb, geometry, fit.light), fit

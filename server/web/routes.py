@@ -1,0 +1,431 @@
+"""The endpoints: HTTP in, service, HTTP out."""
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+from email.utils import formatdate
+from pathlib import Path
+from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict, List, Optional, Tuple
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import Path as PathParameter
+from fastapi.responses import FileResponse, Response, StreamingResponse
+from fastapi.routing import APIRoute
+from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import UploadFile
+
+from ..errors import InvalidRequest, ModelMissing
+from ..jobs import base as jobs
+from ..jobs.analysis import Gone
+from ..jobs.service import Service
+from ..model import sessions
+from . import schemas
+from .auth import owner_of
+from .body import FILE_BODY, JSON_BODY, takes
+from .openapi import describe, problems, text_headers
+from .problems import printable, problem_response
+
+STATIC = Path(__file__).resolve().parents[1] / "static"
+BLOCK = 1 << 18
+PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+NO_PHOTO = "file: send the photo as multipart/form-data in the field `file`"
+
+
+async def get_service(request: Request) -> Service:
+    """The service of the application that serves this request."""
+    return request.app.state.service
+
+
+def watched(request: Request) -> Gone:
+    """Tells whether the client has left, and notes it for the log."""
+
+    async def gone() -> bool:
+        request.state.gone = await request.is_disconnected()
+        return request.state.gone
+
+    return gone
+
+
+async def get_owner(request: Request) -> str:
+    """A digest of the key sent along, "" on an open server. Raises Unauthorized."""
+    return owner_of(request.headers.get("authorization", ""), request.app.state.keys)
+
+
+Services = Annotated[Service, Depends(get_service)]
+Owner = Annotated[str, Depends(get_owner)]
+FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [p.value for p in jobs.PASSES]})]
+router = APIRouter(responses=problems("internal"))
+guarded = APIRouter(responses=problems("unauthorized", "internal"), dependencies=[Depends(get_owner)])
+
+
+@guarded.post(
+    "/upload",
+    response_model=schemas.UploadAnswer,
+    tags=["jobs"],
+    responses=problems(
+        "invalid_request",
+        "empty_file",
+        "corrupt_image",
+        "unsupported_image",
+        "file_too_large",
+        "image_too_large",
+        "model_missing",
+        "overloaded",
+        "storage_full",
+        statuses=(400, 408),
+    ),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "required": ["file"],
+                        "properties": {"file": {"type": "string", "format": "binary"}},
+                    }
+                }
+            },
+        }
+    },
+)
+@takes(FILE_BODY)
+async def upload(request: Request, service: Services, owner: Owner) -> Any:
+    """Store a photo and start its analysis in the background."""
+    if service.engine is None:
+        raise service.problem or ModelMissing()
+    if (
+        not request.headers.get("content-type", "").lower().startswith("multipart/form-data")
+    ):  # before a byte of anything else is parsed
+        raise InvalidRequest(NO_PHOTO)
+    with service.uploads():
+        async with request.form(max_files=1, max_fields=8) as form:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                others = [printable(name) for name, value in form.multi_items() if isinstance(value, UploadFile)]
+                raise InvalidRequest(
+                    f"{NO_PHOTO}, not in {', '.join(f'`{name}`' for name in others)}" if others else NO_PHOTO
+                )
+            record = await service.upload(file.file, owner)
+    request.state.job_id = record.job_id
+    return {
+        "job_id": record.job_id,
+        "job_dir": f"jobs/{record.job_id}",
+        "status": record.state,
+        "width": record.width,
+        "height": record.height,
+    }
+
+
+@guarded.post(
+    "/relight",
+    response_model=schemas.RelightAnswer,
+    tags=["light"],
+    responses=problems(
+        "invalid_request",
+        "invalid_light",
+        "job_not_found",
+        "file_too_large",
+        "model_error",
+        "model_missing",
+        "overloaded",
+        "storage_full",
+        statuses=(400, 408),
+    ),
+)
+@takes(JSON_BODY)
+async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
+    """Relight a photo at full size; answers once relit.png is whole on disk."""
+    body.job_id = request.state.job_id = jobs.parse_id(body.job_id)  # first of all: refusals are logged with it too
+    record, seconds = await service.renderer.relight(body, owner, watched(request))
+    request.state.timings = seconds
+    return {
+        "status": "ok",
+        "job_id": record.job_id,
+        "relit_path": f"jobs/{record.job_id}/relit.png",
+        "width": record.width,
+        "height": record.height,
+        "timings": seconds,
+    }
+
+
+@guarded.post(
+    "/preview",
+    response_class=Response,
+    tags=["light"],
+    responses={
+        200: {
+            "content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The relit picture",
+            "headers": text_headers("Server-Timing", "Cache-Control"),
+        },
+        **problems(
+            "invalid_request",
+            "invalid_light",
+            "job_not_found",
+            "superseded",
+            "file_too_large",
+            "model_error",
+            "model_missing",
+            "overloaded",
+            "storage_full",
+            statuses=(400, 408),
+        ),
+    },
+)
+@takes(JSON_BODY)
+async def preview(body: schemas.PreviewBody, request: Request, service: Services, owner: Owner) -> Response:
+    """Relight a photo at screen size, from memory to memory."""
+    body.job_id = request.state.job_id = jobs.parse_id(body.job_id)
+    data, seconds = await service.renderer.preview(body, owner, watched(request))
+    request.state.timings = seconds
+    timing = ", ".join(f"{k};dur={v * 1000:.1f}" for k, v in seconds.items())
+    return Response(data, media_type="image/jpeg", headers={"Server-Timing": timing, "Cache-Control": "no-store"})
+
+
+@guarded.head("/download/{job_id}/{filename}", include_in_schema=False)
+@guarded.get(
+    "/download/{job_id}/{filename}",
+    response_class=Response,
+    tags=["jobs"],
+    responses={
+        200: {
+            "content": PNG,
+            "description": "The pass",
+            "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges"),
+        },
+        206: {
+            "content": PNG,
+            "description": "The bytes asked for",
+            "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges", "Content-Range"),
+        },
+        304: {"description": "Not modified", "headers": text_headers("ETag")},
+        **problems("job_not_found", "file_not_found", "overloaded", statuses=(416,)),
+    },
+    openapi_extra={
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": text}
+            for name, text in (
+                ("If-None-Match", "ETags of the copies held: if the pass is one of them, 304"),
+                ("Range", "one range of bytes, such as bytes=0-1023 or bytes=-500; anything else gets the whole pass"),
+                ("If-Range", "the ETag of the copy begun: the range is sent only of that one, else the whole pass"),
+            )
+        ]
+    },
+)
+async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:
+    """One pass: input.png, depth.png, normals.png or relit.png. HEAD answers likewise, without the bytes."""
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    name, file = await service.open_pass(job_id, filename, owner)
+    stat = os.fstat(file.fileno())
+    etag = '"' + hashlib.sha256(f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}".encode()).hexdigest()[:32] + '"'
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "private, no-cache",
+        "Accept-Ranges": "bytes",
+        "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
+        "Content-Disposition": f'inline; filename="{name.value}"',
+    }
+    known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
+    if etag in known or "*" in known:
+        file.close()
+        return Response(status_code=304, headers=headers)
+    if request.method == "HEAD":
+        file.close()
+        return Response(headers={**headers, "Content-Length": str(stat.st_size)}, media_type="image/png")
+    part = None
+    if request.headers.get("if-range", etag).strip() == etag:
+        try:
+            part = byte_range(request.headers.get("range", ""), stat.st_size)
+        except InvalidRequest:
+            file.close()
+            raise
+    first, count = part or (0, stat.st_size)
+    headers["Content-Length"] = str(count)
+    if part:
+        headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stat.st_size}"
+        file.seek(first)
+    return StreamingResponse(_blocks(file, count), 206 if part else 200, headers, media_type="image/png")
+
+
+def byte_range(asked: str, size: int) -> Optional[Tuple[int, int]]:
+    """The first byte and the number of bytes that a Range header asks for of `size`; None: the whole (RFC 9110, section
+    14).
+
+    What is no single well-formed range of bytes is ignored, as the RFC allows. Raises InvalidRequest (416) for one
+    beyond the end.
+    """
+    found = re.fullmatch(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", asked, re.IGNORECASE)
+    if not found or not (found[1] or found[2]) or (found[1] and found[2] and int(found[1]) > int(found[2])):
+        return None
+    if found[1]:
+        first, last = int(found[1]), int(found[2] or size)
+    else:
+        first, last = max(0, size - int(found[2])), size
+    count = min(last, size - 1) - first + 1
+    if count < 1:
+        raise InvalidRequest(
+            f"That range cannot be had: the file has {size} bytes.", {"Content-Range": f"bytes */{size}"}, 416
+        )
+    return first, count
+
+
+async def _blocks(file: BinaryIO, count: int) -> AsyncIterator[bytes]:
+    try:
+        while count > 0:
+            block = await asyncio.to_thread(file.read, min(BLOCK, count))
+            if not block:
+                return
+            count -= len(block)
+            yield block
+    finally:
+        file.close()
+
+
+@guarded.delete(
+    "/job/{job_id}", response_model=schemas.DeleteAnswer, tags=["jobs"], responses=problems("job_not_found")
+)
+async def delete(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
+    """Delete a job and all its files."""
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    await service.delete(job_id, owner)
+    return {"status": "deleted"}
+
+
+@guarded.get("/job/{job_id}", response_model=schemas.JobState, tags=["jobs"], responses=problems("job_not_found"))
+async def job(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
+    """The state of a job."""
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    return await service.state(job_id, owner)
+
+
+@guarded.get(
+    "/job/{job_id}/events",
+    response_class=Response,
+    tags=["jobs"],
+    responses={
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "Events named `state`; the data is that of GET /job/{job_id}",
+        },
+        **problems("job_not_found"),
+    },
+)
+async def events(job_id: str, request: Request, service: Services, owner: Owner) -> Response:
+    """The state of a job whenever it changes, until it is ready or failed."""
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    await service.state(job_id, owner)
+
+    async def stream() -> AsyncIterator[str]:
+        async for state in service.events(job_id, owner):
+            yield f"event: state\ndata: {json.dumps(state)}\n\n" if state is not None else ": still here\n\n"
+
+    return StreamingResponse(
+        stream(), media_type="text/event-stream", headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+
+
+@router.head("/health", include_in_schema=False)
+@router.get("/health", tags=["server"])
+async def health() -> Dict[str, str]:
+    """Is the process alive?"""
+    return {"status": "alive"}
+
+
+@router.head("/ready", include_in_schema=False)
+@router.get("/ready", tags=["server"], responses=problems("model_missing"))
+async def ready(request: Request, service: Services) -> Any:
+    """Are the models loaded and warm, and on which provider do they really run?"""
+    if service.engine is None:
+        return problem_response(service.problem or ModelMissing(), request.state.request_id)
+    if service.analyst.hangs:
+        return problem_response(
+            ModelMissing("The model hangs. The server has to be started again."), request.state.request_id
+        )
+    return {
+        "ready": True,
+        "keys": bool(request.app.state.keys),
+        "models": [
+            {"name": m.get("name"), "provider": m.get("provider"), "roles": m.get("roles_filled")}
+            for m in service.engine.describe()
+        ],
+    }
+
+
+@guarded.get("/models", tags=["server"])
+async def models(service: Services) -> Dict[str, Any]:
+    """The manifests of the models that run, and the defaults and limits of /relight and /upload."""
+    s = service.settings
+    return {
+        "models": service.engine.describe() if service.engine is not None else [],
+        "runtime": sessions.runtime(),
+        "threads": s.processors,
+        "defaults": schemas.defaults(),
+        "limits": {
+            "lights": schemas.MAX_LIGHTS,
+            "upload_bytes": s.max_upload_bytes,
+            "pixels": s.max_pixels,
+            "formats": list(service.decoders.formats),
+            "job_ttl_seconds": s.job_ttl_seconds,
+        },
+    }
+
+
+@guarded.get(
+    "/metrics",
+    response_class=Response,
+    tags=["server"],
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus text"}},
+)
+async def metrics(request: Request, service: Services) -> Response:
+    """Prometheus metrics."""
+    text = await asyncio.to_thread(lambda: request.app.state.metrics.text(service.metrics_exchange.peer_metrics()))
+    return Response(text, media_type="text/plain; version=0.0.4")
+
+
+@router.head("/", include_in_schema=False)
+@router.get("/", include_in_schema=False)
+async def page() -> Response:
+    """The page."""
+    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+@router.head("/docs", include_in_schema=False)
+@router.get("/docs", include_in_schema=False)
+async def docs() -> Response:
+    """The OpenAPI page."""
+    return FileResponse(STATIC / "docs.html", headers={"Cache-Control": "no-cache"})
+
+
+class _Fresh(StaticFiles):
+    """The page's files, asked for again each time (by ETag), so that no browser mixes old and new modules."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+def cross_origin() -> Tuple[List[str], List[str], List[str]]:
+    """The methods and request headers that other origins' pages may use, and the response headers they may read."""
+    methods, asked, answered = (
+        {"GET"},
+        {"Authorization", "Content-Type"},
+        {"X-Request-ID", "Retry-After", "WWW-Authenticate"},
+    )
+    for route in [*router.routes, *guarded.routes]:
+        if isinstance(route, APIRoute):
+            methods |= route.methods
+            asked |= {p["name"] for p in (route.openapi_extra or {}).get("parameters", ()) if p["in"] == "header"}
+            answered |= {name for answer in route.responses.values() for name in answer.get("headers", ())}
+    return sorted(methods), sorted(asked), sorted(answered)
+
+
+def install(app: FastAPI) -> None:
+    """Give the application its endpoints."""
+    app.include_router(router)
+    app.include_router(guarded)
+    app.mount("/static", _Fresh(directory=STATIC), name="static")
+    describe(app)

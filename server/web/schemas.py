@@ -1,0 +1,307 @@
+"""The bodies of requests and answers."""
+
+from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple, Union
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from ..light import lights
+from ..light.lights import Light, Rig
+
+DEFAULT = Rig()
+KEY = Light()
+MAX_LIGHTS = 16
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Coordinate = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-100, le=100)]
+Direction = Tuple[Number, Number, Number]
+Position = Tuple[Coordinate, Coordinate, Coordinate]
+
+
+def _whole(value: Any) -> Any:
+    """18.0 is an integer to JSON Schema, so to us."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+
+
+def _number(default: Any, ge: float, le: float, description: str, **more: Any) -> Any:
+    return Field(default, strict=True, allow_inf_nan=False, ge=ge, le=le, description=description, **more)
+
+
+def _invalid_light(message: str) -> PydanticCustomError:
+    return PydanticCustomError("invalid_light", message)  # type: ignore[arg-type]
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+NOT_BOTH_COLOURS = {
+    "not": {
+        "required": ["color", "temperature"],
+        "properties": {"color": {"type": "string"}, "temperature": {"type": "number"}},
+    }
+}
+SHORTHAND = {
+    "required": ["x", "y", "z"],
+    "properties": {
+        "x": {"type": "number"},
+        "y": {"type": "number"},
+        "z": {"type": "number"},
+        "lights": {"type": "null"},
+    },
+    "not": {"properties": {"x": {"const": 0}, "y": {"const": 0}, "z": {"const": 0}}},
+}
+RIG = {
+    "required": ["lights"],
+    "properties": {"lights": {"type": "array"}, "x": {"type": "null"}, "y": {"type": "null"}, "z": {"type": "null"}},
+}
+ONE_WAY = {"oneOf": [SHORTHAND, RIG]}
+
+
+class BaseLight(Strict):
+    model_config = ConfigDict(extra="forbid", json_schema_extra=NOT_BOTH_COLOURS)
+
+    color: Optional[Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = Field(
+        None,
+        description="sRGB #rrggbb, scaled to luminance 1; not #000000, and not together with temperature",
+        examples=["#ffd9b0"],
+    )
+    temperature: Optional[Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1000, le=40000)]] = Field(
+        None, description="kelvin, 6500 is neutral; not together with color", examples=[3200]
+    )
+    intensity: float = _number(KEY.intensity, 0, 100, "factor in linear light")
+    shadow: Annotated[bool, Field(strict=True)] = Field(KEY.shadow, description="does it cast a shadow?")
+
+    @model_validator(mode="after")
+    def _one_colour(self) -> "BaseLight":
+        if self.color is not None and self.temperature is not None:
+            raise _invalid_light("color and temperature exclude each other: send one of them")
+        if self.color is not None and int(self.color[1:], 16) == 0:
+            raise _invalid_light("color #000000 gives no light: use intensity 0 or leave the light out")
+        return self
+
+    def _common(self) -> Dict[str, Any]:
+        color = (
+            lights.hex_color(self.color)
+            if self.color is not None
+            else lights.blackbody(self.temperature)
+            if self.temperature is not None
+            else lights.WHITE
+        )
+        return {"color": color, "intensity": self.intensity, "shadow": self.shadow}
+
+
+class DirectionalLight(BaseLight):
+    type: Literal["directional"]
+    direction: Direction = Field(
+        description="toward the light: +x right, +y up, +z toward the viewer; not all 0", examples=[[-0.6, 0.4, 0.7]]
+    )
+    angle: float = _number(KEY.angle, 0, 90, "degrees; angular diameter of the source (the sun: 0.53)")
+
+    @field_validator("direction")
+    @classmethod
+    def _not_zero(cls, value: Direction) -> Direction:
+        if not any(value):
+            raise _invalid_light("the three numbers must not all be 0")
+        return value
+
+    def to_light(self) -> Light:
+        """As the engine takes it."""
+        return Light(kind="directional", direction=lights.unit(self.direction), angle=self.angle, **self._common())
+
+
+class PointLight(BaseLight):
+    type: Literal["point"]
+    position: Position = Field(
+        description="x -1..1 from left edge to right, y up, z 0 the median surface", examples=[[0.5, 0.3, 0.8]]
+    )
+    radius: float = _number(KEY.radius, 0, 10, "size of the lamp, half picture widths")
+    range: Annotated[float, Field(strict=True, allow_inf_nan=False, gt=0, le=100)] = Field(
+        KEY.range, description="falloff 1 / (1 + (d/range)^2)"
+    )
+
+    def to_light(self) -> Light:
+        """As the engine takes it."""
+        return Light(kind="point", position=self.position, radius=self.radius, range=self.range, **self._common())
+
+
+class SpotLight(PointLight):
+    type: Literal["spot"]  # type: ignore[assignment]
+    target: Position = Field(description="the point it shines at; not its own position", examples=[[0, 0, 0]])
+    cone: float = _number(KEY.cone, 1, 179, "degrees; full opening angle")
+    blend: float = _number(KEY.blend, 0, 1, "outer share of the half angle over which it fades")
+
+    @model_validator(mode="after")
+    def _has_direction(self) -> "SpotLight":
+        if self.position == self.target:
+            raise _invalid_light("position and target must differ")
+        return self
+
+    def to_light(self) -> Light:
+        """As the engine takes it."""
+        return Light(
+            kind="spot",
+            position=self.position,
+            target=self.target,
+            cone=self.cone,
+            blend=self.blend,
+            radius=self.radius,
+            range=self.range,
+            **self._common(),
+        )
+
+
+AnyLight = Annotated[Union[DirectionalLight, PointLight, SpotLight], Field(discriminator="type")]
+
+
+class Shadow(Strict):
+    strength: float = _number(DEFAULT.shadow_strength, 0, 1, "how dark shadows are")
+
+
+class Specular(Strict):
+    strength: float = _number(DEFAULT.specular_strength, 0, 1, "how much light is mirrored")
+    roughness: float = _number(DEFAULT.roughness, 0.05, 1, "GGX roughness")
+
+
+class RelightBody(Strict):
+    """Which job, which lights, how much of what. Give either x, y, z (one white distant light) or lights."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"job_id": "2f1f0f6e-5d3c-4c8e-9a53-0a4d5a0c7c11", "x": -0.6, "y": 0.4, "z": 0.7}],
+            **ONE_WAY,
+        },
+    )
+
+    job_id: str = Field(description="from POST /upload")
+    x: Optional[Number] = Field(None, description="toward the light, + right")
+    y: Optional[Number] = Field(None, description="toward the light, + up")
+    z: Optional[Number] = Field(None, description="toward the light, + toward the viewer")
+    lights: Optional[List[AnyLight]] = Field(None, min_length=1, max_length=MAX_LIGHTS)
+    ambient: float = _number(DEFAULT.ambient, 0, 10, "the light that comes from everywhere")
+    strength: float = _number(
+        DEFAULT.strength, 0, 1, "blend from the input (0) to the relit picture (1), in linear light"
+    )
+    delight: float = _number(DEFAULT.delight, 0, 1, "how much of the photo's own shading is divided out first")
+    shadow: Shadow = Field(default_factory=Shadow)
+    specular: Specular = Field(default_factory=Specular)
+    exposure: float = _number(DEFAULT.exposure, -5, 5, "stops")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "RelightBody":
+        short = (self.x, self.y, self.z)
+        given = [v is not None for v in short]
+        if self.lights is not None and any(given):
+            raise _invalid_light("lights: send either x, y, z or lights, not both")
+        if self.lights is None and not all(given):
+            missing = ", ".join(n for n, g in zip("xyz", given) if not g)
+            raise _invalid_light(f"{missing}: missing; send x, y and z, or lights")
+        if all(given) and not any(short):
+            raise _invalid_light("x, y, z: must not all be 0")
+        return self
+
+    def rig(self) -> Rig:
+        """As the engine takes it."""
+        if self.lights is None:
+            made: Tuple[Light, ...] = (lights.key_light(self.x, self.y, self.z),)  # type: ignore[arg-type]
+        else:
+            made = tuple(light.to_light() for light in self.lights)
+        return Rig(
+            lights=made,
+            ambient=self.ambient,
+            strength=self.strength,
+            delight=self.delight,
+            shadow_strength=self.shadow.strength,
+            specular_strength=self.specular.strength,
+            roughness=self.specular.roughness,
+            exposure=self.exposure,
+        )
+
+
+class PreviewBody(RelightBody):
+    """The body of /relight, and how large and how fine."""
+
+    max_side: Integer = Field(
+        1024, strict=True, ge=64, le=4096, description="pixels; the longer side of the answer, never enlarged"
+    )
+    quality: Integer = Field(85, strict=True, ge=1, le=100, description="JPEG quality")
+    stream: Optional[Annotated[str, Field(max_length=64)]] = Field(
+        None, description="of the previews of one job and one stream that wait, only the newest is computed"
+    )
+
+
+class UploadAnswer(BaseModel):
+    job_id: str
+    job_dir: str
+    status: str
+    width: int
+    height: int
+
+
+class RelightAnswer(BaseModel):
+    status: Literal["ok"]
+    job_id: str
+    relit_path: str
+    width: int
+    height: int
+    timings: Dict[str, float] = Field(description="seconds by stage")
+
+
+class DeleteAnswer(BaseModel):
+    status: Literal["deleted"]
+
+
+class JobState(BaseModel):
+    job_id: str
+    job_dir: str
+    state: Literal["queued", "analysing", "ready", "failed"]
+    progress: float = Field(ge=0, le=1)
+    stage: str
+    width: int
+    height: int
+    alpha: bool
+    focal: Optional[float] = Field(None, description="focal length in picture widths, from EXIF")
+    models: List[str]
+    timings: Dict[str, float] = Field(description="seconds by stage")
+    depth_range: Optional[List[float]] = Field(None, description="inverse depth at 0 and at 65535 of depth.png")
+    files: List[str]
+    created: str
+    expires: str = Field(description="when it is deleted if it is not used again")
+    error: Optional[Dict[str, Any]] = None
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+
+
+def defaults() -> Dict[str, Any]:
+    """The defaults of /relight, for /models and the page."""
+    return {
+        "ambient": DEFAULT.ambient,
+        "strength": DEFAULT.strength,
+        "delight": DEFAULT.delight,
+        "exposure": DEFAULT.exposure,
+        "shadow": {"strength": DEFAULT.shadow_strength},
+        "specular": {"strength": DEFAULT.specular_strength, "roughness": DEFAULT.roughness},
+        "angle": KEY.angle,
+        "radius": KEY.radius,
+        "range": KEY.range,
+        "cone": KEY.cone,
+        "blend": KEY.blend,
+        "intensity": KEY.intensity,
+        "max_side": 1024,
+        "quality": 85,
+    }
