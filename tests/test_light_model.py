@@ -343,7 +343,7 @@ def test_a_picture_is_the_same_in_bands_of_any_height(times, monkeypatch):
     whole = relight(prepare(rgb, geometry, fit), rig).astype(int)
     for rows in (1, 7, 60 * times - 1):
         for module in ("maps", "shading"):
-            monkeypatch.setattr(f"server.{module}.PIXELS", rows * 80 * times)
+            monkeypatch.setattr(f"server.light.{module}.PIXELS", rows * 80 * times)
         assert np.abs(relight(prepare(rgb, geometry, fit), rig) - whole).max() <= 1
 
 
