@@ -15,12 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-HERE = Path(__file__).resolve().parent
-for folder in (HERE / "trust", HERE, HERE.parent):
-    sys.path.insert(0, str(folder))
-
-from serving import Server, free_port  # noqa: E402
+from serving import Server, free_port
 
 LIGHTS = [{"x": -1, "y": 0.5, "z": 0.6}, {"x": 1, "y": 0, "z": 0.3}, {"x": 0, "y": -1, "z": 1}]
 KEPT = 4  # jobs of one client

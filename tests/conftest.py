@@ -1,25 +1,19 @@
 """Fixtures everybody uses: an application over an analytic engine, and the same over a real socket."""
 
 import os
-import sys
 import threading
-from pathlib import Path
 
 import pytest
+from fakes import FakeEngine
 from fastapi.testclient import TestClient
+from support import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-for folder in (ROOT, ROOT / "tests", ROOT / "export"):
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+from server.application import create_app
+from server.model import sessions
+from server.settings import load
+
 for name in [n for n in os.environ if n.startswith("RELIGHT_")]:
     del os.environ[name]  # the machine's own settings must not leak into the tests
-
-from fakes import FakeEngine  # noqa: E402
-
-from server.application import create_app  # noqa: E402
-from server.model import sessions  # noqa: E402
-from server.settings import load  # noqa: E402
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -14,13 +14,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-for folder in (HERE / "trust", HERE, HERE.parent):
-    sys.path.insert(0, str(folder))
-
-from chaos import LIGHTS, pictures  # noqa: E402
-from serving import Server  # noqa: E402
-from trust_tools import memory_bytes  # noqa: E402
+from chaos import LIGHTS, pictures
+from serving import Server
+from trust_tools import memory_bytes
 
 QUOTA = 20 << 20
 GROWTH = 1.05

@@ -5,33 +5,30 @@ Adapters for networks of others.
 
 import hashlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="exporting needs requirements-export.txt")
-onnx = pytest.importorskip("onnx", reason="exporting needs requirements-export.txt")
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "export"))
+pytest.importorskip("torch", reason="exporting needs requirements-export.txt")
+pytest.importorskip("onnx", reason="exporting needs requirements-export.txt")
+import adapters
+import average
+import checkpoint
+import export_models
+import graphs
+import onnx
+import torch
+from adapters import bundled
+from e2e.harness import Server
+from network import GeometryNet, fold_batch_norm
+from onnx import TensorProto, numpy_helper
+from safetensors.torch import save_file
+from serving import multipart
+from support import encoded
 
-import adapters  # noqa: E402
-import average  # noqa: E402
-import checkpoint  # noqa: E402
-import export_models  # noqa: E402
-import graphs  # noqa: E402
-from adapters import bundled  # noqa: E402
-from e2e.harness import Server  # noqa: E402
-from network import GeometryNet, fold_batch_norm  # noqa: E402
-from onnx import TensorProto, numpy_helper  # noqa: E402
-from safetensors.torch import save_file  # noqa: E402
-from support import encoded  # noqa: E402
-from trust.serving import multipart  # noqa: E402
-
-from server.model import engine as models  # noqa: E402
-from server.model.engine import OnnxEngine, load_graph  # noqa: E402
-from server.scene.normals import normals_from_depth  # noqa: E402
+from server.model import engine as models
+from server.model.engine import OnnxEngine, load_graph
+from server.scene.normals import normals_from_depth
 
 WIDTHS = (16, 16, 16, 16, 16)
 

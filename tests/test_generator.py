@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +9,12 @@ import pytest
 
 pytest.importorskip("embreex", reason="the generator needs requirements-export.txt (embreex)")
 pytest.importorskip("numba", reason="the generator needs requirements-export.txt (numba)")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "export"))
-import render as cli  # noqa: E402
-from training import dataset, geometry, renderer, scenes, sculpture  # noqa: E402
-from training.assets import Library, split_sun  # noqa: E402
-from training.materials import Arena, Material, Texture  # noqa: E402
-from training.scene import Scene  # noqa: E402
-from training.scenes_common import UPRIGHT  # noqa: E402
+import render as cli
+from training import dataset, geometry, renderer, scenes, sculpture
+from training.assets import Library, split_sun
+from training.materials import Arena, Material, Texture
+from training.scene import Scene
+from training.scenes_common import UPRIGHT
 
 EYE = np.zeros(3)
 AHEAD = renderer.look_at(EYE, (0, 0, -1))
@@ -273,8 +271,6 @@ def test_the_newest_stay_whatever_their_names(tmp_path):
 
 def test_the_truth_of_depth_and_that_of_normals_are_of_one_scene():
     """Larger is nearer: the normals of the inverse depth lean as the normals do."""
-    from test_generator import Library
-
     from server.scene.normals import normals_from_depth
 
     for p in dataset.render_pair(Library(), 5, 3, 96, "object"):

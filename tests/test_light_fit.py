@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from light_scenes import FIT, FOCAL, angles, ball_and_wall, smooth_field
+from server.scene.fit.passes import encode_normals, full_size_passes
 
 from server.image.srgb import linear_to_srgb, srgb_to_linear
 from server.jobs.record import Record
@@ -16,7 +17,6 @@ from server.scene.fit import fit_scene, relative_depth
 from server.scene.geometry import Geometry
 from server.scene.illumination import EstimatedLight, estimate_light, light_at, light_slope
 from server.scene.normals import normals_from_depth
-from server.scene.passes import encode_normals, full_size_passes
 
 
 def hills(h=144, w=192):

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from light_scenes import FIT, FOCAL, ball_and_wall, random_scene, smooth_field
+from server.scene.fit.passes import full_size_passes
 from test_light_fit import hills
 from test_light_oracle import random_light, random_rig
 
@@ -17,7 +18,6 @@ from server.light.shading import illuminate, prepare, relight
 from server.scene.fit import fit_scene, relative_depth
 from server.scene.geometry import Geometry
 from server.scene.illumination import EstimatedLight
-from server.scene.passes import full_size_passes
 
 LIGHTS = (
     key_light(-0.6, 0.4, 0.7),

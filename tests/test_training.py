@@ -2,21 +2,19 @@
 
 import copy
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="training needs requirements-export.txt")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "export"))
-
-import checkpoint  # noqa: E402
-import train  # noqa: E402
-from light_scenes import angles  # noqa: E402
-from network import GeometryNet  # noqa: E402
-from training import data, loop, losses, processor  # noqa: E402
+pytest.importorskip("torch", reason="training needs requirements-export.txt")
+import checkpoint
+import torch
+import train
+from light_scenes import angles
+from network import GeometryNet
+from training import data, loop, losses, processor
 
 SIDE = 96
 

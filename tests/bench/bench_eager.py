@@ -12,8 +12,7 @@ import tempfile
 import time
 
 STARTED = time.perf_counter()
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "export"), str(ROOT / "tests")]
+sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests", "export"))
 
 
 def eager(H, W, n=5):

@@ -13,12 +13,10 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-for folder in (HERE.parent / "trust", HERE.parent, HERE.parent.parent):
-    sys.path.insert(0, str(folder))
+sys.path.extend(str(Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests"))
 
-from chaos import LIGHTS, pictures  # noqa: E402
-from serving import Server  # noqa: E402
+from chaos import LIGHTS, pictures
+from serving import Server
 
 
 def clients(port, job, count, seconds):

@@ -13,14 +13,13 @@ import statistics
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "export")]
+sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "export"))
 
-import torch  # noqa: E402
-from network import GeometryNet  # noqa: E402
-from training import loop, processor  # noqa: E402
+import torch
+from network import GeometryNet
+from training import loop, processor
 
-from server import cpus  # noqa: E402
+from server import cpus
 
 VARIANTS = (  # name, our gradients, bfloat16
     ("as it comes", False, False),

@@ -13,8 +13,8 @@ import uuid
 
 import numpy as np
 
+sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests"))
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 

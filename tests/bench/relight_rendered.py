@@ -19,19 +19,19 @@ from dataclasses import replace
 
 import numpy as np
 
+sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "export"))
+from relight_truth import rel_rmse
+from training import kernels, renderer, scenes
+from training.assets import Library
+
+from server.image.srgb import linear_to_srgb
+from server.light.lights import Rig, key_light
+from server.light.shading import prepare, relight
+from server.model.engine import OnnxEngine, load_graph
+from server.scene.illumination import EVEN_LIGHT
+from server.scene.pipeline import estimate, read_scene
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "export")]
-from relight_truth import rel_rmse  # noqa: E402
-from training import kernels, renderer, scenes  # noqa: E402
-from training.assets import Library  # noqa: E402
-
-from server.image.srgb import linear_to_srgb  # noqa: E402
-from server.light.lights import Rig, key_light  # noqa: E402
-from server.light.shading import prepare, relight  # noqa: E402
-from server.model.engine import OnnxEngine, load_graph  # noqa: E402
-from server.scene.illumination import EVEN_LIGHT  # noqa: E402
-from server.scene.pipeline import estimate, read_scene  # noqa: E402
-
 SIZE, LIGHTS = 256, 4
 OPEN = (
     "object",

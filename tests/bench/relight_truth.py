@@ -18,12 +18,12 @@ import sys
 import cv2
 import numpy as np
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-from server.image.srgb import srgb_to_linear  # noqa: E402
-from server.light.lights import Rig, key_light  # noqa: E402
-from server.light.shading import prepare, relight  # noqa: E402
-from server.scene.fit import fit_scene  # noqa: E402
-from server.scene.geometry import Geometry  # noqa: E402
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))
+from server.image.srgb import srgb_to_linear
+from server.light.lights import Rig, key_light
+from server.light.shading import prepare, relight
+from server.scene.fit import fit_scene
+from server.scene.geometry import Geometry
 
 
 def read(path):

@@ -3,8 +3,7 @@
 import pathlib
 import sys
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests"))
 
 if __name__ == "__main__":
     import uvicorn

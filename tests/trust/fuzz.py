@@ -15,7 +15,8 @@ import schemathesis
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-HERE = Path(__file__).resolve().parent
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run as a program
+from serving import Server
 
 
 def unsayable(case):
@@ -79,9 +80,6 @@ def main():
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--cases", type=int, default=100)
     options = parser.parse_args()
-    sys.path.insert(0, str(HERE))
-    from serving import Server
-
     end, seed, total = time.monotonic() + 60 * options.minutes, int(time.time()), 0
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder) / "jobs").wait()

@@ -216,8 +216,6 @@ def test_starting_workers_never_takes_the_mark_of_another(settings):
 
 
 def test_a_job_begun_by_a_dead_process_is_taken_up_by_a_living_one(settings):
-    from serving import ROOT  # noqa: F401
-
     app = create_app(settings(), SphereEngine(side=32))
     with TestClient(app) as client:
         job = upload(client)

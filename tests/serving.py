@@ -11,7 +11,7 @@ import time
 import uuid
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def free_port():
@@ -130,7 +130,6 @@ class Server:
 
 def build():
     """The application, for uvicorn's workers."""
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     from fakes import SphereEngine
 
     from server.application import create_app
