@@ -1,4 +1,4 @@
-"""Settings: what the README says of them is true, and a bad value stops the start with one clear line."""
+"""Settings: what server/README.md says of them is true, and a bad value stops the start with one clear line."""
 
 import os
 import re
@@ -100,7 +100,7 @@ def test_unknown_provider_is_refused_before_anything_else():
 
 def test_every_setting_stands_in_the_readme_with_its_default():
     rows = {}
-    for line in (ROOT / "README.md").read_text("utf-8").splitlines():
+    for line in (ROOT / "server" / "README.md").read_text("utf-8").splitlines():
         match = re.match(r"\| `RELIGHT_([A-Z_]+)` \| (.*?) \|", line)
         if match:
             rows[match[1].lower()] = match[2].strip("` ")
