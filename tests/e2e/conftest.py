@@ -1,6 +1,6 @@
 """The page in a real browser against the real server with the real graphs.
 
-Wants Chromium (on the PATH, or CHROMIUM=/path), the playwright package and `npm ci --prefix tests/e2e` for axe-core.
+Wants Chromium (on the PATH, or CHROMIUM=/path), the playwright package and, for axe-core, `npm ci` in the root.
 Where one is missing these tests skip and say so; with CI=true they fail instead.
 """
 
@@ -12,7 +12,7 @@ import pytest
 from harness import FLAGS, HERE, READY, ROOT, Server, chromium, pixels
 from PIL import Image
 
-AXE = HERE / "node_modules" / "axe-core" / "axe.min.js"
+AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 
 
 def need(there, what):

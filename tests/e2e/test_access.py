@@ -9,7 +9,7 @@ from conftest import AXE, HERE, choose, handle, job_id, need, on_screen, settled
 
 def axe(page):
     """Violations that are serious or worse."""
-    need(AXE.exists(), "axe-core is missing: npm ci --prefix tests/e2e")
+    need(AXE.exists(), "axe-core is missing: npm ci")
     page.evaluate(AXE.read_text())  # through the debugger, so the page's own policy stays in force
     result = page.evaluate("async () => (await axe.run(document, { resultTypes: ['violations'] })).violations")
     return [
