@@ -22,9 +22,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "export")]
 
-from server.scene.fit.passes import full_size_passes  # noqa: E402
-
 from server.model.engine import OnnxEngine, load_graph  # noqa: E402
+from server.scene.passes import full_size_passes  # noqa: E402
 from server.scene.pipeline import estimate, read_scene  # noqa: E402
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")

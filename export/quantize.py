@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from training import data, loop
 
-from server.model.engine import inverse_depth, our_axes, plane
+from server.model.engine import inverse_depth, plane, to_canonical_axes
 
 KEPT_LAST = 5  # convolutions at the end that stay float: their outputs are the answer itself
 CALIBRATION, MEASURED = 48, 96  # pictures
@@ -88,7 +88,7 @@ def measure(graph: bytes, network: Exportable, shards: data.Shards) -> dict[str,
             continue
         whole = (*shape[::-1], *shape[::-1])
         if "normals" in answers:
-            n = our_axes(plane(answers["normals"], 3, whole), network.outputs["normals"]["axes"])
+            n = to_canonical_axes(plane(answers["normals"], 3, whole), network.outputs["normals"]["axes"])
             n = cv2.resize(n, surface.shape[::-1], interpolation=cv2.INTER_LINEAR)[surface]
             t = sample.normals[surface]
             cos = (n * t).sum(-1) / np.maximum(np.linalg.norm(n, axis=-1) * np.linalg.norm(t, axis=-1), 1e-6)

@@ -21,7 +21,7 @@ from .model import sessions
 from .settings import Settings, load
 from .web import problems, routes
 from .web.body import Body
-from .web.middleware import CrossOrigin, Frame, KnownHosts, RequestIdFilter
+from .web.middleware import CrossOriginMiddleware, Frame, KnownHostsMiddleware, RequestIdFilter
 
 log = logging.getLogger("relight")
 TELL_SECONDS = 0.5
@@ -132,7 +132,7 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
     )
     methods, asked, answered = routes.cross_origin()
     app.add_middleware(
-        CrossOrigin,
+        CrossOriginMiddleware,
         allow_origins=settings.cors_origins,
         allow_methods=methods,
         allow_headers=asked,
@@ -140,7 +140,7 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
         allow_credentials=False,
     )
     if "*" not in settings.allowed_hosts:
-        app.add_middleware(KnownHosts, allowed_hosts=settings.allowed_hosts, www_redirect=False)
+        app.add_middleware(KnownHostsMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
     app.add_middleware(Frame, metrics=metrics)
     return app
 

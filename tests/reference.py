@@ -5,7 +5,7 @@ Written for reading. Everything is (H, W) or (H, W, 3) float64. Axes: +x right, 
 
 import numpy as np
 
-from server.light.shadows import BIAS, THICKNESSES, lamp_points
+from server.light.shadows import BIAS, THICKNESSES, area_light_samples
 
 
 def srgb_to_linear(c):
@@ -117,7 +117,7 @@ def visibility(light, q, focal, points=range(16), pixels_per_step=1.0):
     H, W = q.shape
     P = positions(q, focal)
     seen = np.zeros((H, W))
-    lamp = lamp_points(light)
+    lamp = area_light_samples(light)
     for k in points:
         way = np.broadcast_to(lamp[k], P.shape) if light.kind == "directional" else lamp[k] - P
         end = way_out(P, way, focal, H / W, 1 / q.max(), light.kind != "directional")

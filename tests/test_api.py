@@ -18,7 +18,7 @@ from support import encoded, finished, gradient, linear, picture, problem, uploa
 
 from server.application import create_app
 from server.jobs import record as records
-from server.jobs.base import File
+from server.jobs.base import JobFile
 from server.jobs.processes import ProcessRegistry
 from server.scene.geometry import unpack
 
@@ -699,7 +699,7 @@ def test_the_focal_length_of_the_file_is_that_of_the_scene(settings):
             finished(client, job)
             store = client.app.state.service.store
             assert records.load(store, job).fit.focal == pytest.approx(wanted, rel=1e-3)
-            assert unpack(store.get(job, File.GEOMETRY)).focal == pytest.approx(wanted, rel=1e-3)
+            assert unpack(store.get(job, JobFile.GEOMETRY)).focal == pytest.approx(wanted, rel=1e-3)
 
 
 def test_what_is_no_surface_is_not_relit(settings):
@@ -720,7 +720,7 @@ def test_a_failed_analysis_leaves_nothing_but_the_photo(settings, monkeypatch):
     with TestClient(create_app(settings(), FakeEngine()), raise_server_exceptions=False) as client:
         job = upload(client)
         assert finished(client, job)["state"] == "failed"
-        assert client.app.state.service.store.names(job) == [File.JOB, File.INPUT]
+        assert client.app.state.service.store.names(job) == [JobFile.JOB, JobFile.INPUT]
 
 
 def test_a_body_of_unknown_length_is_bounded_too(client):

@@ -28,7 +28,7 @@ from support import encoded
 
 from server.model import engine as models
 from server.model.engine import OnnxEngine, load_graph
-from server.scene.normals import normals_from_depth
+from server.scene.normals import normals_from_inverse_depth
 
 WIDTHS = (16, 16, 16, 16, 16)
 
@@ -658,8 +658,8 @@ def test_points_and_normals_of_moge_agree(tmp_path, monkeypatch):
     d = models.inverse_depth(
         models.plane(points, 3 if o["depth"]["meaning"] == "points" else 1, sizes), o["depth"]["meaning"]
     )
-    n = models.our_axes(models.plane(normals, 3, sizes), o["normals"]["axes"])
-    assert np.degrees(np.arccos(np.clip((n * normals_from_depth(d, 1.0)).sum(-1), -1, 1)))[2:-2, 2:-2].max() < 1
+    n = models.to_canonical_axes(models.plane(normals, 3, sizes), o["normals"]["axes"])
+    assert np.degrees(np.arccos(np.clip((n * normals_from_inverse_depth(d, 1.0)).sum(-1), -1, 1)))[2:-2, 2:-2].max() < 1
     assert n[..., 2].min() > 0.5 and models.plane(mask, 1, sizes).min() == 1
 
 

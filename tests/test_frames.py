@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from support import encoded, gradient, picture, upload
 
 from server.application import create_app
-from server.scene.borders import inside_frame, put_in_frame
+from server.scene.borders import content_box, letterbox
 from server.scene.geometry import Geometry
 from server.scene.pipeline import estimate
 
@@ -27,7 +27,7 @@ def framed(rgb, top, bottom, left, right, colour=(255, 255, 255)):
 
 def bars(rgb):
     """(top, bottom, left, right)."""
-    rows, columns = inside_frame(rgb)
+    rows, columns = content_box(rgb)
     return rows.start, rgb.shape[0] - rows.stop, columns.start, rgb.shape[1] - columns.stop
 
 
@@ -74,7 +74,7 @@ def test_what_is_no_frame_is_left():
 def test_something_is_inside_of_the_smallest(h, w):
     for seed in range(40):
         rgb = np.random.default_rng(seed).choice(np.uint8([0, 255]), (h, w, 1)).repeat(3, 2)
-        rows, columns = inside_frame(rgb)
+        rows, columns = content_box(rgb)
         assert rgb[rows, columns].size > 0
 
 
@@ -92,7 +92,7 @@ def test_geometry_lies_where_it_was():
     h, w = 60, 80  # of the grid, half of what is inside
     y, x = (a.astype(np.float32) * 2 + 1 for a in np.mgrid[0:h, 0:w])
     depth, normals = ramp(y, x)
-    got = put_in_frame(
+    got = letterbox(
         Geometry(depth, normals, np.ones((h, w), np.float32), 1.5, 0.3),
         (slice(top, top + H), slice(left, left + W)),
         H + top + bottom,

@@ -271,10 +271,10 @@ def test_the_newest_stay_whatever_their_names(tmp_path):
 
 def test_the_truth_of_depth_and_that_of_normals_are_of_one_scene():
     """Larger is nearer: the normals of the inverse depth lean as the normals do."""
-    from server.scene.normals import normals_from_depth
+    from server.scene.normals import normals_from_inverse_depth
 
     for p in dataset.render_pair(Library(), 5, 3, 96, "object"):
         inside = p["mask"] > 0
-        got = normals_from_depth(np.maximum(p["inv"].astype(np.float32), 1e-3), p["focal"])
+        got = normals_from_inverse_depth(np.maximum(p["inv"].astype(np.float32), 1e-3), p["focal"])
         for axis in (0, 1):
             assert np.corrcoef(got[..., axis][inside], p["nrm"][..., axis][inside])[0, 1] > 0.7

@@ -6,23 +6,23 @@ import cv2
 import numpy as np
 import pytest
 from light_scenes import FIT, FOCAL, angles, ball_and_wall, smooth_field
-from server.scene.fit.passes import encode_normals, full_size_passes
 
 from server.image.srgb import linear_to_srgb, srgb_to_linear
 from server.jobs.record import Record
 from server.light.lights import unit
 from server.light.shading import prepare
 from server.light.upsampling import without_blends
-from server.scene.fit import fit_scene, relative_depth
+from server.scene.fit import fit_scene, relative_inverse_depth
 from server.scene.geometry import Geometry
 from server.scene.illumination import EstimatedLight, estimate_light, light_at, light_slope
-from server.scene.normals import normals_from_depth
+from server.scene.normals import normals_from_inverse_depth
+from server.scene.passes import encode_normals, full_size_passes
 
 
 def hills(h=144, w=192):
     """True q of a smooth relief, and its normals at that focal length."""
     q = smooth_field(np.random.default_rng(2), h, w, 0.6, 1.6).astype(np.float32)
-    return q, normals_from_depth(q, FOCAL)
+    return q, normals_from_inverse_depth(q, FOCAL)
 
 
 @pytest.mark.parametrize("scale,shift", [(1, 0), (250.0, -40.0), (0.004, 7.0), (3.0, 0.5)])
@@ -32,7 +32,7 @@ def test_scale_and_shift_of_the_depth_do_not_matter(scale, shift):
     fit = fit_scene(
         np.full((*q.shape, 3), 128, np.uint8), Geometry(q * np.float32(scale) + np.float32(shift), normals, None, FOCAL)
     )
-    got = relative_depth(q * np.float32(scale) + np.float32(shift), fit)
+    got = relative_inverse_depth(q * np.float32(scale) + np.float32(shift), fit)
     assert np.median(got) == pytest.approx(1, abs=0.01)
     assert np.abs(got - q / np.median(q)).max() < 0.03
     assert fit.depth_angle < 2
@@ -42,7 +42,7 @@ def test_scale_and_shift_of_the_depth_do_not_matter(scale, shift):
 
 def test_normals_of_a_ball_and_its_wall():
     geometry, _, on_ball = ball_and_wall(240, 320, radius=0.5)
-    got = normals_from_depth(geometry.inverse_depth * 37, FOCAL)
+    got = normals_from_inverse_depth(geometry.inverse_depth * 37, FOCAL)
     off = angles(got, geometry.normals)
     assert np.median(off[on_ball]) < 1.5 and off[~on_ball].max() < 90
     assert (off[~on_ball] < 0.1).mean() > 0.98  # no fringe along the silhouette
@@ -71,7 +71,7 @@ def test_without_predicted_normals_a_scene_is_found_anyway():
     q, _ = hills()
     fit = fit_scene(np.full((*q.shape, 3), 128, np.uint8), Geometry(q))
     assert fit.depth_angle is None
-    got = relative_depth(q, fit)
+    got = relative_inverse_depth(q, fit)
     assert np.median(got) == pytest.approx(1, abs=0.01) and 2 < got.max() / got.min() < 4.5
 
 
@@ -184,7 +184,7 @@ def test_the_sky_has_no_say_in_the_scene():
     geometry = sky_above(q, normals, None)
     fit = fit_scene(np.full((*q.shape, 3), 128, np.uint8), geometry)
     ground = geometry.mask > 0.5
-    got = relative_depth(geometry.inverse_depth, fit)[ground]
+    got = relative_inverse_depth(geometry.inverse_depth, fit)[ground]
     assert np.median(got) == pytest.approx(1, abs=0.01)
     true = q[ground] / np.median(q[ground])
     assert np.abs(got - true).max() < 0.05

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 from light_scenes import FIT, FOCAL, ball_and_wall, random_scene, smooth_field
-from server.scene.fit.passes import full_size_passes
 from test_light_fit import hills
 from test_light_oracle import random_light, random_rig
 
@@ -15,9 +14,10 @@ from server.image.srgb import srgb_to_linear
 from server.light.lights import Light, Rig, key_light, unit
 from server.light.occlusion import ambient_occlusion
 from server.light.shading import illuminate, prepare, relight
-from server.scene.fit import fit_scene, relative_depth
+from server.scene.fit import fit_scene, relative_inverse_depth
 from server.scene.geometry import Geometry
 from server.scene.illumination import EstimatedLight
+from server.scene.passes import full_size_passes
 
 LIGHTS = (
     key_light(-0.6, 0.4, 0.7),
@@ -33,8 +33,8 @@ def scene():
 
 def new_light(maps, rig):
     """(irradiance, highlights) of the whole picture, (H, W, 3)."""
-    planes = illuminate(maps, rig, slice(0, maps.depth.shape[0]))
-    return [np.stack(p * (3 // len(p)), 2) if p else np.zeros((*maps.depth.shape, 3), np.float32) for p in planes]
+    planes = illuminate(maps, rig, slice(0, maps.q.shape[0]))
+    return [np.stack(p * (3 // len(p)), 2) if p else np.zeros((*maps.q.shape, 3), np.float32) for p in planes]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -293,7 +293,7 @@ def test_float32_throughout(scene):
         for plane in sum(illuminate(maps, rig, slice(0, 96)), []):
             assert plane.dtype == np.float32
     assert maps.visibility(LIGHTS[0]).dtype == np.float32
-    assert (maps.rgb.dtype, maps.normals.dtype, maps.depth.dtype, maps.log_light.dtype, maps.occlusion.dtype) == (
+    assert (maps.rgb.dtype, maps.normals.dtype, maps.q.dtype, maps.log_light.dtype, maps.occlusion.dtype) == (
         np.uint8,
         np.int16,
         np.float32,
@@ -374,9 +374,9 @@ def test_passes_of_a_tall_picture_are_whole():
 def test_no_depth_lies_behind_the_horizon():
     fit = replace(FIT, scale=1.0, shift=-0.7)
     q, normals = hills(36, 48)
-    assert relative_depth(np.float32([-5, 0, 0.7]), fit).min() > 0
+    assert relative_inverse_depth(np.float32([-5, 0, 0.7]), fit).min() > 0
     maps = prepare(np.full((36, 48, 3), 90, np.uint8), Geometry(q, normals, None, FOCAL), fit)
-    assert np.isfinite(maps.depth).all() and maps.depth.min() > 0
+    assert np.isfinite(maps.q).all() and maps.q.min() > 0
 
 
 def test_edges_follow_the_colours_of_a_large_picture():
@@ -393,7 +393,7 @@ def test_edges_follow_the_colours_of_a_large_picture():
     )
     share = maps.mask[40:-40] / 65535
     assert share[:, :edge].min() > 0.95 and share[:, edge:].max() < 0.05
-    assert maps.depth[40:-40, :edge].min() > 0.95 and maps.depth[40:-40, edge:].max() < 0.55
+    assert maps.q[40:-40, :edge].min() > 0.95 and maps.q[40:-40, edge:].max() < 0.55
 
 
 def test_a_picture_wider_than_a_band_is_relit():

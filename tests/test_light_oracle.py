@@ -12,7 +12,7 @@ from server.light.maps import COARSE
 from server.light.shading import prepare, relight
 from server.light.shadows import ShadowGrid
 from server.light.upsampling import without_blends
-from server.scene.fit import crisp, relative_depth, surface_share
+from server.scene.fit import relative_inverse_depth, snap_depth_edges, surface_share
 
 
 def random_light(rng, shadow=False):
@@ -57,7 +57,7 @@ def test_within_one_code_of_the_oracle(seed):
     rig = random_rig(rng)
     maps = prepare(rgb, geometry, fit)
     fast = relight(maps, rig).astype(int)
-    q = crisp(relative_depth(geometry.inverse_depth, fit))
+    q = snap_depth_edges(relative_inverse_depth(geometry.inverse_depth, fit))
     sides = [*np.moveaxis(geometry.normals, 2, 0)] + ([] if geometry.mask is None else [surface_share(geometry.mask)])
     sides = without_blends(np.stack(sides), q)
     slow = reference.relight(

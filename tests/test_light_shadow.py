@@ -11,8 +11,8 @@ from test_light_model import new_light
 from server.light.lights import Light, Rig, key_light, unit
 from server.light.occlusion import ambient_occlusion
 from server.light.shading import prepare, relight
-from server.light.shadows import THICKNESS, ShadowGrid, lamp_points
-from server.scene.fit import crisp
+from server.light.shadows import THICKNESS, ShadowGrid, area_light_samples
+from server.scene.fit import snap_depth_edges
 from server.scene.geometry import Geometry
 
 H, W = 192, 256
@@ -57,8 +57,8 @@ def test_a_lawn_throws_no_shadow_on_itself():
     q = np.linspace(0.15, 1, 60, dtype=np.float32)[:, None].repeat(80, 1)
     noise = cv2.GaussianBlur(rng.standard_normal(q.shape).astype(np.float32), (0, 0), 1.5)
     q += noise * np.float32(0.0008 / noise.std())
-    assert (crisp(q) == q).mean() > 0.97
-    seen = ShadowGrid(crisp(q), FOCAL).visibility(key_light(1, 0.2, 0.5))
+    assert (snap_depth_edges(q) == q).mean() > 0.97
+    seen = ShadowGrid(snap_depth_edges(q), FOCAL).visibility(key_light(1, 0.2, 0.5))
     assert seen.mean() > 0.98
 
 
@@ -144,11 +144,11 @@ def test_a_small_move_changes_little():
 
 
 def test_the_points_of_a_lamp_are_spread_over_its_face():
-    points = lamp_points(Light(direction=unit((1, 2, 2)), angle=20))
+    points = area_light_samples(Light(direction=unit((1, 2, 2)), angle=20))
     d = points / np.linalg.norm(points, axis=1, keepdims=True)
     off = np.degrees(np.arccos(d @ np.array(unit((1, 2, 2)))))
     assert off.max() <= 10.01 and off.max() > 9 and np.allclose(points.mean(0), unit((1, 2, 2)), atol=0.03)
-    ball = lamp_points(Light(kind="point", position=(0.3, 0.2, 0.9), radius=0.1)) - (0.3, 0.2, 0.9)
+    ball = area_light_samples(Light(kind="point", position=(0.3, 0.2, 0.9), radius=0.1)) - (0.3, 0.2, 0.9)
     assert np.allclose(np.linalg.norm(ball, axis=1), 0.1, atol=1e-6) and np.abs(ball.mean(0)).max() < 0.02
 
 

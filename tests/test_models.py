@@ -206,7 +206,10 @@ def test_the_mean_of_scales_is_blind_to_each_scales_range_of_disparity():
     """
     rng = np.random.default_rng(1)
     coarse, fine = (rng.normal(size=size).astype(np.float32) for size in ((12, 16), (24, 32)))
-    n = [models.our_axes(rng.normal(size=(*a.shape, 3)).astype(np.float32), ["+x", "+y", "+z"]) for a in (coarse, fine)]
+    n = [
+        models.to_canonical_axes(rng.normal(size=(*a.shape, 3)).astype(np.float32), ["+x", "+y", "+z"])
+        for a in (coarse, fine)
+    ]
     plain = models.mean_of_scales([{"depth": coarse, "normals": n[0]}, {"depth": fine, "normals": n[1]}])
     other = models.mean_of_scales([{"depth": coarse * 40 + 7, "normals": n[0]}, {"depth": fine, "normals": n[1]}])
     assert plain["depth"].shape == (24, 32) and plain["normals"].shape == (24, 32, 3)

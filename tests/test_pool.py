@@ -8,7 +8,7 @@ import pytest
 
 from server import errors
 from server.jobs.cache import Cache
-from server.jobs.pool import Aside, Pool
+from server.jobs.pool import Pool, WatchdogThread
 
 
 def test_what_many_want_at_once_is_made_once():
@@ -68,7 +68,7 @@ def test_work_knows_the_request_it_is_for():
 
 
 def test_after_work_that_hangs_comes_work_that_does_not():
-    aside, gate, stop = Aside("test"), threading.Event(), threading.Event()
+    aside, gate, stop = WatchdogThread("test"), threading.Event(), threading.Event()
     with pytest.raises(TimeoutError):
         aside.run(gate.wait, 0.1, stop)
     assert aside.run(lambda: 7, 10, stop) == 7

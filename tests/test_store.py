@@ -18,7 +18,7 @@ from server import errors
 from server.application import create_app
 from server.jobs import base as jobs
 from server.jobs import record as records
-from server.jobs.base import File
+from server.jobs.base import JobFile
 from server.jobs.cache import Cache
 from server.jobs.processes import ProcessRegistry
 from server.jobs.sweep import sweep
@@ -34,14 +34,20 @@ def store(tmp_path):
 
 def new(store, **files):
     job = str(uuid.uuid4())
-    store.create(job, {File.JOB: b"{}", File.INPUT: b"picture", **{File[k.upper()]: v for k, v in files.items()}})
+    store.create(
+        job, {JobFile.JOB: b"{}", JobFile.INPUT: b"picture", **{JobFile[k.upper()]: v for k, v in files.items()}}
+    )
     return job
 
 
 def test_put_get_list_touch_delete(store):
     job = new(store)
-    store.put(job, File.RELIT, b"x" * 100)
-    assert store.get(job, File.RELIT) == b"x" * 100 and set(store.names(job)) == {File.JOB, File.INPUT, File.RELIT}
+    store.put(job, JobFile.RELIT, b"x" * 100)
+    assert store.get(job, JobFile.RELIT) == b"x" * 100 and set(store.names(job)) == {
+        JobFile.JOB,
+        JobFile.INPUT,
+        JobFile.RELIT,
+    }
     (entry,) = store.list()
     assert entry.job_id == job and entry.size == 100 + len("picture") + len("{}") and abs(entry.used - time.time()) < 10
     os.utime(store.root / job / "job.json", (1, 1))
@@ -49,8 +55,8 @@ def test_put_get_list_touch_delete(store):
     store.delete(job)
     assert list(store.list()) == []
     for call in (
-        lambda: store.get(job, File.INPUT),
-        lambda: store.put(job, File.RELIT, b""),
+        lambda: store.get(job, JobFile.INPUT),
+        lambda: store.put(job, JobFile.RELIT, b""),
         lambda: store.delete(job),
         lambda: store.touch(job),
     ):
@@ -61,8 +67,8 @@ def test_put_get_list_touch_delete(store):
 
 def test_an_open_file_stays_what_it_was(store):
     job = new(store, relit=b"first" * 1000)
-    with store.open(job, File.RELIT) as f:
-        store.put(job, File.RELIT, b"second")
+    with store.open(job, JobFile.RELIT) as f:
+        store.put(job, JobFile.RELIT, b"second")
         store.delete(job)
         assert f.read() == b"first" * 1000
 
@@ -78,10 +84,10 @@ def test_a_full_disk_is_storage_full_and_leaves_nothing(store, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(errors.StorageFull):
-        store.put(job, File.RELIT, b"new and longer than that")
+        store.put(job, JobFile.RELIT, b"new and longer than that")
     with pytest.raises(errors.StorageFull):
-        store.create(str(uuid.uuid4()), {File.INPUT: b"longer than ten bytes"})
-    assert store.get(job, File.RELIT) == b"old"
+        store.create(str(uuid.uuid4()), {JobFile.INPUT: b"longer than ten bytes"})
+    assert store.get(job, JobFile.RELIT) == b"old"
     assert [e.job_id for e in store.list()] == [job]
     assert not [p for p in store.root.rglob("*") if p.name.startswith((".tmp", ".new"))]
 
@@ -135,10 +141,10 @@ def test_ids_and_names_are_parsed_never_joined():
 
 def test_free_of_takes_the_oldest_that_may_go():
     entries = [jobs.Entry("a", 40, 3), jobs.Entry("b", 30, 1), jobs.Entry("c", 20, 2)]
-    assert jobs.free_of(entries, 100, 5, lambda j: False) == []
-    assert jobs.free_of(entries, 100, 20, lambda j: False) == ["b"]
-    assert jobs.free_of(entries, 100, 20, lambda j: j == "b") == ["c"]
-    assert jobs.free_of(entries, 100, 120, lambda j: False) is None
+    assert jobs.jobs_to_evict(entries, 100, 5, lambda j: False) == []
+    assert jobs.jobs_to_evict(entries, 100, 20, lambda j: False) == ["b"]
+    assert jobs.jobs_to_evict(entries, 100, 20, lambda j: j == "b") == ["c"]
+    assert jobs.jobs_to_evict(entries, 100, 120, lambda j: False) is None
 
 
 # -- over restarts
@@ -201,7 +207,7 @@ def abandoned(root, state="analysing", attempts=1):
     record = records.Record(
         job_id=str(uuid.uuid4()), width=80, height=60, key="00", worker=uuid.uuid4().hex, state=state, attempts=attempts
     )
-    store.create(record.job_id, {File.INPUT: encoded(gradient()), File.JOB: record.dump()})
+    store.create(record.job_id, {JobFile.INPUT: encoded(gradient()), JobFile.JOB: record.dump()})
     store.processes.close()
     return record.job_id
 
@@ -399,21 +405,21 @@ def test_what_is_stored_outlives_a_power_cut(store, monkeypatch):
     job = new(store)
     assert events == ["file", "file", "folder", "rename", "folder"]
     events.clear()
-    store.put(job, File.RELIT, b"x")
+    store.put(job, JobFile.RELIT, b"x")
     assert events == ["file", "rename", "folder"]
 
 
 def test_sharing_twice_leaves_nothing_behind(store):
     one, other = new(store, relit=b"x"), new(store)
     for _ in range(2):
-        store.share(one, other, [File.RELIT])
-        assert store.get(other, File.RELIT) == b"x"
+        store.share(one, other, [JobFile.RELIT])
+        assert store.get(other, JobFile.RELIT) == b"x"
         assert not list((store.root / other).glob(".tmp*"))
 
 
 def test_what_fits_to_the_byte_fits():
     entries = [jobs.Entry("a", 40, 3), jobs.Entry("b", 30, 1)]
-    assert jobs.free_of(entries, 100, 30, lambda j: False) == []
-    assert jobs.free_of(entries, 100, 60, lambda j: False) == ["b"]
-    assert jobs.free_of(entries, 100, 100, lambda j: False) == ["b", "a"]
-    assert jobs.free_of(entries, 100, 101, lambda j: False) is None
+    assert jobs.jobs_to_evict(entries, 100, 30, lambda j: False) == []
+    assert jobs.jobs_to_evict(entries, 100, 60, lambda j: False) == ["b"]
+    assert jobs.jobs_to_evict(entries, 100, 100, lambda j: False) == ["b", "a"]
+    assert jobs.jobs_to_evict(entries, 100, 101, lambda j: False) is None

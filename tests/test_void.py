@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from server.scene.geometry import Geometry
-from server.scene.sky import whole_void
+from server.scene.sky import whole_sky
 
 H, W = 96, 128
 HORIZON = 60
@@ -30,7 +30,7 @@ def landscape(sky=(120, 160, 220), ground=(90, 110, 60)):
 
 def test_a_faultless_mask_stays():
     rgb, geometry = landscape()
-    assert (whole_void(rgb, geometry) == geometry.mask).all()
+    assert (whole_sky(rgb, geometry) == geometry.mask).all()
 
 
 @pytest.mark.parametrize("doubt", [0.4, 0.7, 0.99], ids=["half", "rather surface", "surely surface"])
@@ -38,7 +38,7 @@ def test_stains_in_a_sky_go(doubt):
     rgb, geometry = landscape()
     geometry.mask[10:30, 40:90] = doubt  # inside, and below another one at the border
     geometry.mask[:12, 100:] = doubt
-    got = whole_void(rgb, geometry)
+    got = whole_sky(rgb, geometry)
     assert (got[:HORIZON] <= 0.2).all() and (got[HORIZON:] == 1).all()
 
 
@@ -50,13 +50,13 @@ def test_what_stands_before_the_sky_stays():
     geometry.inverse_depth[20:55, 50:70] = 0.6
     geometry.mask[18:57, 48:72] = 0.5
     geometry.mask[20:55, 50:70] = 1
-    got = whole_void(rgb, geometry)
+    got = whole_sky(rgb, geometry)
     assert (got[20:55, 50:70] == 1).all() and (got[18:57, 48:72] >= 0.5).mean() > 0.9
 
 
 def test_ground_of_the_colour_of_the_sky_stays():
     rgb, geometry = landscape(sky=(200, 200, 200), ground=(228, 228, 228))
-    got = whole_void(rgb, geometry)
+    got = whole_sky(rgb, geometry)
     assert (got[HORIZON + 4 :] == 1).all() and (got[:HORIZON] == 0).all()
 
 
@@ -64,18 +64,18 @@ def test_ground_of_the_colour_of_the_sky_stays():
 def test_masks_of_one_value_stay(value):
     rgb, geometry = landscape()
     geometry.mask[:] = value
-    assert (whole_void(rgb, geometry) == value).all()
+    assert (whole_sky(rgb, geometry) == value).all()
 
 
 def test_the_mirror_image_has_the_mirrored_void():
     rgb, geometry = landscape()
     geometry.mask[5:40, 20:50] = 0.8
     mirrored = Geometry(geometry.inverse_depth[:, ::-1], None, geometry.mask[:, ::-1])
-    assert (whole_void(rgb, geometry) == whole_void(np.ascontiguousarray(rgb[:, ::-1]), mirrored)[:, ::-1]).all()
+    assert (whole_sky(rgb, geometry) == whole_sky(np.ascontiguousarray(rgb[:, ::-1]), mirrored)[:, ::-1]).all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (7, 2)])
 def test_thin_grids(shape):
     mask = np.linspace(0, 1, shape[0] * shape[1], dtype=np.float32).reshape(shape)
-    got = whole_void(np.full((20, 30, 3), 80, np.uint8), Geometry(mask.copy(), None, mask))
+    got = whole_sky(np.full((20, 30, 3), 80, np.uint8), Geometry(mask.copy(), None, mask))
     assert got.shape == shape and np.isfinite(got).all() and (got <= mask).all()

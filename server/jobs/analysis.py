@@ -33,9 +33,9 @@ from ..scene.geometry import Geometry, checked, pack, unpack
 from ..scene.passes import full_size_passes
 from ..scene.pipeline import estimate, read_scene
 from . import record as records
-from .base import ANALYSIS, Coordination, File, JobStore
-from .notifier import Watch
-from .pool import Aside, Pool
+from .base import ANALYSIS, Coordination, JobFile, JobStore
+from .notifier import Notifier
+from .pool import Pool, WatchdogThread
 from .record import Record
 
 log = logging.getLogger("relight")
@@ -47,7 +47,7 @@ POLL_SECONDS = 0.25  # how often a job that another process works on is looked a
 
 def read_photo(store: JobStore, record: Record) -> np.ndarray:
     """The photo of a job, (H, W, 3) or (H, W, 4) uint8. Raises FileNotFound, DamagedFile, JobNotFound."""
-    pixels = imaging.read_png(store.get(record.job_id, File.INPUT))
+    pixels = imaging.read_png(store.get(record.job_id, JobFile.INPUT))
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.shape[:2] != (record.height, record.width):
         raise DamagedFile("another picture")
     return pixels
@@ -67,10 +67,10 @@ class Analyst:
     ):
         self.store, self.processes, self.engine, self.pool, self.patience = store, processes, engine, pool, patience
         self.observe = observe  # (stage, seconds)
-        self.watch = Watch()
+        self.watch = Notifier()
         self.closing = threading.Event()
         self.stuck = 0  # analyses that hang
-        self._engine = Aside("estimate")  # always the same thread: providers keep state by thread
+        self._engine = WatchdogThread("estimate")  # always the same thread: providers keep state by thread
         self._lock = threading.Lock()
         self._mine: Set[str] = set()  # queued or running here
         self.unsaved: Dict[str, RelightError] = {}  # what analyses ended with whose very state could not be written
@@ -180,7 +180,7 @@ class Analyst:
                 twin = records.load(self.store, other)
                 if other == record.job_id or twin.state != records.READY or twin.key != record.key:
                     continue
-                unpack(self.store.get(other, File.GEOMETRY))
+                unpack(self.store.get(other, JobFile.GEOMETRY))
                 self.store.share(other, record.job_id, list(ANALYSIS))
             except (RelightError, DamagedFile):
                 if not (self.store.names(record.job_id)):
@@ -212,12 +212,12 @@ class Analyst:
         lap("estimating")
         self._step(record, "fitting")
         geometry, record.fit = read_scene(rgb, geometry)
-        self.store.put(record.job_id, File.GEOMETRY, pack(geometry))
+        self.store.put(record.job_id, JobFile.GEOMETRY, pack(geometry))
         lap("fitting")
         self._step(record, "storing")
         normals, depth, span = full_size_passes(geometry, rgb)
-        self.store.put(record.job_id, File.NORMALS, encode_png(normals))
-        self.store.put(record.job_id, File.DEPTH, encode_png(depth))
+        self.store.put(record.job_id, JobFile.NORMALS, encode_png(normals))
+        self.store.put(record.job_id, JobFile.DEPTH, encode_png(depth))
         record.depth_range = [float(span[0]), float(span[1])]
         record.models = [str(m.get("name", "")) for m in self.engine.describe()]
         lap("storing")

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, Callable, Iterator, List, Mapping, NamedTuple,
 from ..errors import FileNotFound, JobNotFound
 
 
-class File(str, enum.Enum):
+class JobFile(str, enum.Enum):
     """Every file a job can have. Nothing else is ever read or written in a job's folder."""
 
     JOB = "job.json"
@@ -18,8 +18,8 @@ class File(str, enum.Enum):
     GEOMETRY = "geometry.npz"
 
 
-PASSES = (File.INPUT, File.DEPTH, File.NORMALS, File.RELIT)
-ANALYSIS = (File.DEPTH, File.NORMALS, File.GEOMETRY)
+PASSES = (JobFile.INPUT, JobFile.DEPTH, JobFile.NORMALS, JobFile.RELIT)
+ANALYSIS = (JobFile.DEPTH, JobFile.NORMALS, JobFile.GEOMETRY)
 
 
 class Entry(NamedTuple):
@@ -33,13 +33,13 @@ class Entry(NamedTuple):
 class JobStore(Protocol):
     """Where jobs lie. All methods block and raise JobNotFound for an unknown job, StorageFull when there is no room."""
 
-    def create(self, job_id: str, files: Mapping[File, bytes]) -> None: ...
-    def put(self, job_id: str, name: File, data: bytes) -> None: ...
-    def discard(self, job_id: str, names: List[File]) -> None: ...
-    def get(self, job_id: str, name: File) -> bytes: ...
-    def open(self, job_id: str, name: File) -> BinaryIO: ...
-    def share(self, source: str, target: str, names: List[File]) -> None: ...
-    def names(self, job_id: str) -> List[File]: ...
+    def create(self, job_id: str, files: Mapping[JobFile, bytes]) -> None: ...
+    def put(self, job_id: str, name: JobFile, data: bytes) -> None: ...
+    def discard(self, job_id: str, names: List[JobFile]) -> None: ...
+    def get(self, job_id: str, name: JobFile) -> bytes: ...
+    def open(self, job_id: str, name: JobFile) -> BinaryIO: ...
+    def share(self, source: str, target: str, names: List[JobFile]) -> None: ...
+    def names(self, job_id: str) -> List[JobFile]: ...
     def delete(self, job_id: str) -> None: ...
     def list(self) -> Iterator[Entry]: ...
     def touch(self, job_id: str) -> float: ...
@@ -108,7 +108,7 @@ def is_job_folder(name: str) -> bool:
         return False
 
 
-def parse_pass(text: str) -> File:
+def parse_pass(text: str) -> JobFile:
     """The pass of that file name. Raises FileNotFound for any other name."""
     for name in PASSES:
         if name.value == text:
@@ -116,7 +116,7 @@ def parse_pass(text: str) -> File:
     raise FileNotFound("There is no such file. A job has " + ", ".join(n.value for n in PASSES) + ".")
 
 
-def free_of(entries: List[Entry], quota: int, need: int, keep: Callable[[str], bool]) -> Optional[List[str]]:
+def jobs_to_evict(entries: List[Entry], quota: int, need: int, keep: Callable[[str], bool]) -> Optional[List[str]]:
     """Which jobs must go, least recently used first, so that `need` more bytes fit a quota. None: it cannot be done."""
     total = sum(e.size for e in entries) + need
     victims: List[str] = []

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, Set
 
 
-class Watch:
+class Notifier:
     """Wakes those who wait for news of a job."""
 
     def __init__(self) -> None:

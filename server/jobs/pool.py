@@ -84,7 +84,7 @@ class Pool:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
-class Aside:
+class WatchdogThread:
     """One thread for work that may hang: then it is left behind, and the next piece of work gets a new one."""
 
     def __init__(self, name: str):

@@ -78,7 +78,7 @@ class Record(BaseModel):
         """Raise what the analysis failed with."""
         raise ALL[self.error.code](self.error.detail) if self.error is not None else RelightError()
 
-    def public(self, files: List[jobs.File], used: float, ttl: float) -> Dict[str, Any]:
+    def public(self, files: List[jobs.JobFile], used: float, ttl: float) -> Dict[str, Any]:
         """As clients see it."""
         error = None
         if self.error is not None:
@@ -115,7 +115,7 @@ def _iso(seconds: float) -> str:
 def load(store: jobs.JobStore, job_id: str) -> Record:
     """Read job.json. Raises JobNotFound, also when it is damaged beyond reading; a damaged fit alone is None."""
     try:
-        record = _parse(store.get(job_id, jobs.File.JOB))
+        record = _parse(store.get(job_id, jobs.JobFile.JOB))
     except (jobs.FileNotFound, ValidationError):
         raise JobNotFound() from None
     if record.job_id != job_id:
@@ -142,4 +142,4 @@ def load_owned(store: jobs.JobStore, job_id: str, owner: str) -> Record:
 
 def save(store: jobs.JobStore, record: Record) -> None:
     """Write job.json. Raises JobNotFound when the job was deleted meanwhile, StorageFull."""
-    store.put(record.job_id, jobs.File.JOB, record.dump())
+    store.put(record.job_id, jobs.JobFile.JOB, record.dump())

@@ -23,7 +23,7 @@ from ..scene.geometry import Geometry, unpack
 from ..web.schemas import PreviewBody, RelightBody
 from . import record as records
 from .analysis import Analyst, Gone, read_photo
-from .base import Coordination, File, JobStore
+from .base import Coordination, JobFile, JobStore
 from .cache import Cache
 from .pool import Pool
 from .record import Record
@@ -108,7 +108,7 @@ class Renderer:
     def _geometry(self, record: Record) -> Geometry:
         def make() -> Held:
             try:
-                return Held(unpack(self.store.get(record.job_id, File.GEOMETRY)))
+                return Held(unpack(self.store.get(record.job_id, JobFile.GEOMETRY)))
             except (FileNotFound, DamagedFile) as exc:
                 raise self.damaged(record) from exc
 
@@ -188,7 +188,7 @@ class Renderer:
         clock.lap("shade")
         data = encode_png(out)
         clock.lap("encode")
-        self.store.put(record.job_id, File.RELIT, data)
+        self.store.put(record.job_id, JobFile.RELIT, data)
         clock.lap("store")
 
     async def preview(self, body: PreviewBody, owner: str, gone: Gone) -> Tuple[bytes, Dict[str, float]]:

@@ -18,7 +18,7 @@ from ..settings import Settings
 from . import base as jobs
 from . import record as records
 from .analysis import Analyst
-from .base import File
+from .base import JobFile
 from .cache import Cache
 from .pool import Pool
 from .processes import LocalMetricsExchange, ProcessRegistry
@@ -97,7 +97,7 @@ class Service:
         if s.jobs_quota_bytes:
             now, alone = time.time(), self.processes.is_alone()
             lately = set() if alone else {e.job_id for e in entries if abs(now - e.used) < RECENT}
-            victims = jobs.free_of(entries, s.jobs_quota_bytes, need, lambda j: j in lately or self.in_use(j))
+            victims = jobs.jobs_to_evict(entries, s.jobs_quota_bytes, need, lambda j: j in lately or self.in_use(j))
             if victims is None:
                 raise StorageFull()
             for job_id in victims:
@@ -179,7 +179,7 @@ class Service:
         try:
             with self.processes.room_lock(ROOM_SECONDS):
                 self.make_room(owner, len(photo.png))
-                self.store.create(record.job_id, {File.INPUT: photo.png, File.JOB: record.dump()})
+                self.store.create(record.job_id, {JobFile.INPUT: photo.png, JobFile.JOB: record.dump()})
         except Timeout:
             raise Overloaded() from None
         return record
@@ -228,11 +228,11 @@ class Service:
                 except asyncio.TimeoutError:
                     pass
 
-    async def open_pass(self, job_id: str, name: str, owner: str) -> Tuple[File, BinaryIO]:
+    async def open_pass(self, job_id: str, name: str, owner: str) -> Tuple[JobFile, BinaryIO]:
         """A pass, open for reading."""
         return await asyncio.to_thread(self._open_pass, job_id, name, owner)
 
-    def _open_pass(self, job_id: str, name: str, owner: str) -> Tuple[File, BinaryIO]:
+    def _open_pass(self, job_id: str, name: str, owner: str) -> Tuple[JobFile, BinaryIO]:
         record = records.load_owned(self.store, job_id, owner)
         file = jobs.parse_pass(name)
         self.store.touch(record.job_id)

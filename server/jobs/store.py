@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Tuple
 
 from ..errors import FileNotFound, JobNotFound, from_oserror
-from .base import Entry, File, is_job_folder
+from .base import Entry, JobFile, is_job_folder
 from .processes import ProcessRegistry
 
 TEMPORARY = re.compile(r"\.(new|gone|tmp)-([0-9a-f]{32})-[0-9]+-[0-9a-f]{8}")  # kind, worker
-NAMES = {n.value for n in File}
+NAMES = {n.value for n in JobFile}
 TOUCH_GRAIN = 10.0  # seconds; a job used again within them is not touched again
 
 
@@ -66,7 +66,7 @@ class LocalStore:
                 raise JobNotFound() from None
             raise from_oserror(exc) from exc
 
-    def create(self, job_id: str, files: Mapping[File, bytes]) -> None:
+    def create(self, job_id: str, files: Mapping[JobFile, bytes]) -> None:
         """A new job with its first files, all or nothing."""
         draft = self.root / self._temporary("new")
         try:
@@ -81,7 +81,7 @@ class LocalStore:
                 shutil.rmtree(folder, ignore_errors=True)
             raise from_oserror(exc) from exc
 
-    def put(self, job_id: str, name: File, data: bytes) -> None:
+    def put(self, job_id: str, name: JobFile, data: bytes) -> None:
         """Replace one file of a job, all or nothing."""
 
         def work(folder: Path) -> None:
@@ -96,7 +96,7 @@ class LocalStore:
 
         self._guard(job_id, work)
 
-    def discard(self, job_id: str, names: List[File]) -> None:
+    def discard(self, job_id: str, names: List[JobFile]) -> None:
         """Remove files of a job, as far as that can be done."""
         for name in names:
             try:
@@ -104,7 +104,7 @@ class LocalStore:
             except OSError:
                 pass
 
-    def share(self, source: str, target: str, names: List[File]) -> None:
+    def share(self, source: str, target: str, names: List[JobFile]) -> None:
         """Give one job files of another: by hard link where the file system can, else by copy."""
 
         def work(folder: Path) -> None:
@@ -122,29 +122,29 @@ class LocalStore:
 
         self._guard(target, work)
 
-    def open(self, job_id: str, name: File) -> BinaryIO:
+    def open(self, job_id: str, name: JobFile) -> BinaryIO:
         """The file, open for reading: what is read stays whole though it be replaced or deleted meanwhile."""
         try:
             return open(self.root / job_id / name.value, "rb")
         except FileNotFoundError:
-            if (self.root / job_id / File.JOB.value).exists():
+            if (self.root / job_id / JobFile.JOB.value).exists():
                 raise FileNotFound(f"{name.value} is not made yet for this job.") from None
             raise JobNotFound() from None
         except OSError as exc:
             raise from_oserror(exc) from exc
 
-    def get(self, job_id: str, name: File) -> bytes:
+    def get(self, job_id: str, name: JobFile) -> bytes:
         """The bytes of a file."""
         with self.open(job_id, name) as f:
             return f.read()
 
     def exists(self, job_id: str) -> bool:
         """Is there such a job?"""
-        return (self.root / job_id / File.JOB.value).exists()
+        return (self.root / job_id / JobFile.JOB.value).exists()
 
-    def names(self, job_id: str) -> List[File]:
+    def names(self, job_id: str) -> List[JobFile]:
         """Which files a job has."""
-        return [n for n in File if (self.root / job_id / n.value).is_file()]
+        return [n for n in JobFile if (self.root / job_id / n.value).is_file()]
 
     # -- jobs
 
@@ -160,7 +160,7 @@ class LocalStore:
                 raise JobNotFound() from None
             gone = self.root / job_id
             try:
-                (gone / File.JOB.value).unlink(missing_ok=True)
+                (gone / JobFile.JOB.value).unlink(missing_ok=True)
             except OSError:
                 raise from_oserror(exc) from exc
         shutil.rmtree(gone, ignore_errors=True)
@@ -172,7 +172,7 @@ class LocalStore:
                 continue
             try:
                 stats = {f.name: f.stat() for f in os.scandir(folder.path) if f.name in NAMES}
-                last = stats[File.JOB.value] if File.JOB.value in stats else folder.stat()
+                last = stats[JobFile.JOB.value] if JobFile.JOB.value in stats else folder.stat()
             except OSError:
                 continue
             if stats:  # else it is somebody else's folder
@@ -180,7 +180,7 @@ class LocalStore:
 
     def touch(self, job_id: str) -> float:
         """Note that a job is used now; returns when it was last used (seconds since the epoch)."""
-        path = self.root / job_id / File.JOB.value
+        path = self.root / job_id / JobFile.JOB.value
         try:
             now, used = time.time(), path.stat().st_mtime
             if abs(now - used) > TOUCH_GRAIN:
@@ -265,7 +265,7 @@ class LocalStore:
         self.processes.forget_dead()
         for key in (self.root / ".analyses").glob("*"):
             for job_id in self.holders(key.name):
-                if not (self.root / job_id / File.JOB.value).exists():
+                if not (self.root / job_id / JobFile.JOB.value).exists():
                     self.unregister(key.name, job_id)
             try:
                 key.rmdir()  # empty, if its last note was never written

@@ -8,7 +8,7 @@ from filelock import Timeout
 from ..errors import JobNotFound, RelightError, StorageFull
 from ..metrics import add_dumps
 from . import record as records
-from .base import File
+from .base import JobFile
 from .service import Service
 
 JUMP = 300.0  # seconds
@@ -85,7 +85,7 @@ def _look_after(service: Service, job_id: str, used: float) -> None:
     if unfinished and not (
         record.worker == service.processes.worker and time.time() - used < 5
     ):  # not one just being made
-        if File.INPUT not in service.store.names(job_id):
+        if JobFile.INPUT not in service.store.names(job_id):
             service.remove(job_id)
         elif service.engine is not None:
             log.warning("job %s: taking its analysis up again (attempt %d)", job_id, record.attempts + 1)

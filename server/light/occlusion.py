@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from ..scene.normals import normals_from_depth, view_grid
+from ..scene.normals import normals_from_inverse_depth, view_grid
 
 RADIUS = 0.3  # of the surroundings that count, in half picture widths at the median surface
 DIRECTIONS, STEPS = 8, 4
@@ -22,7 +22,7 @@ def ambient_occlusion(q: np.ndarray, focal: float) -> np.ndarray:
     def position(q, u, v):
         return np.stack([2 * u / q, 2 * v / q, f * (1 - 1 / q)])
 
-    n = np.moveaxis(normals_from_depth(q, focal), 2, 0)
+    n = np.moveaxis(normals_from_inverse_depth(q, focal), 2, 0)
     U, V = np.broadcast_to(u, (h, w)), np.broadcast_to(v[:, None], (h, w))
     here = position(q, U, V)
     column, row = np.arange(w, dtype=np.float32)[None, :], np.arange(h, dtype=np.float32)[:, None]

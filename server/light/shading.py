@@ -5,20 +5,23 @@ normal.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import List, Optional
+from typing import List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
 
 from ..image.resample import bands
 from ..image.srgb import TO_LINEAR, decode, encode
-from .lights import WHITE, Light, Rig, unit
+from .lights import WHITE, Light, Rig, Vector, unit
 from .maps import LOG, PIXELS, SNORM, Maps, prepare
 
 __all__ = ["illuminate", "prepare", "relight"]
 
-# linear / (1 - linear) of the 256 codes: how soon the shoulder bends a pixel's gain
-CROWDED = (TO_LINEAR / np.maximum(1 - TO_LINEAR, np.float32(1e-6))).astype(np.float32)
+# linear / (1 - linear) of the 256 codes: how soon the tone curve bends a pixel's gain
+SHOULDER_BY_CODE = (TO_LINEAR / np.maximum(1 - TO_LINEAR, np.float32(1e-6))).astype(np.float32)
+
+Planes = Sequence[Union[np.ndarray, np.float32]]  # the x, y and z of many vectors, or of one
+Blend = Optional[Union[np.float32, np.ndarray]]  # how much of the change is shown; None: all of it
 
 
 def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
@@ -31,7 +34,7 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
     factor = float(even * 2.0**rig.exposure)
     out = np.empty((H, W, 3), np.uint8)
 
-    def band(rows):
+    def band(rows: slice) -> None:
         _relight_rows(maps, rig, shades, factor, rows, out)
 
     parts = bands((H, W), PIXELS)
@@ -47,9 +50,10 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
 class _Shade:
     """One light of a rig with what its shadow leaves of it on the shadow grid."""
 
-    def __init__(self, maps, light, rig):
+    def __init__(self, maps: Maps, light: Light, rig: Rig):
         self.light = light
-        self.texels = self.wide = None
+        self.texels: Optional[np.ndarray] = None
+        self.wide: Optional[np.ndarray] = None
         if light.shadow and rig.shadow_strength > 0:
             seen = maps.visibility(light)
             self.texels = np.float32(1 - rig.shadow_strength) + np.float32(rig.shadow_strength) * seen
@@ -72,29 +76,29 @@ def illuminate(maps: Maps, rig: Rig, rows: slice, shades: Optional[list] = None,
     for shade in shades:
         light = shade.light
         if light.kind == "directional" and not glossy:
-            lit = _cosine(n, light.direction)
+            n_dot_l = _n_dot_l(n, light.direction)
         else:
             floats = [np.multiply(p, SNORM, dtype=np.float32) for p in n] if floats is None else floats
-            l, power = [np.float32(c) for c in light.direction], None
+            l, attenuation = [np.float32(c) for c in light.direction], None
             if light.kind != "directional":
-                place = _positions(maps, rows) if place is None else place
-                l, power = _lamp(light, place)
-            lit = _dot(floats, l)
-            np.maximum(lit, 0, out=lit)
-            gloss = _ggx(floats, l, lit, rig.roughness) if glossy else None
-            if power is not None:
-                lit *= power
+                place = _scene_positions(maps, rows) if place is None else place
+                l, attenuation = _toward_lamp(light, place)
+            n_dot_l = _dot(floats, l)
+            np.maximum(n_dot_l, 0, out=n_dot_l)
+            specular = _ggx(floats, l, n_dot_l, rig.roughness) if glossy else None
+            if attenuation is not None:
+                n_dot_l *= attenuation
         if shade.wide is not None:
-            lit *= maps.from_grid(shade.texels, shade.wide, rows)
+            n_dot_l *= maps.from_grid(shade.texels, shade.wide, rows)
         for k, plane in enumerate(irradiance):
             color = np.float32(factor * light.intensity * (1.0 if white else light.color[k]))
-            cv2.scaleAdd(lit, float(color), plane, dst=plane)
+            cv2.scaleAdd(n_dot_l, float(color), plane, dst=plane)
             if glossy:
-                cv2.scaleAdd(lit * gloss, float(color) * rig.specular_strength, highlights[k], dst=highlights[k])
+                cv2.scaleAdd(n_dot_l * specular, float(color) * rig.specular_strength, highlights[k], dst=highlights[k])
     return irradiance, highlights
 
 
-def _dot(a, b):
+def _dot(a: Planes, b: Planes) -> np.ndarray:
     """The scalar product of three planes with three planes or numbers, float32."""
     total, spare = a[0] * b[0], a[1] * b[1]
     total += spare
@@ -102,62 +106,81 @@ def _dot(a, b):
     return total
 
 
-def _cosine(n, direction):
+def _n_dot_l(n: np.ndarray, direction: Vector) -> np.ndarray:
     """max(n.l, 0), (r, W) float32, of 16-bit normals and one direction."""
     x, y, z = (float(c) * float(SNORM) for c in direction)
-    lit = cv2.addWeighted(n[0], x, n[1], y, 0, dtype=cv2.CV_32F).reshape(n.shape[1:])
-    lit += np.multiply(n[2], np.float32(z), dtype=np.float32)
-    return np.maximum(lit, 0, out=lit)
+    n_dot_l = cv2.addWeighted(n[0], x, n[1], y, 0, dtype=cv2.CV_32F).reshape(n.shape[1:])
+    n_dot_l += np.multiply(n[2], np.float32(z), dtype=np.float32)
+    return np.maximum(n_dot_l, 0, out=n_dot_l)
 
 
-def _relight_rows(maps, rig, shades, factor, rows, out):
+def _relight_rows(
+    maps: Maps, rig: Rig, shades: Sequence["_Shade"], factor: float, rows: slice, out: np.ndarray
+) -> None:
     irradiance, highlights = illuminate(maps, rig, rows, shades, factor)
     if rig.delight > 0:
         old = np.multiply(maps.log_light[rows], np.float32(-rig.delight) * LOG, dtype=np.float32)
         old = cv2.exp(old, dst=old)
         for ratio in irradiance:
             ratio *= old
-    blend = np.float32(rig.strength)
+    blend: Blend = None if rig.strength == 1 else np.float32(rig.strength)
     if maps.mask is not None:
         blend = np.multiply(maps.mask[rows], np.float32(rig.strength / 65535), dtype=np.float32)
-    codes = maps.rgb[:, rows]
     if len(irradiance) == 1 and not highlights:
-        gain = _bend(irradiance[0], codes)
-        if rig.strength < 1 or maps.mask is not None:
-            gain -= 1
-            gain *= blend
-            gain += 1
-        linear = [decode(c) for c in codes]
-        cv2.merge([encode(np.multiply(c, gain, out=c)) for c in linear], dst=out[rows])
-        return
+        planes = _under_white_light(maps.rgb[:, rows], irradiance[0], blend)
+    else:
+        scale = 2.0**rig.exposure / factor
+        planes = _under_coloured_light(maps.rgb[:, rows], irradiance, highlights, scale, blend)
+    cv2.merge([encode(p) for p in planes], dst=out[rows])
+
+
+def _under_white_light(codes: np.ndarray, ratio: np.ndarray, blend: Blend) -> List[np.ndarray]:
+    """The fast path: where all light is white and nothing shines, one gain (r, W) does for the three channels."""
+    gain = _tone_gain_in_place(ratio, codes)
+    if blend is not None:
+        gain -= 1
+        gain *= blend
+        gain += 1
+    linear = [decode(c) for c in codes]
+    return [np.multiply(c, gain, out=c) for c in linear]
+
+
+def _under_coloured_light(
+    codes: np.ndarray, irradiance: List[np.ndarray], highlights: List[np.ndarray], scale: float, blend: Blend
+) -> List[np.ndarray]:
+    """Three channels in linear light, each with its own irradiance and, times `scale`, its own highlights."""
     before = [decode(c) for c in codes]
     after = [b * irradiance[k % len(irradiance)] for k, b in enumerate(before)]
-    for k, shine in enumerate(highlights * (3 // max(len(highlights), 1))):
-        cv2.scaleAdd(shine, 2.0**rig.exposure / factor, after[k], dst=after[k])
-    kept = _shoulder(_largest(before), _largest(after))
+    for k, highlight in enumerate(highlights * (3 // max(len(highlights), 1))):
+        cv2.scaleAdd(highlight, scale, after[k], dst=after[k])
+    kept = _tone_factor(_largest_channel(before), _largest_channel(after))
     for b, a in zip(before, after):
         a *= kept
-        if rig.strength < 1 or maps.mask is not None:
+        if blend is not None:
             a -= b
             a *= blend
             a += b
-    cv2.merge([encode(a) for a in after], dst=out[rows])
+    return after
 
 
-def _largest(planes):
+# The tone curve: a pixel whose largest channel p becomes p + d > p is scaled so that it becomes
+# p + d / sqrt(1 + (d / (1 - p))^2) instead, which never reaches white; what does not grow brighter stays as it is.
+
+
+def _largest_channel(planes: Sequence[np.ndarray]) -> np.ndarray:
     largest = np.maximum(planes[0], planes[1])
     return np.maximum(largest, planes[2], out=largest)
 
 
-def _bend(ratio, codes):
-    """The gain of each pixel from its ratio, in place; the shoulder of _shoulder() where light is white.
+def _tone_gain_in_place(ratio: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The tone curve where all channels (3, r, W) uint8 have one ratio (r, W), which becomes their gain.
 
-    With e = ratio - 1 above 1, and p the largest channel: 1 + e / sqrt(1 + (e p / (1 - p))^2).
+    With e = ratio - 1 > 0, and d = e p: 1 + e / sqrt(1 + (e p / (1 - p))^2).
     """
     largest = cv2.max(cv2.max(codes[0], codes[1]), codes[2])
     more = np.maximum(ratio, 1)
     more -= 1
-    bent = cv2.LUT(largest, CROWDED).reshape(ratio.shape)
+    bent = cv2.LUT(largest, SHOULDER_BY_CODE).reshape(ratio.shape)
     bent *= more
     bent *= bent
     bent += 1
@@ -168,11 +191,8 @@ def _bend(ratio, codes):
     return ratio
 
 
-def _shoulder(old, new):
-    """The factor that keeps a pixel's largest channel, old before and new after relighting, from reaching white.
-
-    What is added beyond the old value is bent so that it never exceeds the room left; what is not brighter stays.
-    """
+def _tone_factor(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """The tone curve as a factor on the new colour, from its largest channel before and after; uses up both arrays."""
     kept = np.minimum(old, new)
     more = new - kept
     room = np.subtract(1, old, out=old)
@@ -187,10 +207,10 @@ def _shoulder(old, new):
     return kept
 
 
-def _positions(maps, rows):
+def _scene_positions(maps: Maps, rows: slice) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scene positions of rows of the picture: three planes (r, W) float32."""
-    H, W = maps.depth.shape
-    depth = 1 / maps.depth[rows]
+    H, W = maps.q.shape
+    depth = 1 / maps.q[rows]
     u = ((np.arange(W) + 0.5) / W * 2 - 1).astype(np.float32)
     v = ((H - 2 * np.arange(H)[rows] - 1) / W).astype(np.float32)
     x, y = u * depth, v[:, None] * depth
@@ -199,7 +219,7 @@ def _positions(maps, rows):
     return x, y, depth
 
 
-def _lamp(light: Light, place):
+def _toward_lamp(light: Light, place: Sequence[np.ndarray]) -> Tuple[List[np.ndarray], np.ndarray]:
     """Unit vectors toward a lamp in the scene, and how much of it arrives before the cosine."""
     l = [np.float32(c) - p for c, p in zip(light.position, place)]
     square = _dot(l, l)
@@ -207,10 +227,10 @@ def _lamp(light: Light, place):
     length = np.sqrt(square)
     for c in l:
         c /= length
-    power = square
-    power *= np.float32(1 / max(light.range, 1e-12) ** 2)
-    power += 1
-    np.divide(1, power, out=power)
+    attenuation = square
+    attenuation *= np.float32(1 / max(light.range, 1e-12) ** 2)
+    attenuation += 1
+    np.divide(1, attenuation, out=attenuation)
     if light.kind == "spot":
         axis = [np.float32(c) for c in unit([a - b for a, b in zip(light.position, light.target)])]
         outer = np.cos(np.radians(light.cone / 2))
@@ -219,13 +239,13 @@ def _lamp(light: Light, place):
         t -= np.float32(outer)
         t *= np.float32(1 / max(inner - outer, 1e-6))
         np.maximum(np.minimum(t, 1, out=t), 0, out=t)
-        power *= t
-        power *= t
-        power *= 3 - 2 * t
-    return l, power
+        attenuation *= t
+        attenuation *= t
+        attenuation *= 3 - 2 * t
+    return l, attenuation
 
 
-def _ggx(n, l, cosine, roughness):
+def _ggx(n: Sequence[np.ndarray], l: Planes, NoL: np.ndarray, roughness: float) -> np.ndarray:
     """Cook-Torrance with GGX, the height-correlated Smith term, Schlick's Fresnel (F0 = 0.04), the viewer at +z.
 
     Times pi, as the irradiance is. Walter et al. 2007, Heitz 2014.
@@ -234,18 +254,18 @@ def _ggx(n, l, cosine, roughness):
     h = [l[0], l[1], l[2] + np.float32(1)]
     length = np.sqrt(np.maximum(np.float32(2) * h[2], np.float32(1e-12)))  # |l + v|^2 = 2 + 2 l.v
     off = [a / length - b for a, b in zip(h, n)]
-    apart = _dot(off, off)  # 2 (1 - n.h), without cancellation
-    apart *= np.float32(0.5)
-    np.minimum(apart, 1, out=apart)
-    nv = np.maximum(n[2], np.float32(1e-3))
-    sharp = apart * (2 - apart)
-    sharp *= 1 - alpha2
-    sharp += alpha2
-    smith = cosine * np.sqrt(nv * nv * (1 - alpha2) + alpha2)
-    smith += nv * np.sqrt(cosine * cosine * (1 - alpha2) + alpha2)
-    miss = 1 - np.minimum(length * np.float32(0.5), 1)
-    fresnel = np.square(np.square(miss)) * miss * np.float32(0.96) + np.float32(0.04)
-    fresnel *= alpha2 * np.float32(0.5)
-    sharp *= sharp
-    sharp *= np.maximum(smith, np.float32(1e-6), out=smith)
-    return fresnel / sharp
+    one_minus_NoH = _dot(off, off)  # 2 (1 - n.h), without cancellation
+    one_minus_NoH *= np.float32(0.5)
+    np.minimum(one_minus_NoH, 1, out=one_minus_NoH)
+    NoV = np.maximum(n[2], np.float32(1e-3))
+    D = one_minus_NoH * (2 - one_minus_NoH)
+    D *= 1 - alpha2
+    D += alpha2
+    V = NoL * np.sqrt(NoV * NoV * (1 - alpha2) + alpha2)
+    V += NoV * np.sqrt(NoL * NoL * (1 - alpha2) + alpha2)
+    grazing = 1 - np.minimum(length * np.float32(0.5), 1)
+    F = np.square(np.square(grazing)) * grazing * np.float32(0.96) + np.float32(0.04)
+    F *= alpha2 * np.float32(0.5)
+    D *= D
+    D *= np.maximum(V, np.float32(1e-6), out=V)
+    return F / D

@@ -16,18 +16,21 @@ from .lights import Light
 STEPS = 12
 BIAS = 0.004  # share of its depth by which a surface must be in front of the ray to stop it
 THICKNESS = 0.35  # share of its depth: farther in front than about this, it lets the ray pass behind
-SAME = 0.05  # share of the depth: texels closer than this are one surface
+SAME_SURFACE = 0.05  # share of the depth: texels closer than this are one surface
 
+GOLDEN_ANGLE = 2.399963  # radians
 _I = np.arange(16)
-_RADIUS, _TURN = np.sqrt((_I + 0.5) / 16), _I * 2.399963  # a sunflower: even over the disc
-POINTS = np.stack([_RADIUS * np.cos(_TURN), _RADIUS * np.sin(_TURN), np.sqrt(1 - _RADIUS**2) * (-1.0) ** _I], 1)
+_RADIUS, _ANGLES = np.sqrt((_I + 0.5) / 16), _I * GOLDEN_ANGLE  # Vogel's spiral: even over the disc
+DISC_POINTS = np.stack(
+    [_RADIUS * np.cos(_ANGLES), _RADIUS * np.sin(_ANGLES), np.sqrt(1 - _RADIUS**2) * (-1.0) ** _I], 1
+)
 OFFSETS = (_I * 7 % 16 + 0.5) / 16  # of the steps
 THICKNESSES = THICKNESS * (0.6 + 0.8 * (_I * 5 % 16 + 0.5) / 16)
-ORDER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])  # which sample at which texel
+BAYER_4X4 = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]])  # which sample at which texel
 TAPS = (0.5, 1.0, 1.0, 1.0, 0.5)  # any 4 x 4 neighbours count alike
 
 
-def lamp_points(light: Light) -> np.ndarray:
+def area_light_samples(light: Light) -> np.ndarray:
     """(16, 3) float64: directions to (not of length 1) or positions of points spread over the lamp's face."""
     distant = light.kind == "directional"
     middle = np.array(light.direction if distant else light.position, np.float64)
@@ -37,7 +40,7 @@ def lamp_points(light: Light) -> np.ndarray:
     x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
     x /= np.linalg.norm(x)
     face = np.stack([x, np.cross(z, x), z * (0.0 if distant else 1.0)])
-    return middle + size * (POINTS @ face)
+    return middle + size * (DISC_POINTS @ face)
 
 
 class ShadowGrid:
@@ -47,10 +50,10 @@ class ShadowGrid:
         self.q, self.focal = q, float(focal)
         h, w = self.shape = q.shape
         self.u, self.v = view_grid(h, w)
-        self.pattern = np.tile(ORDER, (h // 4 + 1, w // 4 + 1))[:h, :w]
+        self.pattern = np.tile(BAYER_4X4, (h // 4 + 1, w // 4 + 1))[:h, :w]
         offset = OFFSETS.astype(np.float32)[self.pattern]
         self.early, self.later = offset * offset / 2, offset + np.float32(0.5)
-        self.most = np.float32(1) + THICKNESSES.astype(np.float32)[self.pattern]
+        self.far_limit = np.float32(1) + THICKNESSES.astype(np.float32)[self.pattern]
         half = np.float32(h / (2 * w))
         self.limits = (
             (np.float32(0.5) - self.u, np.float32(-0.5) - self.u),
@@ -62,7 +65,8 @@ class ShadowGrid:
     @property
     def nbytes(self) -> int:
         return sum(
-            a.nbytes for a in (self.q, self.pattern, self.early, self.later, self.most, *self.limits[2], *self.weights)
+            a.nbytes
+            for a in (self.q, self.pattern, self.early, self.later, self.far_limit, *self.limits[2], *self.weights)
         )
 
     def visibility(self, light: Light) -> np.ndarray:
@@ -74,9 +78,11 @@ class ShadowGrid:
             np.arange(self.shape[0], dtype=np.float32)[:, None],
             self.q,
         )
-        twice = [way * np.float32(2 / STEPS**2) for way in self._ways(light)]  # place = ((i + offset) / STEPS)^2
-        place = [t * self.early + a for t, a in zip(twice, start)]
-        step = [t * self.later for t in twice]
+        second_difference = [
+            ray * np.float32(2 / STEPS**2) for ray in self._rays(light)
+        ]  # place = ((i + offset) / STEPS)^2
+        place = [t * self.early + a for t, a in zip(second_difference, start)]
+        step = [t * self.later for t in second_difference]
         with np.errstate(divide="ignore", invalid="ignore"):
             for _ in range(STEPS):
                 cv2.remap(
@@ -90,19 +96,19 @@ class ShadowGrid:
                 )
                 np.divide(sample, place[2], out=sample)  # 1 + how far in front of the ray, in shares of the depth
                 np.greater(sample, np.float32(1 + BIAS), out=hit)
-                np.less(sample, self.most, out=passed)
+                np.less(sample, self.far_limit, out=passed)
                 np.logical_and(hit, passed, out=hit)
                 np.logical_or(blocked, hit, out=blocked)
-                for a, s, t in zip(place, step, twice):
+                for a, s, t in zip(place, step, second_difference):
                     np.add(a, s, out=a)
                     np.add(s, t, out=s)
         return self._smooth(np.subtract(1, blocked, dtype=np.float32))
 
-    def _ways(self, light):
+    def _rays(self, light):
         """From each texel, in columns, rows and q, to where its ray leaves the scene or meets the lamp."""
         h, w = self.shape
         distant = light.kind == "directional"
-        points = lamp_points(light)
+        points = area_light_samples(light)
         depth = (0 if distant else 1) - points[:, 2] / (
             2 * self.focal
         )  # of the homogeneous (x, y, w, depth) of u, v, q
@@ -111,15 +117,15 @@ class ShadowGrid:
             np.take(a.astype(np.float32), self.pattern, mode="clip")
             for a in (points[:, 0] / 2, points[:, 1] / 2, depth, longest)
         )
-        ways = x - self.u * depth, y - self.v[:, None] * depth, np.float32(0 if distant else 1) - self.q * depth
+        rays = x - self.u * depth, y - self.v[:, None] * depth, np.float32(0 if distant else 1) - self.q * depth
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            for way, limits in zip(ways, self.limits):  # of the two limits of u, v or q one lies ahead
-                np.fmin(reach, np.fmax(limits[0] / way, limits[1] / way), out=reach)
+            for ray, limits in zip(rays, self.limits):  # of the two limits of u, v or q one lies ahead
+                np.fmin(reach, np.fmax(limits[0] / ray, limits[1] / ray), out=reach)
         reach[~np.isfinite(reach)] = 0
-        for way, texels in zip(ways, (w, -w, 1)):
-            way *= reach
-            way *= np.float32(texels)
-        return ways
+        for ray, texels in zip(rays, (w, -w, 1)):
+            ray *= reach
+            ray *= np.float32(texels)
+        return rays
 
     def _smooth(self, seen):
         """The average over 4 x 4 texels of one surface, down the columns and then along the rows."""
@@ -148,5 +154,5 @@ def _weights(q, axis):
         elif q.shape[axis] > abs(k - 2):
             here, there = _shifted(axis, k - 2)
             near, far = np.maximum(q[here], q[there]), np.minimum(q[here], q[there])
-            weights[k][here] = np.float32(tap) * (near < far * np.float32(1 + SAME))
+            weights[k][here] = np.float32(tap) * (near < far * np.float32(1 + SAME_SURFACE))
     return weights / weights.sum(0)

@@ -1,5 +1,8 @@
 """Crisp edges: coarse values brought to the pixels near a silhouette from their own side of it."""
 
+from dataclasses import dataclass
+from typing import List, Optional, Tuple
+
 import cv2
 import numpy as np
 
@@ -14,35 +17,35 @@ BLEND = 4  # texels that the blend reaches
 ALIKE = 0.06  # in log depth: how alike the depths of one surface are across those
 
 
-def layer(q, mask=None):
+def edge_layer(q: np.ndarray, mask: Optional[np.ndarray] = None) -> np.ndarray:
     """What tells the two sides of a silhouette apart: log depth, and a large step where the surfaces end."""
     return np.log(q) if mask is None else np.log(q) + mask
 
 
-def spans(values):
+def local_ranges(values: np.ndarray) -> np.ndarray:
     """(h, w) float32: highest minus lowest of each texel and its neighbours right, below, and right below."""
     kernel = np.ones((2, 2), np.uint8)
     return cv2.dilate(values, kernel, anchor=(0, 0)) - cv2.erode(values, kernel, anchor=(0, 0))
 
 
-def without_blends(planes, q):
+def without_blends(planes: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Planes (n, h, w) float32 with the far side of every large break in depth q (h, w) filled in from farther off.
 
     Beside a silhouette a network's normals pass over from those of the near surface to those of the far one, which
     lights a rim into the background. What lies in front keeps its values: it does turn away there.
     """
-    depth, (h, w) = np.log(q), q.shape
+    log_q, (h, w) = np.log(q), q.shape
     next_to, wide = np.ones((3, 3), np.uint8), np.ones((2 * BLEND + 1,) * 2, np.uint8)
-    breaks = cv2.dilate(depth, next_to) - cv2.erode(depth, next_to) > BREAK
+    breaks = cv2.dilate(log_q, next_to) - cv2.erode(log_q, next_to) > BREAK
     by_break = cv2.dilate(breaks.astype(np.uint8), np.ones((2 * BLEND - 1,) * 2, np.uint8)) > 0
-    known = ~by_break | (depth >= (cv2.dilate(depth, wide) + cv2.erode(depth, wide)) / 2)
+    known = ~by_break | (log_q >= (cv2.dilate(log_q, wide) + cv2.erode(log_q, wide)) / 2)
     out = np.array(planes, np.float32)
-    depths = np.pad(depth, 1, mode="edge")
+    padded = np.pad(log_q, 1, mode="edge")
     for _ in range(BLEND + 1):
         sources, values = np.pad(known.astype(np.float32), 1), np.pad(out, ((0, 0), (1, 1), (1, 1)))
         total, weight = np.zeros_like(out), np.zeros((h, w), np.float32)
         for part in ((slice(y, y + h), slice(x, x + w)) for y in range(3) for x in range(3)):
-            alike = sources[part] * np.exp(-np.square((depths[part] - depth) / np.float32(ALIKE)))
+            alike = sources[part] * np.exp(-np.square((padded[part] - log_q) / np.float32(ALIKE)))
             weight += alike
             total += values[(slice(None), *part)] * alike
         found = ~known & (weight > 0.05)
@@ -53,30 +56,30 @@ def without_blends(planes, q):
     return out
 
 
-class ColourMatch:
+class JointBilateralUpsampler:
     """Joint bilateral upsampling (Kopf et al. 2007) of planes, only near silhouettes, deciding for one side.
 
     Of the 4 x 4 texels around a pixel those of its colour count; the side (near or far) that counts more wins.
     """
 
-    def __init__(self, planes, edge_layer, colours, sampler: Resampler):
-        """planes: (n, h, w) float32 on the grid; edge_layer: (h, w); colours: (h, w, 3) float32 0..1 of the picture."""
+    def __init__(self, planes: np.ndarray, layer: np.ndarray, colours: np.ndarray, sampler: Resampler):
+        """planes: (n, h, w) float32 on the grid; layer: (h, w), see edge_layer; colours: (h, w, 3) float32 0..1."""
         self.sampler = sampler
         wide = np.ones((5, 5), np.uint8)
-        near, far = cv2.dilate(edge_layer, wide), cv2.erode(edge_layer, wide)
-        self.flags = cv2.dilate((spans(edge_layer) > JUMP).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        near, far = cv2.dilate(layer, wide), cv2.erode(layer, wide)
+        self.flags = cv2.dilate((local_ranges(layer) > JUMP).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
         self.middle = ((near + far) / 2).ravel()
-        self.table = np.concatenate([colours, edge_layer[..., None], np.moveaxis(planes, 0, 2)], 2)
+        self.table = np.concatenate([colours, layer[..., None], np.moveaxis(planes, 0, 2)], 2)
         self.table = np.ascontiguousarray(self.table.reshape(-1, self.table.shape[2]), np.float32)
 
-    def apply(self, band, rgb, rows):
+    def apply_in_place(self, band: np.ndarray, rgb: np.ndarray, rows: slice) -> None:
         """Overwrite (n, r, W) band of the planes near silhouettes; rgb: (3, H, W) uint8."""
         r, c = self.sampler.cells(self.flags, rows)
         for start in range(0, r.size, CHUNK):
             y, x = r[start : start + CHUNK], c[start : start + CHUNK]
             band[:, y - rows.start, x] = self._match(y, x, rgb[:, y, x].T / np.float32(255)).T
 
-    def _match(self, y, x, colour):
+    def _match(self, y: np.ndarray, x: np.ndarray, colour: np.ndarray) -> np.ndarray:
         s, (h, w) = self.sampler, self.sampler.grid
         offsets = np.arange(-1, 3)
         ty, tx = s.top[y, None] + offsets, s.left[x, None] + offsets
@@ -100,53 +103,70 @@ class ColourMatch:
         return np.einsum("kt,ktc->kc", weight, found[..., 4:])
 
 
-class DepthMatch:
+def _corner_offsets(grid: Tuple[int, int]) -> Tuple[int, int, int, int]:
+    """From a corner to the four texels, in flat indices; on a grid one texel thin, two of them coincide."""
+    h, w = grid
+    right, below = int(w > 1), w * int(h > 1)
+    return 0, right, below, below + right
+
+
+@dataclass(frozen=True)
+class DepthAwareUpsampler:
     """For the pixels near silhouettes: which of the four texels around them are of their own depth; kept compactly."""
 
-    def __init__(self, q_texels, sampler: Resampler):
-        self.sampler = sampler
-        self.depths = np.log(q_texels)
-        self.flags = spans(self.depths) > JUMP / 2
-        self._parts = []
+    grid: Tuple[int, int]
+    width: int  # of the picture
+    pixels: np.ndarray  # (n,) int32, flat, ascending
+    corners: np.ndarray  # (n,) int32, flat: the upper left of the four texels
+    weights: np.ndarray  # (4, n) float16
 
-    def learn(self, q_pixels, rows):
-        """q_pixels: (r, W) float32 of these rows; to be called for every band, from the first to the last."""
-        s, w = self.sampler, self.sampler.grid[1]
-        y, x = s.cells(self.flags, rows)
-        a, b = s.down[y], s.right[x]
-        depth, corner = np.log(q_pixels[y - rows.start, x]), s.top[y] * w + s.left[x]
-        weights = np.empty((4, y.size), np.float32)
-        for k, (ahead, bilinear) in enumerate(zip(self._ahead(), ((1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b))):
-            unlike = (self.depths.ravel()[corner + ahead] - depth) / np.float32(DEPTH)
-            weights[k] = (bilinear + np.float32(1e-3)) * np.exp(-np.minimum(unlike * unlike, 30))
-        weights /= weights.sum(0)
-        self._parts.append((y * s.size[1] + x, corner, weights))
-
-    def _ahead(self):
-        """From a corner to the four texels, in flat indices; on a grid one texel thin, two of them coincide."""
-        h, w = self.sampler.grid
-        right, below = int(w > 1), w * int(h > 1)
-        return 0, right, below, below + right
-
-    def finish(self):
-        """After the last band."""
-        self.pixels = np.concatenate([p[0] for p in self._parts]).astype(np.int32)
-        self.corners = np.concatenate([p[1] for p in self._parts]).astype(np.int32)
-        self.weights = np.concatenate([p[2] for p in self._parts], 1).astype(np.float16)
-        del self._parts, self.depths
-
-    def apply(self, band, texels, rows):
+    def apply_in_place(self, band: np.ndarray, texels: np.ndarray, rows: slice) -> None:
         """Overwrite the pixels near silhouettes in (r, W) float32 rows of the picture, from texels (h, w) float32."""
-        W = self.sampler.size[1]
-        a, b = np.searchsorted(self.pixels, (rows.start * W, rows.stop * W))
+        a, b = np.searchsorted(self.pixels, (rows.start * self.width, rows.stop * self.width))
         if a == b:
             return
         corners, flat = self.corners[a:b], texels.ravel()
         total = np.zeros(b - a, np.float32)
-        for ahead, weight in zip(self._ahead(), self.weights[:, a:b]):
+        for ahead, weight in zip(_corner_offsets(self.grid), self.weights[:, a:b]):
             total += np.take(flat, corners + ahead) * weight
-        band.ravel()[self.pixels[a:b] - rows.start * W] = total
+        band.ravel()[self.pixels[a:b] - rows.start * self.width] = total
 
     @property
     def nbytes(self) -> int:
-        return self.pixels.nbytes + self.corners.nbytes + self.weights.nbytes + self.flags.nbytes
+        """Bytes held."""
+        return self.pixels.nbytes + self.corners.nbytes + self.weights.nbytes
+
+
+class DepthAwareUpsamplerBuilder:
+    """Takes the depths of a picture, a band of rows at a time, from the first to the last."""
+
+    def __init__(self, q_texels: np.ndarray, sampler: Resampler):
+        self._sampler = sampler
+        self._log_q = np.log(q_texels)
+        self._flags = local_ranges(self._log_q) > JUMP / 2
+        self._parts: List[Tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, q_pixels: np.ndarray, rows: slice) -> None:
+        """q_pixels: (r, W) float32 of these rows."""
+        s, w = self._sampler, self._sampler.grid[1]
+        y, x = s.cells(self._flags, rows)
+        a, b = s.down[y], s.right[x]
+        log_q, corner = np.log(q_pixels[y - rows.start, x]), s.top[y] * w + s.left[x]
+        weights = np.empty((4, y.size), np.float32)
+        bilinear = ((1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b)
+        for k, (ahead, share) in enumerate(zip(_corner_offsets(s.grid), bilinear)):
+            unlike = (self._log_q.ravel()[corner + ahead] - log_q) / np.float32(DEPTH)
+            weights[k] = (share + np.float32(1e-3)) * np.exp(-np.minimum(unlike * unlike, 30))
+        weights /= weights.sum(0)
+        self._parts.append((y * s.size[1] + x, corner, weights))
+
+    def build(self) -> DepthAwareUpsampler:
+        """The upsampler, after the last band."""
+        pixels, corners, weights = zip(*self._parts)
+        return DepthAwareUpsampler(
+            grid=self._sampler.grid,
+            width=self._sampler.size[1],
+            pixels=np.concatenate(pixels).astype(np.int32),
+            corners=np.concatenate(corners).astype(np.int32),
+            weights=np.concatenate(weights, 1).astype(np.float16),
+        )

@@ -90,7 +90,7 @@ def plane(value: np.ndarray, channels: int, sizes: Tuple[int, int, int, int]) ->
     return a
 
 
-def our_axes(normals: np.ndarray, axes: Sequence[str]) -> np.ndarray:
+def to_canonical_axes(normals: np.ndarray, axes: Sequence[str]) -> np.ndarray:
     """Unit normals (h, w, 3) in our axes. axes[k] says along which of ours the network's channel k points, e.g.
 
     "-y".
@@ -98,8 +98,13 @@ def our_axes(normals: np.ndarray, axes: Sequence[str]) -> np.ndarray:
     out = np.empty_like(normals)
     for k, axis in enumerate(axes):
         out[..., "xyz".index(axis[1])] = -normals[..., k] if axis[0] == "-" else normals[..., k]
-    length = np.linalg.norm(out, axis=-1, keepdims=True)
-    return np.where(length > 1e-6, out / np.maximum(length, 1e-6), np.float32([0, 0, 1])).astype(np.float32)
+    return normalise(out)
+
+
+def normalise(n: np.ndarray) -> np.ndarray:
+    """Vectors (..., 3) of length 1, float32; those too short to have a direction face the viewer."""
+    length = np.linalg.norm(n, axis=-1, keepdims=True)
+    return np.where(length > 1e-6, n / np.maximum(length, 1e-6), np.float32([0, 0, 1])).astype(np.float32)
 
 
 def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
@@ -116,7 +121,7 @@ def to_role(value: np.ndarray, output: Output, sizes: Tuple[int, int, int, int])
     if isinstance(output, DepthOutput):
         return inverse_depth(plane(value, 3 if output.meaning == "points" else 1, sizes), output.meaning)
     if isinstance(output, NormalsOutput):
-        return our_axes(plane(value, 3, sizes), output.axes)
+        return to_canonical_axes(plane(value, 3, sizes), output.axes)
     mask = plane(value, 1, sizes)
     return np.clip(1 / (1 + np.exp(-mask)) if output.meaning == "logit" else mask, 0, 1).astype(np.float32)
 
@@ -147,7 +152,7 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
         if role == "mask":
             out[role] = np.clip(out[role], 0, 1)
     if "normals" in out:
-        out["normals"] = our_axes(out["normals"], ["+x", "+y", "+z"])
+        out["normals"] = normalise(out["normals"])
     return out
 
 
@@ -182,7 +187,7 @@ class OnnxEngine:
                 found[role] = cv2.resize(found[role], (w, h), interpolation=cv2.INTER_LINEAR)
         normals = found.get("normals")
         if normals is not None:
-            normals = our_axes(normals, ["+x", "+y", "+z"])
+            normals = normalise(normals)
         relief = 0.0
         if normals is not None:
             said = self.roles["normals"].manifest.outputs.normals
@@ -211,7 +216,7 @@ class OnnxEngine:
                 value = value[:, ::-1] * (np.float32([-1, 1, 1]) if role == "normals" else np.float32(1))
                 found[role] = (found[role] + value) / 2
             if "normals" in found:
-                found["normals"] = our_axes(found["normals"], ["+x", "+y", "+z"])
+                found["normals"] = normalise(found["normals"])
         return found
 
     def _run_once(self, graph: Graph, roles: List[Role], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from .geometry import Geometry
-from .normals import normalised
+from .normals import normalise_in_place
 
 MOST = 0.2  # of a side: thicker bars are taken to be part of the picture
 NOISE = 24  # codes: how unlike its colour a frame may be, as compressed pictures are,
@@ -20,7 +20,7 @@ SAMPLES = 512  # of a line at least that are looked at
 STEP = 0.005  # of a side, or 3 pixels: within so few lines a frame ends
 
 
-def inside_frame(rgb: np.ndarray) -> Tuple[slice, slice]:
+def content_box(rgb: np.ndarray) -> Tuple[slice, slice]:
     """Rows and columns of a photograph (H, W, 3) uint8 within its frame; all of them where it has none.
 
     A frame is of one colour, ends at once along a straight line, and has its like on the opposite side.
@@ -56,7 +56,7 @@ def _colour(line):
     return np.median(line, 0).astype(np.float32)
 
 
-def put_in_frame(geometry: Geometry, inside: Tuple[slice, slice], height: int, width: int) -> Geometry:
+def letterbox(geometry: Geometry, inside: Tuple[slice, slice], height: int, width: int) -> Geometry:
     """The geometry of a photograph height x width from that of what is inside its frame, which counts as void."""
     rows, columns = inside
     inner_h, inner_w = rows.stop - rows.start, columns.stop - columns.start
@@ -74,7 +74,7 @@ def put_in_frame(geometry: Geometry, inside: Tuple[slice, slice], height: int, w
     return dataclasses.replace(
         geometry,
         inverse_depth=moved(geometry.inverse_depth),
-        normals=None if geometry.normals is None else normalised(moved(geometry.normals)),
+        normals=None if geometry.normals is None else normalise_in_place(moved(geometry.normals)),
         mask=moved(np.ones((h, w), np.float32) if geometry.mask is None else geometry.mask, cv2.BORDER_CONSTANT),
         focal=None if geometry.focal is None else geometry.focal * inner_w / width,
     )

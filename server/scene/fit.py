@@ -17,7 +17,7 @@ import numpy as np
 from ..image.resample import limited, shrink
 from .geometry import Geometry
 from .illumination import EVEN_LIGHT, EstimatedLight, estimate_light
-from .normals import FOCAL, normalised, normals_from_depth
+from .normals import FOCAL, normalise_in_place, normals_from_inverse_depth
 
 FIT_SIDE = 192  # long side of the grid the shift is searched on
 DEFAULT_SHIFT = 0.5  # nothing predicts the normals: the farthest surface is 3 times as far as the nearest
@@ -61,7 +61,11 @@ def fit_scene(rgb: np.ndarray, geometry: Geometry) -> SceneFit:
         fit = SceneFit(focal, 0.0, 1.0, EVEN_LIGHT)
     else:
         relative = np.clip((d - low) / span, 0, 1).astype(np.float32)
-        target = None if geometry.normals is None else normalised(np.ascontiguousarray(np.moveaxis(small[2:5], 0, 2)))
+        target = (
+            None
+            if geometry.normals is None
+            else normalise_in_place(np.ascontiguousarray(np.moveaxis(small[2:5], 0, 2)))
+        )
         offset, angle = _search(relative, target, mask, focal)
         middle = (float(np.median(known)) - low) / span + offset
         fit = SceneFit(focal, 1 / (span * middle), (offset - low / span) / middle, EVEN_LIGHT, angle)
@@ -82,7 +86,7 @@ def _search(relative, target, mask, focal):
         return DEFAULT_SHIFT, None
 
     def angle(shift):
-        n = normals_from_depth(relative + np.float32(shift), focal)
+        n = normals_from_inverse_depth(relative + np.float32(shift), focal)
         return float(np.degrees(np.arccos(np.clip((n[use] * target[use]).sum(1), -1, 1))).mean())
 
     shifts = np.geomspace(0.03, 12, 16)
@@ -98,7 +102,7 @@ def _search(relative, target, mask, focal):
     return found, least
 
 
-def relative_depth(inverse_depth: np.ndarray, fit: SceneFit) -> np.ndarray:
+def relative_inverse_depth(inverse_depth: np.ndarray, fit: SceneFit) -> np.ndarray:
     """q of inverse depths of any shape, float32."""
     return np.maximum(inverse_depth * np.float32(fit.scale) + np.float32(fit.shift), np.float32(FARTHEST))
 
@@ -106,8 +110,8 @@ def relative_depth(inverse_depth: np.ndarray, fit: SceneFit) -> np.ndarray:
 def scene_normals(geometry: Geometry, fit: SceneFit) -> np.ndarray:
     """(h, w, 3) float32: the predicted normals, or those of the depth."""
     if geometry.normals is not None:
-        return normalised(np.array(geometry.normals, np.float32))
-    return normals_from_depth(relative_depth(geometry.inverse_depth, fit), fit.focal)
+        return normalise_in_place(np.array(geometry.normals, np.float32))
+    return normals_from_inverse_depth(relative_inverse_depth(geometry.inverse_depth, fit), fit.focal)
 
 
 def surface_share(mask: np.ndarray) -> np.ndarray:
@@ -116,15 +120,15 @@ def surface_share(mask: np.ndarray) -> np.ndarray:
 
 
 def coarse_scene(geometry: Geometry, fit: SceneFit, side: int) -> np.ndarray:
-    """q, (h, w) float32, on a grid whose long side is at most `side`, with crisp silhouettes."""
+    """q, (h, w) float32, on a grid whose long side is at most `side`, with sharp silhouettes."""
     h, w = limited(geometry.inverse_depth.shape, side)
-    q = crisp(relative_depth(geometry.inverse_depth, fit))
+    q = snap_depth_edges(relative_inverse_depth(geometry.inverse_depth, fit))
     rows = ((np.arange(h) + 0.5) * q.shape[0] / h).astype(np.intp)
     columns = ((np.arange(w) + 0.5) * q.shape[1] / w).astype(np.intp)
     return np.ascontiguousarray(q[np.ix_(rows, columns)])
 
 
-def crisp(q: np.ndarray) -> np.ndarray:
+def snap_depth_edges(q: np.ndarray) -> np.ndarray:
     """Depths between the two sides of a silhouette snapped to the nearer side of the two.
 
     Across a plane, however steep, q is linear: a texel lies half way between the nearest and the farthest around it,

@@ -14,7 +14,7 @@ def view_grid(h: int, w: int) -> Tuple[np.ndarray, np.ndarray]:
     return u, v
 
 
-def normals_from_depth(inverse_depth: np.ndarray, focal: Optional[float] = None) -> np.ndarray:
+def normals_from_inverse_depth(inverse_depth: np.ndarray, focal: Optional[float] = None) -> np.ndarray:
     """Unit normals (h, w, 3) float32 of a perspective depth map (h, w) of positive inverse depths (any scale).
 
     Of the two one-sided differences along each axis the flatter one counts, so that no normal mixes the two sides of
@@ -29,7 +29,7 @@ def normals_from_depth(inverse_depth: np.ndarray, focal: Optional[float] = None)
     np.multiply(qu, -f, out=n[..., 0])
     np.multiply(qv, -f, out=n[..., 1])
     n[..., 2] = q - u * qu - v[:, None] * qv
-    return normalised(n)
+    return normalise_in_place(n)
 
 
 def _flatter(q, axis):
@@ -45,7 +45,7 @@ def _flatter(q, axis):
     return np.where(np.abs(ahead) < np.abs(behind), ahead, behind)
 
 
-def normalised(n: np.ndarray) -> np.ndarray:
+def normalise_in_place(n: np.ndarray) -> np.ndarray:
     """Vectors (..., 3) float32 scaled to length 1 in place; a zero vector becomes (0, 0, 1)."""
     length = np.sqrt(np.einsum("...i,...i->...", n, n))
     lost = length < 1e-8

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..image.resample import Resampler, shrink
 from .geometry import Geometry
-from .normals import normalised, normals_from_depth
+from .normals import normalise_in_place, normals_from_inverse_depth
 
 
 def encode_normals(n: np.ndarray) -> np.ndarray:
@@ -21,7 +21,7 @@ def full_size_passes(geometry: Geometry, rgb: np.ndarray):
     n = geometry.normals
     if n is None:
         d = geometry.inverse_depth
-        n = normals_from_depth(d - d.min() + 0.5 * max(float(np.ptp(d)), 1e-6), geometry.focal)
+        n = normals_from_inverse_depth(d - d.min() + 0.5 * max(float(np.ptp(d)), 1e-6), geometry.focal)
     planes = shrink(np.concatenate([np.moveaxis(n, 2, 0), geometry.inverse_depth[None]]).astype(np.float32), size)
     sampler = Resampler(planes.shape[1:], size)
     wide = [sampler.widen(p) for p in planes]
@@ -31,6 +31,6 @@ def full_size_passes(geometry: Geometry, rgb: np.ndarray):
     for start in range(0, size[0], 256):
         rows = slice(start, min(start + 256, size[0]))
         band = [sampler.rows(p, rows) for p in wide]
-        normals[rows] = encode_normals(normalised(np.stack(band[:3], axis=2)))
+        normals[rows] = encode_normals(normalise_in_place(np.stack(band[:3], axis=2)))
         depth[rows] = np.rint((band[3] - np.float32(low)) * scale)
     return normals, depth, (low, high)

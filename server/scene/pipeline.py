@@ -5,11 +5,11 @@ from typing import Callable, Tuple
 
 import numpy as np
 
-from .borders import inside_frame, put_in_frame
+from .borders import content_box, letterbox
 from .fit import SceneFit, fit_scene
 from .geometry import Geometry
-from .refinement import add_relief
-from .sky import whole_void
+from .refinement import refine_normals
+from .sky import whole_sky
 
 
 def estimate(rgb: np.ndarray, analyse: Callable[[np.ndarray], Geometry]) -> Geometry:
@@ -17,15 +17,15 @@ def estimate(rgb: np.ndarray, analyse: Callable[[np.ndarray], Geometry]) -> Geom
 
     analyse: what asks the network. See frames and void.
     """
-    rows, columns = inside_frame(rgb)
+    rows, columns = content_box(rgb)
     inside = np.ascontiguousarray(rgb[rows, columns])
     geometry = analyse(inside)
     if geometry.mask is not None:
-        geometry = dataclasses.replace(geometry, mask=whole_void(inside, geometry))
-    return put_in_frame(geometry, (rows, columns), *rgb.shape[:2])
+        geometry = dataclasses.replace(geometry, mask=whole_sky(inside, geometry))
+    return letterbox(geometry, (rows, columns), *rgb.shape[:2])
 
 
 def read_scene(rgb: np.ndarray, geometry: Geometry) -> Tuple[Geometry, SceneFit]:
     """(geometry with relief, its fit) of a photograph rgb (H, W, 3) uint8; see scene and relief."""
     fit = fit_scene(rgb, geometry)
-    return add_relief(rgb, geometry, fit.light), fit
+    return refine_normals(rgb, geometry, fit.light), fit

@@ -14,7 +14,7 @@ import numpy as np
 
 from .geometry import Geometry
 from .illumination import DARK, LUMINANCE, EstimatedLight, light_at, light_slope, linear_small
-from .normals import normalised
+from .normals import normalise_in_place
 
 STEPS = 2
 DAMPING = 1.0  # of squared slopes of the logarithm of the light: gentler slopes than this turn little
@@ -23,7 +23,7 @@ HUE = 0.05  # of chromaticity: so different from its surroundings a pixel is har
 MOST = 0.5  # of log brightness that is believed
 
 
-def add_relief(rgb: np.ndarray, geometry: Geometry, light: EstimatedLight) -> Geometry:
+def refine_normals(rgb: np.ndarray, geometry: Geometry, light: EstimatedLight) -> Geometry:
     """The geometry with normals that explain more of the photograph rgb (H, W, 3) uint8, lit by `light` (see
     illumination.py).
 
@@ -57,7 +57,7 @@ def add_relief(rgb: np.ndarray, geometry: Geometry, light: EstimatedLight) -> Ge
             * slope
             / (np.square(slope).sum(2, keepdims=True) + np.float32(DAMPING))
         )
-        n = normalised(n)
+        n = normalise_in_place(n)
     return dataclasses.replace(geometry, normals=n)
 
 

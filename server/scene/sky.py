@@ -13,7 +13,7 @@ AROUND = 7  # texels
 SIDE = 128  # long side of the grid this is found on: a sky has no fine parts, and the time grows with the cube
 
 
-def whole_void(rgb: np.ndarray, geometry: Geometry) -> np.ndarray:
+def whole_sky(rgb: np.ndarray, geometry: Geometry) -> np.ndarray:
     """The mask (h, w) float32 of a geometry of rgb (H, W, 3) uint8, with every sky and void counted whole.
 
     Void is what is surely void; the doubtful texels joined to it (hysteresis, as in Canny, "A computational approach to

@@ -82,7 +82,7 @@ class Body:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         rule, guarded = self._route(scope)
-        body = Incoming(
+        body = LimitedReceive(
             scope,
             receive,
             rule.max_bytes(self.settings),
@@ -125,7 +125,7 @@ class Body:
         self.room -= size
 
 
-class Incoming:
+class LimitedReceive:
     """The body of one request as it arrives."""
 
     def __init__(self, scope: Scope, receive: Receive, limit: int, patience: float, take: Callable[[int], None]):

@@ -52,7 +52,7 @@ class RequestIdFilter(logging.Filter):
         return True
 
 
-class CrossOrigin(CORSMiddleware):
+class CrossOriginMiddleware(CORSMiddleware):
     """CORS whose refusals say what is allowed, and which lets pages of allowed origins call from a public into a
     private network.
 
@@ -75,7 +75,7 @@ class CrossOrigin(CORSMiddleware):
         return response
 
 
-class KnownHosts(TrustedHostMiddleware):
+class KnownHostsMiddleware(TrustedHostMiddleware):
     """TrustedHostMiddleware whose refusals say that it was the host."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -69,7 +69,7 @@ def worker(which, megapixels, threads):
     import reference
 
     maps = prepare(rgb, geometry, fit)
-    q, n = maps.depth.copy(), np.moveaxis(maps.normals, 0, 2) / np.float32(32767)
+    q, n = maps.q.copy(), np.moveaxis(maps.normals, 0, 2) / np.float32(32767)
     occlusion, mask = maps.occlusion / np.float32(255), maps.mask / np.float32(65535)
     del maps
     base = (

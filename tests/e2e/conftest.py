@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from harness import FLAGS, HERE, READY, ROOT, Server, chromium, pixels
+from harness import FLAGS, READY, ROOT, Server, chromium, pixels
 from PIL import Image
 
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"

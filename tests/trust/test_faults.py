@@ -22,7 +22,7 @@ from server.application import create_app
 from server.errors import StartupError
 from server.jobs import record as records
 from server.jobs import store as store_module
-from server.jobs.base import File
+from server.jobs.base import JobFile
 from server.jobs.processes import check_writable
 from server.jobs.sweep import sweep
 
@@ -423,7 +423,7 @@ def test_two_processes_take_up_the_same_job(settings):
         finished(one, job)
         a, b = first.state.service, second.state.service
         record = records.load(a.store, job)
-        a.store.put(job, File.GEOMETRY, b"junk")
+        a.store.put(job, JobFile.GEOMETRY, b"junk")
         a.store.unregister(record.key, job)
         threads = [threading.Thread(target=s.analyst.adopt, args=(records.load(s.store, job),)) for s in (a, b)]
         for t in threads:
