@@ -5,26 +5,26 @@ import logging
 import sys
 import time
 from contextlib import asynccontextmanager
-from typing import AsyncIterator, Optional
+from typing import AsyncIterator, Callable, Optional, Sequence
 
 import cv2
 from fastapi import FastAPI
 
 from . import __version__
-from .errors import ModelMissing, StartupError
+from .errors import ModelMissing, RelightError, StartupError
 from .jobs.processes import check_writable
 from .jobs.service import Service
 from .jobs.sweep import sweep
 from .metrics import Metrics
-from .model import engine as models
 from .model import sessions
+from .model.engine import Engine, load_engine
 from .settings import Settings, load
 from .web import problems, routes
-from .web.body import Body
-from .web.middleware import CrossOriginMiddleware, Frame, KnownHostsMiddleware, RequestIdFilter
+from .web.body import BodyLimitMiddleware
+from .web.middleware import CrossOriginMiddleware, KnownHostsMiddleware, RequestContextMiddleware, RequestIdFilter
 
 log = logging.getLogger("relight")
-TELL_SECONDS = 0.5
+PUBLISH_SECONDS = 0.5
 FORGET_SECONDS = 2.0  # how soon what another process deleted leaves the memory of this one
 DESCRIPTION = "Upload a photo once, relight it from any light, download every pass."
 
@@ -40,14 +40,14 @@ def _set_up_log(level: str) -> None:
     logging.getLogger("uvicorn.access").disabled = True  # one line a request: ours, which has its id
 
 
-async def _warm(service: Service) -> None:
+async def _warm_decoders(service: Service) -> None:
     try:
         await asyncio.to_thread(service.decoders.warm)
     except Exception as exc:
         log.error("no decoder process could be started: uploads will fail", exc_info=exc)
 
 
-async def _tell(service: Service, metrics: Metrics) -> None:
+async def _publish_metrics(service: Service, metrics: Metrics) -> None:
     """Leave this process's numbers for the others, when they changed."""
     last = b""
     while True:
@@ -55,7 +55,7 @@ async def _tell(service: Service, metrics: Metrics) -> None:
         if data != last:
             last = data
             await asyncio.to_thread(service.metrics_exchange.publish_metrics, data)
-        await asyncio.sleep(TELL_SECONDS)
+        await asyncio.sleep(PUBLISH_SECONDS)
 
 
 async def _housekeeping(service: Service, every: float) -> None:
@@ -71,10 +71,38 @@ async def _housekeeping(service: Service, every: float) -> None:
             log.error("housekeeping failed", exc_info=exc)
 
 
-def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engine] = None) -> FastAPI:
+def _register_gauges(metrics: Metrics, service: Service) -> None:
+    metrics.gauge("relight_work_pending", "Work waiting or running", lambda: service.pool.pending)
+    metrics.gauge("relight_analyses_pending", "Analyses waiting or running", lambda: service.analysis_pool.pending)
+    metrics.gauge("relight_cache_bytes", "Bytes of prepared pictures in memory", lambda: service.cache.nbytes)
+    metrics.gauge("relight_ready", "Processes whose models are loaded", lambda: int(service.engine is not None))
+    metrics.gauge("relight_processes", "Processes that serve", lambda: 1)
+    metrics.gauge("relight_decoders", "Decoder processes that run", lambda: len(service.decoders.pids))
+    metrics.gauge(
+        "relight_decoders_fallen", "Decoder processes that died of an upload", lambda: service.decoders.fallen
+    )
+    metrics.gauge("relight_analyses_stuck", "Analyses that hang", lambda: service.analyst.stuck)
+
+
+async def _load(settings: Settings, engine: Optional[Engine], observe: Callable[[str, float], None]) -> Service:
+    """The service, with the engine handed in or the one that the settings ask for; without one where it is missing."""
+    problem: Optional[RelightError] = None
+    if engine is None:
+        try:
+            engine = await asyncio.to_thread(load_engine, settings)
+        except ModelMissing as exc:
+            problem = exc
+            log.error("%s Uploads are refused until then.", exc.detail)
+    service = Service(settings, engine, problem, observe)
+    for m in service.models():
+        log.info("model %s runs on %s", m.get("name"), m.get("provider"))
+    return service
+
+
+def create_app(settings: Optional[Settings] = None, engine: Optional[Engine] = None) -> FastAPI:
     """The application. With an `engine` no graph is loaded. Raises StartupError when a setting is bad."""
     settings = settings or load()
-    keys = settings.keys()
+    api_keys = settings.keys()
     check_writable(settings.jobs_dir)
     if engine is None:
         sessions.check_provider(settings.provider)
@@ -84,25 +112,15 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         cv2.setNumThreads(settings.processors)
-        used, problem = engine, None  # type: Any, Optional[RelightError]
-        if used is None:
-            try:
-                used = await asyncio.to_thread(models.load_engine, settings)
-            except ModelMissing as exc:
-                problem = exc
-                log.error("%s Uploads are refused until then.", exc.detail)
-        service = Service(settings, used, problem, metrics.observe)
-        metrics.watch(service)
-        app.state.service = service
-        if not keys:
+        app.state.service = service = await _load(settings, engine, metrics.observe)
+        _register_gauges(metrics, service)
+        if not api_keys:
             log.warning("no RELIGHT_API_KEYS: everyone who reaches this server may use it")
-        for m in used.describe() if used is not None else ():
-            log.info("model %s runs on %s", m.get("name"), m.get("provider"))
         await asyncio.to_thread(sweep, service)
         tasks = [
             asyncio.create_task(_housekeeping(service, settings.sweep_seconds)),
-            asyncio.create_task(_warm(service)),
-            asyncio.create_task(_tell(service, metrics)),
+            asyncio.create_task(_warm_decoders(service)),
+            asyncio.create_task(_publish_metrics(service, metrics)),
         ]
         try:
             yield
@@ -123,12 +141,21 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.settings, app.state.metrics, app.state.keys = settings, metrics, keys
+    app.state.settings, app.state.metrics, app.state.keys = settings, metrics, api_keys
     problems.install(app, [*routes.router.routes, *routes.guarded.routes])
     routes.install(app)
-    # The last added is the outermost. CORS is outside the net under all faults, so that a page can read a 500 too.
+    _add_middleware(app, settings, metrics, api_keys)
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, api_keys: Sequence[str]) -> None:
+    """The last added is the outermost. CORS is outside the net under all faults, so that a page can read a 500 too."""
     app.add_middleware(
-        Body, settings=settings, open_routes=routes.router.routes, guarded=routes.guarded.routes, keys=keys
+        BodyLimitMiddleware,
+        settings=settings,
+        open_routes=routes.router.routes,
+        guarded=routes.guarded.routes,
+        api_keys=api_keys,
     )
     methods, asked, answered = routes.cross_origin()
     app.add_middleware(
@@ -140,9 +167,8 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[models.Engi
         allow_credentials=False,
     )
     if "*" not in settings.allowed_hosts:
-        app.add_middleware(KnownHostsMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False)
-    app.add_middleware(Frame, metrics=metrics)
-    return app
+        app.add_middleware(KnownHostsMiddleware, allowed_hosts=settings.allowed_hosts)
+    app.add_middleware(RequestContextMiddleware, metrics=metrics)
 
 
 def build_app() -> FastAPI:

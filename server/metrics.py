@@ -7,13 +7,10 @@ others' to its own; those of the dead are kept as one sum while any process live
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Tuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import Metric
-
-if TYPE_CHECKING:
-    from .jobs.service import Service
 
 log = logging.getLogger("relight")
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -54,19 +51,9 @@ class Metrics:
         """A stage that took so long."""
         self.stages.labels(stage).observe(seconds)
 
-    def watch(self, service: "Service") -> None:
-        """Gauges that look at the service when asked."""
-        for name, text, look in (
-            ("relight_work_pending", "Work waiting or running", lambda: service.pool.pending),
-            ("relight_analyses_pending", "Analyses waiting or running", lambda: service.analysis_pool.pending),
-            ("relight_cache_bytes", "Bytes of prepared pictures in memory", lambda: service.cache.nbytes),
-            ("relight_ready", "Processes whose models are loaded", lambda: int(service.engine is not None)),
-            ("relight_processes", "Processes that serve", lambda: 1),
-            ("relight_decoders", "Decoder processes that run", lambda: len(service.decoders.pids)),
-            ("relight_decoders_fallen", "Decoder processes that died of an upload", lambda: service.decoders.fallen),
-            ("relight_analyses_stuck", "Analyses that hang", lambda: service.analyst.stuck),
-        ):
-            Gauge(name, text, registry=self.registry).set_function(look)
+    def gauge(self, name: str, text: str, look: Callable[[], float]) -> None:
+        """A gauge that looks when asked."""
+        Gauge(name, text, registry=self.registry).set_function(look)
 
     def numbers(self) -> "Numbers":
         """Every number of this process."""
@@ -97,7 +84,7 @@ class Metrics:
                 if name in names:
                     whole.add_sample(name, dict(labels), value)
             families.append(whole)
-        return generate_latest(_Sum(families))  # type: ignore[arg-type]
+        return generate_latest(_Sum(families))
 
 
 Numbers = List[List[Any]]  # [name, [[label, value], ...], number]

@@ -17,9 +17,9 @@ from PIL import Image
 from support import encoded, finished, gradient, linear, picture, problem, upload
 
 from server.application import create_app
-from server.jobs import record as records
 from server.jobs.base import JobFile
 from server.jobs.processes import ProcessRegistry
+from server.jobs.record import QUEUED, load_record, save_record
 from server.scene.geometry import unpack
 
 LIGHT = {"x": 0.5, "y": 0.3, "z": 0.8}
@@ -548,9 +548,9 @@ def test_an_unfinished_job_without_a_model_is_no_reason_to_wait(settings, tmp_pa
         job = upload(before)
         finished(before, job)
         store = before.app.state.service.store
-        record = records.load(store, job)
-        record.state = records.QUEUED
-        records.save(store, record)
+        record = load_record(store, job)
+        record.state = QUEUED
+        save_record(store, record)
     with TestClient(create_app(settings(models_dir=tmp_path / "none"))) as client:
         for path in ("/relight", "/preview"):
             problem(client.post(path, json={"job_id": job, "x": 1, "y": 0, "z": 1}), 503, "model_missing")
@@ -698,7 +698,7 @@ def test_the_focal_length_of_the_file_is_that_of_the_scene(settings):
             job = upload(client, encoded(gradient(), "JPEG", **more))
             finished(client, job)
             store = client.app.state.service.store
-            assert records.load(store, job).fit.focal == pytest.approx(wanted, rel=1e-3)
+            assert load_record(store, job).fit.focal == pytest.approx(wanted, rel=1e-3)
             assert unpack(store.get(job, JobFile.GEOMETRY)).focal == pytest.approx(wanted, rel=1e-3)
 
 
@@ -767,9 +767,9 @@ def test_a_job_expires_by_its_last_use(client):
     job = upload(client)
     finished(client, job)
     store = client.app.state.service.store
-    record = records.load(store, job)
+    record = load_record(store, job)
     record.created = 1e9
-    records.save(store, record)
+    save_record(store, record)
     state = client.get(f"/job/{job}").json()
     from datetime import datetime
 

@@ -207,7 +207,7 @@ def make(weights):
         ({"answer": "image[:, :1].mean()"}, "must be (1, 1, h, w)"),
         ({"answer": "image[:, :1] / 0"}, "all values finite"),
         ({"answer": "image.nonsense"}, "own.py:7"),
-        ({"meaning": "inverse_depth"}, "disparity, depth, points"),
+        ({"meaning": "inverse_depth"}, "'disparity', 'depth' or 'points'"),
         ({"size": 0}, "input.size"),
         ({"before": "import nonesuch"}, "nonesuch"),
         ({"before": "return Answers()"}, "must return a graphs.Exportable"),

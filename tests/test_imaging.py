@@ -12,7 +12,8 @@ from PIL import Image, ImageCms
 from support import encoded, gradient, problem
 
 from server import errors
-from server.image.decode import fit_within, read_upright
+from server.image.decode import read_upright
+from server.image.resample import shrink_image
 
 MAX = 10_000_000
 
@@ -243,9 +244,9 @@ def test_each_error_over_http(client, settings):
 
 
 def test_fit_within_never_enlarges():
-    assert fit_within(gradient(60, 80), 40).shape == (30, 40, 3)
-    assert fit_within(gradient(60, 80), 400).shape == (60, 80, 3)
-    assert fit_within(gradient(1, 500), 64).shape == (1, 64, 3)
+    assert shrink_image(gradient(60, 80), 40).shape == (30, 40, 3)
+    assert shrink_image(gradient(60, 80), 400).shape == (60, 80, 3)
+    assert shrink_image(gradient(1, 500), 64).shape == (1, 64, 3)
 
 
 def test_icc_profile_becomes_srgb_in_every_mode():

@@ -45,15 +45,15 @@ def test_pieces_of_work_share_the_threads():
 
     def work():
         gate.wait(10)
-        shares.append(pool.share())
+        shares.append(pool.threads_per_task())
         gate.wait(10)
 
-    assert pool.share() == 4
+    assert pool.threads_per_task() == 4
     for _ in range(2):
         pool.submit(work)
     gate.wait(10), gate.wait(10)
     pool.close()
-    assert shares == [2, 2] and pool.share() == 4
+    assert shares == [2, 2] and pool.threads_per_task() == 4
 
 
 def test_work_knows_the_request_it_is_for():

@@ -17,10 +17,10 @@ from support import encoded, finished, gradient, local_store, picture, problem, 
 from server import errors
 from server.application import create_app
 from server.jobs import base as jobs
-from server.jobs import record as records
 from server.jobs.base import JobFile
 from server.jobs.cache import Cache
 from server.jobs.processes import ProcessRegistry
+from server.jobs.record import Record
 from server.jobs.sweep import sweep
 from server.scene.geometry import pack, unpack
 
@@ -204,7 +204,7 @@ def test_a_job_outlives_a_restart(settings):
 def abandoned(root, state="analysing", attempts=1):
     """A job as a killed process leaves it."""
     store = local_store(root)
-    record = records.Record(
+    record = Record(
         job_id=str(uuid.uuid4()), width=80, height=60, key="00", worker=uuid.uuid4().hex, state=state, attempts=attempts
     )
     store.create(record.job_id, {JobFile.INPUT: encoded(gradient()), JobFile.JOB: record.dump()})
@@ -412,7 +412,7 @@ def test_what_is_stored_outlives_a_power_cut(store, monkeypatch):
 def test_sharing_twice_leaves_nothing_behind(store):
     one, other = new(store, relit=b"x"), new(store)
     for _ in range(2):
-        store.share(one, other, [JobFile.RELIT])
+        store.link_files(one, other, [JobFile.RELIT])
         assert store.get(other, JobFile.RELIT) == b"x"
         assert not list((store.root / other).glob(".tmp*"))
 

@@ -32,10 +32,10 @@ UPRIGHT = {
 }  # EXIF orientation -> what makes it 1
 
 
-def heif_formats() -> tuple:
+def heif_formats() -> Tuple[str, ...]:
     """("HEIF",) where pillow-heif is installed, else ()."""
     try:
-        import pillow_heif
+        import pillow_heif  # type: ignore[import-not-found]  # optional: read HEIC where it is installed
     except ImportError:
         return ()
     pillow_heif.register_heif_opener(thumbnails=False)
@@ -50,7 +50,7 @@ def _looks_like_image(head: bytes) -> bool:
     )
 
 
-def _open(file: BinaryIO, formats: tuple, max_pixels: int) -> Image.Image:
+def _open(file: BinaryIO, formats: Tuple[str, ...], max_pixels: int) -> Image.Image:
     """Read the header only. Raises EmptyFile, UnsupportedImage, CorruptImage, ImageTooLarge."""
     head = file.read(16)
     if not head:
@@ -79,7 +79,7 @@ def _open(file: BinaryIO, formats: tuple, max_pixels: int) -> Image.Image:
     return image
 
 
-def _exif(image: Image.Image, w: int, h: int) -> tuple:
+def _exif(image: Image.Image, w: int, h: int) -> Tuple[int, Optional[float]]:
     """(orientation 1..8, focal length in picture widths or None) for the upright size w x h.
 
     Damaged EXIF counts as none.
@@ -107,7 +107,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         source = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         if image.mode == "RGB" and "sRGB IEC61966-2.1" in (ImageCms.getProfileDescription(source) or ""):
             return image
-        return ImageCms.profileToProfile(
+        converted = ImageCms.profileToProfile(
             image,
             source,
             ImageCms.createProfile("sRGB"),
@@ -115,6 +115,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
             renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
         )
+        return converted if converted is not None else image
     except Exception:
         return image
 
@@ -173,7 +174,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def read_upright(
-    file: BinaryIO, max_pixels: int, formats: tuple = FORMATS, opened: Callable[[int, int], None] = lambda w, h: None
+    file: BinaryIO,
+    max_pixels: int,
+    formats: Tuple[str, ...] = FORMATS,
+    opened: Callable[[int, int], None] = lambda w, h: None,
 ) -> Tuple[Image.Image, str, Optional[float]]:
     """A photo's first frame, upright (EXIF), in sRGB (ICC), as RGB or RGBA; its format; its focal length in picture
     widths.
@@ -223,15 +227,3 @@ def read_png(data: bytes) -> np.ndarray:
         zlib.error,
     ) as exc:  # what Pillow raises for damaged bytes
         raise DamagedFile("no readable PNG") from exc
-
-
-def fit_within(pixels: np.ndarray, max_side: int) -> np.ndarray:
-    """The picture, shrunk (area average) so that no side is longer than `max_side`; never enlarged."""
-    import cv2
-
-    h, w = pixels.shape[:2]
-    scale = max_side / max(h, w)
-    if scale >= 1:
-        return pixels
-    size = (max(1, round(w * scale)), max(1, round(h * scale)))
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)

@@ -10,6 +10,7 @@ import queue
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, List, Optional, Tuple
@@ -103,10 +104,9 @@ class _Process:
         """End it; returns how it ended."""
         self._popen.kill()
         for pipe in (self._popen.stdin, self._popen.stdout):
-            try:
-                pipe.close()  # type: ignore[union-attr]
-            except OSError:
-                pass
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
         return self._popen.wait()
 
 

@@ -2,12 +2,15 @@
 
 import struct
 import zlib
+from importlib import import_module
+from typing import Any, List
 
 import cv2
 import numpy as np
 
-try:  # Intel's deflate, on ARM too: a quarter of the time of zlib's quickest, and smaller files
-    from isal import isal_zlib as deflate
+# Intel's deflate, on ARM too: a quarter of the time of zlib's quickest, and smaller files
+try:
+    deflate: Any = import_module("isal.isal_zlib")
 except ImportError:
     deflate = None
 
@@ -50,11 +53,11 @@ def encode_png(array: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", b"".join(parts)) + _chunk(b"IEND", b"")
 
 
-def _chunk(kind, data):
+def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
 
 
-def _opencv(kind, array, flags):
+def _opencv(kind: str, array: np.ndarray, flags: List[int]) -> bytes:
     if array.ndim == 3:
         array = cv2.cvtColor(array, cv2.COLOR_RGBA2BGRA if array.shape[2] == 4 else cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(kind, array, flags)

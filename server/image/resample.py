@@ -1,22 +1,34 @@
 """Between the grids of the geometry and the pixels of a picture, a band of rows at a time."""
 
-from typing import Tuple
+from typing import List, Sequence, Tuple
 
 import cv2
 import numpy as np
 
+Size = Tuple[int, int]  # (h, w)
 
-def limited(shape, side: int) -> Tuple[int, int]:
+
+def fit_within(shape: Sequence[int], side: int) -> Size:
     """The shape (h, w) scaled down, if need be, to a long side of `side`; neither side falls below 1."""
     scale = min(1.0, side / max(shape))
-    return max(1, int(round(shape[0] * scale))), max(1, int(round(shape[1] * scale)))
+    return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def shrink(planes: np.ndarray, size) -> np.ndarray:
+def shrink_image(pixels: np.ndarray, max_side: int) -> np.ndarray:
+    """A picture (h, w) or (h, w, c) uint8, area-averaged so that no side is longer than `max_side`; never enlarged."""
+    h, w = pixels.shape[:2]
+    scale = max_side / max(h, w)
+    if scale >= 1:
+        return pixels
+    size = (max(1, round(w * scale)), max(1, round(h * scale)))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+
+
+def shrink(planes: np.ndarray, size: Size) -> np.ndarray:
     """(n, h, w) float32 planes area-averaged so that no side is longer than that of `size` (H, W); else as they are."""
     h, w = planes.shape[1:]
     H, W = min(h, size[0]), min(w, size[1])
-    if (H, W) == (h, w):
+    if (h, w) == (H, W):
         return planes
     return np.stack([cv2.resize(p, (W, H), interpolation=cv2.INTER_AREA) for p in planes])
 
@@ -24,8 +36,8 @@ def shrink(planes: np.ndarray, size) -> np.ndarray:
 class Resampler:
     """Bilinear interpolation from a grid (h, w) to a picture (H, W): centres at halves, edges repeated."""
 
-    def __init__(self, grid, size):
-        self.grid, self.size = tuple(grid), tuple(size)
+    def __init__(self, grid: Size, size: Size):
+        self.grid, self.size = grid, size
         self.top, self.down = _places(self.grid[0], self.size[0])
         self.left, self.right = _places(self.grid[1], self.size[1])
         self.below = np.minimum(self.top + 1, self.grid[0] - 1)
@@ -49,14 +61,14 @@ class Resampler:
         return r + rows.start, c
 
 
-def _places(n, N):
+def _places(n: int, N: int) -> Tuple[np.ndarray, np.ndarray]:
     """For N pixels along n texels: the texel before each, and how far the pixel is past it (0..1)."""
     place = np.clip((np.arange(N) + 0.5) * n / N - 0.5, 0, n - 1)
     before = np.minimum(place.astype(np.intp), max(n - 2, 0))
     return before, (place - before).astype(np.float32)
 
 
-def bands(size, pixels: int):
+def bands(size: Size, pixels: int) -> List[slice]:
     """Slices of rows that cover a picture (H, W), of about so many pixels each."""
     step = max(1, pixels // size[1])
     return [slice(start, min(start + step, size[0])) for start in range(0, size[0], step)]

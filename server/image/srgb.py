@@ -2,17 +2,18 @@
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 STEPS = 1 << 14  # 0.1 code per step at the steepest part of the curve, 16 KB: stays in the first cache
 
 
-def srgb_to_linear(value):
+def srgb_to_linear(value: npt.ArrayLike) -> np.ndarray:
     """sRGB values 0..1 of any shape to linear light, float64."""
     value = np.asarray(value, np.float64)
     return np.where(value <= 0.04045, value / 12.92, ((np.maximum(value, 0.0) + 0.055) / 1.055) ** 2.4)
 
 
-def linear_to_srgb(value):
+def linear_to_srgb(value: npt.ArrayLike) -> np.ndarray:
     """Linear light 0..1 of any shape to sRGB values, float64."""
     value = np.clip(np.asarray(value, np.float64), 0.0, 1.0)
     return np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055)
@@ -26,12 +27,12 @@ TO_CODE.setflags(write=False)
 WIDE_LUT = int(cv2.__version__.split(".")[0]) >= 5  # cv2.LUT takes 16-bit indices since 5.0: twice as fast
 
 
-def decode(codes):
+def decode(codes: np.ndarray) -> np.ndarray:
     """8-bit sRGB codes (h, w) to linear light, float32."""
     return cv2.LUT(codes, TO_LINEAR).reshape(codes.shape)
 
 
-def encode(linear):
+def encode(linear: np.ndarray) -> np.ndarray:
     """Linear light (h, w) float32 in 0..4 (what is above 1 becomes 255) to 8-bit sRGB codes.
 
     Decoding and encoding gives every code back; any other value is at most 0.1 code off before rounding.

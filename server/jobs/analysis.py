@@ -8,8 +8,8 @@ import dataclasses
 import logging
 import threading
 import time
-from contextlib import contextmanager
-from typing import Any, Awaitable, Callable, Dict, Iterator, Optional, Set
+from contextlib import contextmanager, suppress
+from typing import Any, AsyncGenerator, Awaitable, Callable, Dict, Iterator, Optional, Set
 
 import numpy as np
 from filelock import Timeout
@@ -26,20 +26,19 @@ from ..errors import (
     Superseded,
     from_oserror,
 )
-from ..image import decode as imaging
+from ..image.decode import read_png
 from ..image.encode import encode_png
 from ..model.engine import Engine
 from ..scene.geometry import Geometry, checked, pack, unpack
 from ..scene.passes import full_size_passes
 from ..scene.pipeline import estimate, read_scene
-from . import record as records
 from .base import ANALYSIS, Coordination, JobFile, JobStore
 from .notifier import Notifier
 from .pool import Pool, WatchdogThread
-from .record import Record
+from .record import ANALYSING, FAILED, QUEUED, READY, Record, State, load_record, save_record
 
 log = logging.getLogger("relight")
-Gone = Callable[[], Awaitable[bool]]  # has the client left?
+IsDisconnected = Callable[[], Awaitable[bool]]  # has the client left?
 MAX_ATTEMPTS = 3  # the first, and twice more after a crash
 MAX_STUCK = 3
 POLL_SECONDS = 0.25  # how often a job that another process works on is looked at
@@ -47,7 +46,7 @@ POLL_SECONDS = 0.25  # how often a job that another process works on is looked a
 
 def read_photo(store: JobStore, record: Record) -> np.ndarray:
     """The photo of a job, (H, W, 3) or (H, W, 4) uint8. Raises FileNotFound, DamagedFile, JobNotFound."""
-    pixels = imaging.read_png(store.get(record.job_id, JobFile.INPUT))
+    pixels = read_png(store.get(record.job_id, JobFile.INPUT))
     if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.shape[:2] != (record.height, record.width):
         raise DamagedFile("another picture")
     return pixels
@@ -62,12 +61,12 @@ class Analyst:
         processes: Coordination,
         engine: Optional[Engine],
         pool: Pool,
-        patience: float,
+        timeout: float,
         observe: Any,
     ):
-        self.store, self.processes, self.engine, self.pool, self.patience = store, processes, engine, pool, patience
+        self.store, self.processes, self.engine, self.pool, self.timeout = store, processes, engine, pool, timeout
         self.observe = observe  # (stage, seconds)
-        self.watch = Notifier()
+        self.notifier = Notifier()
         self.closing = threading.Event()
         self.stuck = 0  # analyses that hang
         self._engine = WatchdogThread("estimate")  # always the same thread: providers keep state by thread
@@ -102,49 +101,23 @@ class Analyst:
     def _done(self, job_id: str) -> None:
         with self._lock:
             self._mine.discard(job_id)
-        self.watch.tell(job_id)
+        self.notifier.notify(job_id)
 
     def forget(self, job_id: str) -> None:
         """A job was deleted."""
         self.unsaved.pop(job_id, None)
-        self.watch.tell(job_id)
+        self.notifier.notify(job_id)
 
-    def _step(self, record: Record, stage: str, state: str = records.ANALYSING) -> None:
+    def _step(self, record: Record, stage: str, state: State = ANALYSING) -> None:
         record.stage, record.state = stage, state
-        records.save(self.store, record)
-        self.watch.tell(record.job_id)
+        save_record(self.store, record)
+        self.notifier.notify(record.job_id)
 
     def _work(self, job_id: str) -> None:
         try:
-            record = records.load(self.store, job_id)
-            if record.state in (records.READY, records.FAILED):
-                return
-            record.worker = self.processes.worker
-            record.attempts += 1
-            self._step(record, "reading")
-            try:
-                with self._alone(record.key):
-                    if record.attempts > 1:
-                        self._photo(record)  # something was wrong with this job: is it the photo?
-                    if not self._share(record):
-                        self._analyse(record)
-                    self.store.register(record.key, job_id)
-                    self._step(record, "ready", records.READY)
-            except JobNotFound:
-                self.store.unregister(record.key, job_id)
-                raise
-            except Exception as exc:
-                if self.closing.is_set():
-                    record.attempts -= 1  # no fault of the photo's: the next start takes it up again
-                    records.save(self.store, record)
-                    return
-                error = exc if isinstance(exc, RelightError) else ModelError()
-                if isinstance(exc, OSError):
-                    error = from_oserror(exc)
-                log.error("job %s: analysis failed: %s", job_id, error.detail, exc_info=exc)
-                record.fail(error)
-                self.store.discard(job_id, list(ANALYSIS))  # of no use, and on a full disk room to say so
-                records.save(self.store, record)
+            record = load_record(self.store, job_id)
+            if record.state not in (READY, FAILED):
+                self._attempt(record)
         except JobNotFound:
             log.info("job %s: deleted during its analysis", job_id)
         except StorageFull as exc:
@@ -154,13 +127,45 @@ class Analyst:
             self.unsaved[job_id] = exc if isinstance(exc, RelightError) else RelightError()
             log.error("job %s: analysis broke off", job_id, exc_info=exc)
 
+    def _attempt(self, record: Record) -> None:
+        """Analyse a job and write down what came of it. Raises JobNotFound and StorageFull."""
+        record.worker = self.processes.worker
+        record.attempts += 1
+        self._step(record, "reading")
+        try:
+            with self._locked(record.fingerprint):
+                if record.attempts > 1:
+                    self._photo(record)  # something was wrong with this job: is it the photo?
+                if not self._take_over_twin(record):
+                    self._analyse(record)
+                self.store.register(record.fingerprint, record.job_id)
+                self._step(record, "ready", READY)
+        except JobNotFound:
+            self.store.unregister(record.fingerprint, record.job_id)
+            raise
+        except Exception as exc:
+            self._note_failure(record, exc)
+
+    def _note_failure(self, record: Record, exc: Exception) -> None:
+        if self.closing.is_set():
+            record.attempts -= 1  # no fault of the photo's: the next start takes it up again
+            save_record(self.store, record)
+            return
+        error = exc if isinstance(exc, RelightError) else ModelError()
+        if isinstance(exc, OSError):
+            error = from_oserror(exc)
+        log.error("job %s: analysis failed: %s", record.job_id, error.detail, exc_info=exc)
+        record.fail(error)
+        self.store.discard(record.job_id, list(ANALYSIS))  # of no use, and on a full disk room to say so
+        save_record(self.store, record)
+
     @contextmanager
-    def _alone(self, key: str) -> Iterator[None]:
+    def _locked(self, fingerprint: str) -> Iterator[None]:
         """Hold the lock of a key; whoever holds it may hang, so that stopping does not wait for it.
 
         Raises Overloaded then.
         """
-        lock = self.processes.analysis_lock(key)
+        lock = self.processes.analysis_lock(fingerprint)
         while True:
             try:
                 lock.acquire(timeout=POLL_SECONDS)
@@ -173,15 +178,15 @@ class Analyst:
         finally:
             lock.release()
 
-    def _share(self, record: Record) -> bool:
+    def _take_over_twin(self, record: Record) -> bool:
         """Take over the analysis of a twin, if there is one."""
-        for other in self.store.holders(record.key):
+        for other in self.store.holders(record.fingerprint):
             try:
-                twin = records.load(self.store, other)
-                if other == record.job_id or twin.state != records.READY or twin.key != record.key:
+                twin = load_record(self.store, other)
+                if other == record.job_id or twin.state != READY or twin.fingerprint != record.fingerprint:
                     continue
                 unpack(self.store.get(other, JobFile.GEOMETRY))
-                self.store.share(other, record.job_id, list(ANALYSIS))
+                self.store.link_files(other, record.job_id, list(ANALYSIS))
             except (RelightError, DamagedFile):
                 if not (self.store.names(record.job_id)):
                     raise JobNotFound() from None
@@ -233,7 +238,7 @@ class Analyst:
         if self.hangs:
             raise ModelError("The model hangs. The server has to be started again.")
         try:
-            geometry = self._engine.run(lambda: self.engine.analyse(rgb), self.patience, self.closing)  # type: ignore[union-attr]
+            geometry = self._engine.run(lambda: self.engine.analyse(rgb), self.timeout, self.closing)  # type: ignore[union-attr]
         except TimeoutError:
             self.stuck += 1
             raise ModelError(
@@ -244,37 +249,51 @@ class Analyst:
     def as_it_stands(self, record: Record) -> Record:
         """The record, failed where that could not be written down."""
         error = self.unsaved.get(record.job_id)
-        if error is not None and record.state not in (records.READY, records.FAILED):
+        if error is not None and record.state not in (READY, FAILED):
             record.fail(error)
         return record
 
-    async def ready(self, job_id: str, gone: Gone) -> Record:
-        """Wait until a job is ready. Raises JobNotFound, ModelMissing, what the analysis failed with; Superseded.
+    async def watch(self, job_id: str) -> AsyncGenerator[Record, None]:
+        """The record of a job, at once, then whenever it may have changed, and now and then all the same.
 
-        The client is gone.
+        Ends once the job is ready or failed. Raises JobNotFound.
         """
-        with self.watch.listen(job_id) as news:
+        with self.notifier.subscribe(job_id) as changed:
             while True:
-                news.clear()
-                record = self.as_it_stands(await asyncio.to_thread(records.load, self.store, job_id))
-                if record.state == records.READY:
+                changed.clear()
+                record = self.as_it_stands(await asyncio.to_thread(load_record, self.store, job_id))
+                yield record
+                if record.state in (READY, FAILED):
+                    return
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+
+    async def ready(self, job_id: str, is_disconnected: IsDisconnected) -> Record:
+        """Wait until a job is ready.
+
+        Raises JobNotFound, ModelMissing, what the analysis failed with; Superseded when the client has left.
+        """
+        watched = self.watch(job_id)
+        try:
+            async for record in watched:
+                if record.state == READY:
                     return record
-                if record.state == records.FAILED:
+                if record.state == FAILED:
                     record.raise_error()
                 if self.engine is None:
                     raise ModelMissing()  # nobody takes it up
-                try:
-                    await asyncio.wait_for(news.wait(), POLL_SECONDS)
-                except asyncio.TimeoutError:
-                    if await gone():
-                        raise Superseded("The client has gone.") from None
+                if await is_disconnected():
+                    raise Superseded("The client has gone.")
+        finally:
+            await watched.aclose()
+        raise JobNotFound()  # not reached: the last record is of a job that is ready or failed
 
     def adopt(self, record: Record) -> None:
         """Take up a job whose process died, or whose files are gone; one that keeps killing its process fails."""
         if record.attempts >= MAX_ATTEMPTS:
             record.fail(ModelError("The analysis of this photo broke off several times. Upload another image."))
-            records.save(self.store, record)
+            save_record(self.store, record)
             return
-        record.worker, record.state, record.stage = self.processes.worker, records.QUEUED, "waiting"
-        records.save(self.store, record)
+        record.worker, record.state, record.stage = self.processes.worker, QUEUED, "waiting"
+        save_record(self.store, record)
         self.start(record.job_id, force=True)

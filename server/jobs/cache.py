@@ -20,32 +20,32 @@ class Cache:
         with self._lock:
             return sum(v.nbytes for v in self._values.values())
 
-    def get(self, key: Tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
-        """The value of a key, made by one caller while others wait for it."""
+    def get(self, cache_key: Tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
+        """The value of a cache_key, made by one caller while others wait for it."""
         with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-            making = self._making.setdefault(key, threading.Lock())
+            if cache_key in self._values:
+                self._values.move_to_end(cache_key)
+                return self._values[cache_key]
+            making = self._making.setdefault(cache_key, threading.Lock())
         with making:
             with self._lock:
-                if key in self._values:
-                    return self._values[key]
+                if cache_key in self._values:
+                    return self._values[cache_key]
             try:
                 value = make()
             finally:
                 with self._lock:
-                    self._making.pop(key, None)
+                    self._making.pop(cache_key, None)
             with self._lock:
-                self._values[key] = value
+                self._values[cache_key] = value
             self.trim()
             return value
 
     def trim(self) -> None:
         """Let go of what is too large alone, then of the least recently used until the rest fits."""
         with self._lock:
-            for key in [k for k, v in self._values.items() if v.nbytes > self.max_bytes]:
-                del self._values[key]
+            for cache_key in [k for k, v in self._values.items() if v.nbytes > self.max_bytes]:
+                del self._values[cache_key]
             total = sum(v.nbytes for v in self._values.values())
             while self._values and total > self.max_bytes:
                 total -= self._values.popitem(last=False)[1].nbytes
@@ -58,5 +58,5 @@ class Cache:
     def drop(self, job_id: str) -> None:
         """Let go of all that belongs to a job."""
         with self._lock:
-            for key in [k for k in self._values if k[0] == job_id]:
-                del self._values[key]
+            for cache_key in [k for k in self._values if k[0] == job_id]:
+                del self._values[cache_key]

@@ -75,8 +75,8 @@ class Pool:
         """Put work in line and wait for it; cancelling takes it out of the line again."""
         return await asyncio.wrap_future(self.submit(work, *args, admitted=admitted))
 
-    def share(self) -> int:
-        """How many threads one piece of work may use for itself now, so that all together use `threads`."""
+    def threads_per_task(self) -> int:
+        """How many threads one task may use now, so that all together use `threads`."""
         return max(1, self.threads // max(1, self.running))
 
     def close(self) -> None:

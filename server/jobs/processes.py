@@ -3,6 +3,7 @@
 import os
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Callable, List, Optional, Tuple
 
@@ -68,12 +69,12 @@ class ProcessRegistry:
         make_folders(self.root)
         return FileLock(self.folder / "room", timeout=timeout, mode=0o600, thread_local=False, poll_interval=0.01)
 
-    def analysis_lock(self, key: str) -> FileLock:
+    def analysis_lock(self, fingerprint: str) -> FileLock:
         """The lock under which the analysis of one key, a hexadecimal digest, is made once.
 
         256 locks serve all keys.
         """
-        return FileLock(self.folder / f"analysis-{key[:2]}", mode=0o600, thread_local=False)
+        return FileLock(self.folder / f"analysis-{fingerprint[:2]}", mode=0o600, thread_local=False)
 
     def is_alone(self) -> bool:
         """Is there no mark of life of another process? (A mark may outlive its process until the next sweep.)"""
@@ -154,10 +155,8 @@ class LocalMetricsExchange:
         out = []
         for entry in list(os.scandir(self.processes.folder)):
             if entry.name.endswith(".numbers") and entry.name != f"{self.processes.worker}.numbers":
-                try:
+                with suppress(OSError):
                     out.append((Path(entry.path).read_bytes(), self.processes.is_alive(entry.name[:-8])))
-                except OSError:
-                    pass
         return out
 
     def fold_dead_metrics(self, add: Callable[[List[bytes]], bytes]) -> None:

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Dict, List, Literal, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import ALL, JobNotFound, RelightError
+from ..errors import ALL, FileNotFound, JobNotFound, RelightError
 from ..scene.fit import SceneFit
-from . import base as jobs
+from .base import PASSES, JobFile, JobStore, parse_id
 
 State = Literal["queued", "analysing", "ready", "failed"]
 QUEUED: State = "queued"
@@ -41,14 +41,14 @@ class StoredError(BaseModel):
 class Record(BaseModel):
     """One job. Times are seconds since the epoch; `owner` is a digest of the key that made it, "" without keys."""
 
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, allow_inf_nan=False, populate_by_name=True)
 
     format_version: int = 1
     job_id: str
     width: Side
     height: Side
     # Which analysis: a digest of the file's bytes, the version, the models, the analysis size and the owner.
-    key: Annotated[str, Field(pattern="^[0-9a-f]{2,128}$")]
+    fingerprint: Annotated[str, Field(pattern="^[0-9a-f]{2,128}$", alias="key")]  # "key" in job.json since 1.0
     owner: str = ""
     worker: str = ""  # which process works on it
     state: State = QUEUED
@@ -67,7 +67,7 @@ class Record(BaseModel):
 
     def dump(self) -> bytes:
         """As job.json."""
-        return self.model_dump_json().encode()
+        return self.model_dump_json(by_alias=True).encode()
 
     def fail(self, error: RelightError) -> None:
         """Note why the analysis failed."""
@@ -78,7 +78,7 @@ class Record(BaseModel):
         """Raise what the analysis failed with."""
         raise ALL[self.error.code](self.error.detail) if self.error is not None else RelightError()
 
-    def public(self, files: List[jobs.JobFile], used: float, ttl: float) -> Dict[str, Any]:
+    def public(self, files: List[JobFile], used: float, ttl: float) -> Dict[str, Any]:
         """As clients see it."""
         error = None
         if self.error is not None:
@@ -97,7 +97,7 @@ class Record(BaseModel):
             "models": self.models,
             "timings": self.timings,
             "depth_range": self.depth_range,
-            "files": [f.value for f in files if f in jobs.PASSES],
+            "files": [f.value for f in files if f in PASSES],
             "created": _iso(self.created),
             "expires": _iso(used + ttl),
             "error": error,
@@ -112,11 +112,11 @@ def _iso(seconds: float) -> str:
     )
 
 
-def load(store: jobs.JobStore, job_id: str) -> Record:
+def load_record(store: JobStore, job_id: str) -> Record:
     """Read job.json. Raises JobNotFound, also when it is damaged beyond reading; a damaged fit alone is None."""
     try:
-        record = _parse(store.get(job_id, jobs.JobFile.JOB))
-    except (jobs.FileNotFound, ValidationError):
+        record = _parse(store.get(job_id, JobFile.JOB))
+    except (FileNotFound, ValidationError):
         raise JobNotFound() from None
     if record.job_id != job_id:
         raise JobNotFound()
@@ -132,14 +132,14 @@ def _parse(text: bytes) -> Record:
     return Record.model_validate_json(json.dumps({**json.loads(text), "fit": None}))
 
 
-def load_owned(store: jobs.JobStore, job_id: str, owner: str) -> Record:
+def load_owned_record(store: JobStore, job_id: str, owner: str) -> Record:
     """The job of that id, as a client sent it. Raises JobNotFound also when it belongs to another owner."""
-    record = load(store, jobs.parse_id(job_id))
+    record = load_record(store, parse_id(job_id))
     if record.owner != owner:
         raise JobNotFound()
     return record
 
 
-def save(store: jobs.JobStore, record: Record) -> None:
+def save_record(store: JobStore, record: Record) -> None:
     """Write job.json. Raises JobNotFound when the job was deleted meanwhile, StorageFull."""
-    store.put(record.job_id, jobs.JobFile.JOB, record.dump())
+    store.put(record.job_id, JobFile.JOB, record.dump())

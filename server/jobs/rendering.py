@@ -1,41 +1,46 @@
-"""Relit pictures of jobs.
-
-Waiting for the analysis, prepared maps in memory, previews of which only the newest counts.
-"""
+"""Relit pictures of jobs: waiting for the analysis, prepared maps in memory, full pictures and previews."""
 
 import asyncio
-import hashlib
 import logging
-import time
-from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterator, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple
 
 import numpy as np
 
 from ..errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, RelightError, StorageFull, Superseded
-from ..image import decode as imaging
 from ..image.encode import encode_jpeg, encode_png
-from ..light.shading import prepare, relight
+from ..image.resample import shrink_image
+from ..light.lights import Rig
+from ..light.maps import Maps, prepare
+from ..light.shading import relight
 from ..metrics import StageTimer
 from ..scene.geometry import Geometry, unpack
-from ..web.schemas import PreviewBody, RelightBody
-from . import record as records
-from .analysis import Analyst, Gone, read_photo
-from .base import Coordination, JobFile, JobStore
+from .analysis import Analyst, IsDisconnected, read_photo
+from .base import JobFile, JobStore
 from .cache import Cache
 from .pool import Pool
-from .record import Record
+from .preview_queue import PreviewQueue, PreviewTicket
+from .record import READY, Record, load_owned_record, save_record
+from .usage import JobsInUse
 
 log = logging.getLogger("relight")
 
 
-@dataclass
-class Prepared:
+@dataclass(frozen=True)
+class PreviewOptions:
+    """How large and how fine a preview is (pixels of its longer side, JPEG quality), and the stream it belongs to."""
+
+    max_side: int
+    quality: int
+    stream: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class PreparedImage:
     """A picture ready to be relit at one size."""
 
-    maps: Any
+    maps: Maps
     alpha: Optional[np.ndarray]
 
     @property
@@ -44,8 +49,8 @@ class Prepared:
         return int(self.maps.nbytes) + (self.alpha.nbytes if self.alpha is not None else 0)
 
 
-@dataclass
-class Held:
+@dataclass(frozen=True)
+class CachedGeometry:
     """Geometry in the cache."""
 
     geometry: Geometry
@@ -57,62 +62,31 @@ class Held:
         return sum(a.nbytes for a in (g.inverse_depth, g.normals, g.mask) if a is not None)
 
 
-class Turn:
-    """One preview of a stream: it waits until it is started, and may be superseded until then."""
-
-    def __init__(self) -> None:
-        self.started = False
-        self.inherits = False  # the place in line of the one it replaces
-        self.stream, self.ticket = "", None  # type: str, Optional[str]
-        self.replaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def begin(self) -> None:
-        """Called where the work begins."""
-        if self.replaced.done():
-            raise Superseded()
-        self.started = True
-
-
 class Renderer:
     """Makes relit pictures. Methods that are `async` run on the event loop and never block it."""
 
     def __init__(
         self,
         store: JobStore,
-        processes: Coordination,
+        previews: PreviewQueue,
         analyst: Analyst,
         pool: Pool,
         cache: Cache,
+        in_use: JobsInUse,
         observe: Callable[[str, float], None],
     ):
-        self.store, self.processes, self.analyst = store, processes, analyst
-        self.pool, self.cache, self.observe = pool, cache, observe
-        self._streams: Dict[Tuple[str, str], Turn] = {}
-        self._using: Counter[str] = Counter()
-
-    def uses(self, job_id: str) -> bool:
-        """Is a picture of this job being made?"""
-        return job_id in self._using
-
-    @contextmanager
-    def using(self, job_id: str) -> Iterator[None]:
-        """Keep a job from being swept while it is worked with."""
-        self._using[job_id] += 1
-        try:
-            yield
-        finally:
-            self._using[job_id] -= 1
-            if self._using[job_id] <= 0:
-                del self._using[job_id]
+        self.store, self.previews, self.analyst = store, previews, analyst
+        self.pool, self.cache, self.in_use, self.observe = pool, cache, in_use, observe
 
     def _geometry(self, record: Record) -> Geometry:
-        def make() -> Held:
+        def make() -> CachedGeometry:
             try:
-                return Held(unpack(self.store.get(record.job_id, JobFile.GEOMETRY)))
+                return CachedGeometry(unpack(self.store.get(record.job_id, JobFile.GEOMETRY)))
             except (FileNotFound, DamagedFile) as exc:
                 raise self.damaged(record) from exc
 
-        return self.cache.get((record.job_id, "geometry"), make).geometry
+        cached: CachedGeometry = self.cache.get((record.job_id, "geometry"), make)
+        return cached.geometry
 
     def damaged(self, record: Record) -> RelightError:
         """A ready job whose files were lost is analysed anew, once; meanwhile the client is told to come back.
@@ -129,23 +103,23 @@ class Renderer:
             )
         log.error("job %s: its files are missing or damaged; analysing it again", record.job_id)
         self.cache.drop(record.job_id)
-        self.store.unregister(record.key, record.job_id)  # no twin may take over what is damaged
+        self.store.unregister(record.fingerprint, record.job_id)  # no twin may take over what is damaged
         record.attempts = 1  # its analysis went well before
         record.healing = True
         self.analyst.adopt(record)
         return Overloaded("The files of this job were damaged; it is being analysed again. Retry after a moment.")
 
-    def whole(self, record: Record) -> None:
+    def note_whole(self, record: Record) -> None:
         """Note that a job which was analysed anew could be read: should it be damaged again, it is healed again."""
         if record.healing:
             record.healing = False
             with suppress(StorageFull):  # it is lit all the same
-                records.save(self.store, record)
+                save_record(self.store, record)
 
-    def _prepared(self, record: Record, max_side: int) -> Prepared:
+    def _prepared(self, record: Record, max_side: int) -> PreparedImage:
         side = min(max_side, max(record.width, record.height))
 
-        def make() -> Prepared:
+        def make() -> PreparedImage:
             geometry = self._geometry(record)
             try:
                 pixels = read_photo(self.store, record)
@@ -153,94 +127,94 @@ class Renderer:
                 raise self.damaged(record) from exc
             if record.fit is None:
                 raise self.damaged(record)
-            self.whole(record)
-            pixels = imaging.fit_within(pixels, side)
+            self.note_whole(record)
+            pixels = shrink_image(pixels, side)
             alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
-            return Prepared(prepare(np.ascontiguousarray(pixels[..., :3]), geometry, record.fit), alpha)
+            return PreparedImage(prepare(np.ascontiguousarray(pixels[..., :3]), geometry, record.fit), alpha)
 
-        return self.cache.get((record.job_id, side), make)
+        prepared: PreparedImage = self.cache.get((record.job_id, side), make)
+        return prepared
 
-    async def _ready(self, job_id: str, owner: str, gone: Gone) -> Record:
-        record = await asyncio.to_thread(records.load_owned, self.store, job_id, owner)
+    async def _ready(self, job_id: str, owner: str, is_disconnected: IsDisconnected) -> Record:
+        record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
         await asyncio.to_thread(self.store.touch, record.job_id)
-        if record.state == records.READY:
+        if record.state == READY:
             return record
-        return await self.analyst.ready(record.job_id, gone)
+        return await self.analyst.ready(record.job_id, is_disconnected)
 
-    async def relight(self, body: RelightBody, owner: str, gone: Gone) -> Tuple[Record, Dict[str, float]]:
-        """Make relit.png; returns when it is whole on disk. Also returns seconds by stage."""
-        clock = StageTimer(self.observe)
-        job_id = body.job_id
-        with self.pool.admitted(), self.using(job_id):
-            record = await self._ready(job_id, owner, gone)
-            clock.lap("wait")
-            await self.pool.run(self._relight, record, body, clock, admitted=True)
-        return record, clock.seconds
-
-    def _relight(self, record: Record, body: RelightBody, clock: StageTimer) -> None:
-        clock.lap("queue")
-        ready = self._prepared(record, max(record.width, record.height))
-        clock.lap("maps")
-        out = relight(ready.maps, body.rig(), threads=self.pool.share())
+    def _shade(self, record: Record, max_side: int, rig: Rig, timer: StageTimer) -> Tuple[np.ndarray, PreparedImage]:
+        prepared = self._prepared(record, max_side)
+        timer.lap("maps")
+        out = relight(prepared.maps, rig, threads=self.pool.threads_per_task())
         self.cache.trim()
-        if ready.alpha is not None:
-            out = np.dstack([out, ready.alpha])
-        clock.lap("shade")
+        return out, prepared
+
+    async def relight(
+        self, job_id: str, rig: Rig, owner: str, is_disconnected: IsDisconnected
+    ) -> Tuple[Record, Dict[str, float]]:
+        """Make relit.png; returns when it is whole on disk. Also returns seconds by stage."""
+        timer = StageTimer(self.observe)
+        with self.pool.admitted(), self.in_use.hold(job_id):
+            record = await self._ready(job_id, owner, is_disconnected)
+            timer.lap("wait")
+            await self.pool.run(self._relight, record, rig, timer, admitted=True)
+        return record, timer.seconds
+
+    def _relight(self, record: Record, rig: Rig, timer: StageTimer) -> None:
+        timer.lap("queue")
+        out, prepared = self._shade(record, max(record.width, record.height), rig, timer)
+        if prepared.alpha is not None:
+            out = np.dstack([out, prepared.alpha])
+        timer.lap("shade")
         data = encode_png(out)
-        clock.lap("encode")
+        timer.lap("encode")
         self.store.put(record.job_id, JobFile.RELIT, data)
-        clock.lap("store")
+        timer.lap("store")
 
-    async def preview(self, body: PreviewBody, owner: str, gone: Gone) -> Tuple[bytes, Dict[str, float]]:
-        """A relit JPEG from memory, and seconds by stage.
-
-        Raises Superseded when a newer one of its stream came first.
-        """
-        clock, turn = StageTimer(self.observe), Turn()
-        job_id = body.job_id
-        key = (job_id, owner + "|" + (body.stream or ""))
-        if body.stream:
-            older = self._streams.get(key)
-            if older is not None and not older.started and not older.replaced.done():
-                older.replaced.set_result(None)
-                turn.inherits = True
-            self._streams[key] = turn
-        work = asyncio.ensure_future(self._preview(job_id, body, owner, turn, clock, gone))
-        try:
-            await asyncio.wait({work, turn.replaced}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                raise Superseded()
-            return work.result(), clock.seconds
-        finally:
-            work.cancel()
-            if self._streams.get(key) is turn:
-                del self._streams[key]
+    async def preview(
+        self, job_id: str, rig: Rig, options: PreviewOptions, owner: str, is_disconnected: IsDisconnected
+    ) -> Tuple[bytes, Dict[str, float]]:
+        """A relit JPEG from memory, and seconds by stage. Raises Superseded when a newer one came."""
+        timer = StageTimer(self.observe)
+        with self.previews.enter(job_id, owner, options.stream) as ticket:
+            work: asyncio.Future[Any] = asyncio.ensure_future(
+                self._preview(job_id, rig, options, owner, ticket, timer, is_disconnected)
+            )
+            try:
+                await asyncio.wait({work, ticket.replaced}, return_when=asyncio.FIRST_COMPLETED)
+                if not work.done():
+                    raise Superseded()
+                return work.result(), timer.seconds
+            finally:
+                work.cancel()
 
     async def _preview(
-        self, job_id: str, body: PreviewBody, owner: str, turn: Turn, clock: StageTimer, gone: Gone
+        self,
+        job_id: str,
+        rig: Rig,
+        options: PreviewOptions,
+        owner: str,
+        ticket: PreviewTicket,
+        timer: StageTimer,
+        is_disconnected: IsDisconnected,
     ) -> bytes:
-        with self.pool.admitted(force=turn.inherits), self.using(job_id):
-            if body.stream:
-                turn.stream = hashlib.sha256(f"{job_id}|{owner}|{body.stream}".encode("utf-8", "replace")).hexdigest()[
-                    :32
-                ]
-                turn.ticket = await asyncio.to_thread(self.processes.take_ticket, turn.stream, time.time_ns())
-            record = await self._ready(job_id, owner, gone)
-            clock.lap("wait")
-            if await gone():
+        with self.pool.admitted(force=ticket.inherits_place), self.in_use.hold(job_id):
+            if ticket.stream:
+                await asyncio.to_thread(self.previews.announce, ticket)
+            record = await self._ready(job_id, owner, is_disconnected)
+            timer.lap("wait")
+            if await is_disconnected():
                 raise Superseded("The client has gone.")
-            return await self.pool.run(self._render_preview, record, body, turn, clock, admitted=True)
+            data: bytes = await self.pool.run(self._render_preview, record, rig, options, ticket, timer, admitted=True)
+            return data
 
-    def _render_preview(self, record: Record, body: PreviewBody, turn: Turn, clock: StageTimer) -> bytes:
-        turn.begin()
-        if not self.processes.is_newest(turn.stream, turn.ticket):  # a newer one came to another process
-            raise Superseded()
-        clock.lap("queue")
-        ready = self._prepared(record, body.max_side)
-        clock.lap("maps")
-        out = relight(ready.maps, body.rig(), threads=self.pool.share())
-        self.cache.trim()
-        clock.lap("shade")
-        data = encode_jpeg(out, body.quality)
-        clock.lap("encode")
+    def _render_preview(
+        self, record: Record, rig: Rig, options: PreviewOptions, ticket: PreviewTicket, timer: StageTimer
+    ) -> bytes:
+        self.previews.begin(ticket)
+        timer.lap("queue")
+        out, _ = self._shade(record, options.max_side, rig, timer)
+        timer.lap("shade")
+        data = encode_jpeg(out, options.quality)
+        timer.lap("encode")
         return data

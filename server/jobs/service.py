@@ -5,29 +5,31 @@ import hashlib
 import logging
 import time
 import uuid
-from contextlib import contextmanager, suppress
-from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterator, Optional, Tuple
+from contextlib import contextmanager
+from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterator, List, Optional, Tuple
 
 from filelock import Timeout
 
 from .. import __version__
-from ..errors import FileNotFound, FileTooLarge, JobNotFound, ModelMissing, Overloaded, RelightError, StorageFull
+from ..errors import FileNotFound, FileTooLarge, JobNotFound, ModelMissing, Overloaded, RelightError
 from ..image.decoder_pool import Decoders
-from ..model import engine as models
+from ..light.lights import Rig
+from ..model import sessions
+from ..model.engine import Engine
+from ..model.engine import digest as digest_of
 from ..settings import Settings
-from . import base as jobs
-from . import record as records
-from .analysis import Analyst
-from .base import JobFile
+from .analysis import Analyst, IsDisconnected
+from .base import ANALYSIS, Coordination, JobFile, JobStore, MetricsExchange, parse_pass
 from .cache import Cache
 from .pool import Pool
+from .preview_queue import PreviewQueue
 from .processes import LocalMetricsExchange, ProcessRegistry
-from .record import Record
-from .rendering import Renderer
+from .record import ANALYSING, QUEUED, READY, Record, load_owned_record, load_record
+from .rendering import PreviewOptions, Renderer
 from .store import LocalStore
+from .usage import JobsInUse, Quota
 
 log = logging.getLogger("relight")
-RECENT = 30.0  # seconds; what was used so lately may be in use in another process, if there is one
 ROOM_SECONDS = 30.0  # how long an upload may wait for its turn to take room
 ARRIVING = 8  # uploads on their way for each place in line
 KEPT_ALIVE = 15.0  # seconds between two looks at a job that an event stream watches
@@ -39,14 +41,14 @@ class Service:
     def __init__(
         self,
         settings: Settings,
-        engine: Optional[models.Engine],
+        engine: Optional[Engine],
         problem: Optional[RelightError],
         observe: Callable[[str, float], None],
     ):
         self.settings, self.engine, self.problem, self.observe = settings, engine, problem, observe
-        self.processes: jobs.Coordination = ProcessRegistry(settings.jobs_dir)
-        self.store: jobs.JobStore = LocalStore(settings.jobs_dir, self.processes)
-        self.metrics_exchange: jobs.MetricsExchange = LocalMetricsExchange(self.processes)
+        self.processes: Coordination = ProcessRegistry(settings.jobs_dir)
+        self.store: JobStore = LocalStore(settings.jobs_dir, self.processes)
+        self.metrics_exchange: MetricsExchange = LocalMetricsExchange(self.processes)
         threads = settings.processors
         self.pool = Pool("work", threads, settings.max_queue)
         self.analysis_pool = Pool("analysis", 1, settings.max_queue)
@@ -55,8 +57,11 @@ class Service:
             self.store, self.processes, engine, self.analysis_pool, settings.analysis_timeout_seconds, observe
         )
         self.decoders = Decoders(settings.decoder_processes, settings.max_pixels, settings.max_upload_bytes)
-        self.engine_digest = models.digest(engine) if engine is not None else ""
-        self.renderer = Renderer(self.store, self.processes, self.analyst, self.pool, self.cache, observe)
+        self.engine_digest = digest_of(engine) if engine is not None else ""
+        self.jobs_in_use = JobsInUse()
+        self.quota = Quota(settings, self.store, self.processes, self.in_use, self.remove)
+        previews = PreviewQueue(self.processes)
+        self.renderer = Renderer(self.store, previews, self.analyst, self.pool, self.cache, self.jobs_in_use, observe)
         self._uploads = 0
         self.clock = (time.time(), time.monotonic())  # at the last sweep
 
@@ -68,59 +73,78 @@ class Service:
         self.decoders.close()
         self.processes.close()
 
-    # -- what is in use, and room
+    # -- what is in use
 
     def in_use(self, job_id: str) -> bool:
         """Is this job worked with, here or by what its state says?"""
-        if self.renderer.uses(job_id) or self.analyst.holds(job_id):
+        if job_id in self.jobs_in_use or self.analyst.holds(job_id):
             return True
         try:
-            return records.load(self.store, job_id).state in (records.QUEUED, records.ANALYSING)
+            return load_record(self.store, job_id).state in (QUEUED, ANALYSING)
         except JobNotFound:
             return False
-
-    def make_room(self, owner: str, need: int) -> None:
-        """Delete the least recently used jobs until `need` more bytes fit the quota. Raises StorageFull.
-
-        To be called under the store's room lock.
-        """
-        s = self.settings
-        if not (s.jobs_quota_bytes or s.key_jobs or s.key_bytes):
-            return
-        entries = list(self.store.list())
-        if owner and (s.key_jobs or s.key_bytes):
-            mine = [e for e in entries if self._owner(e.job_id) == owner]
-            if s.key_jobs and len(mine) >= s.key_jobs:
-                raise StorageFull(f"This key has {len(mine)} jobs and may have {s.key_jobs}. Delete one first.")
-            if s.key_bytes and sum(e.size for e in mine) + need > s.key_bytes:
-                raise StorageFull(f"The jobs of this key may take {s.key_bytes} bytes. Delete one first.")
-        if s.jobs_quota_bytes:
-            now, alone = time.time(), self.processes.is_alone()
-            lately = set() if alone else {e.job_id for e in entries if abs(now - e.used) < RECENT}
-            victims = jobs.jobs_to_evict(entries, s.jobs_quota_bytes, need, lambda j: j in lately or self.in_use(j))
-            if victims is None:
-                raise StorageFull()
-            for job_id in victims:
-                with suppress(JobNotFound):  # its owner was quicker
-                    self.remove(job_id)
-
-    def _owner(self, job_id: str) -> Optional[str]:
-        try:
-            return records.load(self.store, job_id).owner
-        except JobNotFound:
-            return None
 
     def remove(self, job_id: str) -> None:
         """Delete a job and all that is known of it. Raises JobNotFound."""
         try:
-            key = records.load(self.store, job_id).key
+            fingerprint = load_record(self.store, job_id).fingerprint
         except JobNotFound:
-            key = ""
+            fingerprint = ""
         self.store.delete(job_id)
-        if key:
-            self.store.unregister(key, job_id)
+        if fingerprint:
+            self.store.unregister(fingerprint, job_id)
         self.cache.drop(job_id)
         self.analyst.forget(job_id)
+
+    # -- the models
+
+    def check_model(self) -> None:
+        """Raises ModelMissing when photos cannot be analysed."""
+        if self.engine is None:
+            raise self.problem or ModelMissing()
+
+    def check_ready(self) -> None:
+        """Raises ModelMissing when photos cannot be analysed, or when the model hangs."""
+        self.check_model()
+        if self.analyst.hangs:
+            raise ModelMissing("The model hangs. The server has to be started again.")
+
+    def models(self) -> List[Dict[str, Any]]:
+        """The manifests of the models that run."""
+        return self.engine.describe() if self.engine is not None else []
+
+    def describe(self) -> Dict[str, Any]:
+        """The models, what runs them, and the limits of an upload."""
+        s = self.settings
+        return {
+            "models": self.models(),
+            "runtime": sessions.runtime(),
+            "threads": s.processors,
+            "limits": {
+                "upload_bytes": s.max_upload_bytes,
+                "pixels": s.max_pixels,
+                "formats": list(self.decoders.formats),
+                "job_ttl_seconds": s.job_ttl_seconds,
+            },
+        }
+
+    def peer_metrics(self) -> List[Tuple[bytes, bool]]:
+        """The metrics of the other processes, and whether they live; see MetricsExchange."""
+        return self.metrics_exchange.peer_metrics()
+
+    # -- light
+
+    async def relight(
+        self, job_id: str, rig: Rig, owner: str, is_disconnected: IsDisconnected
+    ) -> Tuple[Record, Dict[str, float]]:
+        """Make relit.png of a job; see Renderer."""
+        return await self.renderer.relight(job_id, rig, owner, is_disconnected)
+
+    async def preview(
+        self, job_id: str, rig: Rig, options: PreviewOptions, owner: str, is_disconnected: IsDisconnected
+    ) -> Tuple[bytes, Dict[str, float]]:
+        """A relit JPEG; see Renderer."""
+        return await self.renderer.preview(job_id, rig, options, owner, is_disconnected)
 
     # -- upload
 
@@ -145,8 +169,7 @@ class Service:
 
         Raises the errors of a bad file, Overloaded, StorageFull.
         """
-        if self.engine is None:
-            raise self.problem or ModelMissing()
+        self.check_model()
         with self.analysis_pool.admitted():
             record = await self.pool.run(self._store_upload, file, owner)
         self.analyst.start(record.job_id, force=True)  # the place in line was held above
@@ -169,7 +192,7 @@ class Service:
             job_id=str(uuid.uuid4()),
             width=photo.width,
             height=photo.height,
-            key=digest.hexdigest(),
+            fingerprint=digest.hexdigest(),
             owner=owner,
             worker=self.processes.worker,
             format=photo.format,
@@ -178,7 +201,7 @@ class Service:
         )
         try:
             with self.processes.room_lock(ROOM_SECONDS):
-                self.make_room(owner, len(photo.png))
+                self.quota.make_room(owner, len(photo.png))
                 self.store.create(record.job_id, {JobFile.INPUT: photo.png, JobFile.JOB: record.dump()})
         except Timeout:
             raise Overloaded() from None
@@ -198,7 +221,9 @@ class Service:
         return await asyncio.to_thread(self._state, job_id, owner)
 
     def _state(self, job_id: str, owner: str) -> Dict[str, Any]:
-        record = self.analyst.as_it_stands(records.load_owned(self.store, job_id, owner))
+        return self._public(self.analyst.as_it_stands(load_owned_record(self.store, job_id, owner)))
+
+    def _public(self, record: Record) -> Dict[str, Any]:
         used = self.store.touch(record.job_id)
         return record.public(self.store.names(record.job_id), used, self.settings.job_ttl_seconds)
 
@@ -207,49 +232,46 @@ class Service:
 
         None now and then as a sign of life.
         """
+        watched = self.analyst.watch(job_id)
         last, quiet = None, time.monotonic()
-        with self.analyst.watch.listen(job_id) as news:
-            while True:
-                news.clear()
-                try:
-                    state = await self.state(job_id, owner)
-                except JobNotFound:
+        try:
+            async for record in watched:
+                state = await asyncio.to_thread(self._public, record)
+                if record.owner != owner:
                     return
                 if state != last:
                     last, quiet = state, time.monotonic()
                     yield state
-                    if state["state"] in (records.READY, records.FAILED):
-                        return
                 elif time.monotonic() - quiet > KEPT_ALIVE:
                     quiet = time.monotonic()
                     yield None
-                try:
-                    await asyncio.wait_for(news.wait(), 0.25)
-                except asyncio.TimeoutError:
-                    pass
+        except JobNotFound:
+            return
+        finally:
+            await watched.aclose()
 
     async def open_pass(self, job_id: str, name: str, owner: str) -> Tuple[JobFile, BinaryIO]:
         """A pass, open for reading."""
         return await asyncio.to_thread(self._open_pass, job_id, name, owner)
 
     def _open_pass(self, job_id: str, name: str, owner: str) -> Tuple[JobFile, BinaryIO]:
-        record = records.load_owned(self.store, job_id, owner)
-        file = jobs.parse_pass(name)
+        record = load_owned_record(self.store, job_id, owner)
+        file = parse_pass(name)
         self.store.touch(record.job_id)
         try:
             stream = self.store.open(record.job_id, file)
         except FileNotFound:
-            if record.state == records.READY and file in jobs.ANALYSIS:
+            if record.state == READY and file in ANALYSIS:
                 raise self.renderer.damaged(record) from None
             raise
-        if record.state == records.READY and file in jobs.ANALYSIS:
-            self.renderer.whole(record)
+        if record.state == READY and file in ANALYSIS:
+            self.renderer.note_whole(record)
         return file, stream
 
     async def delete(self, job_id: str, owner: str) -> None:
         """Delete a job. Raises JobNotFound."""
 
         def work() -> None:
-            self.remove(records.load_owned(self.store, job_id, owner).job_id)
+            self.remove(load_owned_record(self.store, job_id, owner).job_id)
 
         await asyncio.to_thread(work)

@@ -1,7 +1,7 @@
 """Jobs in a folder of this machine.
 
 Layout of the folder: `<uuid4>/` one job; `.new-<worker>-<n>-<random>/` a job being made, `.gone-...` one being deleted,
-`.workers/<worker>.lock` held by a living process, `.analyses/<key>/<uuid4>` which jobs hold the analysis of that key.
+`.workers/<worker>.lock` held by a living process, `.analyses/<fingerprint>/<uuid4>` which jobs hold that analysis.
 A job appears by one rename and vanishes by one rename; each file lands by write to a temporary, fsync, rename.
 """
 
@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Tuple
 
@@ -99,12 +100,10 @@ class LocalStore:
     def discard(self, job_id: str, names: List[JobFile]) -> None:
         """Remove files of a job, as far as that can be done."""
         for name in names:
-            try:
+            with suppress(OSError):
                 (self.root / job_id / name.value).unlink(missing_ok=True)
-            except OSError:
-                pass
 
-    def share(self, source: str, target: str, names: List[JobFile]) -> None:
+    def link_files(self, source: str, target: str, names: List[JobFile]) -> None:
         """Give one job files of another: by hard link where the file system can, else by copy."""
 
         def work(folder: Path) -> None:
@@ -201,32 +200,35 @@ class LocalStore:
 
     # -- shared analyses
 
-    def register(self, key: str, job_id: str) -> None:
-        """Note that this job holds the analysis of that key. Not being able to is no fault: then nobody shares it."""
-        folder = self.root / ".analyses" / key
+    def register(self, fingerprint: str, job_id: str) -> None:
+        """Note that this job holds that analysis. Not being able to is no fault: then nobody shares it."""
+        folder = self.root / ".analyses" / fingerprint
         for _ in range(100):
             try:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 os.close(os.open(folder / job_id, os.O_WRONLY | os.O_CREAT, 0o600))
                 return
-            except (FileNotFoundError, FileExistsError):  # the last note of that key went, and the folder with it
+            except (
+                FileNotFoundError,
+                FileExistsError,
+            ):  # the last note went, and the folder with it
                 continue
             except OSError:
                 return
 
-    def unregister(self, key: str, job_id: str) -> None:
-        """Forget that note, and the key with its last one."""
-        folder = self.root / ".analyses" / key
+    def unregister(self, fingerprint: str, job_id: str) -> None:
+        """Forget that note, and the fingerprint with its last one."""
+        folder = self.root / ".analyses" / fingerprint
         try:
             (folder / job_id).unlink(missing_ok=True)
             folder.rmdir()
         except OSError:  # others are noted there
             pass
 
-    def holders(self, key: str) -> List[str]:
-        """The jobs noted under a key."""
+    def holders(self, fingerprint: str) -> List[str]:
+        """The jobs noted under a fingerprint."""
         try:
-            return sorted(os.listdir(self.root / ".analyses" / key))
+            return sorted(os.listdir(self.root / ".analyses" / fingerprint))
         except OSError:
             return []
 
@@ -237,40 +239,50 @@ class LocalStore:
 
         Half-made and half-deleted jobs, temporaries, notes of jobs that are gone.
         """
-        alive: Dict[str, bool] = {self.processes.worker: True}
-
-        def dead(name: str, kinds: Tuple[str, ...]) -> bool:
-            found = TEMPORARY.fullmatch(name)  # whatever else lies here is not ours
-            if not found or found[1] not in kinds:
-                return False
-            if found[1] == "gone" and found[2] == self.processes.worker:  # it could not be removed at first (Windows)
-                return True
-            if found[2] not in alive:
-                alive[found[2]] = self.processes.is_alive(found[2])
-            return not alive[found[2]]
-
+        leftovers = _Leftovers(self.processes)
         for entry in list(os.scandir(self.root)):
-            if dead(entry.name, ("new", "gone")):
+            if leftovers.holds(entry.name, ("new", "gone")):
                 shutil.rmtree(entry.path, ignore_errors=True)
             elif is_job_folder(entry.name):
-                try:
-                    inside = os.listdir(entry.path)
-                    if not inside:  # its files went, and then a reader held it (Windows)
-                        os.rmdir(entry.path)
-                except OSError:
-                    continue
-                for name in inside:
-                    if dead(name, ("tmp",)):
-                        Path(entry.path, name).unlink(missing_ok=True)
+                self._clean_job(Path(entry.path), leftovers)
         self.processes.forget_dead()
-        for key in (self.root / ".analyses").glob("*"):
-            for job_id in self.holders(key.name):
+        for notes in (self.root / ".analyses").glob("*"):
+            for job_id in self.holders(notes.name):
                 if not (self.root / job_id / JobFile.JOB.value).exists():
-                    self.unregister(key.name, job_id)
-            try:
-                key.rmdir()  # empty, if its last note was never written
-            except OSError:
-                pass
+                    self.unregister(notes.name, job_id)
+            with suppress(OSError):
+                notes.rmdir()  # empty, if its last note was never written
+
+    def _clean_job(self, folder: Path, leftovers: "_Leftovers") -> None:
+        try:
+            inside = os.listdir(folder)
+            if not inside:  # its files went, and then a reader held it (Windows)
+                folder.rmdir()
+        except OSError:
+            return
+        for name in inside:
+            if leftovers.holds(name, ("tmp",)):
+                (folder / name).unlink(missing_ok=True)
+
+
+class _Leftovers:
+    """Tells whose temporaries may go; asks of each process once whether it lives."""
+
+    def __init__(self, processes: ProcessRegistry):
+        self._processes = processes
+        self._alive: Dict[str, bool] = {processes.worker: True}
+
+    def holds(self, name: str, kinds: Tuple[str, ...]) -> bool:
+        """Is this the name of a temporary, of one of these kinds, that nobody will finish?"""
+        found = TEMPORARY.fullmatch(name)  # whatever else lies here is not ours
+        if not found or found[1] not in kinds:
+            return False
+        kind, worker = found[1], found[2]
+        if kind == "gone" and worker == self._processes.worker:  # it could not be removed at first (Windows)
+            return True
+        if worker not in self._alive:
+            self._alive[worker] = self._processes.is_alive(worker)
+        return not self._alive[worker]
 
 
 def _replace(source: Path, target: Path) -> None:

@@ -7,8 +7,8 @@ from filelock import Timeout
 
 from ..errors import JobNotFound, RelightError, StorageFull
 from ..metrics import add_dumps
-from . import record as records
 from .base import JobFile
+from .record import ANALYSING, QUEUED, load_record
 from .service import Service
 
 JUMP = 300.0  # seconds
@@ -38,21 +38,25 @@ def sweep(service: Service, timeout: float = 0) -> bool:
                 pass
             except RelightError as exc:
                 log.error("sweep: job %s: %s", entry.job_id, exc.detail)
-        try:
-            with service.processes.room_lock(1):
-                service.make_room("", 0)
-        except Timeout:
-            pass
-        except StorageFull:
-            log.warning("sweep: the jobs in use take more than the quota")
-        except RelightError as exc:
-            log.error("sweep: making room: %s", exc.detail)
+        _keep_to_the_quota(service)
         return True
     except OSError as exc:
         log.error("sweep: broke off", exc_info=exc)
         return True
     finally:
         lock.release()
+
+
+def _keep_to_the_quota(service: Service) -> None:
+    try:
+        with service.processes.room_lock(1):
+            service.quota.make_room("", 0)
+    except Timeout:
+        pass  # an upload is making room
+    except StorageFull:
+        log.warning("sweep: the jobs in use take more than the quota")
+    except RelightError as exc:
+        log.error("sweep: making room: %s", exc.detail)
 
 
 def _clock_jumped(service: Service) -> bool:
@@ -74,12 +78,12 @@ def _look_after(service: Service, job_id: str, used: float) -> None:
     if service.analyst.holds(job_id):  # asked before its record is read, which its analysis may be about to change
         return
     try:
-        record = records.load(service.store, job_id)
+        record = load_record(service.store, job_id)
     except JobNotFound:  # damaged beyond reading: nobody can reach it
         log.warning("sweep: removed a damaged job folder")
         service.store.delete(job_id)
         return
-    unfinished = record.state in (records.QUEUED, records.ANALYSING)
+    unfinished = record.state in (QUEUED, ANALYSING)
     if unfinished and service.processes.is_alive(record.worker) and record.worker != service.processes.worker:
         return
     if unfinished and not (

@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Rig:
     exposure: float = 0.0
 
 
-def unit(vector) -> Vector:
+def unit(vector: Sequence[float]) -> Vector:
     """The vector scaled to length 1, safe for the tiniest and the largest floats. ValueError for the zero vector."""
     largest = max(abs(float(v)) for v in vector)
     if not 0 < largest < math.inf:
@@ -82,23 +82,24 @@ def blackbody(kelvin: float) -> Vector:
 
 def _planck(kelvin: float) -> np.ndarray:
     nm = np.arange(380.0, 781.0, 5.0)
-    power = nm**-5.0 / np.expm1(1.4387769e7 / (nm * kelvin))
+    radiance = nm**-5.0 / np.expm1(1.4387769e7 / (nm * kelvin))
 
-    def lobe(middle, below, above):
+    def lobe(middle: float, below: float, above: float) -> np.ndarray:
         return np.exp(-0.5 * ((nm - middle) * np.where(nm < middle, below, above)) ** 2)
 
     x = 0.362 * lobe(442.0, 0.0624, 0.0374) + 1.056 * lobe(599.8, 0.0264, 0.0323) - 0.065 * lobe(501.1, 0.0490, 0.0382)
     y = 0.821 * lobe(568.8, 0.0213, 0.0247) + 0.286 * lobe(530.9, 0.0613, 0.0322)
     z = 1.217 * lobe(437.0, 0.0845, 0.0278) + 0.681 * lobe(459.0, 0.0385, 0.0725)
-    xyz = np.array([(power * curve).sum() for curve in (x, y, z)])
+    xyz = np.array([(radiance * curve).sum() for curve in (x, y, z)])
     return XYZ_TO_SRGB @ (xyz / xyz[1])
 
 
-def _luminance_one(rgb) -> Vector:
+def _luminance_one(rgb: np.ndarray) -> Vector:
     luminance = float(np.dot(LUMINANCE, rgb))
     if not luminance > 0:
         raise ValueError("black gives no light")
-    return tuple(float(v) / luminance for v in rgb)
+    r, g, b = (float(v) / luminance for v in rgb)
+    return (r, g, b)
 
 
 def key_light(x: float, y: float, z: float, shadow: Optional[bool] = True) -> Light:

@@ -19,7 +19,7 @@ def ambient_occlusion(q: np.ndarray, focal: float) -> np.ndarray:
     u, v = view_grid(h, w)
     f = np.float32(2 * focal)
 
-    def position(q, u, v):
+    def position(q: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         return np.stack([2 * u / q, 2 * v / q, f * (1 - 1 / q)])
 
     n = np.moveaxis(normals_from_inverse_depth(q, focal), 2, 0)

@@ -5,7 +5,7 @@ normal.
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -60,7 +60,9 @@ class _Shade:
             self.wide = maps.sampler.widen(self.texels)
 
 
-def illuminate(maps: Maps, rig: Rig, rows: slice, shades: Optional[list] = None, factor: float = 1.0):
+def illuminate(
+    maps: Maps, rig: Rig, rows: slice, shades: Optional[Sequence["_Shade"]] = None, factor: float = 1.0
+) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     """The new light on rows of the picture, times a factor, before delight and tone: (irradiance, highlights).
 
     Each is a list of planes (r, W) float32: one where all light is white, else three; highlights [] without specular.
@@ -79,16 +81,17 @@ def illuminate(maps: Maps, rig: Rig, rows: slice, shades: Optional[list] = None,
             n_dot_l = _n_dot_l(n, light.direction)
         else:
             floats = [np.multiply(p, SNORM, dtype=np.float32) for p in n] if floats is None else floats
-            l, attenuation = [np.float32(c) for c in light.direction], None
+            to_light: Planes = [np.float32(c) for c in light.direction]
+            attenuation: Optional[np.ndarray] = None
             if light.kind != "directional":
                 place = _scene_positions(maps, rows) if place is None else place
-                l, attenuation = _toward_lamp(light, place)
-            n_dot_l = _dot(floats, l)
+                to_light, attenuation = _toward_lamp(light, place)
+            n_dot_l = _dot(floats, to_light)
             np.maximum(n_dot_l, 0, out=n_dot_l)
-            specular = _ggx(floats, l, n_dot_l, rig.roughness) if glossy else None
+            specular = _ggx(floats, to_light, n_dot_l, rig.roughness) if glossy else None
             if attenuation is not None:
                 n_dot_l *= attenuation
-        if shade.wide is not None:
+        if shade.wide is not None and shade.texels is not None:
             n_dot_l *= maps.from_grid(shade.texels, shade.wide, rows)
         for k, plane in enumerate(irradiance):
             color = np.float32(factor * light.intensity * (1.0 if white else light.color[k]))
@@ -100,10 +103,11 @@ def illuminate(maps: Maps, rig: Rig, rows: slice, shades: Optional[list] = None,
 
 def _dot(a: Planes, b: Planes) -> np.ndarray:
     """The scalar product of three planes with three planes or numbers, float32."""
-    total, spare = a[0] * b[0], a[1] * b[1]
+    total: Any = a[0] * b[0]
+    spare: Any = a[1] * b[1]
     total += spare
     total += np.multiply(a[2], b[2], out=spare)
-    return total
+    return np.asarray(total)
 
 
 def _n_dot_l(n: np.ndarray, direction: Vector) -> np.ndarray:
@@ -178,9 +182,9 @@ def _tone_gain_in_place(ratio: np.ndarray, codes: np.ndarray) -> np.ndarray:
     With e = ratio - 1 > 0, and d = e p: 1 + e / sqrt(1 + (e p / (1 - p))^2).
     """
     largest = cv2.max(cv2.max(codes[0], codes[1]), codes[2])
-    more = np.maximum(ratio, 1)
+    more: np.ndarray = np.maximum(ratio, 1)
     more -= 1
-    bent = cv2.LUT(largest, SHOULDER_BY_CODE).reshape(ratio.shape)
+    bent: np.ndarray = cv2.LUT(largest, SHOULDER_BY_CODE).reshape(ratio.shape)
     bent *= more
     bent *= bent
     bent += 1
@@ -221,11 +225,11 @@ def _scene_positions(maps: Maps, rows: slice) -> Tuple[np.ndarray, np.ndarray, n
 
 def _toward_lamp(light: Light, place: Sequence[np.ndarray]) -> Tuple[List[np.ndarray], np.ndarray]:
     """Unit vectors toward a lamp in the scene, and how much of it arrives before the cosine."""
-    l = [np.float32(c) - p for c, p in zip(light.position, place)]
-    square = _dot(l, l)
+    to_light = [np.float32(c) - p for c, p in zip(light.position, place)]
+    square = _dot(to_light, to_light)
     np.maximum(square, np.float32(1e-12), out=square)
     length = np.sqrt(square)
-    for c in l:
+    for c in to_light:
         c /= length
     attenuation = square
     attenuation *= np.float32(1 / max(light.range, 1e-12) ** 2)
@@ -235,23 +239,23 @@ def _toward_lamp(light: Light, place: Sequence[np.ndarray]) -> Tuple[List[np.nda
         axis = [np.float32(c) for c in unit([a - b for a, b in zip(light.position, light.target)])]
         outer = np.cos(np.radians(light.cone / 2))
         inner = np.cos(np.radians(light.cone / 2) * (1 - light.blend))
-        t = _dot(l, axis)
+        t = _dot(to_light, axis)
         t -= np.float32(outer)
         t *= np.float32(1 / max(inner - outer, 1e-6))
         np.maximum(np.minimum(t, 1, out=t), 0, out=t)
         attenuation *= t
         attenuation *= t
         attenuation *= 3 - 2 * t
-    return l, attenuation
+    return to_light, attenuation
 
 
-def _ggx(n: Sequence[np.ndarray], l: Planes, NoL: np.ndarray, roughness: float) -> np.ndarray:
+def _ggx(n: Sequence[np.ndarray], to_light: Planes, NoL: np.ndarray, roughness: float) -> np.ndarray:
     """Cook-Torrance with GGX, the height-correlated Smith term, Schlick's Fresnel (F0 = 0.04), the viewer at +z.
 
     Times pi, as the irradiance is. Walter et al. 2007, Heitz 2014.
     """
     alpha2 = np.float32(roughness**4)
-    h = [l[0], l[1], l[2] + np.float32(1)]
+    h = [to_light[0], to_light[1], to_light[2] + np.float32(1)]
     length = np.sqrt(np.maximum(np.float32(2) * h[2], np.float32(1e-12)))  # |l + v|^2 = 2 + 2 l.v
     off = [a / length - b for a, b in zip(h, n)]
     one_minus_NoH = _dot(off, off)  # 2 (1 - n.h), without cancellation

@@ -7,6 +7,8 @@ occluder. Each texel marches one ray, to its own point of the lamp and with its 
 still, so nothing swims.
 """
 
+from typing import Tuple
+
 import cv2
 import numpy as np
 
@@ -104,30 +106,29 @@ class ShadowGrid:
                     np.add(s, t, out=s)
         return self._smooth(np.subtract(1, blocked, dtype=np.float32))
 
-    def _rays(self, light):
+    def _rays(self, light: Light) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """From each texel, in columns, rows and q, to where its ray leaves the scene or meets the lamp."""
-        h, w = self.shape
+        width = self.shape[1]
         distant = light.kind == "directional"
         points = area_light_samples(light)
-        depth = (0 if distant else 1) - points[:, 2] / (
-            2 * self.focal
-        )  # of the homogeneous (x, y, w, depth) of u, v, q
-        longest = np.where(depth > 0, 0.999 / np.where(depth > 0, depth, 1), np.inf)
+        # The depth coordinate of u, v, q in homogeneous coordinates (x, y, w, depth).
+        depths = (0 if distant else 1) - points[:, 2] / (2 * self.focal)
+        longest = np.where(depths > 0, 0.999 / np.where(depths > 0, depths, 1), np.inf)
         x, y, depth, reach = (
             np.take(a.astype(np.float32), self.pattern, mode="clip")
-            for a in (points[:, 0] / 2, points[:, 1] / 2, depth, longest)
+            for a in (points[:, 0] / 2, points[:, 1] / 2, depths, longest)
         )
         rays = x - self.u * depth, y - self.v[:, None] * depth, np.float32(0 if distant else 1) - self.q * depth
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             for ray, limits in zip(rays, self.limits):  # of the two limits of u, v or q one lies ahead
                 np.fmin(reach, np.fmax(limits[0] / ray, limits[1] / ray), out=reach)
         reach[~np.isfinite(reach)] = 0
-        for ray, texels in zip(rays, (w, -w, 1)):
+        for ray, texels in zip(rays, (width, -width, 1)):
             ray *= reach
             ray *= np.float32(texels)
         return rays
 
-    def _smooth(self, seen):
+    def _smooth(self, seen: np.ndarray) -> np.ndarray:
         """The average over 4 x 4 texels of one surface, down the columns and then along the rows."""
         for axis, weights in enumerate(self.weights):
             total = seen * weights[2]
@@ -138,14 +139,16 @@ class ShadowGrid:
         return seen
 
 
-def _shifted(axis, by):
+def _shifted(axis: int, by: int) -> Tuple[Tuple[slice, slice], Tuple[slice, slice]]:
     """Slices of an array's texels and of their neighbours `by` texels on along an axis."""
     n = abs(by)
-    pair = (slice(None, -n), slice(n, None)) if by > 0 else (slice(n, None), slice(None, -n))
-    return tuple((s, slice(None)) if axis == 0 else (slice(None), s) for s in pair)
+    here, there = (slice(None, -n), slice(n, None)) if by > 0 else (slice(n, None), slice(None, -n))
+    if axis == 0:
+        return (here, slice(None)), (there, slice(None))
+    return (slice(None), here), (slice(None), there)
 
 
-def _weights(q, axis):
+def _weights(q: np.ndarray, axis: int) -> np.ndarray:
     """(5, h, w) float32: what the neighbours along an axis count in the average; those of other surfaces nothing."""
     weights = np.zeros((5, *q.shape), np.float32)
     for k, tap in enumerate(TAPS):

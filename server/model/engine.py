@@ -19,6 +19,7 @@ from .manifest import REBUILD, ROLES, DepthOutput, InputSpec, Manifest, NormalsO
 log = logging.getLogger("relight")
 
 DETAILS = 64  # to the long side: standard deviation of the blur that tells layout from details where sizes are averaged
+MIRRORED = np.array([-1, 1, 1], np.float32)  # what a mirror does to a normal
 
 
 class Engine(Protocol):
@@ -68,7 +69,9 @@ def to_input(rgb: np.ndarray, spec: InputSpec, size: int) -> Tuple[np.ndarray, T
     small = cv2.copyMakeBorder(small, 0, padded_h - h, 0, padded_w - w, cv2.BORDER_REPLICATE)
     if spec.channels == "BGR":
         small = small[..., ::-1]
-    x = (small.astype(np.float32) * np.float32(spec.scale) - np.float32(spec.mean)) / np.float32(spec.std)
+    x = (small.astype(np.float32) * np.float32(spec.scale) - np.array(spec.mean, np.float32)) / np.array(
+        spec.std, np.float32
+    )
     return np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32), sizes
 
 
@@ -104,7 +107,7 @@ def to_canonical_axes(normals: np.ndarray, axes: Sequence[str]) -> np.ndarray:
 def normalise(n: np.ndarray) -> np.ndarray:
     """Vectors (..., 3) of length 1, float32; those too short to have a direction face the viewer."""
     length = np.linalg.norm(n, axis=-1, keepdims=True)
-    return np.where(length > 1e-6, n / np.maximum(length, 1e-6), np.float32([0, 0, 1])).astype(np.float32)
+    return np.where(length > 1e-6, n / np.maximum(length, 1e-6), np.array([0, 0, 1], np.float32)).astype(np.float32)
 
 
 def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
@@ -213,7 +216,7 @@ class OnnxEngine:
         if graph.manifest.input.mirror:
             twin = self._run_once(graph, roles, np.ascontiguousarray(rgb[:, ::-1]), size)
             for role, value in twin.items():
-                value = value[:, ::-1] * (np.float32([-1, 1, 1]) if role == "normals" else np.float32(1))
+                value = value[:, ::-1] * (MIRRORED if role == "normals" else np.float32(1))
                 found[role] = (found[role] + value) / 2
             if "normals" in found:
                 found["normals"] = normalise(found["normals"])

@@ -101,7 +101,7 @@ class Manifest(_Part):
     name: str = ""
     sha256: str = ""
     rebuild: Optional[str] = None
-    roles: List[str] = []  # noqa: RUF012 -- pydantic copies defaults
+    roles: List[str] = []
     input: InputSpec
     outputs: Outputs
     focal: Optional[Annotated[float, Field(ge=0.05, le=50)]] = None

@@ -97,7 +97,8 @@ class PerShape:
 
     def __init__(self, plain: Any, open_one: Callable[[Dict[str, int]], Any]):
         self.get_inputs, self.get_outputs, self.get_providers = plain.get_inputs, plain.get_outputs, plain.get_providers
-        self._open, self._sessions, self._lock = open_one, OrderedDict(), threading.Lock()
+        self._open, self._lock = open_one, threading.Lock()
+        self._sessions: OrderedDict[Tuple[Tuple[str, int], ...], Any] = OrderedDict()
 
     def run(self, names: Sequence[str], feed: Dict[str, Any]) -> List[Any]:
         """As a session's own."""

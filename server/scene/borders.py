@@ -29,7 +29,7 @@ def content_box(rgb: np.ndarray) -> Tuple[slice, slice]:
     return rows, _between_bars(rgb[rows].transpose(1, 0, 2))
 
 
-def _between_bars(lines):
+def _between_bars(lines: np.ndarray) -> slice:
     """The slice of lines (n, m, 3) between two bars."""
     n = len(lines)
     lines = lines[:, :: max(1, lines.shape[1] // SAMPLES)]
@@ -38,7 +38,7 @@ def _between_bars(lines):
     return slice(first, n - last) if alike else slice(0, n)
 
 
-def _bar(lines):
+def _bar(lines: np.ndarray) -> int:
     """How many of the first lines are a bar."""
     n, colour, whole = len(lines), _colour(lines[0]), 0
     for k in range(int(MOST * n) + 1):
@@ -52,7 +52,7 @@ def _bar(lines):
     return 0
 
 
-def _colour(line):
+def _colour(line: np.ndarray) -> np.ndarray:
     return np.median(line, 0).astype(np.float32)
 
 
@@ -68,7 +68,7 @@ def letterbox(geometry: Geometry, inside: Tuple[slice, slice], height: int, widt
     x = ((np.arange(size[1]) + 0.5) * width / size[1] - columns.start) * w / inner_w - 0.5
     x, y = (np.ascontiguousarray(a, np.float32) for a in np.meshgrid(x, y))
 
-    def moved(plane, border=cv2.BORDER_REPLICATE):
+    def moved(plane: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
         return cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=border, borderValue=0)
 
     return dataclasses.replace(

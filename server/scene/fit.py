@@ -9,12 +9,12 @@ Straight lines of the scene are straight in (u, v, q), which is what the shadows
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Tuple
 
 import cv2
 import numpy as np
 
-from ..image.resample import limited, shrink
+from ..image.resample import fit_within, shrink
 from .geometry import Geometry
 from .illumination import EVEN_LIGHT, EstimatedLight, estimate_light
 from .normals import FOCAL, normalise_in_place, normals_from_inverse_depth
@@ -27,6 +27,8 @@ JUMP = 0.06  # share of the depth: a silhouette, if it is no steep plane
 OFF = 0.3  # of the range of q around a texel: farther off its middle is no plane
 GOES_ON = 3.2  # times that range within four texels (a plane: 4 times): what ends sooner is no plane
 FARTHEST = 0.04  # q never falls below: 25 times the median depth
+
+NEIGHBOURS = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class SceneFit:
 
 def fit_scene(rgb: np.ndarray, geometry: Geometry) -> SceneFit:
     """The fit of a photograph rgb (H, W, 3) uint8, at any size, from its geometry."""
-    small = shrink(_planes(geometry), limited(geometry.inverse_depth.shape, FIT_SIDE))
+    small = shrink(_planes(geometry), fit_within(geometry.inverse_depth.shape, FIT_SIDE))
     d, mask = small[0], small[1] > 0.5
     focal = float(geometry.focal or FOCAL)
     known = d[mask] if mask.any() else d.ravel()
@@ -72,7 +74,9 @@ def fit_scene(rgb: np.ndarray, geometry: Geometry) -> SceneFit:
     return dataclasses.replace(fit, light=estimate_light(rgb, scene_normals(geometry, fit), geometry.mask))
 
 
-def _search(relative, target, mask, focal):
+def _search(
+    relative: np.ndarray, target: Optional[np.ndarray], mask: np.ndarray, focal: float
+) -> Tuple[float, Optional[float]]:
     """The shift of the relative inverse depth (0..1) whose normals agree best with the predicted ones, but for a
     tolerance.
 
@@ -80,12 +84,12 @@ def _search(relative, target, mask, focal):
     """
     if target is None:
         return DEFAULT_SHIFT, None
-    edge = cv2.dilate(relative, None) - cv2.erode(relative, None)
+    edge = cv2.dilate(relative, NEIGHBOURS) - cv2.erode(relative, NEIGHBOURS)
     use = mask & (edge <= np.percentile(edge, 85))
     if use.sum() < 32:
         return DEFAULT_SHIFT, None
 
-    def angle(shift):
+    def angle(shift: float) -> float:
         n = normals_from_inverse_depth(relative + np.float32(shift), focal)
         return float(np.degrees(np.arccos(np.clip((n[use] * target[use]).sum(1), -1, 1))).mean())
 
@@ -121,7 +125,7 @@ def surface_share(mask: np.ndarray) -> np.ndarray:
 
 def coarse_scene(geometry: Geometry, fit: SceneFit, side: int) -> np.ndarray:
     """q, (h, w) float32, on a grid whose long side is at most `side`, with sharp silhouettes."""
-    h, w = limited(geometry.inverse_depth.shape, side)
+    h, w = fit_within(geometry.inverse_depth.shape, side)
     q = snap_depth_edges(relative_inverse_depth(geometry.inverse_depth, fit))
     rows = ((np.arange(h) + 0.5) * q.shape[0] / h).astype(np.intp)
     columns = ((np.arange(w) + 0.5) * q.shape[1] / w).astype(np.intp)
@@ -142,8 +146,8 @@ def snap_depth_edges(q: np.ndarray) -> np.ndarray:
     return np.where((near >= far * (1 + JUMP)) & ~plane, np.where(off > 0, near, far), q)
 
 
-def _planes(geometry):
+def _planes(geometry: Geometry) -> np.ndarray:
     d = np.asarray(geometry.inverse_depth, np.float32)
     mask = np.ones_like(d) if geometry.mask is None else np.asarray(geometry.mask, np.float32)
     extra = [] if geometry.normals is None else list(np.moveaxis(np.asarray(geometry.normals, np.float32), 2, 0))
-    return np.stack([d, mask] + extra)
+    return np.stack([d, mask, *extra])

@@ -5,7 +5,7 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import Dict, Optional
+from typing import Any, Dict, Optional
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Geometry:
 
 def pack(geometry: Geometry) -> bytes:
     """Geometry as geometry.npz: inverse depth float32, normals and mask float16."""
-    arrays = {"inverse_depth": geometry.inverse_depth.astype(np.float32)}
+    arrays: Dict[str, Any] = {"inverse_depth": geometry.inverse_depth.astype(np.float32)}
     if geometry.normals is not None:
         arrays["normals"] = geometry.normals.astype(np.float16)
     if geometry.mask is not None:

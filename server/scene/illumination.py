@@ -8,7 +8,7 @@ one colour everywhere: of a warm lamp on one side and a cool one on the other, a
 
 import math
 from dataclasses import dataclass
-from typing import Optional, Tuple
+from typing import Any, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -24,7 +24,7 @@ DOUBT = 0.05
 BINS = 48  # of red's and of green's share of a colour
 ALIKE = 1.2  # bins: standard deviation of the colours that share a reflectance
 ROUNDS = 8  # of reflectance and light in turn: colours that each face another way need that many
-LUMINANCE = np.float32([0.2126, 0.7152, 0.0722])
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 TERMS = 9  # harmonics up to order 2
 
 
@@ -47,7 +47,7 @@ class EstimatedLight:
 EVEN_LIGHT = EstimatedLight((1.0,), 0.0)
 
 
-def harmonics(x, y, z, terms: int = TERMS):
+def harmonics(x: np.ndarray, y: np.ndarray, z: np.ndarray, terms: int = TERMS) -> np.ndarray:
     """The first real spherical harmonics without their constants: (terms, ...) for normals x, y, z.
 
     1, 4 or 9 are whole orders.
@@ -63,9 +63,9 @@ def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarr
     h, w = normals.shape[:2]
     scale = min(1.0, SIDE / max(h, w))
     size = max(1, round(w * scale)), max(1, round(h * scale))
-    pixels = linear_small(rgb, size).reshape(-1, 3)
+    pixels = linear_small(rgb, size[::-1]).reshape(-1, 3)
     n = cv2.resize(normals, size, interpolation=cv2.INTER_AREA).reshape(-1, 3)
-    n /= np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-6)
+    np.divide(n, np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-6), out=n)
     y = pixels @ LUMINANCE
     use = y > 0
     if mask is not None and (mask > 0.5).any():
@@ -88,14 +88,14 @@ def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarr
     return EstimatedLight(tuple(float(c / mean) for c in coefficients), float(floor / mean))
 
 
-def _colours(pixels):
+def _colours(pixels: np.ndarray) -> np.ndarray:
     """The bin of each pixel's chromaticity, (n,) int, of linear colours (n, 3)."""
     total = np.maximum(pixels.sum(1, keepdims=True), np.float32(1e-6))
     red, green = np.minimum(pixels[:, :2] / total * BINS, BINS - 1).astype(np.intp).T
     return red * BINS + green
 
 
-def _reflectance(y, light, colour):
+def _reflectance(y: np.ndarray, light: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """(n,).
 
     For each pixel the factor by which the light of all pixels of about its colour best explains their luminance.
@@ -105,7 +105,7 @@ def _reflectance(y, light, colour):
     return explained / square
 
 
-def _fit(basis, products, y):
+def _fit(basis: np.ndarray, products: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Harmonics of y, (terms,): the less of y they explain, the more even. products: those of the basis with itself."""
     right = basis @ y
     coefficients = _solve(products, right, 1e-3 * y.size)
@@ -113,30 +113,30 @@ def _fit(basis, products, y):
     return _solve(products, right, max(1e-3, DOUBT * unexplained) * y.size)
 
 
-def _solve(products, right, ridge):
+def _solve(products: np.ndarray, right: np.ndarray, ridge: float) -> np.ndarray:
     """Least squares with a ridge on all but the constant."""
     penalty = ridge * np.eye(len(products))
     penalty[0, 0] = 0
     return np.linalg.solve(products + penalty, right)
 
 
-def light_at(x, y, z, light: EstimatedLight):
+def light_at(x: np.ndarray, y: np.ndarray, z: np.ndarray, light: EstimatedLight) -> np.ndarray:
     """The estimated irradiance (mean 1) on normals x, y, z: float32 arrays of one shape."""
     return _bend(_fitted(x, y, z, light), np.float32(light.floor))
 
 
-def _fitted(x, y, z, light):
+def _fitted(x: np.ndarray, y: np.ndarray, z: np.ndarray, light: EstimatedLight) -> np.ndarray:
     c = np.asarray(light.harmonics, np.float32)
     return np.tensordot(c, harmonics(x, y, z, len(c)), 1)
 
 
-def _bend(fitted, floor):
+def _bend(fitted: np.ndarray, floor: Any) -> np.ndarray:
     """A hyperbola between the asymptotes `floor`, for small values, and `fitted`, for large ones."""
     above = fitted - floor
     return floor + (above + np.sqrt(above * above + 4 * floor * floor)) / 2
 
 
-def light_slope(x, y, z, light: EstimatedLight):
+def light_slope(x: np.ndarray, y: np.ndarray, z: np.ndarray, light: EstimatedLight) -> np.ndarray:
     """The gradient of the logarithm of light_at() by the normal: (..., 3) float32."""
     _, cx, cy, cz, cxy, cyz, czx, cxx, czz = (np.float32(c) for c in (*light.harmonics, *[0.0] * 9)[:9])
     slope = np.stack(
@@ -152,7 +152,7 @@ def light_slope(x, y, z, light: EstimatedLight):
     return slope * ((1 - floor / _bend(fitted, floor)) / np.sqrt(above * above + 4 * floor * floor))[..., None]
 
 
-def linear_small(rgb: np.ndarray, size) -> np.ndarray:
-    """Area-averaged linear colours (h, w, 3) float32 of rgb (H, W, 3) uint8; size is (w, h)."""
+def linear_small(rgb: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+    """Area-averaged linear colours (h, w, 3) float32 of rgb (H, W, 3) uint8; size is (h, w)."""
     planes = [cv2.LUT(np.ascontiguousarray(rgb[..., k]), TO_LINEAR) for k in range(3)]
-    return np.stack([cv2.resize(plane, tuple(size), interpolation=cv2.INTER_AREA) for plane in planes], 2)
+    return np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA) for plane in planes], 2)

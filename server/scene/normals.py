@@ -32,7 +32,7 @@ def normals_from_inverse_depth(inverse_depth: np.ndarray, focal: Optional[float]
     return normalise_in_place(n)
 
 
-def _flatter(q, axis):
+def _flatter(q: np.ndarray, axis: int) -> np.ndarray:
     """The one-sided difference per grid step whose size is smaller, along one axis."""
     step = np.diff(q, axis=axis)
     pad = [(0, 0), (0, 0)]

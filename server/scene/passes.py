@@ -1,5 +1,7 @@
 """The two passes of an analysis that can be downloaded: normals.png and depth.png."""
 
+from typing import Tuple
+
 import numpy as np
 
 from ..image.resample import Resampler, shrink
@@ -12,7 +14,7 @@ def encode_normals(n: np.ndarray) -> np.ndarray:
     return np.clip(np.rint((n + 1) * np.float32(127.5)), 0, 255).astype(np.uint8)
 
 
-def full_size_passes(geometry: Geometry, rgb: np.ndarray):
+def full_size_passes(geometry: Geometry, rgb: np.ndarray) -> Tuple[np.ndarray, np.ndarray, Tuple[float, float]]:
     """The passes at the size of rgb (H, W, 3) uint8: normals uint8 (H, W, 3), depth uint16 (H, W), (dmin, dmax).
 
     Depth is the inverse depth, white near: its own minimum and maximum map to 0 and 65535.
@@ -27,7 +29,7 @@ def full_size_passes(geometry: Geometry, rgb: np.ndarray):
     wide = [sampler.widen(p) for p in planes]
     low, high = float(planes[3].min()), float(planes[3].max())
     scale = np.float32(65535 / (high - low) if high > low else 0)
-    normals, depth = np.empty(size + (3,), np.uint8), np.empty(size, np.uint16)
+    normals, depth = np.empty((*size, 3), np.uint8), np.empty(size, np.uint16)
     for start in range(0, size[0], 256):
         rows = slice(start, min(start + 256, size[0]))
         band = [sampler.rows(p, rows) for p in wide]

@@ -20,7 +20,7 @@ STEPS = 2
 DAMPING = 1.0  # of squared slopes of the logarithm of the light: gentler slopes than this turn little
 REACH = 16  # to the long side: brightness is compared with that of the surroundings so far around
 HUE = 0.05  # of chromaticity: so different from its surroundings a pixel is hardly believed
-MOST = 0.5  # of log brightness that is believed
+MAX_BELIEVED = 0.5  # of log brightness that is believed
 
 
 def refine_normals(rgb: np.ndarray, geometry: Geometry, light: EstimatedLight) -> Geometry:
@@ -32,7 +32,7 @@ def refine_normals(rgb: np.ndarray, geometry: Geometry, light: EstimatedLight) -
     if not geometry.relief or geometry.normals is None or len(light.harmonics) == 1:
         return geometry
     h, w = geometry.normals.shape[:2]
-    pixels = linear_small(rgb, (w, h))
+    pixels = linear_small(rgb, (h, w))
     luminance = pixels @ LUMINANCE
     surface = np.ones((h, w), np.float32) if geometry.mask is None else (geometry.mask > 0.5).astype(np.float32)
     if not surface.any():
@@ -45,11 +45,13 @@ def refine_normals(rgb: np.ndarray, geometry: Geometry, light: EstimatedLight) -
     brightness = np.log(np.maximum(luminance, np.float32(1e-3)))
     n = np.array(geometry.normals, np.float32)
     for _ in range(STEPS):
-        planes = np.moveaxis(n, 2, 0)
-        unexplained = brightness - np.log(light_at(*planes, light))
-        unexplained = np.clip(unexplained - _mean(unexplained[..., None], believed, reach)[..., 0], -MOST, MOST)
+        x, y, z = np.moveaxis(n, 2, 0)
+        unexplained = brightness - np.log(light_at(x, y, z, light))
+        unexplained = np.clip(
+            unexplained - _mean(unexplained[..., None], believed, reach)[..., 0], -MAX_BELIEVED, MAX_BELIEVED
+        )
         unexplained = cv2.GaussianBlur(unexplained * believed, (0, 0), 0.5)
-        slope = light_slope(*planes, light)
+        slope = light_slope(x, y, z, light)
         slope -= (slope * n).sum(2, keepdims=True) * n  # along the sphere
         n += (
             np.float32(geometry.relief)
@@ -61,7 +63,7 @@ def refine_normals(rgb: np.ndarray, geometry: Geometry, light: EstimatedLight) -
     return dataclasses.replace(geometry, normals=n)
 
 
-def _mean(values, weights, reach):
+def _mean(values: np.ndarray, weights: np.ndarray, reach: float) -> np.ndarray:
     """(h, w, n) float32: the mean of values around each texel, as far as they have weight."""
     total = cv2.GaussianBlur(values * weights[..., None], (0, 0), reach).reshape(values.shape)
     return total / np.maximum(cv2.GaussianBlur(weights, (0, 0), reach), np.float32(1e-3))[..., None]

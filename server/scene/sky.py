@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from ..image.resample import limited
+from ..image.resample import fit_within
 from .geometry import Geometry
 
 VOID, DOUBTFUL, SURFACE = 0.2, 0.9, 0.97  # of the mask
@@ -21,7 +21,7 @@ def whole_sky(rgb: np.ndarray, geometry: Geometry) -> np.ndarray:
     depth. Where nothing is surely void, or everything, the mask comes back as it is.
     """
     whole = np.asarray(geometry.mask, np.float32)
-    h, w = limited(whole.shape, SIDE)
+    h, w = fit_within(whole.shape, SIDE)
     mask = cv2.resize(whole, (w, h), interpolation=cv2.INTER_AREA)
     doubtful = (mask < DOUBTFUL).astype(np.uint8)
     _, parts = cv2.connectedComponents(doubtful, connectivity=4)

@@ -17,9 +17,9 @@ from .problems import problem_response, translate
 
 log = logging.getLogger("relight")
 MAX_JSON_BYTES = 1 << 20
-OVERHEAD = 1 << 16  # what multipart may add to the file
+MULTIPART_OVERHEAD = 1 << 16  # what multipart may add to the file
 DRAIN_SECONDS = 5.0  # how long a refused client may go on sending, so that it reads the answer
-SLOWEST = 8192  # bytes a second that a body must keep on average, after the patience of the first moments
+MIN_BYTES_PER_SECOND = 8192  # bytes a second that a body must keep on average, after the timeout of the first moments
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BodyRule:
 
 
 JSON_BODY = BodyRule(max_bytes=lambda s: MAX_JSON_BYTES)
-FILE_BODY = BodyRule(max_bytes=lambda s: s.max_upload_bytes + OVERHEAD, is_file=True)
+FILE_BODY = BodyRule(max_bytes=lambda s: s.max_upload_bytes + MULTIPART_OVERHEAD, is_file=True)
 
 
 def takes(rule: BodyRule) -> Callable[[Any], Any]:
@@ -48,13 +48,13 @@ def takes(rule: BodyRule) -> Callable[[Any], Any]:
     return declare
 
 
-class TooSlow(InvalidRequest):  # type: ignore[valid-type,misc]
+class TooSlow(InvalidRequest):
     """The body does not arrive."""
 
     status = 408
 
 
-class Body:
+class BodyLimitMiddleware:
     """The innermost: bounds on the bytes of a body and on the time it takes, and the net under all faults."""
 
     def __init__(
@@ -63,9 +63,15 @@ class Body:
         settings: Settings,
         open_routes: Sequence[BaseRoute],
         guarded: Sequence[BaseRoute],
-        keys: Sequence[str] = (),
+        api_keys: Sequence[str] = (),
     ):
-        self.app, self.settings, self.open_routes, self.guarded, self.keys = app, settings, open_routes, guarded, keys
+        self.app, self.settings, self.open_routes, self.guarded, self.api_keys = (
+            app,
+            settings,
+            open_routes,
+            guarded,
+            api_keys,
+        )
         # bytes that all unfinished uploads may have brought, on this disk
         self.room = (settings.processors + settings.max_queue) * settings.max_upload_bytes
 
@@ -102,7 +108,7 @@ class Body:
 
         try:
             if guarded:  # no byte of a stranger's body is read
-                owner_of(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1"), self.keys)
+                owner_of(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1"), self.api_keys)
             await self.app(scope, body.receive, answer)
         except ClientDisconnect:
             raise
@@ -128,8 +134,8 @@ class Body:
 class LimitedReceive:
     """The body of one request as it arrives."""
 
-    def __init__(self, scope: Scope, receive: Receive, limit: int, patience: float, take: Callable[[int], None]):
-        self._receive, self.limit, self.patience, self._state = receive, limit, patience, scope["state"]
+    def __init__(self, scope: Scope, receive: Receive, limit: int, timeout: float, take: Callable[[int], None]):
+        self._receive, self.limit, self.timeout, self._state = receive, limit, timeout, scope["state"]
         self._take, self.taken = take, 0
         self.declared: Optional[int] = None
         chunked = False
@@ -146,7 +152,7 @@ class LimitedReceive:
             self.seen += len(message.get("body", b""))
             self.unread = bool(message.get("more_body"))
         else:
-            self._state["gone"] = self._state.get("gone") or self.unread
+            self._state["disconnected"] = self._state.get("disconnected") or self.unread
             self.unread = False
         return message
 
@@ -157,9 +163,9 @@ class LimitedReceive:
         if self.declared is not None and self.declared > self.limit:
             raise FileTooLarge(f"The request has {self.declared} bytes; at most {self.limit} are taken.")
         now = time.monotonic()
-        left = self.started + self.patience + self.seen / SLOWEST - now
+        left = self.started + self.timeout + self.seen / MIN_BYTES_PER_SECOND - now
         try:
-            message = await self._next(max(0.0, min(self.patience, left)))
+            message = await self._next(max(0.0, min(self.timeout, left)))
         except asyncio.TimeoutError:
             self.unread = False  # and will not be waited for
             raise TooSlow(

@@ -8,7 +8,7 @@ import contextvars
 import logging
 import time
 import uuid
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -24,11 +24,11 @@ from .problems import problem_response
 log = logging.getLogger("relight")
 request_id: "contextvars.ContextVar[str]" = contextvars.ContextVar("request_id", default="-")
 
-refusal: "contextvars.ContextVar[Optional[str]]" = contextvars.ContextVar(
-    "refusal", default=None
-)  # why a middleware says no
+# Why a middleware says no.
+refusal: "contextvars.ContextVar[Optional[str]]" = contextvars.ContextVar("refusal", default=None)
 
 SEND_SECONDS = 60.0  # how long a client may take to read one block of an answer
+KEPT_OF_A_REFUSAL = (b"vary", b"allow", b"content-range")
 METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH")
 
 PAGE_POLICY = (
@@ -83,15 +83,15 @@ class KnownHostsMiddleware(TrustedHostMiddleware):
         refusal.set("This server does not answer to that host name.")
         await super().__call__(scope, receive, send)
 
-    def __init__(self, app: ASGIApp, **options: Any):
+    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]):
         async def known(scope: Scope, receive: Receive, send: Send) -> None:
             refusal.set(None)
             await app(scope, receive, send)
 
-        super().__init__(known, **options)
+        super().__init__(known, allowed_hosts=allowed_hosts, www_redirect=False)
 
 
-class Frame:
+class RequestContextMiddleware:
     """The outermost middleware: what every answer carries, whoever made it, and what is noted of it."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics):
@@ -105,58 +105,19 @@ class Frame:
         refusal.set(None)
         state: Dict[str, Any] = scope.setdefault("state", {})
         state["request_id"] = request_id.get()
-        started, status, refused = time.perf_counter(), 0, None  # type: float, int, Optional[Message]
-
-        async def send_framed(message: Message) -> None:
-            nonlocal refused
-            if refused is not None:  # the body of an answer that gives way to ours
-                if not message.get("more_body"):
-                    kept = {
-                        k.decode(): v.decode()
-                        for k, v in refused["headers"]
-                        if k in (b"vary", b"allow", b"content-range")
-                    }
-                    ranged = any(k == b"range" for k, _ in scope["headers"])
-                    why = refusal.get() or ("That range of the file cannot be had." if ranged else None)
-                    error = InvalidRequest(why, kept, refused["status"])
-                    state["code"] = error.code
-                    await problem_response(error, state["request_id"])(scope, receive, send_out)
-                return
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", []))
-                kinds = [v for k, v in headers if k == b"content-type"]
-                if message["status"] >= 400 and not any(v.startswith(b"application/problem+json") for v in kinds):
-                    refused = {**message, "headers": headers}
-                    return
-            await send_out(message)
-
-        async def send_out(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = list(message.get("headers", []))
-                names = {k for k, _ in headers}
-                headers += [h for h in HEADERS if h[0] not in names]
-                headers.append((b"x-request-id", state["request_id"].encode()))
-                message = {**message, "headers": headers}
-            try:
-                await asyncio.wait_for(send(message), SEND_SECONDS)
-            except asyncio.TimeoutError:
-                state["gone"] = True
-                raise ClientDisconnect() from None
-
+        started, answer = time.perf_counter(), _Answer(scope, receive, send)
         try:
-            await self.app(scope, receive, send_framed)
+            await self.app(scope, receive, answer.send)
         except ClientDisconnect:
-            state["gone"] = True
+            state["disconnected"] = True
         finally:
-            self._note(scope, state, status, time.perf_counter() - started)
+            self._note(scope, state, answer.status, time.perf_counter() - started)
             request_id.reset(token)
 
     def _note(self, scope: Scope, state: Dict[str, Any], status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None) or "other"
         method = scope["method"] if scope["method"] in METHODS else "other"
-        told = "499" if state.get("gone") or not status else str(status)
+        told = "499" if state.get("disconnected") or not status else str(status)
         self.metrics.requests.labels(method, route, told).inc()
         self.metrics.duration.labels(route).observe(seconds)
         if "code" in state and told != "499":
@@ -171,3 +132,50 @@ class Frame:
             state.get("job_id", "-"),
             " " + stages if stages else "",
         )
+
+
+class _Answer:
+    """The answer to one request on its way out: our headers are added, and a refusal of another shape becomes ours."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send):
+        self._scope, self._receive, self._send = scope, receive, send
+        self._state: Dict[str, Any] = scope["state"]
+        self._refused: Optional[Message] = None  # the start of an answer that gives way to ours
+        self.status = 0  # as sent; 0: nothing was
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on. Raises ClientDisconnect when the client does not take it."""
+        if self._refused is not None:
+            if not message.get("more_body"):
+                await self._send_refusal(self._refused)
+        elif message["type"] == "http.response.start" and self._is_foreign_refusal(message):
+            self._refused = message
+        else:
+            await self._send_out(message)
+
+    @staticmethod
+    def _is_foreign_refusal(message: Message) -> bool:
+        kinds = [v for k, v in message.get("headers", []) if k == b"content-type"]
+        return message["status"] >= 400 and not any(v.startswith(b"application/problem+json") for v in kinds)
+
+    async def _send_refusal(self, refused: Message) -> None:
+        kept = {k.decode(): v.decode() for k, v in refused.get("headers", []) if k in KEPT_OF_A_REFUSAL}
+        ranged = any(k == b"range" for k, _ in self._scope["headers"])
+        why = refusal.get() or ("That range of the file cannot be had." if ranged else None)
+        error = InvalidRequest(why, kept, refused["status"])
+        self._state["code"] = error.code
+        await problem_response(error, self._state["request_id"])(self._scope, self._receive, self._send_out)
+
+    async def _send_out(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message.get("headers", []))
+            names = {k for k, _ in headers}
+            headers += [h for h in HEADERS if h[0] not in names]
+            headers.append((b"x-request-id", self._state["request_id"].encode()))
+            message = {**message, "headers": headers}
+        try:
+            await asyncio.wait_for(self._send(message), SEND_SECONDS)
+        except asyncio.TimeoutError:
+            self._state["disconnected"] = True
+            raise ClientDisconnect() from None

@@ -18,9 +18,8 @@ from starlette.datastructures import UploadFile
 
 from ..errors import InvalidRequest, ModelMissing
 from ..jobs import base as jobs
-from ..jobs.analysis import Gone
+from ..jobs.analysis import IsDisconnected
 from ..jobs.service import Service
-from ..model import sessions
 from . import schemas
 from .auth import owner_of
 from .body import FILE_BODY, JSON_BODY, takes
@@ -38,14 +37,14 @@ async def get_service(request: Request) -> Service:
     return request.app.state.service
 
 
-def watched(request: Request) -> Gone:
+def disconnection(request: Request) -> IsDisconnected:
     """Tells whether the client has left, and notes it for the log."""
 
-    async def gone() -> bool:
-        request.state.gone = await request.is_disconnected()
-        return request.state.gone
+    async def is_disconnected() -> bool:
+        request.state.disconnected = await request.is_disconnected()
+        return bool(request.state.disconnected)
 
-    return gone
+    return is_disconnected
 
 
 async def get_owner(request: Request) -> str:
@@ -138,8 +137,8 @@ async def upload(request: Request, service: Services, owner: Owner) -> Any:
 @takes(JSON_BODY)
 async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
     """Relight a photo at full size; answers once relit.png is whole on disk."""
-    body.job_id = request.state.job_id = jobs.parse_id(body.job_id)  # first of all: refusals are logged with it too
-    record, seconds = await service.renderer.relight(body, owner, watched(request))
+    job_id = request.state.job_id = jobs.parse_id(body.job_id)  # first of all: refusals are logged with it too
+    record, seconds = await service.relight(job_id, body.rig(), owner, disconnection(request))
     request.state.timings = seconds
     return {
         "status": "ok",
@@ -178,8 +177,8 @@ async def relight(body: schemas.RelightBody, request: Request, service: Services
 @takes(JSON_BODY)
 async def preview(body: schemas.PreviewBody, request: Request, service: Services, owner: Owner) -> Response:
     """Relight a photo at screen size, from memory to memory."""
-    body.job_id = request.state.job_id = jobs.parse_id(body.job_id)
-    data, seconds = await service.renderer.preview(body, owner, watched(request))
+    job_id = request.state.job_id = jobs.parse_id(body.job_id)
+    data, seconds = await service.preview(job_id, body.rig(), body.options(), owner, disconnection(request))
     request.state.timings = seconds
     timing = ", ".join(f"{k};dur={v * 1000:.1f}" for k, v in seconds.items())
     return Response(data, media_type="image/jpeg", headers={"Server-Timing": timing, "Cache-Control": "no-store"})
@@ -338,18 +337,16 @@ async def health() -> Dict[str, str]:
 @router.get("/ready", tags=["server"], responses=problems("model_missing"))
 async def ready(request: Request, service: Services) -> Any:
     """Are the models loaded and warm, and on which provider do they really run?"""
-    if service.engine is None:
-        return problem_response(service.problem or ModelMissing(), request.state.request_id)
-    if service.analyst.hangs:
-        return problem_response(
-            ModelMissing("The model hangs. The server has to be started again."), request.state.request_id
-        )
+    try:
+        service.check_ready()
+    except ModelMissing as exc:  # no fault that the counters should tell of
+        return problem_response(exc, request.state.request_id)
     return {
         "ready": True,
         "keys": bool(request.app.state.keys),
         "models": [
             {"name": m.get("name"), "provider": m.get("provider"), "roles": m.get("roles_filled")}
-            for m in service.engine.describe()
+            for m in service.models()
         ],
     }
 
@@ -357,20 +354,9 @@ async def ready(request: Request, service: Services) -> Any:
 @guarded.get("/models", tags=["server"])
 async def models(service: Services) -> Dict[str, Any]:
     """The manifests of the models that run, and the defaults and limits of /relight and /upload."""
-    s = service.settings
-    return {
-        "models": service.engine.describe() if service.engine is not None else [],
-        "runtime": sessions.runtime(),
-        "threads": s.processors,
-        "defaults": schemas.defaults(),
-        "limits": {
-            "lights": schemas.MAX_LIGHTS,
-            "upload_bytes": s.max_upload_bytes,
-            "pixels": s.max_pixels,
-            "formats": list(service.decoders.formats),
-            "job_ttl_seconds": s.job_ttl_seconds,
-        },
-    }
+    told = await asyncio.to_thread(service.describe)
+    limits = {"lights": schemas.MAX_LIGHTS, **told["limits"]}
+    return {**told, "defaults": schemas.defaults(), "limits": limits}
 
 
 @guarded.get(
@@ -381,7 +367,7 @@ async def models(service: Services) -> Dict[str, Any]:
 )
 async def metrics(request: Request, service: Services) -> Response:
     """Prometheus metrics."""
-    text = await asyncio.to_thread(lambda: request.app.state.metrics.text(service.metrics_exchange.peer_metrics()))
+    text = await asyncio.to_thread(lambda: request.app.state.metrics.text(service.peer_metrics()))
     return Response(text, media_type="text/plain; version=0.0.4")
 
 
@@ -417,7 +403,7 @@ def cross_origin() -> Tuple[List[str], List[str], List[str]]:
     )
     for route in [*router.routes, *guarded.routes]:
         if isinstance(route, APIRoute):
-            methods |= route.methods
+            methods |= route.methods or set()
             asked |= {p["name"] for p in (route.openapi_extra or {}).get("parameters", ()) if p["in"] == "header"}
             answered |= {name for answer in route.responses.values() for name in answer.get("headers", ())}
     return sorted(methods), sorted(asked), sorted(answered)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple, Union
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from ..jobs.rendering import PreviewOptions
 from ..light import lights
 from ..light.lights import Light, Rig
 
@@ -31,7 +32,7 @@ def _number(default: Any, ge: float, le: float, description: str, **more: Any) -
 
 
 def _invalid_light(message: str) -> PydanticCustomError:
-    return PydanticCustomError("invalid_light", message)  # type: ignore[arg-type]
+    return PydanticCustomError("invalid_light", message)
 
 
 class Strict(BaseModel):
@@ -40,13 +41,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-NOT_BOTH_COLOURS = {
+NOT_BOTH_COLOURS: Dict[str, Any] = {
     "not": {
         "required": ["color", "temperature"],
         "properties": {"color": {"type": "string"}, "temperature": {"type": "number"}},
     }
 }
-SHORTHAND = {
+SHORTHAND: Dict[str, Any] = {
     "required": ["x", "y", "z"],
     "properties": {
         "x": {"type": "number"},
@@ -56,11 +57,11 @@ SHORTHAND = {
     },
     "not": {"properties": {"x": {"const": 0}, "y": {"const": 0}, "z": {"const": 0}}},
 }
-RIG = {
+RIG: Dict[str, Any] = {
     "required": ["lights"],
     "properties": {"lights": {"type": "array"}, "x": {"type": "null"}, "y": {"type": "null"}, "z": {"type": "null"}},
 }
-ONE_WAY = {"oneOf": [SHORTHAND, RIG]}
+ONE_WAY: Dict[str, Any] = {"oneOf": [SHORTHAND, RIG]}
 
 
 class BaseLight(Strict):
@@ -234,6 +235,10 @@ class PreviewBody(RelightBody):
     stream: Optional[Annotated[str, Field(max_length=64)]] = Field(
         None, description="of the previews of one job and one stream that wait, only the newest is computed"
     )
+
+    def options(self) -> PreviewOptions:
+        """How the renderer takes it."""
+        return PreviewOptions(max_side=self.max_side, quality=self.quality, stream=self.stream)
 
 
 class UploadAnswer(BaseModel):

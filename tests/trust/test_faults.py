@@ -20,10 +20,10 @@ from support import encoded, finished, gradient, picture, problem, upload
 
 from server.application import create_app
 from server.errors import StartupError
-from server.jobs import record as records
 from server.jobs import store as store_module
 from server.jobs.base import JobFile
 from server.jobs.processes import check_writable
+from server.jobs.record import load_record
 from server.jobs.sweep import sweep
 
 LIGHT = {"x": -0.5, "y": 0.5, "z": 0.7}
@@ -422,10 +422,10 @@ def test_two_processes_take_up_the_same_job(settings):
         job = upload(one)
         finished(one, job)
         a, b = first.state.service, second.state.service
-        record = records.load(a.store, job)
+        record = load_record(a.store, job)
         a.store.put(job, JobFile.GEOMETRY, b"junk")
         a.store.unregister(record.key, job)
-        threads = [threading.Thread(target=s.analyst.adopt, args=(records.load(s.store, job),)) for s in (a, b)]
+        threads = [threading.Thread(target=s.analyst.adopt, args=(load_record(s.store, job),)) for s in (a, b)]
         for t in threads:
             t.start()
         for t in threads:

@@ -237,7 +237,7 @@ def test_clients_that_leave_before_and_in_the_answer(quick):
         while (now := len(os.listdir("/proc/self/fd"))) > before + 2 and time.monotonic() < end:
             time.sleep(0.1)
         assert now <= before + 2, "files stay open"
-    assert service.analyst.watch._waiting == {}
+    assert service.analyst.notifier._subscribers == {}
 
 
 @pytest.mark.parametrize("path", ["/relight", "/preview"])
@@ -275,10 +275,10 @@ def test_event_streams_of_clients_that_left_end(tmp_path):
         assert b"event: state" in sockets[0].recv(4000) + sockets[0].recv(4000)
         for s in sockets:
             s.close()
-        watch, end = app.state.service.analyst.watch, time.monotonic() + 10
-        while watch._waiting and time.monotonic() < end:
+        notifier, end = app.state.service.analyst.notifier, time.monotonic() + 10
+        while notifier._subscribers and time.monotonic() < end:
             time.sleep(0.05)
-        assert watch._waiting == {}
+        assert notifier._subscribers == {}
         engine.open.set()
 
 

@@ -221,11 +221,11 @@ def test_a_job_begun_by_a_dead_process_is_taken_up_by_a_living_one(settings):
         job = upload(client)
         finished(client, job)
         service = app.state.service
-        from server.jobs import record as records
+        from server.jobs.record import ANALYSING, load_record, save_record
 
-        record = records.load(service.store, job)
-        record.state, record.stage, record.worker = records.ANALYSING, "estimating", "0" * 32
-        records.save(service.store, record)
+        record = load_record(service.store, job)
+        record.state, record.stage, record.worker = ANALYSING, "estimating", "0" * 32
+        save_record(service.store, record)
         sweep(service)
         assert finished(client, job)["state"] == "ready"
 

@@ -1,0 +1,82 @@
+"""Which jobs are in use, so that nobody deletes them meanwhile, and how much all of them may take."""
+
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager, suppress
+from typing import Callable, Iterator, Optional
+
+from ..errors import JobNotFound, StorageFull
+from ..settings import Settings
+from .base import Coordination, JobStore, jobs_to_evict
+from .record import load_record
+
+RECENT = 30.0  # seconds; what was used so lately may be in use in another process, if there is one
+
+
+class JobsInUse:
+    """How many pieces of work hold each job now, in this process. Any thread may ask and hold."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: Counter[str] = Counter()
+
+    def __contains__(self, job_id: str) -> bool:
+        with self._lock:
+            return self._held[job_id] > 0
+
+    @contextmanager
+    def hold(self, job_id: str) -> Iterator[None]:
+        """Keep a job from being deleted while it is worked with."""
+        with self._lock:
+            self._held[job_id] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[job_id] -= 1
+                if not self._held[job_id]:
+                    del self._held[job_id]
+
+
+class Quota:
+    """What all jobs together, and those of one key, may take. To be used under the lock of the room."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: JobStore,
+        processes: Coordination,
+        in_use: Callable[[str], bool],
+        remove: Callable[[str], None],
+    ):
+        self._settings, self._store, self._processes = settings, store, processes
+        self._in_use, self._remove = in_use, remove
+
+    def make_room(self, owner: str, need: int) -> None:
+        """Delete the least recently used jobs until `need` more bytes fit. Raises StorageFull."""
+        s = self._settings
+        if not (s.jobs_quota_bytes or s.key_jobs or s.key_bytes):
+            return
+        entries = list(self._store.list())
+        if owner and (s.key_jobs or s.key_bytes):
+            mine = [e for e in entries if self._owner(e.job_id) == owner]
+            if s.key_jobs and len(mine) >= s.key_jobs:
+                raise StorageFull(f"This key has {len(mine)} jobs and may have {s.key_jobs}. Delete one first.")
+            if s.key_bytes and sum(e.size for e in mine) + need > s.key_bytes:
+                raise StorageFull(f"The jobs of this key may take {s.key_bytes} bytes. Delete one first.")
+        if s.jobs_quota_bytes:
+            now, alone = time.time(), self._processes.is_alone()
+            lately = set() if alone else {e.job_id for e in entries if abs(now - e.used) < RECENT}
+            victims = jobs_to_evict(entries, s.jobs_quota_bytes, need, lambda j: j in lately or self._in_use(j))
+            if victims is None:
+                raise StorageFull()
+            for job_id in victims:
+                with suppress(JobNotFound):  # its owner was quicker
+                    self._remove(job_id)
+
+    def _owner(self, job_id: str) -> Optional[str]:
+        try:
+            return load_record(self._store, job_id).owner
+        except JobNotFound:
+            return None
