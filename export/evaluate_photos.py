@@ -22,9 +22,9 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "export")]
 
-from server.model.engine import OnnxEngine, load_graph  # noqa: E402
-from server.scene.passes import full_size_passes  # noqa: E402
-from server.scene.pipeline import estimate, read_scene  # noqa: E402
+from server.models import OnnxEngine, load_graph
+from server.normals import full_size_passes
+from server.reading import estimate, read_scene
 
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 

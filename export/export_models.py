@@ -23,8 +23,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import adapters  # noqa: E402
-import graphs  # noqa: E402
+import adapters
+import graphs
 
 MODELS = Path(__file__).resolve().parent.parent / "onnx_models"
 NETWORK = "relight-geometry"

@@ -23,9 +23,9 @@ from torch import nn
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from server.errors import ModelError  # noqa: E402
-from server.model.engine import plane  # noqa: E402
-from server.model.manifest import REBUILD, parse  # noqa: E402
+from server.errors import ModelError
+from server.manifest import REBUILD, check
+from server.models import plane
 
 MAX_IR, MAX_OPSET = 10, 21  # the newest that onnxruntime 1.19 (the last one for Python 3.9) reads
 SMALL = 256  # initialisers with fewer values stay float32: nothing to gain

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from typing import Any
+from typing import Any, Callable, Optional
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ class SameConv(nn.Conv2d):
     `convolve(input, weight, bias, stride, pad)`, where one is set, computes it; training on a CPU sets one.
     """
 
-    convolve = None
+    convolve: Optional[Callable[[Tensor, Tensor, Optional[Tensor], int, int], Tensor]] = None
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(inputs, outputs, kernel, stride, 0 if stride == 2 else kernel // 2, groups=groups)
@@ -78,17 +78,20 @@ class Encoder(nn.Module):
         super().__init__()
         width, depth = SCALES[variant]
         self.stem = SameConv(3, 32, 3, 2)
-        self.blocks, self.taps, channels = nn.ModuleList(), [], 32
+        blocks: list[InvertedResidual] = []
+        self.taps: list[int] = []
+        channels = 32
         for stage, (kernel, stride, expansion, outputs, repeats) in enumerate(BLOCKS):
             outputs = round_channels(outputs * width)
             repeats = repeats if stage in (0, len(BLOCKS) - 1) else math.ceil(repeats * depth)
             for k in range(repeats):
                 if k == 0 and stride == 2:
-                    self.taps.append(len(self.blocks) - 1)
-                self.blocks.append(InvertedResidual(channels, outputs, kernel, stride if k == 0 else 1, expansion))
+                    self.taps.append(len(blocks) - 1)
+                blocks.append(InvertedResidual(channels, outputs, kernel, stride if k == 0 else 1, expansion))
                 channels = outputs
-        self.taps.append(len(self.blocks) - 1)
-        self.channels = [self.blocks[k].project.out_channels for k in self.taps]
+        self.taps.append(len(blocks) - 1)
+        self.blocks = nn.ModuleList(blocks)
+        self.channels = [blocks[k].project.out_channels for k in self.taps]
 
     def forward(self, x: Tensor) -> list[Tensor]:
         x, out = F.relu6(self.stem(x), inplace=True), []
@@ -100,7 +103,8 @@ class Encoder(nn.Module):
 
     def convolutions(self) -> list[nn.Conv2d]:
         """All convolutions in the order of the reference implementation's (convolution, batch norm) pairs."""
-        return [self.stem] + [c for b in self.blocks for c in (b.expand, b.depthwise, b.project) if c is not None]
+        inside = [c for b in self.blocks for c in (b.expand, b.depthwise, b.project) if isinstance(c, SameConv)]
+        return [self.stem, *inside]
 
 
 class Residual(nn.Module):
@@ -112,9 +116,10 @@ class Residual(nn.Module):
     def __init__(self, channels: int, silent: bool = False):
         super().__init__()
         self.first = conv_bn_relu(channels, channels)
-        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
+        norm = nn.BatchNorm2d(channels)
+        self.second = nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm)
         if silent:
-            nn.init.zeros_(self.second[1].weight)
+            nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.second(self.first(x)), inplace=True)

@@ -21,7 +21,8 @@ for _v in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 
-def parse(argv=None):
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line's arguments, checked."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", required=True, help="folder of the shards (made when absent)")
     p.add_argument("--assets", help="asset folder with a manifest.json; without it scenes are procedural")
@@ -53,12 +54,13 @@ def parse(argv=None):
     return a
 
 
-def stopped(a):
+def stopped(a: argparse.Namespace) -> bool:
+    """Whether the file of --stop-file exists."""
     return bool(a.stop_file) and os.path.exists(a.stop_file)
 
 
-def work(a):
-    """Renders the shards of one worker; resumes after what is there."""
+def work(a: argparse.Namespace) -> None:
+    """Render the shards of one worker, resuming after what is already there."""
     import cv2
     from training import dataset
     from training.assets import Library
@@ -88,11 +90,13 @@ def work(a):
         i += 1
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> int:
+    """Render, in this process or in several; returns the exit status."""
     a = parse(argv)
     Path(a.out).mkdir(parents=True, exist_ok=True)
     if a.worker is not None or a.workers == 1:
-        return work(a)
+        work(a)
+        return 0
     base = [sys.executable, __file__, *(sys.argv[1:] if argv is None else argv)]
     t0, procs = (
         time.time(),

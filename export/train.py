@@ -28,13 +28,13 @@ from typing import Callable, Iterator
 
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
-import checkpoint  # noqa: E402
-import cv2  # noqa: E402
-import torch  # noqa: E402
-from network import DEPTHS, GeometryNet, load_imagenet  # noqa: E402
-from training import data, loop, processor  # noqa: E402
+import checkpoint
+import cv2
+import torch
+from network import DEPTHS, GeometryNet, load_imagenet
+from training import data, loop, processor
 
-from server import cpus  # noqa: E402
+from server import cpus
 
 NAME = "relight-geometry.safetensors"
 SHARD_BYTES = 24e6

@@ -21,9 +21,9 @@ MEAN, STD = 127.0, 128.0
 
 
 class Sample(NamedTuple):
-    """One picture with its truth: rgb uint8 (h, w, 3); disparity float32 (h, w); normals float32 (h, w, 3).
+    """One picture with its truth.
 
-    Mask float32 (h, w).
+    rgb is uint8 (h, w, 3), disparity float32 (h, w), normals float32 (h, w, 3) and mask float32 (h, w).
     """
 
     rgb: np.ndarray
@@ -33,10 +33,7 @@ class Sample(NamedTuple):
 
 
 class Shards:
-    """All shards of a folder, memory-mapped.
-
-    `rescan` takes up new ones and forgets deleted ones, every `every` seconds at most.
-    """
+    """All shards of a folder, memory-mapped, as a sequence of samples."""
 
     def __init__(self, folder: Path, every: float = 20.0):
         self.folder, self.every, self.checked = Path(folder), every, 0.0
@@ -47,6 +44,7 @@ class Shards:
         self.rescan()
 
     def rescan(self) -> None:
+        """Take up new shards and forget deleted ones, unless the last look was less than `every` seconds ago."""
         if time.monotonic() - self.checked < self.every and self.index:
             return
         self.checked = time.monotonic()
@@ -69,6 +67,7 @@ class Shards:
         return len(self.index)
 
     def kind(self, k: int) -> str:
+        """The kind of scene that picture k shows."""
         stem, j = self.index[k]
         return self.kinds[stem][j]
 
@@ -81,16 +80,16 @@ class Shards:
 
 
 def flip(sample: Sample) -> Sample:
-    """The mirror image: what pointed right points left."""
-    normals = sample.normals[:, ::-1] * np.float32([-1, 1, 1])
+    """The mirror image, in which what pointed right points left."""
+    normals = sample.normals[:, ::-1] * np.array([-1, 1, 1], np.float32)
     return Sample(sample.rgb[:, ::-1], sample.disparity[:, ::-1], normals, sample.mask[:, ::-1])
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
-    """The picture at (height, width), its truth at half of that.
+    """The picture at (height, width), and its truth at half that size.
 
-    Normals are averaged when shrinking (their length then tells how much they agree), depth never is: a mean across an
-    edge is the depth of nothing. A change of aspect ratio is a stretched scene, so its normals are stretched inversely.
+    Normals are averaged when shrinking, so that their length tells how much they agree. Depth never is: a mean across
+    an edge is the depth of nothing. Changing the aspect ratio stretches the scene, so normals are stretched inversely.
     """
     h, w = sample.rgb.shape[:2]
     half = (width // 2, height // 2)
@@ -114,8 +113,8 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
 
 
 def stretch_normals(normals: np.ndarray, stretch: float) -> np.ndarray:
-    """Normals of a surface stretched horizontally by `stretch` against the vertical; lengths are kept."""
-    out = normals * np.float32([stretch**-0.5, stretch**0.5, 1])
+    """Normals of a surface stretched horizontally by `stretch` relative to the vertical; their lengths are kept."""
+    out = normals * np.array([stretch**-0.5, stretch**0.5, 1], np.float32)
     length = np.linalg.norm(normals, axis=-1, keepdims=True) / np.maximum(
         np.linalg.norm(out, axis=-1, keepdims=True), 1e-6
     )
@@ -123,7 +122,7 @@ def stretch_normals(normals: np.ndarray, stretch: float) -> np.ndarray:
 
 
 def rotate(sample: Sample, degrees: float, centre: tuple[float, float]) -> Sample:
-    """The picture turned counter-clockwise about a pixel, as by a tilted camera; its normals turn with it."""
+    """The picture turned counter-clockwise around a pixel, as by a tilted camera; its normals turn with it."""
     h, w = sample.rgb.shape[:2]
     matrix = cv2.getRotationMatrix2D(centre, degrees, 1.0)
 
@@ -131,7 +130,7 @@ def rotate(sample: Sample, degrees: float, centre: tuple[float, float]) -> Sampl
         return cv2.warpAffine(np.ascontiguousarray(a), matrix, (w, h), flags=how, borderMode=cv2.BORDER_REPLICATE)
 
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    turn = np.float32([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+    turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
     return Sample(
         warp(sample.rgb, cv2.INTER_LINEAR),
         warp(sample.disparity, cv2.INTER_NEAREST),
@@ -141,16 +140,15 @@ def rotate(sample: Sample, degrees: float, centre: tuple[float, float]) -> Sampl
 
 
 CLOSEST = 0.35  # of a picture's side: no window is smaller
-ENLARGED = (
-    1.4  # nor blown up by more (a square; long windows by up to 1.7): it would be soft, its truth with soft edges
-)
+# A square window is not enlarged by more than this (a long one by up to 1.7), because a picture that is blown up
+# further is soft and so are the edges of its truth.
+ENLARGED = 1.4
 
 
 def crop(sample: Sample, rng: np.random.Generator, height: int, width: int) -> Sample:
-    """A random window, from the whole picture down to a part of its side, then resized: near and far views of one
-    render.
+    """A random window of the picture, resized, so that one render yields near and far views.
 
-    A quarter of the windows is tilted, by 12 degrees at most, and small enough to stay inside the picture.
+    A quarter of the windows are tilted, by at most 12 degrees, and are small enough to stay inside the picture.
     """
     h, w = sample.rgb.shape[:2]
     closest = min(1.0, max(CLOSEST, (height * width) ** 0.5 / ENLARGED / min(h, w)))
@@ -175,11 +173,10 @@ def coarse_noise(rng: np.random.Generator, rows: int, columns: int, height: int,
 
 
 def roughen(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Fine detail, which rendered pictures lack: photographs hold twice their contrast at a few pixels; float32 0..1 in
-    and out.
+    """Add the fine detail that rendered pictures lack: photographs have twice their contrast at a few pixels.
 
-    Bands of the picture itself are raised, as by a camera's sharpening, and a grain that depends on the tone, as most
-    materials have one, is laid over it. None of it is relief.
+    Bands of the picture itself are amplified, as by a camera's sharpening, and a grain that depends on the tone, such
+    as most materials have, is laid over it. None of it is relief. Takes and returns float32 (h, w, 3) in 0..1.
     """
     blurred = [x] + [cv2.GaussianBlur(x, (0, 0), sigma) for sigma in (0.7, 1.4, 2.8, 5.6)]
     if rng.random() < 0.7:
@@ -198,8 +195,8 @@ def roughen(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def recolour(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What cameras, editors and the web do to a picture; uint8 in, uint8 out. A fifth comes out gray."""
-    x = rgb.astype(np.float32) / 255
+    """What cameras, editors and the web do to a picture, uint8 (h, w, 3) in and out; a fifth come out gray."""
+    x: np.ndarray = rgb.astype(np.float32) / 255
     if rng.random() < 0.75:
         x = roughen(x, rng)
     if rng.random() < 0.15:  # a soft or enlarged picture
@@ -211,7 +208,7 @@ def recolour(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x = np.clip(x, 1e-4, 1) ** np.float32(np.exp(rng.uniform(-0.45, 0.45)))
     x = (x - 0.5) * rng.uniform(0.75, 1.25) + 0.5 + rng.uniform(-0.1, 0.1)
     x = x * rng.uniform(0.85, 1.15, 3).astype(np.float32)
-    gray = x @ np.float32([0.299, 0.587, 0.114])
+    gray = x @ np.array([0.299, 0.587, 0.114], np.float32)
     saturation = 0.0 if rng.random() < 0.2 else rng.uniform(0.5, 1.5)
     x = gray[..., None] + (x - gray[..., None]) * np.float32(saturation)
     if rng.random() < 0.3:
@@ -219,7 +216,9 @@ def recolour(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     out = (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8)
     if rng.random() < 0.4:
         quality = int(rng.uniform(15, 90))
-        out = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        assert decoded is not None  # it was encoded in the same line
+        return decoded
     return out
 
 
@@ -234,7 +233,7 @@ SKIES = (
 
 
 def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Smooth noise of four octaves, float32 (height, width), mean 0, standard deviation 1."""
+    """Smooth noise of four octaves, float32 (height, width), with mean 0 and standard deviation 1."""
     total = np.zeros((height, width), np.float32)
     cells = rng.uniform(1.5, 5)
     for octave in range(4):
@@ -247,14 +246,14 @@ def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
 def paint_sky(sample: Sample, rng: np.random.Generator) -> Sample:
     """The sample with another sky where there is no surface: a gradient with clouds, at any time of day.
 
-    Truth unchanged.
+    The truth is unchanged.
     """
     void = 1 - sample.mask
     if void.mean() < 0.04:
         return sample
     h, w = void.shape
     zenith, horizon, cloud = (
-        np.clip(np.float32(c) * rng.uniform(0.7, 1.2) + rng.normal(0, 0.06, 3), 0, 1)
+        np.clip(np.array(c, np.float32) * rng.uniform(0.7, 1.2) + rng.normal(0, 0.06, 3), 0, 1)
         for c in SKIES[rng.integers(len(SKIES))]
     )
     down = np.clip(np.linspace(0, rng.uniform(0.8, 2.0), h, dtype=np.float32), 0, 1)[:, None, None]
@@ -267,7 +266,7 @@ def paint_sky(sample: Sample, rng: np.random.Generator) -> Sample:
 
 
 def augment(sample: Sample, rng: np.random.Generator, height: int, width: int) -> Sample:
-    """A random view of a sample, (height, width), truth at half of that."""
+    """A random view of a sample at (height, width), and its truth at half that size."""
     sample = paint_sky(sample, rng) if rng.random() < 0.4 else sample
     view = crop(flip(sample) if rng.random() < 0.5 else sample, rng, height, width)
     return view._replace(rgb=recolour(view.rgb, rng))
@@ -284,8 +283,8 @@ def collate(samples: list[Sample]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor
     return (stack([s.rgb for s in samples]) - MEAN) / STD, (disparity, normals, mask)
 
 
-# How readily a kind of scene is drawn: single things and full rooms are hardest, and what people relight; streets are
-# neither.
+# The probability that a sample of a kind is accepted when drawn: single things and full rooms are the hardest and are
+# what people relight; streets are neither.
 READILY = {
     "object": 0.8,
     "carved": 0.8,
@@ -302,7 +301,7 @@ READILY = {
 
 
 def draw(shards: Shards, rng: np.random.Generator) -> int:
-    """A random sample's index; kinds come up as READILY says (0.4 for others)."""
+    """A random sample's index. Kinds come up as often as READILY says (0.4 for the others)."""
     for _ in range(50):
         k = int(rng.integers(len(shards)))
         if rng.random() < READILY.get(shards.kind(k), 0.4):
@@ -311,10 +310,10 @@ def draw(shards: Shards, rng: np.random.Generator) -> int:
 
 
 def batch(shards: Shards, seed: int, step: int, size: int, part: range) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Samples `part` of one step's batch: a function of seed, step, shards and size alone, so a resumed run sees what
-    it would have seen.
+    """Samples `part` of one step's batch.
 
-    `size` is the side of a square of the batch's area; pictures are square, landscape or upright.
+    They are a function of seed, step, shards and size alone, so that a resumed run sees what it would have seen. `size`
+    is the side of a square of the same area; the pictures are square, landscape or upright.
     """
     height, width = shape_of(size, np.random.default_rng([seed, step]))
     samples = []
@@ -325,9 +324,10 @@ def batch(shards: Shards, seed: int, step: int, size: int, part: range) -> tuple
 
 
 def shape_of(size: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A (height, width) of about size * size pixels in multiples of 32."""
+    """A (height, width) of about size * size pixels, both multiples of 32."""
     ratio = rng.choice([1.0, 1.0, 1.3, 1 / 1.3])
-    return tuple(max(32, int(round(size * r / 32)) * 32) for r in (ratio**-0.5, ratio**0.5))
+    height, width = (max(32, round(float(size * r / 32)) * 32) for r in (ratio**-0.5, ratio**0.5))
+    return height, width
 
 
 def whole(sample: Sample, size: int) -> Sample:

@@ -1,10 +1,10 @@
 """Shards of rendered pictures on disk.
 
-One shard of n pictures of size S is <seed>_<index:05d> with
-.rgb.npy uint8 (n,S,S,3) sRGB; .inv.npy float16 (n,S,S) inverse z-depth, largest 1 in each picture, 0 = no surface;
-.nrm.npy int8 (n,S,S,3) camera-space normals * 127 (+x right, +y up, +z towards the viewer), 0 = no surface;
-.mask.npy uint8 (n,S,S) 1 = surface; and, written last, .json {"kinds", "focal" (fx / width), "seed", "size"}.
-Pictures depend on (seed, number) alone.
+A shard of n pictures of size S is <seed>_<index:05d> with these files: .rgb.npy, uint8 (n, S, S, 3), sRGB; .inv.npy,
+float16 (n, S, S), inverse z-depth scaled so that the largest value in each picture is 1, and 0 where there is no
+surface; .nrm.npy, int8 (n, S, S, 3), camera-space normals * 127 (+x right, +y up, +z towards the viewer), and 0 where
+there is no surface; .mask.npy, uint8 (n, S, S), 1 = surface; and, written last, .json with "kinds", "focal" (fx /
+width), "seed" and "size". Pictures depend on (seed, number) alone.
 """
 
 from __future__ import annotations
@@ -12,17 +12,23 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any, Sequence
 
 import numpy as np
 
 from . import camera, renderer, scenes
+from .assets import Library
+
+Picture = dict[str, Any]  # rgb, inv, nrm and mask as arrays; kind, a string; focal, a float
 
 SHARD, VIEWS = 32, 2
 ARRAYS = ("rgb", "inv", "nrm", "mask")
 
 
-def render_pair(library, seed, number, size=288, kind=None):
-    """The VIEWS pictures of scene `number`: list of dicts rgb, inv, nrm, mask, kind, focal."""
+def render_pair(library: Library, seed: int, number: int, size: int = 288, kind: str | None = None) -> list[Picture]:
+    """The VIEWS pictures of scene `number`, as dicts with rgb, inv, nrm, mask, kind and focal (see the module's
+    docstring).
+    """
     for attempt in range(50):
         rng = np.random.default_rng([seed, number, attempt])
         made = scenes.make(library, rng, VIEWS, kind)
@@ -53,18 +59,21 @@ def render_pair(library, seed, number, size=288, kind=None):
     raise RuntimeError(f"scene {number} of seed {seed}: no camera saw anything in 50 attempts")
 
 
-def render_shard(library, seed, index, size=288, count=SHARD, kinds=None):
-    """Pictures index*count ... of a seed, as a list; `kinds` in turn instead of the mix."""
+def render_shard(
+    library: Library, seed: int, index: int, size: int = 288, count: int = SHARD, kinds: Sequence[str] | None = None
+) -> list[Picture]:
+    """Pictures index*count, ... of a seed. `kinds` are rendered in turn instead of the usual mix."""
     numbers = range(index * (count // VIEWS), (index + 1) * (count // VIEWS))
     return [p for k in numbers for p in render_pair(library, seed, k, size, kinds[k % len(kinds)] if kinds else None)]
 
 
-def name(seed, index):
+def name(seed: int, index: int) -> str:
+    """The stem of a shard's files."""
     return f"{seed}_{index:05d}"
 
 
-def write_shard(folder, seed, index, pictures):
-    """Writes one shard; the .json appears last, each file by rename, so that readers never see half of it."""
+def write_shard(folder: str | Path, seed: int, index: int, pictures: list[Picture]) -> None:
+    """Write one shard. The .json appears last and each file by rename, so that readers never see half of it."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     base = folder / name(seed, index)
@@ -84,13 +93,13 @@ def write_shard(folder, seed, index, pictures):
     os.replace(tmp, f"{base}.json")
 
 
-def shards(folder):
-    """Complete shards of a folder, sorted: list of path stems."""
+def shards(folder: str | Path) -> list[str]:
+    """The complete shards of a folder: their sorted path stems."""
     return sorted(str(p)[:-5] for p in Path(folder).glob("*_*.json"))
 
 
-def keep_newest(folder, count):
-    """Deletes all shards but the newest, whatever their seed; of each its completion mark first."""
+def keep_newest(folder: str | Path, count: int) -> None:
+    """Delete all shards but the `count` newest, whatever their seed; of each shard its completion mark goes first."""
 
     def written(stem):
         try:

@@ -1,15 +1,24 @@
-"""Edge-avoiding filters that clean the sampled light and carry it between resolutions."""
+"""Edge-avoiding filters that clean the sampled light and carry it between resolutions.
+
+The compiled functions take float32 arrays except where said: light e (h, w, c), normals n (h, w, 3), depth z (h, w),
+and m (h, w), the index of the material or -1 where there is no surface.
+"""
 
 from __future__ import annotations
+
+from typing import Sequence
 
 import numpy as np
 
 from .kernels import f32, jit
 
 
+# Nested loops with early exits are what numba compiles best, and with fastmath a split would change the last bits.
 @jit
-def atrous(e, n, z, m, step, out):
-    """One edge-avoiding 3x3 wavelet pass over e (h,w,c) guided by normals, depth and material."""
+def atrous(  # noqa: C901
+    e: np.ndarray, n: np.ndarray, z: np.ndarray, m: np.ndarray, step: int, out: np.ndarray
+) -> None:
+    """One edge-avoiding 3x3 wavelet pass over e (h, w, c), guided by normals, depth and material."""
     h, w, nc = e.shape
     for y in range(h):
         for x in range(w):
@@ -37,8 +46,8 @@ def atrous(e, n, z, m, step, out):
                 out[y, x, c] /= ws
 
 
-def smooth(e, n, z, m, steps):
-    """A-trous passes with the given steps."""
+def smooth(e: np.ndarray, n: np.ndarray, z: np.ndarray, m: np.ndarray, steps: Sequence[int]) -> np.ndarray:
+    """Filter e by one à-trous pass for each of the given steps, in pixels."""
     for k in steps:
         out = np.empty_like(e)
         atrous(e, n, z, m, k, out)
@@ -47,7 +56,25 @@ def smooth(e, n, z, m, steps):
 
 
 @jit
-def _mix(e, n, z, m, y0, y1, x0, x1, sy, sx, scale, nx, ny, nz, z0, m0, out):
+def _mix(
+    e: np.ndarray,
+    n: np.ndarray,
+    z: np.ndarray,
+    m: np.ndarray,
+    y0: int,
+    y1: int,
+    x0: int,
+    x1: int,
+    sy: np.float32,
+    sx: np.float32,
+    scale: np.float32,
+    nx: float,
+    ny: float,
+    nz: float,
+    z0: float,
+    m0: float,
+    out: np.ndarray,
+) -> None:
     """Weighted mean into out (c,) of e over a small window, around sample (sy, sx) in the window's pixels."""
     h, w, nc = e.shape
     ws = f32(1e-12)
@@ -71,8 +98,17 @@ def _mix(e, n, z, m, y0, y1, x0, x1, sy, sx, scale, nx, ny, nz, z0, m0, out):
 
 
 @jit
-def upsample(e, n, z, m, nh, zh, mh, out):
-    """Joint upsampling: e (h,w,c) sits on every other pixel of the fine grid (nh, zh, mh)."""
+def upsample(
+    e: np.ndarray,
+    n: np.ndarray,
+    z: np.ndarray,
+    m: np.ndarray,
+    nh: np.ndarray,
+    zh: np.ndarray,
+    mh: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Joint upsampling: e (h, w, c) covers every other pixel of the fine grid (nh, zh, mh)."""
     for y in range(zh.shape[0]):
         for x in range(zh.shape[1]):
             if mh[y, x] < 0:
@@ -101,8 +137,19 @@ def upsample(e, n, z, m, nh, zh, mh, out):
 
 
 @jit
-def resample(e, n, z, m, ys, xs, ns, zs, x, out):
-    """Light e at sub-samples of pixels (ys, xs) with their own normals, depth and material x[:, 0]."""
+def resample(
+    e: np.ndarray,
+    n: np.ndarray,
+    z: np.ndarray,
+    m: np.ndarray,
+    ys: np.ndarray,
+    xs: np.ndarray,
+    ns: np.ndarray,
+    zs: np.ndarray,
+    x: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Light e at sub-samples of the pixels (ys, xs), which have their own normals, depths and materials x[:, 0]."""
     for i in range(ys.shape[0]):
         if x[i, 0] < 0:
             for c in range(out.shape[1]):
@@ -130,8 +177,8 @@ def resample(e, n, z, m, ys, xs, ns, zs, x, out):
 
 
 @jit
-def edges(m, z, n, out):
-    """out = 1 where a pixel differs from a neighbour in material, depth or normal."""
+def edges(m: np.ndarray, z: np.ndarray, n: np.ndarray, out: np.ndarray) -> None:
+    """Set `out` to 1 where a pixel differs from a neighbour in material, depth or normal."""
     h, w = m.shape
     for y in range(h):
         for x in range(w):

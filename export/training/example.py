@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,22 +18,25 @@ if __package__ in (None, ""):
     __package__ = "training"
     import training  # noqa: F401
 
-from . import geometry as G  # noqa: E402
-from . import renderer  # noqa: E402
-from .assets import Library  # noqa: E402
-from .camera import encode  # noqa: E402
-from .materials import Material  # noqa: E402
-from .scene import Scene  # noqa: E402
-from .scenes_common import f32, stand, yaw  # noqa: E402
+from . import geometry as G
+from . import renderer
+from .assets import Library
+from .camera import encode
+from .materials import Material
+from .scene import Scene
+from .scenes_common import f32, stand, yaw
 
 CC0 = ("CC0-1.0",)
 
 
-def tile(name, per_metre, **kw):
+def tile(name: str, per_metre: float, **kw: Any) -> Material:
+    """A photographed texture of the library, repeated `per_metre` times a metre."""
     return Material((1, 1, 1), tex=("file", f"tex/{name}.jpg"), mode="picture", tile=per_metre, metric=True, **kw)
 
 
-def build(library, bust="mhb_526", sky="brown_photostudio_02"):
+def build(
+    library: Library, bust: str = "mhb_526", sky: str = "brown_photostudio_02"
+) -> tuple[Scene, tuple[np.ndarray, np.ndarray, float]]:
     """The scene and its camera (eye, rows, focal)."""
     rng = np.random.default_rng(4)
     s = Scene(library)
@@ -42,6 +46,7 @@ def build(library, bust="mhb_526", sky="brown_photostudio_02"):
     s.box(Material((0.36, 0.4, 0.37), rough=0.9, spec=0.0), (6, 4, 0.1), (0, 1.5, -1.05))
     s.box(tile("acg_Wood026", 1.1, rough=0.35), (2.2, 0.05, 0.8), (0, 0.725, 0.35))
     m = library.mesh("bust", bust)
+    assert m.head is not None  # busts in a library carry one
     p = np.array([-0.14, 1.27 - m.head[1] * m.scale, -0.1])
     s.add(m, None, yaw(0.12), m.scale, p)
 
@@ -84,7 +89,8 @@ def build(library, bust="mhb_526", sky="brown_photostudio_02"):
     return s, (eye, renderer.look_at(eye, [0.05, 1.07, 0]), 1.72)
 
 
-def main(argv=None):
+def main(argv: list[str] | None = None) -> None:
+    """Render the example and write it as a JPEG of less than 200 kB, where the quality allows."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--assets", required=True, help="asset folder with a manifest.json")
     p.add_argument("--out", default="server/static/example.jpg")

@@ -1,18 +1,28 @@
 """Procedural triangle meshes for the scene generator.
 
-Every builder returns a :class:`Mesh`: right-handed, +Y up, triangles counter-clockwise seen from outside,
-texture coordinates per triangle corner (u right, v down, repeating with period 1).
+Every builder returns a :class:`Mesh`: right-handed, +Y up, triangles counter-clockwise seen from outside, texture
+coordinates per triangle corner (u right, v down, repeating with period 1).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Callable, Iterable
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial import ConvexHull
 
+if TYPE_CHECKING:
+    from .materials import Material
+
 f32 = np.float32
+
+
+def vector(values: ArrayLike) -> np.ndarray:
+    """The values as a float32 array."""
+    return np.array(values, f32)
 
 
 @dataclass
@@ -22,18 +32,18 @@ class Mesh:
     v: np.ndarray  # (V,3) float32
     f: np.ndarray  # (F,3) int32
     n: np.ndarray  # (V,3) float32 unit shading normals
-    uv: np.ndarray = None  # (F,3,2) float32 or None: the scene box-maps it
-    c: np.ndarray = None  # (V,3) uint8 sRGB vertex colours or None
-    fm: np.ndarray = None  # (F,) int, index into materials
-    materials: list = field(default_factory=list)
+    uv: np.ndarray | None = None  # (F,3,2) float32 or None: the scene box-maps it
+    c: np.ndarray | None = None  # (V,3) uint8 sRGB vertex colours or None
+    fm: np.ndarray | None = None  # (F,) int, index into materials
+    materials: list[Material] = field(default_factory=list)
     scale: float = 1.0  # metres per unit
-    veil: np.ndarray = None  # (F,) bool: mostly transparent, casts no shadow; None: none
-    head: np.ndarray = None  # (3,) mid-head of people, in the mesh's own units
-    forward: np.ndarray = None  # (3,) where that head looks
+    veil: np.ndarray | None = None  # (F,) bool: mostly transparent, casts no shadow; None: none
+    head: np.ndarray | None = None  # (3,) mid-head of people, in the mesh's own units
+    forward: np.ndarray | None = None  # (3,) where that head looks
 
 
-def vertex_normals(v, f):
-    """Area-weighted smooth normals (V,3) float32 of vertices v and triangles f."""
+def vertex_normals(v: np.ndarray, f: np.ndarray) -> np.ndarray:
+    """Area-weighted smooth normals, float32 (V, 3), of vertices v (V, 3) and triangles f (F, 3)."""
     fn = np.cross(v[f[:, 1]] - v[f[:, 0]], v[f[:, 2]] - v[f[:, 0]])
     n = np.empty((len(v), 3))
     idx = f.ravel()
@@ -42,8 +52,8 @@ def vertex_normals(v, f):
     return (n / (np.linalg.norm(n, axis=1, keepdims=True) + 1e-20)).astype(f32)
 
 
-def flat(v, f, uv=None):
-    """Mesh with one normal per triangle (hard edges); triangles are turned to point away from the centre."""
+def flat(v: ArrayLike, f: ArrayLike, uv: np.ndarray | None = None) -> Mesh:
+    """A mesh with one normal per triangle (hard edges), wound as given."""
     v, f = np.asarray(v, f32), np.asarray(f, np.int32)
     p = v[f]
     n = np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])
@@ -53,14 +63,17 @@ def flat(v, f, uv=None):
     )
 
 
-def smooth(v, f, uv=None):
+def smooth(v: ArrayLike, f: ArrayLike, uv: np.ndarray | None = None) -> Mesh:
+    """A mesh with smooth normals from vertices (V, 3) and triangles (F, 3)."""
     v, f = np.ascontiguousarray(v, f32), np.ascontiguousarray(f, np.int32)
     return Mesh(v, f, vertex_normals(v, f), uv)
 
 
-def box():
-    """Unit cube centred on the origin, each face with the whole texture upright."""
-    v, f, uv = [], [], []
+def box() -> Mesh:
+    """A unit cube centred on the origin, each face with the whole texture upright."""
+    v: list[np.ndarray] = []
+    f: list[list[int]] = []
+    uv: list[list[list[int]]] = []
     for right, up in (
         ((1, 0, 0), (0, 1, 0)),
         ((-1, 0, 0), (0, 1, 0)),
@@ -81,8 +94,8 @@ def box():
 BOX = box()
 
 
-def surface(n, m, fn, closed=False):
-    """Grid surface: fn(u, v) -> (n,m,3) for u, v in [0,1]; `closed` joins the normals of the v seam."""
+def surface(n: int, m: int, fn: Callable[[np.ndarray, np.ndarray], np.ndarray], closed: bool = False) -> Mesh:
+    """A grid surface: fn(u, v) -> (n, m, 3) for u, v in [0, 1]; `closed` joins the normals along the seam in v."""
     u, v = np.meshgrid(np.linspace(0, 1, n), np.linspace(0, 1, m), indexing="ij")
     p = np.asarray(fn(u, v), f32)
     i = np.arange(n * m).reshape(n, m)[:-1, :-1].ravel()
@@ -97,8 +110,8 @@ def surface(n, m, fn, closed=False):
     return mesh
 
 
-def outward(mesh, centre=None):
-    """Turns the mesh inside out when its normals look towards the centre (or the matching points of `centre`)."""
+def outward(mesh: Mesh, centre: np.ndarray | None = None) -> Mesh:
+    """Turn the mesh inside out, in place, when its normals face the centre (or the matching points of `centre`)."""
     c = mesh.v.mean(0) if centre is None else centre
     if np.sum(mesh.n * (mesh.v - c)) < 0:
         mesh.n = -mesh.n
@@ -107,12 +120,12 @@ def outward(mesh, centre=None):
     return mesh
 
 
-def _power(x, e):
+def _power(x: np.ndarray, e: float) -> np.ndarray:
     return np.sign(x) * np.abs(x) ** e
 
 
-def superquadric(rng, e1=None, e2=None, n=40):
-    """Anything between a box, a cylinder, a ball and a spindle; radius 1 in each axis."""
+def superquadric(rng: np.random.Generator, e1: float | None = None, e2: float | None = None, n: int = 40) -> Mesh:
+    """Anything between a box, a cylinder, a ball and a spindle, with radius 1 along each axis."""
     e1 = e1 or rng.choice([0.12, 0.2, 0.35, 0.6, 1, 1, 1.6])
     e2 = e2 or rng.choice([0.12, 0.2, 0.35, 0.6, 1, 1, 1.6])
 
@@ -130,12 +143,13 @@ def superquadric(rng, e1=None, e2=None, n=40):
     return outward(surface(n, n, fn, True))
 
 
-def sphere(n=40):
+def sphere(n: int = 40) -> Mesh:
+    """A unit ball on a grid of n x n vertices."""
     return superquadric(np.random.default_rng(0), 1.0, 1.0, n)
 
 
-def cylinder(r=0.5, h=1.0, r2=None, n=28):
-    """Upright cylinder or cone frustum (r below, r2 above), capped, hard rims."""
+def cylinder(r: float = 0.5, h: float = 1.0, r2: float | None = None, n: int = 28) -> Mesh:
+    """An upright, capped cylinder or frustum with hard rims, radius r at the bottom and r2 at the top."""
     r2 = r if r2 is None else r2
     slope = (r - r2) / max(h, 1e-6)
     a = np.linspace(0, 2 * np.pi, n + 1)
@@ -146,7 +160,7 @@ def cylinder(r=0.5, h=1.0, r2=None, n=28):
     nn = np.stack([c, np.full(n + 1, slope), -s], 1)
     nn /= np.linalg.norm(nn, axis=1, keepdims=True)
     i = np.arange(n)
-    f = [np.stack([i, i + 1, i + n + 1], 1), np.stack([i + 1, i + n + 2, i + n + 1], 1)]
+    faces = [np.stack([i, i + 1, i + n + 1], 1), np.stack([i + 1, i + n + 2, i + n + 1], 1)]
     t = np.concatenate(
         [np.stack([a / (2 * np.pi), np.ones(n + 1)], 1), np.stack([a / (2 * np.pi), np.zeros(n + 1)], 1)]
     )
@@ -155,15 +169,15 @@ def cylinder(r=0.5, h=1.0, r2=None, n=28):
         v.append(np.concatenate([np.stack([c * rr, np.full(n + 1, y), -s * rr], 1), [[0, y, 0]]]))
         nrm.append(np.tile([[0, d, 0.0]], (n + 2, 1)))
         tri = np.stack([base + i, base + i + 1, np.full(n, base + n + 1)], 1)
-        f.append(tri if d > 0 else tri[:, ::-1])
+        faces.append(tri if d > 0 else tri[:, ::-1])
         t = np.concatenate([t, np.stack([c, s], 1) / 2 + 0.5, [[0.5, 0.5]]])
         base += n + 2
-    f = np.concatenate(f).astype(np.int32)
+    f = np.concatenate(faces).astype(np.int32)
     return Mesh(np.concatenate(v).astype(f32), f, np.concatenate(nrm).astype(f32), t.astype(f32)[f])
 
 
-def lathe(rng):
-    """Turned things: bottles, vases, cups, bowls, table legs; half of them hollow."""
+def lathe(rng: np.random.Generator) -> Mesh:
+    """Turned things: bottles, vases, cups, bowls and table legs, half of them hollow."""
     k = int(rng.integers(4, 9))
     y, r = np.linspace(0, 1, k), np.abs(rng.normal(0.5, 0.22, k)) + 0.08
     kind = rng.random()
@@ -191,12 +205,12 @@ def lathe(rng):
         return np.stack([rad * np.cos(a), np.interp(i, np.arange(len(prof)), prof[:, 1]) - h / 2, rad * np.sin(a)], -1)
 
     m = surface(len(prof), 40, fn, True)
-    m.uv = m.uv * f32([1, -1])
+    m.uv = m.uv * vector([1, -1])
     return m
 
 
-def waves(rng, p, amp, freqs, n=5):
-    """Sum of random sines over points p (V,3), standard deviation `amp`."""
+def waves(rng: np.random.Generator, p: np.ndarray, amp: float, freqs: Iterable[float], n: int = 5) -> np.ndarray:
+    """A sum of random sines at the points p (V, 3), with standard deviation `amp`: (V,) float32."""
     d = np.zeros(len(p), f32)
     for q in freqs:
         for _ in range(n):
@@ -204,7 +218,7 @@ def waves(rng, p, amp, freqs, n=5):
     return amp * d / (d.std() + 1e-9)
 
 
-def blob(rng, n=56, amp=None):
+def blob(rng: np.random.Generator, n: int = 56, amp: float | None = None) -> Mesh:
     """A lumpy ball: potatoes, stones, cushions."""
     m = sphere(n)
     fr = [rng.uniform(0.8, 2.0), rng.uniform(2, 4)] + ([rng.uniform(5, 12)] if rng.random() < 0.5 else [])
@@ -216,7 +230,8 @@ def blob(rng, n=56, amp=None):
     return k
 
 
-def rock(rng):
+def rock(rng: np.random.Generator) -> Mesh:
+    """The convex hull of random points, with hard edges."""
     p = rng.normal(size=(int(rng.integers(10, 40)), 3))
     p /= np.linalg.norm(p, axis=1, keepdims=True)
     p *= rng.uniform(0.7, 1.1, (len(p), 1)) * rng.uniform(0.5, 1.2, 3)
@@ -227,14 +242,14 @@ def rock(rng):
     return flat(p, f)
 
 
-def prism(rng):
-    """Extruded polygon or star, upright."""
+def prism(rng: np.random.Generator) -> Mesh:
+    """An extruded polygon or star, upright."""
     n = int(rng.integers(3, 11))
     a = np.sort(rng.uniform(0, 2 * np.pi, n)) if rng.random() < 0.4 else np.linspace(0, 2 * np.pi, n + 1)[:-1]
     r = rng.uniform(0.5, 1, n) if rng.random() < 0.5 else np.where(np.arange(n) % 2, 1, rng.uniform(0.4, 1))
     h = rng.uniform(0.1, 1.5)
     ring = [[np.cos(x) * q, -np.sin(x) * q] for x, q in zip(a, r)]
-    v = [[x, y, z] for y in (-h / 2, h / 2) for x, z in ring + [[0, 0]]]
+    v = [[x, y, z] for y in (-h / 2, h / 2) for x, z in [*ring, [0, 0]]]
     f = []
     for i in range(n):
         j, k = (i + 1) % n, n + 1
@@ -242,8 +257,8 @@ def prism(rng):
     return flat(v, f)
 
 
-def tube(rng, closed=None):
-    """Bent tubes, handles, rings, branches."""
+def tube(rng: np.random.Generator, closed: bool | None = None) -> Mesh:
+    """Bent tubes, handles, rings and branches."""
     n, m = 60, 18
     t = np.linspace(0, 1, n)
     closed = rng.random() < 0.4 if closed is None else closed
@@ -273,8 +288,10 @@ def tube(rng, closed=None):
     return outward(surface(n, m, fn, True), np.repeat(c, m, 0).astype(f32))
 
 
-def heights(rng, x, y, amp, freqs=(1.5, 3, 6, 12)):
-    """Random folds and waves over (x, y) in [-1, 1], zero mean, standard deviation amp."""
+def heights(
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, amp: float, freqs: Iterable[float] = (1.5, 3, 6, 12)
+) -> np.ndarray:
+    """Random folds and waves over (x, y) in [-1, 1], with zero mean and standard deviation `amp`, in the shape of x."""
     p = np.stack([x, y], -1).reshape(-1, 2)
     h = np.zeros(len(p))
     for q in freqs:
@@ -284,16 +301,18 @@ def heights(rng, x, y, amp, freqs=(1.5, 3, 6, 12)):
     return ((h - h.mean()) / (h.std() + 1e-9) * amp).reshape(x.shape)
 
 
-def cloth(rng, n=90, amp=None, freqs=(1.5, 3, 6, 12)):
-    """Folded sheet over x, z in [-1, 1], heights along y."""
+def cloth(
+    rng: np.random.Generator, n: int = 90, amp: float | None = None, freqs: Iterable[float] = (1.5, 3, 6, 12)
+) -> Mesh:
+    """A folded sheet over x, z in [-1, 1], its heights along y."""
     amp = rng.uniform(0.02, 0.14) if amp is None else amp
     return surface(
         n, n, lambda u, v: np.stack([v * 2 - 1, heights(rng, v * 2 - 1, u * 2 - 1, amp, freqs), u * 2 - 1], -1)
     )
 
 
-def relief(height, depth, nx=200):
-    """Sheet over x, z in [-1, 1] displaced along y by a height map (h,w) in 0..1 times depth: real relief."""
+def relief(height: np.ndarray, depth: float, nx: int = 200) -> Mesh:
+    """A sheet over x, z in [-1, 1], really displaced along y by a height map (h, w) in 0..1 times `depth`."""
     h, w = height.shape
 
     def fn(u, v):
@@ -303,8 +322,8 @@ def relief(height, depth, nx=200):
     return surface(nx, nx, fn)
 
 
-def drape(rng, n=80):
-    """Hanging curtain in the x-y plane, y in [-1, 1], folds that gather towards the top."""
+def drape(rng: np.random.Generator, n: int = 80) -> Mesh:
+    """A hanging curtain in the x-y plane, y in [-1, 1], whose folds gather towards the top."""
     k, ph = rng.uniform(8, 30), rng.uniform(0, 6.28, 4)
     a = rng.uniform(0.03, 0.12)
 
@@ -320,8 +339,8 @@ def drape(rng, n=80):
     return surface(n, n, fn)
 
 
-def foliage(rng, n=None):
-    """Cloud of leaf cards in the unit ball."""
+def foliage(rng: np.random.Generator, n: int | None = None) -> Mesh:
+    """A cloud of leaf cards in the unit ball."""
     n = int(n or rng.integers(300, 1200))
     c = rng.normal(size=(n, 3))
     c /= np.linalg.norm(c, axis=1, keepdims=True)

@@ -1,11 +1,17 @@
-"""New faces from the blend-shape head: identity, expression, hair cap, coloured brows, lips, beard and eyes."""
+"""New faces from a blend-shape head: identity, expression, a cap of hair, coloured brows, lips, beard and eyes."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from .geometry import Mesh, vertex_normals, waves
+from .geometry import Mesh, vector, vertex_normals, waves
 from .materials import Material
+
+if TYPE_CHECKING:
+    from .assets import Library
 
 f32 = np.float32
 SKIN = np.array(
@@ -22,12 +28,13 @@ HIDDEN = ("M_LacrimalFluid", "M_EyeBlend", "M_EyeOcclusion", "M_EyeLashes", "M_I
 PARTS = ("skin", "hair", "brow", "lip", "beard", "gum", "tooth", "white", "iris", "pupil")
 
 
-def skin_colour(rng):
-    """Linear skin colour between very dark and very fair."""
+def skin_colour(rng: np.random.Generator) -> np.ndarray:
+    """A linear RGB skin colour (3,) between very dark and very fair."""
     return rng.dirichlet(np.ones(len(SKIN)) * 0.4) @ SKIN * rng.uniform(0.8, 1.15)
 
 
-def hair_colour(rng):
+def hair_colour(rng: np.random.Generator) -> np.ndarray:
+    """A linear RGB hair colour (3,): mostly dark, else brown to blond, or gray."""
     k = rng.random()
     if k < 0.5:
         return np.array([0.02, 0.015, 0.012]) * rng.uniform(0.5, 3)
@@ -40,9 +47,9 @@ def hair_colour(rng):
 
 
 class Heads:
-    """Arrays of heads/ict_face.npz (centimetres, +Y up, +Z forward)."""
+    """The arrays of heads/ict_face.npz (centimetres, +Y up, +Z forward)."""
 
-    def __init__(self, path):
+    def __init__(self, path: Path):
         d = np.load(path)
         names = [str(x) for x in d["material_names"]]
         fm = d["fm"].astype(int)
@@ -80,8 +87,8 @@ class Heads:
             | (y < -1.6) & (y > -10) & (z > 8) & (x < 3.4) & (y > -10) & ~((y > -2.2) & (x < 0.7))
         )
 
-    def hairiness(self, p, rng):
-        """0..1 at points p of the neutral head: a hair line with random height and length."""
+    def hairiness(self, p: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """How much hair covers points p (n, 3) of the neutral head, 0..1, with a hairline of random height."""
         x, y, z = np.abs(p[:, 0]), p[:, 1], p[:, 2]
         front, low = rng.uniform(8, 10.6), rng.choice([rng.uniform(-8, -4), rng.uniform(-2, 3)])
         line = np.interp(z, [-8, -4, -1, 2, 6, 9.5], [low, low + 1, 4.2, 6.2, front - 0.5, front]) - rng.uniform(
@@ -90,8 +97,8 @@ class Heads:
         ear = (x > 7.3) & (y < 5.2) & (z < 3)
         return np.clip((y - line) / 1.0, 0, 1) * ~ear
 
-    def random(self, rng, library, stone=None):
-        """A new face as a Mesh in metres, mid-head at the origin; stone: one Material for all of it."""
+    def random(self, rng: np.random.Generator, library: Library, stone: Material | None = None) -> Mesh:
+        """A new face in metres, its mid-head at the origin. With `stone`, all of it is of that material."""
         k = rng.choice(100, 40, replace=False)
         v = self.v + np.tensordot(rng.normal(0, 1.1, 40).astype(f32), self.identity[k].astype(f32), 1)
         free = [i for i, n in enumerate(self.names) if n != "mouthClose"]  # it needs an open jaw
@@ -103,7 +110,7 @@ class Heads:
             state = int(rng.integers(1 << 30))
             h = self.hairiness(self.v, np.random.default_rng(state)) * self.skin_vertex
             bumps = waves(rng, self.v / 10, 0.25, [rng.uniform(3, 8), rng.uniform(12, 30)]) + waves(
-                rng, self.v / 10 * f32([1, 0.15, 1]), 0.2, [rng.uniform(15, 40)]
+                rng, self.v / 10 * vector([1, 0.15, 1]), 0.2, [rng.uniform(15, 40)]
             )
             v = v + n * (h * rng.uniform(0.2, 2.4) * np.clip(1 + bumps, 0.2, 2))[:, None].astype(f32)
             part[self.on_skin & (self.hairiness(self.v[self.f].mean(1), np.random.default_rng(state)) > 0.12)] = (
@@ -154,5 +161,5 @@ class Heads:
         ]
         if stone:
             mats = [stone] * len(mats)
-        v = ((v + f32([0, 1, 0])) * f32(0.01)).astype(f32)
-        return Mesh(v, self.f, n, self.uv, None, part, mats, head=np.zeros(3, f32), forward=f32([0, 0, 1]))
+        v = ((v + vector([0, 1, 0])) * f32(0.01)).astype(f32)
+        return Mesh(v, self.f, n, self.uv, None, part, mats, head=np.zeros(3, f32), forward=vector([0, 0, 1]))

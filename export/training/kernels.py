@@ -15,8 +15,10 @@ jit = njit(fastmath=True, cache=True, nogil=True)
 
 
 @jit
-def texel(data, table, k, level, u, v, lut, out):
-    """Bilinear linear-light RGB of texture k at mip level into out (3,)."""
+def texel(
+    data: np.ndarray, table: np.ndarray, k: int, level: int, u: float, v: float, lut: np.ndarray, out: np.ndarray
+) -> None:
+    """Write the bilinear linear-light RGB of texture k at mip level `level` into out (3,)."""
     off, h, w = table[k, level, 0], table[k, level, 1], table[k, level, 2]
     x, y = u * w - f32(0.5), v * h - f32(0.5)
     fx0, fy0 = np.floor(x), np.floor(y)
@@ -31,8 +33,18 @@ def texel(data, table, k, level, u, v, lut, out):
 
 
 @jit
-def see_through(prim, bu, bv, uv, fm, mats, data, table, out):
-    """out[i] = 1 where the ray hit a transparent texel and must go on."""
+def see_through(
+    prim: np.ndarray,
+    bu: np.ndarray,
+    bv: np.ndarray,
+    uv: np.ndarray,
+    fm: np.ndarray,
+    mats: np.ndarray,
+    data: np.ndarray,
+    table: np.ndarray,
+    out: np.ndarray,
+) -> None:
+    """Set out[i] to 1 where the ray hit a transparent texel and must go on."""
     for i in range(prim.shape[0]):
         out[i] = 0
         p = prim[i]
@@ -47,12 +59,37 @@ def see_through(prim, bu, bv, uv, fm, mats, data, table, out):
             out[i] = 1
 
 
+# One loop over the rays keeps all values in registers; with fastmath a split would also change the last bits.
 @jit
-def surface(prim, bu, bv, t, d, f, v, n, uv, vc, fm, dens, mats, data, table, levels, lut, pixel, bump, N, NS, A, X):
-    """Looks up what the rays hit.
+def surface(  # noqa: C901, PLR0912, PLR0915
+    prim: np.ndarray,
+    bu: np.ndarray,
+    bv: np.ndarray,
+    t: np.ndarray,
+    d: np.ndarray,
+    f: np.ndarray,
+    v: np.ndarray,
+    n: np.ndarray,
+    uv: np.ndarray,
+    vc: np.ndarray,
+    fm: np.ndarray,
+    dens: np.ndarray,
+    mats: np.ndarray,
+    data: np.ndarray,
+    table: np.ndarray,
+    levels: np.ndarray,
+    lut: np.ndarray,
+    pixel: np.float32,
+    bump: bool,
+    N: np.ndarray,
+    NS: np.ndarray,
+    A: np.ndarray,
+    X: np.ndarray,
+) -> None:
+    """Look up what the rays hit.
 
-    N label normals (smooth, towards the viewer), NS shading normals (with texture bump), A linear albedo,
-    X (material or -1, roughness, metal, F0).
+    The results go into N, label normals (smooth, facing the viewer); NS, shading normals (with texture bump); A, linear
+    albedo; and X (material or -1, roughness, metal, F0).
     """
     c = np.zeros(3, f32)
     c1 = np.zeros(3, f32)
@@ -73,25 +110,25 @@ def surface(prim, bu, bv, t, d, f, v, n, uv, vc, fm, dens, mats, data, table, le
         e1x, e1y, e1z = v[ib, 0] - v[ia, 0], v[ib, 1] - v[ia, 1], v[ib, 2] - v[ia, 2]
         e2x, e2y, e2z = v[ic, 0] - v[ia, 0], v[ic, 1] - v[ia, 1], v[ic, 2] - v[ia, 2]
         gx, gy, gz = e1y * e2z - e1z * e2y, e1z * e2x - e1x * e2z, e1x * e2y - e1y * e2x
-        l = 1 / np.sqrt(gx * gx + gy * gy + gz * gz + f32(1e-30))
+        norm = 1 / np.sqrt(gx * gx + gy * gy + gz * gz + f32(1e-30))
         if gx * dx + gy * dy + gz * dz > 0:
-            l = -l
-        gx, gy, gz = gx * l, gy * l, gz * l
+            norm = -norm
+        gx, gy, gz = gx * norm, gy * norm, gz * norm
         nx = n[ia, 0] * a + n[ib, 0] * b + n[ic, 0] * g
         ny = n[ia, 1] * a + n[ib, 1] * b + n[ic, 1] * g
         nz = n[ia, 2] * a + n[ib, 2] * b + n[ic, 2] * g
-        l = nx * nx + ny * ny + nz * nz
-        if l < 1e-8:
-            nx, ny, nz, l = gx, gy, gz, f32(1)
-        l = 1 / np.sqrt(l)
+        norm = nx * nx + ny * ny + nz * nz
+        if norm < 1e-8:
+            nx, ny, nz, norm = gx, gy, gz, f32(1)
+        norm = 1 / np.sqrt(norm)
         if nx * gx + ny * gy + nz * gz < 0:
-            l = -l
-        nx, ny, nz = nx * l, ny * l, nz * l
+            norm = -norm
+        nx, ny, nz = nx * norm, ny * norm, nz * norm
         e = nx * dx + ny * dy + nz * dz + f32(0.02)
         if e > 0:
             nx, ny, nz = nx - e * dx, ny - e * dy, nz - e * dz
-            l = 1 / np.sqrt(nx * nx + ny * ny + nz * nz)
-            nx, ny, nz = nx * l, ny * l, nz * l
+            norm = 1 / np.sqrt(nx * nx + ny * ny + nz * nz)
+            nx, ny, nz = nx * norm, ny * norm, nz * norm
         N[i, 0], N[i, 1], N[i, 2] = nx, ny, nz
         mode, k = int(mats[m, MODE]), int(mats[m, TEX])
         if mode > 0 and k >= 0:
@@ -115,13 +152,13 @@ def surface(prim, bu, bv, t, d, f, v, n, uv, vc, fm, dens, mats, data, table, le
                     lt = du / np.sqrt(tx * tx + ty * ty + tz * tz + f32(1e-20))
                     lb = dv / np.sqrt(bx * bx + by * by + bz * bz + f32(1e-20))
                     nx, ny, nz = nx - tx * lt - bx * lb, ny - ty * lt - by * lb, nz - tz * lt - bz * lb
-                    l = 1 / np.sqrt(nx * nx + ny * ny + nz * nz + f32(1e-20))
-                    nx, ny, nz = nx * l, ny * l, nz * l
+                    norm = 1 / np.sqrt(nx * nx + ny * ny + nz * nz + f32(1e-20))
+                    nx, ny, nz = nx * norm, ny * norm, nz * norm
                     e = nx * dx + ny * dy + nz * dz + f32(0.02)
                     if e > 0:
                         nx, ny, nz = nx - e * dx, ny - e * dy, nz - e * dz
-                        l = 1 / np.sqrt(nx * nx + ny * ny + nz * nz)
-                        nx, ny, nz = nx * l, ny * l, nz * l
+                        norm = 1 / np.sqrt(nx * nx + ny * ny + nz * nz)
+                        nx, ny, nz = nx * norm, ny * norm, nz * norm
             if mode == 1:
                 y = np.sqrt((c[0] + c[1] + c[2]) / 3)
                 for q in range(3):
@@ -139,8 +176,10 @@ def surface(prim, bu, bv, t, d, f, v, n, uv, vc, fm, dens, mats, data, table, le
 
 
 @jit
-def lookup_env(env, yaw, d, out):
-    """Radiance (n,3) of an equirectangular picture (row 0 up, centre column towards -z) along d (n,3) unit."""
+def lookup_env(env: np.ndarray, yaw: np.float32, d: np.ndarray, out: np.ndarray) -> None:
+    """Radiance (n, 3) of an equirectangular picture (row 0 up, centre column towards -z) along unit directions d (n,
+    3).
+    """
     h, w = env.shape[:2]
     for i in range(d.shape[0]):
         th = np.arccos(min(f32(1), max(f32(-1), d[i, 1]))) / f32(np.pi)
@@ -158,8 +197,8 @@ def lookup_env(env, yaw, d, out):
 
 
 @jit
-def cosine_rays(n, k, seed, out):
-    """k stratified cosine-weighted directions about each normal (m,3) into out (m*k,3)."""
+def cosine_rays(n: np.ndarray, k: int, seed: int, out: np.ndarray) -> None:
+    """Write k stratified cosine-weighted directions about each normal (m, 3) into out (m*k, 3)."""
     np.random.seed(seed)
     for i in range(n.shape[0]):
         nx, ny, nz = n[i, 0], n[i, 1], n[i, 2]
@@ -178,11 +217,21 @@ def cosine_rays(n, k, seed, out):
 
 
 @jit
-def light_rays(p, n, lights, which, seed, d, c, idx):
-    """One shadow ray per point to a random place of its light: d (m,3) up to the light, c (m,3) unshadowed irradiance.
+def light_rays(
+    p: np.ndarray,
+    n: np.ndarray,
+    lights: np.ndarray,
+    which: np.ndarray,
+    seed: int,
+    d: np.ndarray,
+    c: np.ndarray,
+    idx: np.ndarray,
+) -> int:
+    """One shadow ray per point to a random place on its light.
 
-    idx gets the numbers of the points that face their light; returns how many.
-    lights rows: type (0 distant, 1 ball), direction or position, radius, colour (irradiance, or irradiance at 1 m).
+    d (m, 3) becomes the way to the light, c (m, 3) the unshadowed irradiance, and idx the indices of the points that
+    face their light. Returns how many do. Rows of `lights` are type (0 distant, 1 ball), direction or position, radius,
+    colour (irradiance, or irradiance at 1 m).
     """
     np.random.seed(seed)
     m = 0
@@ -190,8 +239,8 @@ def light_rays(p, n, lights, which, seed, d, c, idx):
         k = which[i] if which.shape[0] > 1 else which[0]
         oz, ph = 2 * np.random.random() - 1, 2 * np.pi * np.random.random()
         r = np.sqrt(1 - oz * oz)
-        ox, oy, l = r * np.cos(ph), r * np.sin(ph), lights[k, 4]
-        dx, dy, dz = lights[k, 1] + ox * l, lights[k, 2] + oy * l, lights[k, 3] + oz * l
+        ox, oy, radius = r * np.cos(ph), r * np.sin(ph), lights[k, 4]
+        dx, dy, dz = lights[k, 1] + ox * radius, lights[k, 2] + oy * radius, lights[k, 3] + oz * radius
         if lights[k, 0] == 0:
             q = 1 / np.sqrt(dx * dx + dy * dy + dz * dz)
             fall, far = 1.0, 1e3
@@ -212,8 +261,10 @@ def light_rays(p, n, lights, which, seed, d, c, idx):
 
 
 @jit
-def densities(v, f, uv, fm, mats, table, out):
-    """Texels per unit length on each triangle, for choosing mip levels."""
+def densities(
+    v: np.ndarray, f: np.ndarray, uv: np.ndarray, fm: np.ndarray, mats: np.ndarray, table: np.ndarray, out: np.ndarray
+) -> None:
+    """Texels per unit length on each triangle, by which mip levels are chosen."""
     for p in range(f.shape[0]):
         k = max(0, int(mats[fm[p], TEX]))
         a, b, c = f[p, 0], f[p, 1], f[p, 2]
@@ -235,8 +286,19 @@ def densities(v, f, uv, fm, mats, table, out):
 
 
 @jit
-def add_light(idx, blocked, d, c, view, n, x, gain, diffuse, glossy):
-    """Adds unblocked light to diffuse irradiance and to the specular highlight (Blinn-Phong, normalised)."""
+def add_light(
+    idx: np.ndarray,
+    blocked: np.ndarray,
+    d: np.ndarray,
+    c: np.ndarray,
+    view: np.ndarray,
+    n: np.ndarray,
+    x: np.ndarray,
+    gain: np.float32,
+    diffuse: np.ndarray,
+    glossy: np.ndarray,
+) -> None:
+    """Add unblocked light to the diffuse irradiance and to the specular highlight (Blinn-Phong, normalised)."""
     for j in range(idx.shape[0]):
         if blocked[j] >= 0:
             continue
@@ -244,8 +306,8 @@ def add_light(idx, blocked, d, c, view, n, x, gain, diffuse, glossy):
         for q in range(3):
             diffuse[i, q] += c[i, q] * gain
         if x[i, 3] > 0:
-            l = 1 / np.sqrt(d[i, 0] ** 2 + d[i, 1] ** 2 + d[i, 2] ** 2 + f32(1e-20))
-            hx, hy, hz = d[i, 0] * l - view[i, 0], d[i, 1] * l - view[i, 1], d[i, 2] * l - view[i, 2]
+            norm = 1 / np.sqrt(d[i, 0] ** 2 + d[i, 1] ** 2 + d[i, 2] ** 2 + f32(1e-20))
+            hx, hy, hz = d[i, 0] * norm - view[i, 0], d[i, 1] * norm - view[i, 1], d[i, 2] * norm - view[i, 2]
             nh = (hx * n[i, 0] + hy * n[i, 1] + hz * n[i, 2]) / np.sqrt(hx * hx + hy * hy + hz * hz + f32(1e-12))
             a = max(x[i, 1], f32(0.06)) ** 2
             s = 2 / (a * a) - 2
@@ -255,10 +317,11 @@ def add_light(idx, blocked, d, c, view, n, x, gain, diffuse, glossy):
 
 
 @jit
-def compose(albedo, x, n, d, u, mats, out):
-    """Radiance of each sub-sample from its albedo, irradiance u[:, :3] and reflected light u[:, 3:].
-
-    Misses untouched.
+def compose(
+    albedo: np.ndarray, x: np.ndarray, n: np.ndarray, d: np.ndarray, u: np.ndarray, mats: np.ndarray, out: np.ndarray
+) -> None:
+    """Radiance of each sub-sample from its albedo, irradiance u[:, :3] and reflected light u[:, 3:]. Misses stay
+    untouched.
     """
     for i in range(albedo.shape[0]):
         if x[i, 0] < 0:

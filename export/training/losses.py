@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# The chord's minimum is a median of directions, the cosine's a mean, which comes out too near to facing where the
-# network is unsure.
+# The chord is smallest at a median of directions, the cosine term at a mean, which faces the viewer too much wherever
+# the network is unsure.
 WEIGHTS = {"disparity": 1.0, "gradient": 0.5, "order": 2.0, "cosine": 0.3, "chord": 1.2, "mask": 0.2}
-SKY_WEIGHT = 0.5  # of a pixel without surface in the disparity loss: it is known to be farthest, and there are many
+SKY_WEIGHT = 0.5  # of a pixel without surface in the disparity loss: it is known to be the farthest, and there are many
 
 
 def standardise(disparity: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def standardise(disparity: Tensor) -> Tensor:
 
 
 def disparity_losses(predicted: Tensor, target: Tensor, mask: Tensor, scales: int = 4) -> tuple[Tensor, Tensor]:
-    """(L1, multi-scale gradient L1) of standardised disparities: blind to any scale and shift of the prediction."""
+    """(L1, multi-scale gradient L1) of standardised disparities, which ignore any scale and shift of the prediction."""
     shape, flat = predicted.shape, predicted.shape[0]
     difference = (standardise(predicted.reshape(flat, -1)) - standardise(target.reshape(flat, -1))).view(shape)
     weight = SKY_WEIGHT + (1 - SKY_WEIGHT) * mask
@@ -34,17 +34,14 @@ def disparity_losses(predicted: Tensor, target: Tensor, mask: Tensor, scales: in
     return level, gradient
 
 
-PAIRS = 4096  # of pixels a picture, of each of the two kinds
-NEAR = 0.06  # of the longer side: the spread of the distance between two pixels that are near each other
-APART = 1.05  # ratio of depths from which on an order counts
-MARGIN = 0.2  # of disparity, in mean absolute deviations: pairs this far apart are far enough
+PAIRS = 4096  # pairs of pixels per picture, of each of the two kinds
+NEAR = 0.06  # of the longer side: standard deviation of the distance, along each axis, of two pixels near each other
+APART = 1.05  # the order of two pixels counts when their depths differ by more than this ratio
+MARGIN = 0.2  # of disparity, in mean absolute deviations: a pair need not be farther apart than this
 
 
 def order_pairs(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Flat indices (2 x PAIRS) of pixels to compare.
-
-    Half of them anywhere, half near each other (NEAR of the longer side).
-    """
+    """Two sets of 2 * PAIRS flat pixel indices to compare: half of the pairs anywhere, half near each other."""
     dice = torch.Generator().manual_seed(0)
     y, x = (torch.randint(n, (2, 2 * PAIRS), generator=dice) for n in (height, width))
     away = (torch.randn(2, PAIRS, generator=dice) * NEAR * max(height, width)).round().long()
@@ -57,11 +54,10 @@ def order_pairs(height: int, width: int, device: torch.device) -> tuple[Tensor, 
 
 
 def order_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Hinge loss of which of two pixels is nearer, over random pairs on the surface (relative depth: Chen et al.,
-    NeurIPS 2016).
+    """Hinge loss on which of two pixels is nearer, over random pairs on the surface (Chen et al., NeurIPS 2016).
 
-    Disparities of far things all but coincide, so that the other terms hardly see their order. Pairs near each other
-    tell what stands from what is behind it.
+    The disparities of far things all but coincide, so that the other terms hardly see their order. Pairs near each
+    other separate things from what is behind them.
     """
     n, (height, width) = predicted.shape[0], predicted.shape[-2:]
     first, second = order_pairs(height, width, predicted.device)
@@ -75,14 +71,14 @@ def order_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def coherence(normals: Tensor) -> Tensor:
-    """(n, 1, h, w), 0..1: how much the true normals within 5 pixels agree. Foliage and the like get a small weight."""
+    """(n, 1, h, w), 0..1: how well the true normals in a 5x5 window agree. Foliage gets a small weight."""
     return F.avg_pool2d(normals, 5, 1, 2, count_include_pad=False).norm(dim=1, keepdim=True).clamp(0, 1)
 
 
 def normal_losses(predicted: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """(1 - cosine, chord length) between unit vectors, over the surface.
+    """(1 - cosine, chord length) between unit vectors, averaged over the surface.
 
-    The chord keeps its gradient at small angles.
+    The gradient of the chord does not vanish at small angles.
     """
     u, g = F.normalize(predicted, dim=1, eps=1e-4), F.normalize(target, dim=1, eps=1e-4)
     weight = mask * coherence(g * mask) ** 2
@@ -109,4 +105,6 @@ def losses(predicted: tuple[Tensor, Tensor, Tensor], target: tuple[Tensor, Tenso
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
-    return sum(WEIGHTS[name] * term for name, term in terms.items())
+    """The weighted sum of the terms, a scalar."""
+    first, *others = (WEIGHTS[name] * term for name, term in terms.items())
+    return sum(others, first)

@@ -1,10 +1,12 @@
 """Training on a CPU: quick gradients of depthwise convolutions, and float32 where bfloat16 costs too much accuracy.
 
-PyTorch's gradients of 5x5 depthwise convolutions by their weights are 5 to 15 times slower than the compiled loop here
-in float32, 10 to 80 times in bfloat16, where they are half of a training step.
+PyTorch computes the weight gradients of 5x5 depthwise convolutions 5 to 15 times slower than the compiled loop here in
+float32, and 10 to 80 times slower in bfloat16, where they are half of a training step.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numba
 import numpy as np
@@ -18,10 +20,10 @@ LANES = 512  # channels at a time: the sums of all taps stay in a core's cache
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
-def weight_gradient(x, g, gw, stride, pad):
-    """Add to gw (k, k, c) the gradient by the weights.
+def weight_gradient(x: np.ndarray, g: np.ndarray, gw: np.ndarray, stride: int, pad: int) -> None:
+    """Add the gradient by the weights to gw (k, k, c).
 
-    X (n, h, w, c) the input, g (n, h', w', c) the output's gradient; float32.
+    x (n, h, w, c) is the input and g (n, h', w', c) the gradient of the output; all are float32.
     """
     _, height, width, channels = x.shape
     k = gw.shape[0]
@@ -45,19 +47,21 @@ def channels_last(t: Tensor) -> Tensor:
 
 
 class Depthwise(torch.autograd.Function):
-    """F.conv2d with a group for every channel, on the CPU, in float32 or bfloat16 (the input's).
+    """F.conv2d with one group per channel, on the CPU, in the input's dtype (float32 or bfloat16).
 
-    Its weights are float32.
+    The weights are float32.
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int) -> Tensor:
+        """The convolution of x (n, c, h, w) with one k x k kernel per channel, in x's dtype."""
         ctx.save_for_backward(x, weight)
         ctx.stride, ctx.pad = stride, pad
         return F.conv2d(x, weight.to(x.dtype), bias.to(x.dtype), stride, pad, groups=x.shape[1])
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients by x, weight and bias; None for stride and pad."""
         x, weight = ctx.saved_tensors
         wide, wide_x = channels_last(grad), channels_last(x)
         taps = np.zeros((*weight.shape[2:], x.shape[1]), np.float32)
@@ -89,10 +93,10 @@ def precise(x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int) -> T
 
 
 def install(net: GeometryNet) -> None:
-    """Make a network train fast on a CPU; its parameters stay, and in float32 its results.
+    """Make a network train fast on a CPU. Its parameters stay the same, and in float32 so do its results.
 
-    Under autocast the stem, the first PRECISE blocks and the last convolution stay in float32: that is cheap, and what
-    is rounded early is what reaches everything (with the blocks in bfloat16 the losses of a batch are off by 1 to 3 %).
+    Under autocast the stem, the first PRECISE blocks and the last convolution stay in float32. That is cheap, and early
+    rounding errors reach everything else: with the blocks in bfloat16 the losses of a batch are off by 1 to 3 %.
     """
     for module in net.modules():
         if isinstance(module, SameConv) and module.groups > 1:

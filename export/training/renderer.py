@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import denoise as D
 from . import kernels as K
+from .scene import Scene
 
 f32 = np.float32
 LUMA = np.array([0.2126, 0.7152, 0.0722], f32)
 
 
-def look_at(eye, at, roll=0.0):
-    """Camera rows (right, up, back) looking from eye to at."""
+def look_at(eye: ArrayLike, at: ArrayLike, roll: float = 0.0) -> np.ndarray:
+    """The camera's rows (right, up, back), float32 (3, 3), looking from `eye` to `at`; `roll` is in radians."""
     f = np.asarray(at, float) - eye
     f /= np.linalg.norm(f)
     r = np.cross(f, [0, 1, 0] if abs(f[1]) < 0.999 else [0, 0, 1])
@@ -22,8 +24,13 @@ def look_at(eye, at, roll=0.0):
     return np.stack([c * r + s * u, c * u - s * r, -f]).astype(f32)
 
 
-def pixel_rays(w, h, eye, cam, focal):
-    """Rays through pixel centres; focal = fx / width. Returns o, d (unit), forward cosine."""
+def pixel_rays(
+    w: int, h: int, eye: np.ndarray, cam: np.ndarray, focal: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rays through the pixel centres: origins and unit directions (h*w, 3), and the cosine to the view axis (h*w,).
+
+    focal = fx / width.
+    """
     x = (((np.arange(w) + 0.5) / w - 0.5) / focal).astype(f32)[None, :]
     y = ((0.5 - (np.arange(h) + 0.5) / h) * h / w / focal).astype(f32)[:, None]
     cos = 1 / np.sqrt(x * x + y * y + 1)
@@ -34,8 +41,12 @@ def pixel_rays(w, h, eye, cam, focal):
     return np.ascontiguousarray(np.broadcast_to(np.asarray(eye, f32), d.shape)), d, cos.ravel()
 
 
-def _direct(s, p, n, view, x, rng, reps):
-    """Light that arrives from the lights: sharp and soft diffuse irradiance, highlights."""
+def _direct(
+    s: Scene, p: np.ndarray, n: np.ndarray, view: np.ndarray, x: np.ndarray, rng: np.random.Generator, reps: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Light that arrives from the lights: sharp diffuse irradiance, soft diffuse irradiance, and highlights, each (n,
+    3).
+    """
     hard, soft, gloss = (np.zeros_like(p) for _ in range(3))
     for k, row in enumerate(s.rows):
         size = row[4] if row[0] == 0 else row[4] / max(1e-6, np.median(np.linalg.norm(p[::97] - row[1:4], axis=1)))
@@ -49,9 +60,9 @@ def _direct(s, p, n, view, x, rng, reps):
     return hard, soft, gloss
 
 
-def _radiance(s, o, d, ambient, rng):
+def _radiance(s: Scene, o: np.ndarray, d: np.ndarray, ambient: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Light that comes back along rays: sky, glowing things, and one bounce lit by one light and an ambient term."""
-    t, p, n, _, a, x = s.hit(o, d, 0.02, bounce=True)
+    _, p, n, _, a, x = s.hit(o, d, 0.02, bounce=True)
     miss = x[:, 0] < 0
     out = a * ambient
     if len(s.rows):
@@ -71,12 +82,22 @@ def _radiance(s, o, d, ambient, rng):
     return out
 
 
-def render(s, eye, cam, focal, rng, w=288, h=None, gather=6, soft=2):
-    """Renders one view of a built scene.
+def render(
+    s: Scene,
+    eye: np.ndarray,
+    cam: np.ndarray,
+    focal: float,
+    rng: np.random.Generator,
+    w: int = 288,
+    h: int | None = None,
+    gather: int = 6,
+    soft: int = 2,
+) -> dict[str, np.ndarray]:
+    """Render one view of a built scene.
 
-    Every pixel gets a ray through its centre, which also gives the labels; pixels on edges get four more for the
-    colour. Returns dict: rgb (h,w,3) float32 linear, depth (h,w) float32 z (0 where no surface), normal (h,w,3) float32
-    in camera axes (0 where no surface), mask (h,w) bool.
+    Every pixel gets a ray through its centre, which also gives the labels; pixels on edges get four more for their
+    colour. Returns a dict: rgb (h, w, 3) float32 linear; depth (h, w) float32, z in metres, 0 where there is no
+    surface; normal (h, w, 3) float32 in camera axes, 0 where there is no surface; mask (h, w) bool.
     """
     h = h or w
     pixel = 1 / (w * focal)
@@ -116,14 +137,27 @@ def render(s, eye, cam, focal, rng, w=288, h=None, gather=6, soft=2):
     }
 
 
-def _fill_sky(s, rgb, d, x):
+def _fill_sky(s: Scene, rgb: np.ndarray, d: np.ndarray, x: np.ndarray) -> None:
     miss = np.flatnonzero(x[:, 0] < 0)
     if len(miss):
         rgb[miss] = s.sky(d[miss], s.background)
 
 
-def _light(s, p, d, n, nl, z, x, ids, on, rng, gather, soft):
-    """Denoised light at the pixel centres: (h,w,6), irradiance and reflected radiance."""
+def _light(
+    s: Scene,
+    p: np.ndarray,
+    d: np.ndarray,
+    n: np.ndarray,
+    nl: np.ndarray,
+    z: np.ndarray,
+    x: np.ndarray,
+    ids: np.ndarray,
+    on: np.ndarray,
+    rng: np.random.Generator,
+    gather: int,
+    soft: int,
+) -> np.ndarray:
+    """Denoised light at the pixel centres, (h, w, 6): irradiance and reflected radiance."""
     h, w = ids.shape
     light = np.zeros((h * w, 9), f32)  # sharp, soft, glossy
     q, view, nn, xx = (np.ascontiguousarray(b[on]) for b in (p, d, n, x))

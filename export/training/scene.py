@@ -2,39 +2,59 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING, Any, Optional
+
 import numpy as np
 from embreex import rtcore_scene
 from embreex.mesh_construction import TriangleMesh
+from numpy.typing import ArrayLike
 
 from . import kernels as K
 from .geometry import BOX, Mesh
-from .materials import box_map
+from .materials import Material, box_map
+
+if TYPE_CHECKING:
+    from .assets import Library
 
 f32 = np.float32
 EYE3 = np.eye(3, dtype=f32)
+# A candidate camera: the target (3,), then either the unit direction from it to the eye and the metres that fill the
+# picture, or None and the eye itself; last the range of the field of view in degrees.
+Shot = tuple[ArrayLike, Optional[np.ndarray], Any, tuple[float, float]]
 
 
 class Scene:
-    """Meshes with materials; `assets.image(key)` supplies textures when the scene is built."""
+    """Meshes with materials, lights and a sky. `assets.image(key)` supplies the textures when the scene is built."""
 
-    def __init__(self, assets):
+    def __init__(self, assets: Library) -> None:
         self.assets = assets
-        self.parts, self.mats, self.keys = [], [], {}
-        self.lights = []  # rows as in kernels.light_rays
+        self.parts: list[tuple[np.ndarray, ...]] = []  # v, f, n, uv, c, fm and veil of each placed mesh
+        self.mats: list[np.ndarray] = []
+        self.keys: dict[Any, int] = {}
+        self.lights: list[np.ndarray] = []  # rows as in kernels.light_rays
         self.env = np.full((2, 4, 3), 0.3, f32)
-        self.background = None  # what the camera sees where there is no surface; None: env
+        self.background: np.ndarray | None = None  # what the camera sees where there is no surface; None: env
         self.yaw = 0.0
-        self.embree = None
+        self.embree: Any = None
 
-    def material(self, mat):
+    def material(self, mat: Material) -> int:
+        """Register a material; returns its index."""
         tex = -1 if mat.tex is None else self.keys.setdefault(mat.tex, len(self.keys))
         self.mats.append(mat.row(tex))
         return len(self.mats) - 1
 
-    def add(self, mesh: Mesh, mat=None, rot=EYE3, scale=1.0, pos=(0, 0, 0)):
-        """Places a mesh: world = rot @ (scale * v) + pos. mat None keeps the mesh's own materials.
+    def add(
+        self,
+        mesh: Mesh,
+        mat: Material | None = None,
+        rot: ArrayLike = EYE3,
+        scale: ArrayLike = 1.0,
+        pos: ArrayLike = (0, 0, 0),
+    ) -> np.ndarray:
+        """Place a mesh at world = rot @ (scale * v) + pos; without `mat` it keeps its own materials.
 
-        Returns world vertices.
+        Returns the world vertices, float32 (V, 3).
         """
         s = np.broadcast_to(np.asarray(scale, f32), 3)
         rot = np.asarray(rot, f32)
@@ -65,18 +85,21 @@ class Scene:
         )
         return world
 
-    def box(self, mat, size, pos, rot=EYE3):
+    def box(self, mat: Material, size: ArrayLike, pos: ArrayLike, rot: ArrayLike = EYE3) -> np.ndarray:
+        """Place a box of the given size (x, y, z) with its centre at `pos`. Returns the world vertices."""
         return self.add(BOX, mat, rot, size, pos)
 
-    def sun(self, direction, irradiance, radius=0.01):
+    def sun(self, direction: ArrayLike, irradiance: ArrayLike, radius: float = 0.01) -> None:
+        """Add a distant light: the direction to it, its linear RGB irradiance and its angular radius in radians."""
         d = np.asarray(direction, float)
         self.lights.append(np.r_[0, d / np.linalg.norm(d), radius, np.broadcast_to(irradiance, 3)])
 
-    def lamp(self, position, power, radius=0.1):
+    def lamp(self, position: ArrayLike, power: ArrayLike, radius: float = 0.1) -> None:
+        """Add a glowing ball: position, linear RGB irradiance at 1 m and radius, in metres."""
         self.lights.append(np.r_[1, np.asarray(position, float), radius, np.broadcast_to(power, 3)])
 
-    def build(self):
-        """Joins everything and builds the ray-tracing tree."""
+    def build(self) -> Scene:
+        """Join everything, in place, and build the ray-tracing tree. Returns the scene."""
         v, f, n, uv, c, fm, veil = zip(*self.parts)
         base = np.cumsum([0] + [len(x) for x in v[:-1]])
 
@@ -93,7 +116,7 @@ class Scene:
         self.f = cat([x + b for x, b in zip(f, base)], np.int32)
         self.m = np.stack(self.mats).astype(f32)
         arena = self.assets.arena
-        rows = arena.place({k: (lambda k=k: self.assets.image(k)) for k in self.keys})
+        rows = arena.place({k: partial(self.assets.image, k) for k in self.keys})
         row = np.array([rows[k] for k in self.keys] + [-1])
         self.m[:, K.TEX] = row[self.m[:, K.TEX].astype(int)]
         self.data, self.table, self.levels = arena.data, arena.table, arena.levels
@@ -102,18 +125,19 @@ class Scene:
         self.has_alpha = bool(self.m[:, K.ALPHA].any())
         self.embree = rtcore_scene.EmbreeScene()
         TriangleMesh(self.embree, self.v, self.f)
-        veil = np.concatenate(veil)
-        self.shade, self.solid = self.embree, None  # what shadow and bounce rays meet: no lashes, no corneas
-        if veil.any():
-            self.solid = np.append(np.flatnonzero(~veil), -1).astype(np.int32)
+        thin = np.concatenate(veil)
+        self.shade: Any = self.embree  # what shadow and bounce rays meet: no lashes, no corneas
+        self.solid: np.ndarray | None = None
+        if thin.any():
+            self.solid = np.append(np.flatnonzero(~thin), -1).astype(np.int32)
             self.shade = rtcore_scene.EmbreeScene()
-            TriangleMesh(self.shade, self.v, np.ascontiguousarray(self.f[~veil]))
+            TriangleMesh(self.shade, self.v, np.ascontiguousarray(self.f[~thin]))
         self.rows = np.array(self.lights, f32).reshape(-1, 8)
         self.env = np.ascontiguousarray(self.env, f32)
         return self
 
-    def trace(self, o, d):
-        """Nearest opaque hits of rays o + t d: (prim (-1 none), u, v, t)."""
+    def trace(self, o: np.ndarray, d: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Nearest opaque hits of the rays o + t d, both (n, 3) float32: (triangle or -1, u, v, t), each (n,)."""
         r = self.embree.run(o, d, output=True)
         prim, u, v, t = r["primID"], r["u"], r["v"], r["tfar"]
         if self.has_alpha:
@@ -133,8 +157,12 @@ class Scene:
                 prim[idx], u[idx], v[idx], t[idx] = pr, uu, vv, r["tfar"] + base[idx]
         return prim, u, v, t
 
-    def hit(self, o, d, pixel, bump=False, bounce=False):
-        """Traces and looks up: distance, point (lifted off the surface), label normal, shading normal, albedo, X."""
+    def hit(
+        self, o: np.ndarray, d: np.ndarray, pixel: float, bump: bool = False, bounce: bool = False
+    ) -> tuple[np.ndarray, ...]:
+        """Trace rays and look up what they hit: distance, point (lifted off the surface), label normal, shading normal,
+        albedo, and X as in kernels.surface.
+        """
         if bounce:
             r = self.shade.run(o, d, output=True)
             prim, u, v, t = r["primID"], r["u"], r["v"], r["tfar"]
@@ -171,11 +199,12 @@ class Scene:
         t = np.where(prim >= 0, t, 1)[:, None]
         return t[:, 0], o + d * (t * f32(0.9995)) + n * (t * f32(3e-4)), n, ns, a, x
 
-    def blocked(self, p, d):
-        """>= 0 where the segment p..p+d meets something."""
+    def blocked(self, p: np.ndarray, d: np.ndarray) -> np.ndarray:
+        """(n,) integers: not negative where the segment from p to p + d meets something."""
         return self.shade.run(p, d, dists=np.ones(len(p), f32), query="OCCLUDED")
 
-    def sky(self, d, env=None):
+    def sky(self, d: np.ndarray, env: np.ndarray | None = None) -> np.ndarray:
+        """Linear radiance (n, 3) of the sky, or of another such picture, along unit directions d (n, 3)."""
         out = np.empty_like(d)
         K.lookup_env(self.env if env is None else env, f32(self.yaw), np.ascontiguousarray(d), out)
         return out

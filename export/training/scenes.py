@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from . import scenes_indoor, scenes_lived, scenes_objects, scenes_outdoor, scenes_people, scenes_still
+from .assets import Library
 from .renderer import look_at, pixel_rays
-from .scene import Scene
+from .scene import Scene, Shot
 
 KINDS = {
     "room": (0.10, scenes_indoor.room),
@@ -25,14 +26,17 @@ KINDS = {
 ALONE = ("object", "carved")  # things under a lamp of their own, not to be touched by the lens
 
 
-def choose(rng):
+def choose(rng: np.random.Generator) -> str:
+    """A kind of scene, drawn by the shares in KINDS."""
     p = np.array([k[0] for k in KINDS.values()])
     return str(rng.choice(list(KINDS), p=p / p.sum()))
 
 
-def sees(scene, eye, cam, focal, near=0.02, share=0.97):
-    """Whether a view holds enough surface, none of it touching the lens, enough depth or slope, and no material over
-    more than `share`.
+def sees(scene: Scene, eye: np.ndarray, cam: np.ndarray, focal: float, near: float = 0.02, share: float = 0.97) -> bool:
+    """Whether a view is worth rendering.
+
+    It must hold enough surface, none of which touches the lens, with enough depth or slope, and no material on more
+    than `share` of it. `near` is the smallest distance allowed, relative to the median one.
     """
     o, d, cos = pixel_rays(20, 20, eye, cam, focal)
     prim, _, _, t = scene.trace(o, d)
@@ -49,8 +53,8 @@ def sees(scene, eye, cam, focal, near=0.02, share=0.97):
     )
 
 
-def shoot(rng, shot):
-    """A candidate (target, view, size or eye, (fov lo, hi)) becomes (eye, camera rows, focal)."""
+def shoot(rng: np.random.Generator, shot: Shot) -> tuple[np.ndarray, np.ndarray, float]:
+    """Turn a candidate (see scene.Shot) into a camera (eye, rows, focal), focal = fx / width."""
     at, view, size, (lo, hi) = shot
     fov = np.deg2rad(rng.uniform(lo, hi))
     focal = 0.5 / np.tan(fov / 2)
@@ -60,8 +64,12 @@ def shoot(rng, shot):
     return eye, look_at(eye, at, roll), focal
 
 
-def make(library, rng, views=2, kind=None):
-    """A built scene and its cameras: (kind, scene, [(eye, cam, focal), ...]); None when no camera saw enough."""
+def make(
+    library: Library, rng: np.random.Generator, views: int = 2, kind: str | None = None
+) -> tuple[str, Scene, list[tuple[np.ndarray, np.ndarray, float]]] | None:
+    """A built scene and its cameras: (kind, scene, [(eye, camera rows, focal), ...]), or None when no camera saw
+    enough.
+    """
     kind = kind or choose(rng)
     scene = Scene(library)
     shots = list(KINDS[kind][1](scene, rng))
@@ -76,7 +84,8 @@ def make(library, rng, views=2, kind=None):
     scene.lights = scene.lights[:4]
     scene.build()
     limit = 0.2 if kind in ALONE else 0.02
-    limit, good = 0.01 if kind == "outdoor" else limit, []
+    limit = 0.01 if kind == "outdoor" else limit
+    good: list[tuple[np.ndarray, np.ndarray, float]] = []
     for share in (0.6, 0.97):  # rather a view with several things in it
         for c in cams[:1] if flash else cams:
             if len(good) < views and not any(c is g for g in good) and sees(scene, *c, near=limit, share=share):

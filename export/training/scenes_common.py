@@ -1,53 +1,73 @@
-"""Parts all scenes share: random materials, light, placement."""
+"""Parts that all scenes share: random materials, light and placement. Lengths are in metres, angles in radians."""
 
 from __future__ import annotations
 
+from typing import Any, Sequence
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import geometry as G
 from . import sculpture
+from .assets import Library
+from .geometry import Mesh
 from .materials import Material
+from .scene import Scene
 
 f32 = np.float32
 
 
-def hue(rng, sat=0.6, lo=0.05, hi=0.85):
-    """Random linear colour, mostly muted."""
+def hue(rng: np.random.Generator, sat: float = 0.6, lo: float = 0.05, hi: float = 0.85) -> np.ndarray:
+    """A random linear RGB colour (3,), mostly muted."""
     c = np.clip(np.abs(((rng.random() * 6 + np.array([0, 4, 2])) % 6) - 3) - 1, 0, 1)
     s = rng.random() ** 1.5 * sat
     return (1 - s + s * c) * rng.uniform(lo, hi)
 
 
-def finish(rng):
-    """Roughness, reflectance and metal of everyday things."""
+def finish(rng: np.random.Generator) -> dict[str, Any]:
+    """Roughness, reflectance and metal of everyday things, as keyword arguments of a Material."""
     k = rng.random()
     if k < 0.06:
-        return dict(rough=rng.uniform(0.15, 0.6), metal=1.0, spec=0.04)
-    return dict(rough=rng.uniform(0.12, 0.5) if k < 0.35 else rng.uniform(0.4, 1), spec=0.04 if k < 0.6 else 0.0)
+        return {"rough": rng.uniform(0.15, 0.6), "metal": 1.0, "spec": 0.04}
+    return {"rough": rng.uniform(0.12, 0.5) if k < 0.35 else rng.uniform(0.4, 1), "spec": 0.04 if k < 0.6 else 0.0}
 
 
-def plain(rng, **kw):
+def plain(rng: np.random.Generator, **kw: Any) -> Material:
+    """A material of one random colour."""
     return Material(color=tuple(hue(rng)), **{**finish(rng), **kw})
 
 
-def printed(rng, lib, **kw):
-    """A flat picture over the mesh's own coordinates: pattern, never relief."""
+def printed(rng: np.random.Generator, lib: Library, **kw: Any) -> Material:
+    """A flat picture over the mesh's own coordinates: a pattern, never relief."""
     return Material(
         color=(rng.uniform(0.6, 1),) * 3, tex=lib.picture(rng), mode="picture", **{**finish(rng), "metal": 0.0, **kw}
     )
 
 
 def surface(
-    rng,
-    lib,
-    photo=("wood", "stone", "marble", "tile", "wall", "brick", "fabric", "metal", "stylised", "paper"),
-    made=("noise", "noise", "marble", "wood", "tile", "stripe", "brick", "cells", "print", "page", "streak", "weave"),
-    size=1.0,
-    p_plain=0.3,
-    bump=0.3,
-    p_photo=0.5,
-):
-    """Random material, box-mapped; size = metres one texture covers."""
+    rng: np.random.Generator,
+    lib: Library,
+    photo: Sequence[str] = ("wood", "stone", "marble", "tile", "wall", "brick", "fabric", "metal", "stylised", "paper"),
+    made: Sequence[str] = (
+        "noise",
+        "noise",
+        "marble",
+        "wood",
+        "tile",
+        "stripe",
+        "brick",
+        "cells",
+        "print",
+        "page",
+        "streak",
+        "weave",
+    ),
+    size: float = 1.0,
+    p_plain: float = 0.3,
+    bump: float = 0.3,
+    p_photo: float = 0.5,
+) -> Material:
+    """A random box-mapped material; one texture covers about `size` metres."""
     if rng.random() < p_plain:
         return plain(rng)
     key = lib.photo(rng, *photo) if rng.random() < p_photo and photo else None
@@ -78,30 +98,33 @@ def surface(
     )
 
 
-def thing(rng, lib, size=0.3):
-    """Material of a small object: plain, printed or textured."""
+def thing(rng: np.random.Generator, lib: Library, size: float = 0.3) -> Material:
+    """The material of a small object: plain, printed or textured."""
     k = rng.random()
     return (
         plain(rng) if k < 0.35 else printed(rng, lib) if k < 0.6 else surface(rng, lib, size=size, p_plain=0, bump=0.25)
     )
 
 
-def yaw(a):
+def yaw(a: float) -> np.ndarray:
+    """The rotation (3, 3) about +y by `a`, which takes +z towards +x."""
     c, s = np.cos(a), np.sin(a)
     return np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]], f32)
 
 
-def pitch(a):
+def pitch(a: float) -> np.ndarray:
+    """The rotation (3, 3) about +x by `a`, which takes +y towards +z."""
     c, s = np.cos(a), np.sin(a)
     return np.array([[1, 0, 0], [0, c, -s], [0, s, c]], f32)
 
 
-def direction(turn, height):
-    """(3,) unit vector at the angle `turn` from +z towards +x and `height` above the ground, radians."""
+def direction(turn: float, height: float) -> np.ndarray:
+    """The unit vector (3,) at the angle `turn` from +z towards +x and `height` above the ground."""
     return np.array([np.sin(turn) * np.cos(height), np.sin(height), np.cos(turn) * np.cos(height)])
 
 
-def tumble(rng):
+def tumble(rng: np.random.Generator) -> np.ndarray:
+    """A random rotation (3, 3)."""
     q = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     return (q * np.sign(np.linalg.det(q))).astype(f32)
 
@@ -110,8 +133,22 @@ UPRIGHT = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], f32)  # turns the sheet y
 
 
 def shape(
-    rng, kinds=("lathe", "lathe", "super", "super", "box", "cylinder", "blob", "rock", "prism", "tube", "carved")
-):
+    rng: np.random.Generator,
+    kinds: Sequence[str] = (
+        "lathe",
+        "lathe",
+        "super",
+        "super",
+        "box",
+        "cylinder",
+        "blob",
+        "rock",
+        "prism",
+        "tube",
+        "carved",
+    ),
+) -> Mesh:
+    """A random procedural mesh of one of the kinds."""
     k = rng.choice(kinds)
     return {
         "lathe": G.lathe,
@@ -129,8 +166,19 @@ def shape(
     }[k](rng)
 
 
-def stand(s, rng, mesh, mat, size, x, y, z, rot=None, stretch=1.0):
-    """Puts a mesh with its lowest point on height y; size = its largest extent. Returns its height."""
+def stand(
+    s: Scene,
+    rng: np.random.Generator,
+    mesh: Mesh,
+    mat: Material | None,
+    size: float,
+    x: float,
+    y: float,
+    z: float,
+    rot: np.ndarray | None = None,
+    stretch: ArrayLike = 1.0,
+) -> float:
+    """Put a mesh with its lowest point at height y; `size` is its largest extent. Returns its height."""
     sc = np.broadcast_to(np.asarray(stretch, float), 3) * np.ones(3)
     rot = yaw(rng.uniform(0, 6.3)) if rot is None else rot
     w = (mesh.v * sc.astype(f32)) @ rot.T
@@ -141,8 +189,8 @@ def stand(s, rng, mesh, mat, size, x, y, z, rot=None, stretch=1.0):
     return (hi - lo)[1] * k
 
 
-def sky_picture(rng, h=96, w=192):
-    """Procedural sky: gradient, clouds, ground colour; unit mean."""
+def sky_picture(rng: np.random.Generator, h: int = 96, w: int = 192) -> np.ndarray:
+    """A procedural sky (h, w, 3) float32 of unit mean: gradient, clouds and the colour of the ground."""
     e = np.cos((np.arange(h) + 0.5) / h * np.pi)[:, None, None]
     k = rng.random()
     zen = (
@@ -166,14 +214,15 @@ def sky_picture(rng, h=96, w=192):
     return (a / a.mean()).astype(f32)
 
 
-def lighting(s, rng, indoor=False):
-    """Sky and sun of a scene: photographed or procedural or studio; sets s.env, s.background, s.lights."""
+def lighting(s: Scene, rng: np.random.Generator, indoor: bool = False) -> None:
+    """Sky and sun of a scene, photographed, procedural or from a studio; sets s.env, s.background and s.lights."""
     lib, k = s.assets, rng.random()
     s.yaw = float(rng.uniform(0, 6.28))
     d = rng.normal(size=3)
     d[1] = abs(d[1]) + 0.25
-    over = None
-    s.background = sky_picture(rng)
+    over: np.ndarray | None = None
+    made = sky_picture(rng)
+    s.background = made
     if lib.hdris and k < 0.6:
         name = str(rng.choice(lib.hdris))
         s.env, sd, over = lib.hdri(name)
@@ -184,7 +233,7 @@ def lighting(s, rng, indoor=False):
         if "sky" in name:
             s.background = s.env
     elif k < 0.85:
-        s.env = s.background
+        s.env = made
     else:
         g = np.linspace(rng.uniform(0.1, 1), rng.uniform(0.1, 1.2), 32)[:, None, None] * hue(rng, 0.2, 0.8, 1.0)
         if rng.random() < 0.6:  # a window or softbox
@@ -206,8 +255,15 @@ def lighting(s, rng, indoor=False):
         s.sun(d, power, 10 ** rng.uniform(-2.3, -0.6))
 
 
-def ground(s, rng, y=0.0, size=60.0, rough=None, kinds=("ground", "stone", "tile", "asphalt", "brick", "wood", "snow")):
-    """Large floor with gentle waves about height y."""
+def ground(
+    s: Scene,
+    rng: np.random.Generator,
+    y: float = 0.0,
+    size: float = 60.0,
+    rough: float | None = None,
+    kinds: Sequence[str] = ("ground", "stone", "tile", "asphalt", "brick", "wood", "snow"),
+) -> float:
+    """A large floor with gentle waves around height y. Returns its highest point."""
     m = surface(
         rng, s.assets, kinds, ("noise", "noise", "cells", "tile", "brick", "streak"), rng.uniform(0.7, 3), 0.1, 0.6, 0.6
     )
@@ -217,8 +273,10 @@ def ground(s, rng, y=0.0, size=60.0, rough=None, kinds=("ground", "stone", "tile
     return float(w[:, 1].max())
 
 
-def small_things(s, rng, x, y, z, spread, n, size):
-    """A few objects on a surface around (x, y, z)."""
+def small_things(
+    s: Scene, rng: np.random.Generator, x: float, y: float, z: float, spread: tuple[float, float], n: int, size: float
+) -> None:
+    """Put n objects on a surface around (x, y, z), at most `spread` away in x and z."""
     for _ in range(n):
         place_object(
             s,
@@ -230,7 +288,17 @@ def small_things(s, rng, x, y, z, spread, n, size):
         )
 
 
-def place_object(s, rng, x, y, z, size, p_mesh=0.6, categories=("object", "food", "food")):
+def place_object(
+    s: Scene,
+    rng: np.random.Generator,
+    x: float,
+    y: float,
+    z: float,
+    size: float,
+    p_mesh: float = 0.6,
+    categories: Sequence[str] = ("object", "food", "food"),
+) -> float:
+    """Put an object of the library, or a procedural one, on height y. Returns its height."""
     m = s.assets.pick(rng, *categories) if rng.random() < p_mesh else None
     if m is not None and len(m.f) < 36000:
         own = None if rng.random() < 0.9 and m.materials else thing(rng, s.assets, size)

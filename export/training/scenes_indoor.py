@@ -1,15 +1,31 @@
-"""Rooms: built ones with furniture, and the library's scenes that can be entered."""
+"""Rooms: built ones with furniture, and those scenes of the library that can be entered."""
 
 from __future__ import annotations
 
+from typing import Any, Callable, Iterator
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import geometry as G
+from .geometry import vector
 from .materials import Material
-from .scenes_common import direction, f32, hue, lighting, plain, printed, small_things, stand, surface, thing, yaw
+from .scene import Scene, Shot
+from .scenes_common import direction, hue, lighting, plain, printed, small_things, stand, surface, thing, yaw
 
 
-def books(s, rng, x0, x1, y, z, height, depth, rot=np.eye(3), origin=(0, 0, 0)):
+def books(
+    s: Scene,
+    rng: np.random.Generator,
+    x0: float,
+    x1: float,
+    y: float,
+    z: float,
+    height: float,
+    depth: float,
+    rot: np.ndarray = np.eye(3),
+    origin: ArrayLike = (0, 0, 0),
+) -> None:
     """A row of books and small things between x0 and x1 on a board at height y."""
     x, lean = x0, 0.0
     mats = [printed(rng, s.assets) if rng.random() < 0.6 else plain(rng, metal=0.0) for _ in range(7)]
@@ -19,7 +35,7 @@ def books(s, rng, x0, x1, y, z, height, depth, rot=np.eye(3), origin=(0, 0, 0)):
         if k < 0.07:
             x += rng.uniform(0.03, 0.2)
             continue
-        p = np.asarray(origin) + rot @ f32([x + w / 2, 0, z])
+        p = np.asarray(origin) + rot @ vector([x + w / 2, 0, z])
         if k < 0.13 and x1 - x > 0.15:
             stand(
                 s,
@@ -39,13 +55,23 @@ def books(s, rng, x0, x1, y, z, height, depth, rot=np.eye(3), origin=(0, 0, 0)):
             mats[int(rng.integers(7))],
             (w, h, d),
             (p[0], y + h / 2, p[2]),
-            rot @ f32([[c, -n, 0], [n, c, 0], [0, 0, 1]]),
+            rot @ vector([[c, -n, 0], [n, c, 0], [0, 0, 1]]),
         )
         x += w + 0.002 + abs(n) * h * 0.5
 
 
-def shell(s, size, floor, ceiling, front, back, left, right, t=0.1):
-    """A room of inner size (w, h, d) on the floor y = 0: a box t thick for each material that is not None.
+def shell(
+    s: Scene,
+    size: tuple[float, float, float],
+    floor: Material | None,
+    ceiling: Material | None,
+    front: Material | None,
+    back: Material | None,
+    left: Material | None,
+    right: Material | None,
+    t: float = 0.1,
+) -> None:
+    """A room of inner size (w, h, d) on the floor y = 0: a slab t thick for each material that is not None.
 
     `front` is at +z.
     """
@@ -62,107 +88,175 @@ def shell(s, size, floor, ceiling, front, back, left, right, t=0.1):
             s.box(mat, size, at)
 
 
-def board_on_legs(box, mat, w, d, h):
-    """A table of that width, depth and height, by box(mat, size, x, y, z)."""
+def board_on_legs(box: Callable[..., Any], mat: Material, w: float, d: float, h: float) -> None:
+    """A table of the given width, depth and height, built by calling box(mat, size, x, y, z)."""
     box(mat, (w, 0.04, d), 0, h, 0)
     for i in (-1, 1):
         for j in (-1, 1):
             box(mat, (0.05, h, 0.05), i * (w / 2 - 0.05), h / 2, j * (d / 2 - 0.05))
 
 
-def furniture(s, rng, x, z, a):
-    """One piece of furniture at (x, 0, z) turned by a: from the library or built."""
+def placer(s: Scene, x: float, z: float, rot: np.ndarray) -> Callable[..., None]:
+    """A function b(mat, size, px, py, pz) that adds a box at a place relative to (x, 0, z) turned by rot."""
+
+    def b(mat: Material, size: Any, px: float, py: float, pz: float) -> None:
+        p = rot @ vector([px, 0, pz])
+        s.box(mat, size, (x + p[0], py, z + p[2]), rot)
+
+    return b
+
+
+def _table(
+    s: Scene, rng: np.random.Generator, x: float, z: float, rot: np.ndarray, hard: Material, soft: Material
+) -> None:
+    """A table with things on it."""
+    b = placer(s, x, z, rot)
+    w, d, h = rng.uniform(0.7, 1.8), rng.uniform(0.5, 1.0), rng.uniform(0.4, 0.8)
+    board_on_legs(b, hard, w, d, h)
+    small_things(s, rng, x, h + 0.02, z, (w * 0.35, d * 0.3), int(rng.integers(0, 6)), 0.25)
+
+
+def _shelf(
+    s: Scene, rng: np.random.Generator, x: float, z: float, rot: np.ndarray, hard: Material, soft: Material
+) -> None:
+    """Open shelves with books."""
+    b = placer(s, x, z, rot)
+    w, h, d, n = rng.uniform(0.6, 1.6), rng.uniform(0.9, 2.1), 0.3, int(rng.integers(2, 6))
+    for i in (-1, 1):
+        b(hard, (0.03, h, d), i * w / 2, h / 2, 0)
+    b(hard, (w, h, 0.02), 0, h / 2, -d / 2)
+    for q in range(n + 1):
+        b(hard, (w, 0.03, d), 0, h * q / n, 0)
+        if q < n and rng.random() < 0.85:
+            books(s, rng, -w / 2 + 0.04, w / 2 - 0.04, h * q / n + 0.016, 0, h / n - 0.03, d, rot, (x, 0, z))
+
+
+def _sofa(
+    s: Scene, rng: np.random.Generator, x: float, z: float, rot: np.ndarray, hard: Material, soft: Material
+) -> None:
+    """A sofa with cushions."""
+    w, d = rng.uniform(0.9, 2.2), rng.uniform(0.8, 1.0)
+    block = G.superquadric(rng, 0.2, 0.2, 24)
+
+    def c(size: Any, px: float, py: float, pz: float, mat: Material = soft) -> None:
+        p = rot @ vector([px, 0, pz])
+        s.add(block, mat, rot, np.array(size) / 1.0, (x + p[0], py, z + p[2]))
+
+    (
+        c((w / 2, 0.22, d / 2), 0, 0.22, 0),
+        c((w / 2, 0.4, 0.12), 0, 0.4, -d / 2),
+        c((0.1, 0.3, d / 2), -w / 2, 0.3, 0),
+        c((0.1, 0.3, d / 2), w / 2, 0.3, 0),
+    )
+    cover = surface(rng, s.assets, ("fabric",), ("stripe", "print", "weave"), 0.4, 0.2)
+    for _ in range(int(rng.integers(0, 4))):
+        c((0.22, 0.2, 0.09), rng.uniform(-w / 3, w / 3), 0.6, -d * 0.25, cover)
+
+
+def _cupboard(
+    s: Scene, rng: np.random.Generator, x: float, z: float, rot: np.ndarray, hard: Material, soft: Material
+) -> None:
+    """A cupboard with doors and handles, and things on top."""
+    b = placer(s, x, z, rot)
+    w, h, d, n = rng.uniform(0.4, 1.4), rng.uniform(0.4, 2.0), rng.uniform(0.35, 0.6), int(rng.integers(1, 4))
+    b(hard, (w, h, d), 0, h / 2, 0)
+    for i in range(n):
+        b(
+            hard if rng.random() < 0.5 else soft,
+            (w / n - 0.04, h * 0.8, 0.02),
+            -w / 2 + w / n * (i + 0.5),
+            h / 2,
+            d / 2 + 0.01,
+        )
+        b(plain(rng), (0.02, 0.1, 0.03), -w / 2 + w / n * (i + 0.85), h / 2, d / 2 + 0.03)
+    small_things(s, rng, x, h, z, (w * 0.35, d * 0.3), int(rng.integers(0, 4)), 0.25)
+
+
+def _lamp(
+    s: Scene, rng: np.random.Generator, x: float, z: float, rot: np.ndarray, hard: Material, soft: Material
+) -> None:
+    """A standard lamp, lit or not."""
+    h = rng.uniform(1.0, 1.7)
+    s.add(G.cylinder(0.015, h), hard, np.eye(3), 1, (x, h / 2, z))
+    s.add(
+        G.cylinder(0.2, 0.3, 0.13),
+        Material(color=(1, 0.9, 0.75), emit=rng.choice([0, 1.5, 3]), spec=0.0),
+        np.eye(3),
+        1,
+        (x, h, z),
+    )
+    s.add(G.cylinder(0.15, 0.03), hard, np.eye(3), 1, (x, 0.015, z))
+
+
+def _plant(
+    s: Scene, rng: np.random.Generator, x: float, z: float, rot: np.ndarray, hard: Material, soft: Material
+) -> None:
+    """A plant in a pot."""
+    h = rng.uniform(0.5, 1.6)
+    stand(s, rng, G.cylinder(0.35, 0.7, 0.5), thing(rng, s.assets), h * 0.35, x, 0, z)
+    s.add(
+        G.foliage(rng, 300),
+        Material(color=tuple(rng.uniform([0.02, 0.07, 0.01], [0.2, 0.35, 0.1])), rough=0.5),
+        rot,
+        h * rng.uniform(0.25, 0.45),
+        (x, h * 0.65, z),
+    )
+
+
+def _boxes(
+    s: Scene, rng: np.random.Generator, x: float, z: float, rot: np.ndarray, hard: Material, soft: Material
+) -> None:
+    """A heap of large things."""
+    small_things(s, rng, x, 0, z, (0.5, 0.5), int(rng.integers(2, 6)), 0.6)
+
+
+def _curtain(
+    s: Scene, rng: np.random.Generator, x: float, z: float, rot: np.ndarray, hard: Material, soft: Material
+) -> None:
+    """A curtain."""
+    s.add(G.drape(rng), soft, rot, (rng.uniform(0.4, 1.2), 1.15, rng.uniform(0.5, 1.5)), (x, 1.15, z))
+
+
+def _screen(
+    s: Scene, rng: np.random.Generator, x: float, z: float, rot: np.ndarray, hard: Material, soft: Material
+) -> None:
+    """A picture or screen on a post."""
+    b = placer(s, x, z, rot)
+    b(printed(rng, s.assets), (rng.uniform(0.6, 1.4), rng.uniform(0.5, 1.0), 0.04), 0, rng.uniform(0.8, 1.3), 0)
+    b(hard, (0.05, 0.8, 0.05), 0, 0.4, -0.05)
+
+
+BUILT = {
+    "table": _table,
+    "shelf": _shelf,
+    "sofa": _sofa,
+    "cupboard": _cupboard,
+    "lamp": _lamp,
+    "plant": _plant,
+    "boxes": _boxes,
+    "curtain": _curtain,
+    "screen": _screen,
+}
+
+
+def furniture(s: Scene, rng: np.random.Generator, x: float, z: float, a: float) -> None:
+    """One piece of furniture at (x, 0, z), turned by a: from the library, or built."""
     lib, rot = s.assets, yaw(a)
     m = lib.pick(rng, "furniture") if rng.random() < 0.6 else None
     if m is not None and "living_room" not in str(m) and len(m.f) < 30000:
         size = rng.uniform(0.6, 1.8)
         stand(s, rng, m, None if rng.random() < 0.9 else surface(rng, lib), size, x, 0, z, rot)
         return
-    m1, m2 = (
+    hard, soft = (
         surface(rng, lib, ("wood", "metal"), ("wood", "noise"), 0.8, 0.45, 0.15),
         surface(rng, lib, ("fabric",), ("stripe", "weave", "noise"), 0.5, 0.5, 0.2),
     )
-
-    def b(mat, size, px, py, pz):
-        p = rot @ f32([px, 0, pz])
-        s.box(mat, size, (x + p[0], py, z + p[2]), rot)
-
-    k = rng.choice(["table", "shelf", "shelf", "sofa", "cupboard", "lamp", "plant", "boxes", "curtain", "screen"])
-    if k == "table":
-        w, d, h = rng.uniform(0.7, 1.8), rng.uniform(0.5, 1.0), rng.uniform(0.4, 0.8)
-        board_on_legs(b, m1, w, d, h)
-        small_things(s, rng, x, h + 0.02, z, (w * 0.35, d * 0.3), int(rng.integers(0, 6)), 0.25)
-    elif k == "shelf":
-        w, h, d, n = rng.uniform(0.6, 1.6), rng.uniform(0.9, 2.1), 0.3, int(rng.integers(2, 6))
-        for i in (-1, 1):
-            b(m1, (0.03, h, d), i * w / 2, h / 2, 0)
-        b(m1, (w, h, 0.02), 0, h / 2, -d / 2)
-        for q in range(n + 1):
-            b(m1, (w, 0.03, d), 0, h * q / n, 0)
-            if q < n and rng.random() < 0.85:
-                books(s, rng, -w / 2 + 0.04, w / 2 - 0.04, h * q / n + 0.016, 0, h / n - 0.03, d, rot, (x, 0, z))
-    elif k == "sofa":
-        w, d = rng.uniform(0.9, 2.2), rng.uniform(0.8, 1.0)
-        q = G.superquadric(rng, 0.2, 0.2, 24)
-
-        def c(size, px, py, pz, mat=m2):
-            p = rot @ f32([px, 0, pz])
-            s.add(q, mat, rot, np.array(size) / 1.0, (x + p[0], py, z + p[2]))
-
-        (
-            c((w / 2, 0.22, d / 2), 0, 0.22, 0),
-            c((w / 2, 0.4, 0.12), 0, 0.4, -d / 2),
-            c((0.1, 0.3, d / 2), -w / 2, 0.3, 0),
-            c((0.1, 0.3, d / 2), w / 2, 0.3, 0),
-        )
-        m3 = surface(rng, lib, ("fabric",), ("stripe", "print", "weave"), 0.4, 0.2)
-        for _ in range(int(rng.integers(0, 4))):
-            c((0.22, 0.2, 0.09), rng.uniform(-w / 3, w / 3), 0.6, -d * 0.25, m3)
-    elif k == "cupboard":
-        w, h, d, n = rng.uniform(0.4, 1.4), rng.uniform(0.4, 2.0), rng.uniform(0.35, 0.6), int(rng.integers(1, 4))
-        b(m1, (w, h, d), 0, h / 2, 0)
-        for i in range(n):
-            b(
-                m1 if rng.random() < 0.5 else m2,
-                (w / n - 0.04, h * 0.8, 0.02),
-                -w / 2 + w / n * (i + 0.5),
-                h / 2,
-                d / 2 + 0.01,
-            )
-            b(plain(rng), (0.02, 0.1, 0.03), -w / 2 + w / n * (i + 0.85), h / 2, d / 2 + 0.03)
-        small_things(s, rng, x, h, z, (w * 0.35, d * 0.3), int(rng.integers(0, 4)), 0.25)
-    elif k == "lamp":
-        h = rng.uniform(1.0, 1.7)
-        s.add(G.cylinder(0.015, h), m1, np.eye(3), 1, (x, h / 2, z))
-        s.add(
-            G.cylinder(0.2, 0.3, 0.13),
-            Material(color=(1, 0.9, 0.75), emit=rng.choice([0, 1.5, 3]), spec=0.0),
-            np.eye(3),
-            1,
-            (x, h, z),
-        )
-        s.add(G.cylinder(0.15, 0.03), m1, np.eye(3), 1, (x, 0.015, z))
-    elif k == "plant":
-        h = rng.uniform(0.5, 1.6)
-        stand(s, rng, G.cylinder(0.35, 0.7, 0.5), thing(rng, lib), h * 0.35, x, 0, z)
-        s.add(
-            G.foliage(rng, 300),
-            Material(color=tuple(rng.uniform([0.02, 0.07, 0.01], [0.2, 0.35, 0.1])), rough=0.5),
-            yaw(a),
-            h * rng.uniform(0.25, 0.45),
-            (x, h * 0.65, z),
-        )
-    elif k == "boxes":
-        small_things(s, rng, x, 0, z, (0.5, 0.5), int(rng.integers(2, 6)), 0.6)
-    elif k == "curtain":
-        s.add(G.drape(rng), m2, rot, (rng.uniform(0.4, 1.2), 1.15, rng.uniform(0.5, 1.5)), (x, 1.15, z))
-    else:
-        b(printed(rng, lib), (rng.uniform(0.6, 1.4), rng.uniform(0.5, 1.0), 0.04), 0, rng.uniform(0.8, 1.3), 0)
-        b(m1, (0.05, 0.8, 0.05), 0, 0.4, -0.05)
+    k = str(rng.choice(["table", "shelf", "shelf", "sofa", "cupboard", "lamp", "plant", "boxes", "curtain", "screen"]))
+    BUILT[k](s, rng, x, z, rot, hard, soft)
 
 
-def enter(s, rng):
-    """One of the library's scenes; the eye somewhere inside."""
+def enter(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """One of the library's scenes, with the eye somewhere inside."""
     lib = s.assets
     pool = [
         ("scene", n) for n in lib.names("scene") if n.startswith(("aws_", "godot_living", "godot_room", "pc_vr"))
@@ -186,7 +280,75 @@ def enter(s, rng):
         yield eye + np.array([np.sin(a), q, np.cos(a)]), None, eye, (40, 80)
 
 
-def room(s, rng):
+def pictures_and_windows(s: Scene, rng: np.random.Generator, w: float, d: float, h: float) -> None:
+    """Framed pictures and glowing windows on three walls of a room of inner size (w, h, d)."""
+    for _ in range(int(rng.integers(0, 6))):
+        win, ww, hh, q = rng.random() < 0.3, *rng.uniform(0.25, 1.4, 2), int(rng.integers(3))
+        e = Material(color=(1, 1, 1), emit=rng.uniform(1, 4), spec=0.0) if win else printed(rng, s.assets)
+        fr, yy = plain(rng), min(h - hh / 2 - 0.05, rng.uniform(1, 1.9))
+        if q == 0:
+            p, rot = np.array([rng.uniform(-w / 2 + 0.4, w / 2 - 0.4), yy, -d / 2]), np.eye(3)
+        else:
+            p, rot = (
+                np.array([(-1 if q == 1 else 1) * w / 2, yy, rng.uniform(-d / 2, d / 3)]),
+                yaw(np.pi / 2 if q == 1 else -np.pi / 2),
+            )
+        s.box(fr, (ww + 0.08, hh + 0.08, 0.04), p, rot)
+        s.box(e, (ww, hh, 0.055), p, rot)
+        if win:
+            s.lamp(p + rot @ vector([0, 0, 0.3]), np.array([1, 0.97, 0.9]) * rng.uniform(2, 12), 0.25)
+
+
+def furnish(s: Scene, rng: np.random.Generator, w: float, d: float) -> list[tuple[float, float]]:
+    """Furniture along the walls of a room and in it. Returns where each piece stands, as (x, z)."""
+    spots: list[tuple[float, float]] = []
+    for _ in range(int(rng.integers(4, 15))):
+        q = int(rng.integers(5))
+        x, z, a = [
+            (rng.uniform(-w / 2 + 0.5, w / 2 - 0.5), -d / 2 + 0.4, 0),
+            (-w / 2 + 0.4, rng.uniform(-d / 2 + 0.4, d / 3), np.pi / 2),
+            (w / 2 - 0.4, rng.uniform(-d / 2 + 0.4, d / 3), -np.pi / 2),
+            *[(rng.uniform(-w / 2 + 0.4, w / 2 - 0.4), rng.uniform(-d / 2 + 0.4, d / 3), rng.uniform(0, 6.3))] * 2,
+        ][q]
+        furniture(s, rng, x, z, a)
+        spots.append((x, z))
+    return spots
+
+
+def ceiling_lamps(s: Scene, rng: np.random.Generator, w: float, d: float, h: float) -> None:
+    """One or two lamps below the ceiling; distant lights, which cannot get into a closed room, go."""
+    s.lights = [light for light in s.lights if light[0] == 1]
+    for _ in range(int(rng.integers(1, 3))):
+        s.lamp(
+            [rng.uniform(-w / 3, w / 3), h - rng.uniform(0.1, 0.5), rng.uniform(-d / 3, d / 3)],
+            np.array([1, rng.uniform(0.75, 1), rng.uniform(0.5, 1)]) * rng.uniform(3, 15),
+            rng.uniform(0.05, 0.3),
+        )
+
+
+def views_of_room(rng: np.random.Generator, w: float, d: float, spots: list[tuple[float, float]]) -> Iterator[Shot]:
+    """Views into a room, either of one of the spots from close by or across the room."""
+    near = rng.random() < 0.4
+    for _ in range(16):
+        if near:  # a corner, a piece of furniture, from close
+            x, z = spots[rng.integers(len(spots))]
+            at = np.array([x + rng.normal(0, 0.15), rng.uniform(0.3, 1.2), z])
+            turn, height = rng.normal(0, 0.6), rng.uniform(-0.1, 0.6)
+            yield at, direction(turn, height), rng.uniform(0.8, 2.2), (30, 65)
+        else:
+            eye = np.array(
+                [rng.uniform(-w / 2 + 0.3, w / 2 - 0.3), rng.uniform(0.7, 1.9), rng.uniform(0, d / 2 - 0.15)]
+            )
+            yield (
+                np.array([rng.uniform(-w / 3, w / 3), rng.uniform(0.2, 1.5), rng.uniform(-d / 2, -d / 5)]),
+                None,
+                eye,
+                (40, 80),
+            )
+
+
+def room(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """A room with furniture along its walls and in it, or a scene of the library to walk into."""
     lib = s.assets
     lighting(s, rng, True)
     if lib.names("scene") and rng.random() < 0.28:
@@ -217,32 +379,8 @@ def room(s, rng):
             (0.85, 2.0, 0.05),
             (rng.uniform(-w / 3, w / 3), 1.0, -d / 2 + 0.025),
         )
-    for _ in range(int(rng.integers(0, 6))):  # pictures and windows on the walls
-        win, ww, hh, q = rng.random() < 0.3, *rng.uniform(0.25, 1.4, 2), int(rng.integers(3))
-        e = Material(color=(1, 1, 1), emit=rng.uniform(1, 4), spec=0.0) if win else printed(rng, lib)
-        fr, yy = plain(rng), min(h - hh / 2 - 0.05, rng.uniform(1, 1.9))
-        if q == 0:
-            p, rot = np.array([rng.uniform(-w / 2 + 0.4, w / 2 - 0.4), yy, -d / 2]), np.eye(3)
-        else:
-            p, rot = (
-                np.array([(-1 if q == 1 else 1) * w / 2, yy, rng.uniform(-d / 2, d / 3)]),
-                yaw(np.pi / 2 if q == 1 else -np.pi / 2),
-            )
-        s.box(fr, (ww + 0.08, hh + 0.08, 0.04), p, rot)
-        s.box(e, (ww, hh, 0.055), p, rot)
-        if win:
-            s.lamp(p + rot @ f32([0, 0, 0.3]), np.array([1, 0.97, 0.9]) * rng.uniform(2, 12), 0.25)
-    spots = []
-    for _ in range(int(rng.integers(4, 15))):
-        q = int(rng.integers(5))
-        x, z, a = [
-            (rng.uniform(-w / 2 + 0.5, w / 2 - 0.5), -d / 2 + 0.4, 0),
-            (-w / 2 + 0.4, rng.uniform(-d / 2 + 0.4, d / 3), np.pi / 2),
-            (w / 2 - 0.4, rng.uniform(-d / 2 + 0.4, d / 3), -np.pi / 2),
-            *[(rng.uniform(-w / 2 + 0.4, w / 2 - 0.4), rng.uniform(-d / 2 + 0.4, d / 3), rng.uniform(0, 6.3))] * 2,
-        ][q]
-        furniture(s, rng, x, z, a)
-        spots.append((x, z))
+    pictures_and_windows(s, rng, w, d, h)
+    spots = furnish(s, rng, w, d)
     if rng.random() < 0.25:
         from .scenes_people import person
 
@@ -255,28 +393,6 @@ def room(s, rng):
             (rng.uniform(-0.5, 0.5), 0.008, rng.uniform(-1, 0.5)),
         )
     if not is_open:
-        s.lights = [l for l in s.lights if l[0] == 1]
-        for _ in range(int(rng.integers(1, 3))):
-            s.lamp(
-                [rng.uniform(-w / 3, w / 3), h - rng.uniform(0.1, 0.5), rng.uniform(-d / 3, d / 3)],
-                np.array([1, rng.uniform(0.75, 1), rng.uniform(0.5, 1)]) * rng.uniform(3, 15),
-                rng.uniform(0.05, 0.3),
-            )
+        ceiling_lamps(s, rng, w, d, h)
     s.lights = [s.lights[i] for i in rng.permutation(len(s.lights))[:3]]
-    near = rng.random() < 0.4
-    for _ in range(16):
-        if near:  # a corner, a piece of furniture, from close
-            x, z = spots[rng.integers(len(spots))]
-            at = np.array([x + rng.normal(0, 0.15), rng.uniform(0.3, 1.2), z])
-            a, q = rng.normal(0, 0.6), rng.uniform(-0.1, 0.6)
-            yield at, direction(a, q), rng.uniform(0.8, 2.2), (30, 65)
-        else:
-            eye = np.array(
-                [rng.uniform(-w / 2 + 0.3, w / 2 - 0.3), rng.uniform(0.7, 1.9), rng.uniform(0, d / 2 - 0.15)]
-            )
-            yield (
-                np.array([rng.uniform(-w / 3, w / 3), rng.uniform(0.2, 1.5), rng.uniform(-d / 2, -d / 5)]),
-                None,
-                eye,
-                (40, 80),
-            )
+    yield from views_of_room(rng, w, d, spots)

@@ -1,15 +1,18 @@
-"""Rooms that people live in.
-
-Furniture along every wall, things on everything, seen as phones and depth cameras see them.
+"""Rooms that people live in: furniture along every wall, things on everything, seen as phones and depth cameras see
+them.
 """
 
 from __future__ import annotations
+
+from typing import Iterator
 
 import numpy as np
 
 from . import geometry as G
 from . import sculpture
+from .geometry import vector
 from .materials import Material
+from .scene import Scene, Shot
 from .scenes_common import (
     direction,
     f32,
@@ -69,13 +72,15 @@ FLAT = ("NightStand", "able", "Desk", "abinet", "Drawer", "Oven")
 SOFT = ("Bed", "Sofa", "Couch", "sofa")
 
 
-def part_of(name):
-    """The part of SIZES that a piece of furniture goes by, '' where none does."""
+def part_of(name: str) -> str:
+    """The entry of SIZES that a piece of furniture goes by, or '' when there is none."""
     return next((part for part in SIZES if part in name), "")
 
 
-def strew(s, rng, x, y, z, spread, n):
-    """n everyday things lying or standing about (x, y, z), as large as they are."""
+def strew(
+    s: Scene, rng: np.random.Generator, x: float, y: float, z: float, spread: tuple[float, float], n: int
+) -> None:
+    """n everyday things, each at its natural size, lying or standing around (x, y, z)."""
     lib = s.assets
     for _ in range(n):
         px, pz, k = x + rng.uniform(-1, 1) * spread[0], z + rng.uniform(-1, 1) * spread[1], rng.random()
@@ -113,8 +118,8 @@ def strew(s, rng, x, y, z, spread, n):
             stand(s, rng, shape(rng), thing(rng, lib, 0.2), rng.uniform(0.08, 0.3), px, y, pz)
 
 
-def bed(s, rng):
-    """A bed at the origin, its head at -z: frame, quilt that falls over the sides, pillows."""
+def bed(s: Scene, rng: np.random.Generator) -> None:
+    """A bed at the origin with its head at -z: a frame, a quilt that falls over the sides, and pillows."""
     w, d, h = rng.uniform(0.9, 1.8), rng.uniform(1.9, 2.1), rng.uniform(0.35, 0.6)
     s.box(surface(rng, s.assets, ("wood", "fabric"), ("wood", "weave"), 0.8), (w, h * 0.6, d), (0, h * 0.3, 0))
     s.box(
@@ -135,8 +140,8 @@ def bed(s, rng):
     strew(s, rng, 0, h, d * 0.1, (w * 0.4, d * 0.3), int(rng.integers(0, 5)))
 
 
-def desk(s, rng):
-    """A table at the origin with a screen, keyboard and all that lies about on it; a chair before it."""
+def desk(s: Scene, rng: np.random.Generator) -> None:
+    """A table at the origin with a screen, a keyboard and whatever else lies on it, and a chair in front."""
     lib = s.assets
     wood = surface(rng, lib, ("wood", "metal", "marble"), ("wood", "noise"), 0.8, 0.4, 0.1)
     w, d, h = rng.uniform(0.9, 2.0), rng.uniform(0.5, 0.9), rng.uniform(0.45, 0.8)
@@ -171,7 +176,7 @@ def desk(s, rng):
             )
 
 
-def shelves(s, rng):
+def shelves(s: Scene, rng: np.random.Generator) -> None:
     """Open shelves at the origin, crammed."""
     lib = s.assets
     board = surface(rng, lib, ("wood", "metal"), ("wood",), 0.8, 0.4, 0.1)
@@ -190,10 +195,10 @@ def shelves(s, rng):
                 strew(s, rng, 0, y + 0.013, 0, (w * 0.45, d * 0.3), int(rng.integers(2, 9)))
 
 
-def bought(s, rng):
-    """A piece of the library at the origin, as large as it is, with cushions or things on it.
+def bought(s: Scene, rng: np.random.Generator) -> bool:
+    """A piece of the library's furniture at the origin, at its natural size, with cushions or things on it.
 
-    False without a library.
+    Returns False, having added nothing, when there is no library or the piece is not suitable.
     """
     names = s.assets.names("furniture")
     name = str(rng.choice(names)) if names else ""
@@ -227,8 +232,8 @@ def bought(s, rng):
     return True
 
 
-def piece(s, rng):
-    """Some piece of furniture at the origin, its front to +z."""
+def piece(s: Scene, rng: np.random.Generator) -> None:
+    """Some piece of furniture at the origin, its front towards +z."""
     k = rng.random()
     if k < 0.45 and bought(s, rng):
         return
@@ -244,19 +249,20 @@ def piece(s, rng):
         furniture(s, rng, 0, 0, 0.0)
 
 
-def move(s, first, rot, shift):
-    """Turns by rot, then shifts, the parts from the index `first` on."""
+def move(s: Scene, first: int, rot: np.ndarray, shift: np.ndarray) -> None:
+    """Turn the parts from the index `first` on by rot, then shift them."""
     for k in range(first, len(s.parts)):
         world, f, n, *rest = s.parts[k]
         s.parts[k] = (world @ rot.T + shift.astype(f32), f, n @ rot.T, *rest)
 
 
-def along(s, rng, origin, rot, length):
+def along(s: Scene, rng: np.random.Generator, origin: np.ndarray, rot: np.ndarray, length: float) -> list[np.ndarray]:
     """Furniture shoulder to shoulder along a wall that starts at `origin` and runs along rot's x.
 
-    Returns where each piece stands.
+    Returns where each piece stands: points (3,) at the height of its top.
     """
-    x, at = rng.uniform(0, 0.4), []
+    x = rng.uniform(0, 0.4)
+    at: list[np.ndarray] = []
     while x < length - 0.4 and len(at) < 7:
         first = len(s.parts)
         piece(s, rng)
@@ -266,46 +272,52 @@ def along(s, rng, origin, rot, length):
         if x + wide > length + 0.2:
             del s.parts[first:]
             break
-        shift = origin + rot @ f32([x - low[0], 0, 0.02 - low[2]])
+        shift = origin + rot @ vector([x - low[0], 0, 0.02 - low[2]])
         move(s, first, rot, shift)
-        at.append(origin + rot @ f32([x + wide / 2, high[1], (high[2] - low[2]) / 2]))
+        at.append(origin + rot @ vector([x + wide / 2, high[1], (high[2] - low[2]) / 2]))
         x += wide + (0.03 if rng.random() < 0.4 else rng.uniform(0.05, 0.7))
     return at
 
 
-def on_wall(s, rng, origin, rot, length, height):
-    """Pictures, windows with curtains, boards with things on them, clocks."""
+def on_wall(
+    s: Scene, rng: np.random.Generator, origin: np.ndarray, rot: np.ndarray, length: float, height: float
+) -> None:
+    """Pictures, windows with curtains, boards with things on them, and clocks."""
     lib = s.assets
     for _ in range(int(rng.integers(0, 6))):
         x, y, k = rng.uniform(0.2, max(length - 0.2, 0.3)), rng.uniform(1.1, min(2.0, height - 0.3)), rng.random()
         wide, high = rng.uniform(0.15, 0.9), rng.uniform(0.15, 0.8)
-        p = origin + rot @ f32([x, y, 0])
+        p = origin + rot @ vector([x, y, 0])
         if k < 0.5:
             s.box(plain(rng), (wide + 0.06, high + 0.06, rng.uniform(0.02, 0.05)), p, rot)
             s.box(printed(rng, lib), (wide, high, 0.056), p, rot)
         elif k < 0.65:
             s.box(Material(color=(1, 1, 1), emit=rng.uniform(1, 4), spec=0.0), (wide + 0.3, high + 0.5, 0.03), p, rot)
-            s.lamp(p + rot @ f32([0, 0, 0.3]), np.array([1, 0.97, 0.9]) * rng.uniform(2, 12), 0.25)
+            s.lamp(p + rot @ vector([0, 0, 0.3]), np.array([1, 0.97, 0.9]) * rng.uniform(2, 12), 0.25)
             for q in (-1, 1):
                 if rng.random() < 0.7:
-                    side = p + rot @ f32([q * (wide / 2 + 0.2), 0, 0.08])
+                    side = p + rot @ vector([q * (wide / 2 + 0.2), 0, 0.08])
                     s.add(
                         G.drape(rng, 70), fabric(rng, lib), rot, (0.25, min(1.1, y - 0.05), rng.uniform(0.4, 1)), side
                     )
         elif k < 0.85:
             s.box(
-                surface(rng, lib, ("wood",), ("wood",), 0.8), (wide + 0.3, 0.03, 0.22), p + rot @ f32([0, 0, 0.11]), rot
+                surface(rng, lib, ("wood",), ("wood",), 0.8),
+                (wide + 0.3, 0.03, 0.22),
+                p + rot @ vector([0, 0, 0.11]),
+                rot,
             )
             first = len(s.parts)
             strew(s, rng, 0, 0.015, 0, (wide / 2, 0.06), int(rng.integers(1, 6)))
-            move(s, first, rot, p + rot @ f32([0, 0, 0.11]))
+            move(s, first, rot, p + rot @ vector([0, 0, 0.11]))
         else:
             s.add(
                 G.cylinder(0.5, 0.06), printed(rng, lib), rot @ pitch(np.pi / 2), (wide / 2 + 0.1, 1, wide / 2 + 0.1), p
             )
 
 
-def lived(s, rng):
+def lived(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """A lived-in room seen from inside, either close to one piece or from across the room."""
     lib = s.assets
     lighting(s, rng, True)
     w, d, h = rng.uniform(2.4, 5.5), rng.uniform(2.6, 6), rng.uniform(2.2, 3.0)
@@ -319,18 +331,18 @@ def lived(s, rng):
     left, right = (wall if rng.random() < 0.8 else surface(rng, lib) for _ in range(2))
     shell(s, (w, h, d), floor, ceiling, wall, wall, left, right)
     sides = [((-w / 2, -d / 2), 0, w), ((-w / 2, d / 2), np.pi / 2, d), ((w / 2, -d / 2), -np.pi / 2, d)]
-    at = []
+    at: list[np.ndarray] = []
     for (x, z), turn, length in sides:
-        origin, rot = f32([x, 0, z]), yaw(turn)
+        origin, rot = vector([x, 0, z]), yaw(turn)
         on_wall(s, rng, origin, rot, length, h)
         if rng.random() < 0.85:
             at += along(s, rng, origin, rot, length)
     for _ in range(int(rng.integers(0, 3))):  # something in the middle
         first = len(s.parts)
         piece(s, rng)
-        where = f32([rng.uniform(-0.25, 0.25) * w, 0, rng.uniform(-0.3, 0.2) * d])
+        where = vector([rng.uniform(-0.25, 0.25) * w, 0, rng.uniform(-0.3, 0.2) * d])
         move(s, first, yaw(rng.uniform(0, 6.3)), where)
-        at.append(where + f32([0, 0.6, 0]))
+        at.append(where + vector([0, 0.6, 0]))
     strew(s, rng, 0, 0, -0.1 * d, (0.4 * w, 0.3 * d), int(rng.integers(0, 10)))
     small_things(s, rng, 0, 0, 0, (0.45 * w, 0.4 * d), int(rng.integers(0, 4)), 0.5)
     windows = [light for light in s.lights if light[0] == 1][:2]
@@ -342,7 +354,7 @@ def lived(s, rng):
             np.array([1, rng.uniform(0.75, 1), rng.uniform(0.5, 1)]) * rng.uniform(4, 18),
             rng.uniform(0.05, 0.35),
         )
-    at = at or [f32([0, 0.5, -d / 3])]
+    at = at or [vector([0, 0.5, -d / 3])]
     close = rng.random() < 0.4
     for _ in range(16):
         p = np.asarray(at[rng.integers(len(at))], float)

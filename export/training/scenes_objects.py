@@ -1,12 +1,16 @@
-"""Near things: table-tops, close clutter, single objects under one lamp, animals and statues, cloth."""
+"""Near things: table tops, close clutter, single objects under one lamp, animals and statues, cloth."""
 
 from __future__ import annotations
+
+from typing import Any, Iterator
 
 import numpy as np
 
 from . import geometry as G
 from . import sculpture
+from .geometry import Mesh
 from .materials import Material
+from .scene import Scene, Shot
 from .scenes_common import (
     UPRIGHT,
     direction,
@@ -29,15 +33,23 @@ from .scenes_indoor import books
 from .scenes_people import stone
 
 
-def around(rng, at, size, low=6, high=40, spread=0.7, fov=(20, 55)):
-    """A view of `at` from the front, `size` metres filling the picture."""
+def around(
+    rng: np.random.Generator,
+    at: np.ndarray,
+    size: float,
+    low: float = 6,
+    high: float = 40,
+    spread: float = 0.7,
+    fov: tuple[float, float] = (20, 55),
+) -> Shot:
+    """A view of `at` from the front, with `size` metres filling the picture; angles in degrees, `spread` in radians."""
     p = np.deg2rad(rng.uniform(low, high) if rng.random() < 0.75 else rng.uniform(high, 85))
     a = rng.uniform(-spread, spread)
     return at, direction(a, p), size, fov
 
 
-def support(s, rng, z):
-    """Table or cloth of a scene of scale z, mostly with something behind it."""
+def support(s: Scene, rng: np.random.Generator, z: float) -> None:
+    """The table or cloth of a scene of scale z, mostly with something behind it."""
     lib = s.assets
     m = surface(
         rng,
@@ -67,7 +79,8 @@ def support(s, rng, z):
         ground(s, rng, -3 * z, 20)
 
 
-def table(s, rng):
+def table(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """A table top with one to eighteen objects, and at times printed papers, cards and boxes."""
     lib = s.assets
     lighting(s, rng, rng.random() < 0.5)
     z = rng.choice([0.15, 0.3, 0.6])
@@ -99,8 +112,73 @@ def table(s, rng):
         )
 
 
-def clutter(s, rng):
-    """Shelves, stacks of boxes and books, toys and things close to each other, seen from near."""
+def crammed_shelves(s: Scene, rng: np.random.Generator) -> None:
+    """Four boards full of books between three uprights."""
+    lib = s.assets
+    board, depth, y = surface(rng, lib, ("wood", "metal"), ("wood",), 0.8, 0.4, 0.1), rng.uniform(0.2, 0.35), -0.1
+    for _ in range(4):
+        h = rng.uniform(0.2, 0.4)
+        s.box(board, (2.2, 0.025, depth), (0, y - 0.0125, -0.2))
+        books(s, rng, -1.0, 1.0, y, -0.2, h - 0.03, depth)
+        y += h
+    for x in (-1.02, rng.uniform(-0.5, 0.5), 1.02):
+        s.box(board, (0.025, 1.6, depth), (x, 0.55, -0.2))
+
+
+def heap_on_table(s: Scene, rng: np.random.Generator) -> None:
+    """Stacked boxes and other things on a table top, with boards and pictures leaning behind them."""
+    lib = s.assets
+    s.box(
+        surface(rng, lib, ("wood", "tile", "fabric"), ("wood", "noise", "page", "stripe"), 0.6, 0.3, 0.1),
+        (3, 0.03, 2.4),
+        (0, -0.015, 0.2),
+    )
+    tall: list[tuple[float, float, float]] = []
+    for _ in range(int(rng.integers(14, 48))):
+        x, z = rng.normal(0, 0.4), rng.uniform(-0.4, 0.6)
+        if rng.random() < 0.55:
+            w = rng.uniform(0.05, 0.32, 3) * [1, rng.uniform(0.3, 1.2), 1]
+            y = 0.0
+            for bx, bz, bh in tall:
+                if abs(bx - x) < 0.1 and abs(bz - z) < 0.1:
+                    y = max(y, bh)
+            s.box(
+                thing(rng, lib, 0.2) if rng.random() < 0.4 else printed(rng, lib),
+                w,
+                (x, y + w[1] / 2, z),
+                yaw(rng.normal(0, 0.5)),
+            )
+            tall.append((x, z, y + w[1]))
+        else:
+            place_object(s, rng, x, 0, z, rng.uniform(0.08, 0.35), 0.7, ("object", "food", "plant", "animal"))
+    for _ in range(int(rng.integers(0, 4))):  # leaning boards and pictures
+        s.box(
+            printed(rng, lib),
+            (*rng.uniform(0.2, 0.7, 2), 0.02),
+            (rng.uniform(-0.8, 0.8), 0.3, -rng.uniform(0.1, 0.4)),
+            yaw(rng.normal(0, 0.4)) @ pitch(-rng.uniform(0, 0.3)),
+        )
+
+
+def floating_heap(s: Scene, rng: np.random.Generator) -> None:
+    """Tumbled shapes in a cloud, touching nothing in particular."""
+    lib = s.assets
+    for _ in range(int(rng.integers(14, 60))):
+        z = rng.uniform(-0.35, 0.7)
+        s.add(
+            shape(
+                rng,
+                ("blob", "lathe", "super", "box", "box", "cylinder", "rock", "prism", "tube", "foliage", "cloth"),
+            ),
+            thing(rng, lib, 0.2),
+            tumble(rng),
+            rng.uniform(0.04, 0.2) * rng.uniform(0.6, 1.3, 3),
+            (rng.normal(0, 0.4), rng.normal(0.3, 0.3), z),
+        )
+
+
+def clutter(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """Shelves, stacks of boxes and books, toys and other things close together, seen from near."""
     lib = s.assets
     lighting(s, rng, True)
     k = rng.random()
@@ -111,58 +189,11 @@ def clutter(s, rng):
         yaw(rng.normal(0, 0.2)),
     )
     if k < 0.3:
-        board, depth, y = surface(rng, lib, ("wood", "metal"), ("wood",), 0.8, 0.4, 0.1), rng.uniform(0.2, 0.35), -0.1
-        for _ in range(4):
-            h = rng.uniform(0.2, 0.4)
-            s.box(board, (2.2, 0.025, depth), (0, y - 0.0125, -0.2))
-            books(s, rng, -1.0, 1.0, y, -0.2, h - 0.03, depth)
-            y += h
-        for x in (-1.02, rng.uniform(-0.5, 0.5), 1.02):
-            s.box(board, (0.025, 1.6, depth), (x, 0.55, -0.2))
+        crammed_shelves(s, rng)
     elif k < 0.75:
-        s.box(
-            surface(rng, lib, ("wood", "tile", "fabric"), ("wood", "noise", "page", "stripe"), 0.6, 0.3, 0.1),
-            (3, 0.03, 2.4),
-            (0, -0.015, 0.2),
-        )
-        tall = []
-        for _ in range(int(rng.integers(14, 48))):
-            x, z = rng.normal(0, 0.4), rng.uniform(-0.4, 0.6)
-            if rng.random() < 0.55:
-                w = rng.uniform(0.05, 0.32, 3) * [1, rng.uniform(0.3, 1.2), 1]
-                y = 0.0
-                for bx, bz, bh in tall:
-                    if abs(bx - x) < 0.1 and abs(bz - z) < 0.1:
-                        y = max(y, bh)
-                s.box(
-                    thing(rng, lib, 0.2) if rng.random() < 0.4 else printed(rng, lib),
-                    w,
-                    (x, y + w[1] / 2, z),
-                    yaw(rng.normal(0, 0.5)),
-                )
-                tall.append((x, z, y + w[1]))
-            else:
-                place_object(s, rng, x, 0, z, rng.uniform(0.08, 0.35), 0.7, ("object", "food", "plant", "animal"))
-        for _ in range(int(rng.integers(0, 4))):  # leaning boards and pictures
-            s.box(
-                printed(rng, lib),
-                (*rng.uniform(0.2, 0.7, 2), 0.02),
-                (rng.uniform(-0.8, 0.8), 0.3, -rng.uniform(0.1, 0.4)),
-                yaw(rng.normal(0, 0.4)) @ pitch(-rng.uniform(0, 0.3)),
-            )
+        heap_on_table(s, rng)
     else:
-        for _ in range(int(rng.integers(14, 60))):
-            z = rng.uniform(-0.35, 0.7)
-            s.add(
-                shape(
-                    rng,
-                    ("blob", "lathe", "super", "box", "box", "cylinder", "rock", "prism", "tube", "foliage", "cloth"),
-                ),
-                thing(rng, lib, 0.2),
-                tumble(rng),
-                rng.uniform(0.04, 0.2) * rng.uniform(0.6, 1.3, 3),
-                (rng.normal(0, 0.4), rng.normal(0.3, 0.3), z),
-            )
+        floating_heap(s, rng)
     if rng.random() < 0.5:
         s.lamp(
             [rng.normal(0, 1), rng.uniform(0.8, 2), rng.uniform(0.8, 2)],
@@ -180,16 +211,35 @@ def clutter(s, rng):
         )
 
 
-def single(s, rng, form=None):
+def lone_form(rng: np.random.Generator) -> Mesh:
+    """A procedural mesh worth looking at on its own; the finer ones may get a rough surface."""
+    makers: Any = [
+        G.blob,
+        G.blob,
+        G.lathe,
+        G.superquadric,
+        lambda r: G.sphere(),
+        G.tube,
+        G.rock,
+        lambda r: G.cloth(r, 100, r.uniform(0.03, 0.2)),
+    ]
+    m: Mesh = rng.choice(makers)(rng)
+    if rng.random() < 0.3 and len(m.v) > 1000:
+        m = G.smooth(m.v + m.n * G.waves(rng, m.v, rng.uniform(0.004, 0.02), [rng.uniform(8, 25)])[:, None], m.f, m.uv)
+    return m
+
+
+def single(s: Scene, rng: np.random.Generator, form: Mesh | None = None) -> Iterator[Shot]:
     """One thing before black or plain cloth under one strong distant light, as in photometric-stereo pictures.
 
-    `form` is its mesh.
+    `form` is its mesh, if it is given.
     """
     lib = s.assets
     s.env = np.full((2, 4, 3), 10 ** rng.uniform(-2.5, -1.1), f32)
     s.background = np.full((2, 4, 3), 10 ** rng.uniform(-4, -2), f32)
     k = rng.random()
     body = stone(rng) if rng.random() < 0.45 else thing(rng, lib, 0.8) if rng.random() < 0.5 else None
+    m: Mesh | None = None
     if k < 0.18 and lib.has_head:
         m, body = lib.random_head(rng, body), None
         m.v = m.v * 5
@@ -197,27 +247,10 @@ def single(s, rng, form=None):
         m = lib.pick(rng, "statue", "statue", "animal", "bust", "object", "food", "head")
         if m is not None and not (m.materials or body):
             body = stone(rng)
-    else:
-        m = None
     if form is not None:
         m, body = form, body or thing(rng, lib, 0.8)
     if m is None:
-        m = rng.choice(
-            [
-                G.blob,
-                G.blob,
-                G.lathe,
-                G.superquadric,
-                lambda r: G.sphere(),
-                G.tube,
-                G.rock,
-                lambda r: G.cloth(r, 100, r.uniform(0.03, 0.2)),
-            ]
-        )(rng)
-        if rng.random() < 0.3 and len(m.v) > 1000:
-            m = G.smooth(
-                m.v + m.n * G.waves(rng, m.v, rng.uniform(0.004, 0.02), [rng.uniform(8, 25)])[:, None], m.f, m.uv
-            )
+        m = lone_form(rng)
         body = body or (stone(rng) if rng.random() < 0.4 else thing(rng, lib, 0.8))
     rot = yaw(rng.normal(0, 0.8)) if rng.random() < 0.7 else tumble(rng)
     stand(s, rng, m, body, 2.0, 0, 0, 0, rot)
@@ -232,7 +265,7 @@ def single(s, rng, form=None):
     d = (
         np.array([rng.normal(0, 0.7), rng.normal(0.35, 0.6), 1.0])
         if rng.random() < 0.8
-        else rng.normal(size=3) + [0, 0, 0.4]
+        else rng.normal(size=3) + np.array([0, 0, 0.4])
     )
     s.sun(d, np.ones(3) * rng.uniform(3, 6), rng.choice([0.005, 0.02, 0.1]))
     for _ in range(8):
@@ -242,7 +275,7 @@ def single(s, rng, form=None):
         yield at, view, size, (12, 35)
 
 
-def carved(s, rng):
+def carved(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
     """Carved, moulded, crumpled or embossed things: alone under one lamp, or a few on a table in any light."""
     if rng.random() < 0.6:
         yield from single(s, rng, sculpture.any_of(rng))
@@ -269,8 +302,8 @@ def carved(s, rng):
         )
 
 
-def animal(s, rng):
-    """Animals, furry lumps and statues, on the ground or a table."""
+def animal(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """Animals, furry lumps and statues, on the ground or on a table."""
     lib = s.assets
     lighting(s, rng)
     z = rng.choice([0.3, 0.8])
@@ -315,7 +348,7 @@ def animal(s, rng):
         yield at, view, size, fov
 
 
-def cloth(s, rng):
+def cloth(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
     """Folded or hanging cloth, often printed or striped, with a few things on it."""
     lib = s.assets
     lighting(s, rng, True)
@@ -342,7 +375,9 @@ def cloth(s, rng):
     if k < 0.3:
         s.add(G.drape(rng, 130), m, yaw(rng.normal(0, 0.3)), (1.6, 1.4, rng.uniform(0.7, 2)), (0, 0, -2))
     elif k < 0.45 and lib.names("cloth"):
-        stand(s, rng, lib.pick(rng, "cloth"), m if rng.random() < 0.6 else None, 2.0, 0, -1, -2)
+        hung = lib.pick(rng, "cloth")
+        assert hung is not None
+        stand(s, rng, hung, m if rng.random() < 0.6 else None, 2.0, 0, -1, -2)
     else:
         s.add(
             G.cloth(rng, 150, None, (1.0, 2, 4, 9)),

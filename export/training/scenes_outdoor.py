@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Iterator
+
 import numpy as np
 
 from . import geometry as G
+from .geometry import vector
 from .materials import Material
+from .scene import Scene, Shot
 from .scenes_common import (
     UPRIGHT,
     direction,
-    f32,
     ground,
     hue,
     lighting,
@@ -24,7 +27,8 @@ from .scenes_common import (
 )
 
 
-def tree(s, rng, x, y, z, h):
+def tree(s: Scene, rng: np.random.Generator, x: float, y: float, z: float, h: float) -> None:
+    """A plant of the library, or a trunk with foliage, h metres high at (x, y, z)."""
     m = s.assets.pick(rng, "plant") if rng.random() < 0.5 else None
     if m is not None and len(m.f) < 9000:
         stand(s, rng, m, None, h, x, y, z)
@@ -61,13 +65,13 @@ def tree(s, rng, x, y, z, h):
         )
 
 
-def house(s, rng, x, z, w, h, d, a=0.0):
-    """Plain building with windows that are recessed or stand out, sometimes a sloped roof."""
+def house(s: Scene, rng: np.random.Generator, x: float, z: float, w: float, h: float, d: float, a: float = 0.0) -> None:
+    """A plain building with windows that are recessed or stand out, sometimes with a sloped roof."""
     lib, rot = s.assets, yaw(a)
     m = surface(rng, lib, ("brick", "wall", "stone", "wood", "facade"), ("facade", "brick", "noise"), 3, 0.25, 0.4)
 
     def b(mat, size, px, py, pz, r=rot):
-        p = rot @ f32([px, 0, pz])
+        p = rot @ vector([px, 0, pz])
         s.box(mat, size, (x + p[0], py, z + p[2]), r)
 
     b(m, (w, h, d), 0, h / 2, 0)
@@ -85,18 +89,17 @@ def house(s, rng, x, z, w, h, d, a=0.0):
         q = rng.uniform(0.4, 0.9)
         c, n = np.cos(q), np.sin(q)
         for e in (-1, 1):
-            tilt = rot @ f32([[1, 0, 0], [0, c, -e * n], [0, e * n, c]])
+            tilt = rot @ vector([[1, 0, 0], [0, c, -e * n], [0, e * n, c]])
             L = d / 2 / c + 0.4
             b(r, (w + 0.6, 0.15, L), 0, h + n * L / 2 - 0.1, e * c * L / 2, tilt)
 
 
-def street(s, rng):
-    """Open air: street, garden, field, hills."""
+def terrain(s: Scene, rng: np.random.Generator) -> float:
+    """Hills, from the library or made up. Returns the height of the ground near the camera."""
     lib = s.assets
-    lighting(s, rng)
-    kind = rng.choice(["street", "garden", "field", "terrain"], p=[0.4, 0.3, 0.18, 0.12])
-    if kind == "terrain" and lib.names("terrain"):
+    if lib.names("terrain"):
         m = lib.pick(rng, "terrain")
+        assert m is not None
         k = rng.uniform(20, 60)
         own = (
             None
@@ -105,62 +108,63 @@ def street(s, rng):
         )
         w = s.add(m, own, yaw(rng.uniform(0, 6.3)), k, (0, 0, -k * 0.3))
         near = w[(np.abs(w[:, 0]) < 6) & (np.abs(w[:, 2]) < 8)]
-        top = float(near[:, 1].max()) if len(near) else 0.0
-    elif kind == "terrain":
-        s.add(
-            G.cloth(rng, 120, 0.04),
-            surface(rng, lib, ("ground", "stone", "snow"), ("noise", "cells"), 6, 0.2, 0.5),
-            yaw(0),
-            (60, 60, 60),
-            (0, 0, -30),
-        )
-        top = 3.0
-    else:
-        top = ground(s, rng, 0, 80)
-    if kind == "street":
-        road = rng.uniform(3, 6)
+        return float(near[:, 1].max()) if len(near) else 0.0
+    s.add(
+        G.cloth(rng, 120, 0.04),
+        surface(rng, lib, ("ground", "stone", "snow"), ("noise", "cells"), 6, 0.2, 0.5),
+        yaw(0),
+        (60, 60, 60),
+        (0, 0, -30),
+    )
+    return 3.0
+
+
+def road(s: Scene, rng: np.random.Generator) -> None:
+    """A road between pavements with buildings on both sides, and posts and signs beside it."""
+    lib = s.assets
+    half = rng.uniform(3, 6)
+    s.box(
+        surface(rng, lib, ("asphalt", "stone", "ground"), ("noise",), 3, 0.3, 0.3),
+        (2 * half, 0.05, 100),
+        (0, 0.01, -40),
+    )
+    for q in (-1, 1):
         s.box(
-            surface(rng, lib, ("asphalt", "stone", "ground"), ("noise",), 3, 0.3, 0.3),
-            (2 * road, 0.05, 100),
-            (0, 0.01, -40),
+            surface(rng, lib, ("stone", "tile"), ("tile", "noise"), 1, 0.3),
+            (2.5, 0.3, 100),
+            (q * (half + 1.25), 0.0, -40),
         )
-        for q in (-1, 1):
-            s.box(
-                surface(rng, lib, ("stone", "tile"), ("tile", "noise"), 1, 0.3),
-                (2.5, 0.3, 100),
-                (q * (road + 1.25), 0.0, -40),
-            )
-            z = -rng.uniform(-4, 6)
-            while z > -50:
-                wdt = rng.uniform(5, 14)
-                m = lib.pick(rng, "building") if rng.random() < 0.4 else None
-                if m is not None:
-                    stand(s, rng, m, None, rng.uniform(8, 16), q * (road + 8), 0, z - wdt / 2, yaw(-q * np.pi / 2))
-                else:
-                    house(s, rng, q * (road + 2.6 + 4), z - wdt / 2, wdt, rng.uniform(4, 16), 8, -q * np.pi / 2)
-                z -= wdt + rng.choice([0.1, 3])
-        for _ in range(int(rng.integers(0, 7))):
-            x, z, hh = rng.choice([-1, 1]) * (road + 0.6), -rng.uniform(2, 30), rng.uniform(2.5, 7)
-            s.add(G.cylinder(rng.uniform(0.03, 0.12), hh, None, 12), plain(rng), np.eye(3), 1, (x, hh / 2, z))
-            if rng.random() < 0.4:
-                s.box(printed(rng, lib), (0.7, 0.7, 0.03), (x, hh - 0.3, z + 0.08), yaw(rng.normal(0, 0.4)))
-    else:
-        for _ in range(int(rng.integers(0, 3))):
-            m = lib.pick(rng, "building") if rng.random() < 0.6 else None
-            x, z = rng.uniform(-15, 15), -rng.uniform(12, 40)
+        z = -rng.uniform(-4, 6)
+        while z > -50:
+            wdt = rng.uniform(5, 14)
+            m = lib.pick(rng, "building") if rng.random() < 0.4 else None
             if m is not None:
-                stand(s, rng, m, None, rng.uniform(7, 20), x, 0, z)
+                stand(s, rng, m, None, rng.uniform(8, 16), q * (half + 8), 0, z - wdt / 2, yaw(-q * np.pi / 2))
             else:
-                house(s, rng, x, z, rng.uniform(6, 14), rng.uniform(3, 8), 6, rng.normal(0, 0.4))
-    for _ in range(int(rng.integers(0, 5)) if kind == "street" else int(rng.integers(4, 16))):
-        tree(
-            s,
-            rng,
-            rng.uniform(-22, 22) if kind != "street" else rng.choice([-1, 1]) * rng.uniform(3.5, 6),
-            0,
-            -rng.uniform(3, 40),
-            rng.uniform(1.5, 8),
-        )
+                house(s, rng, q * (half + 2.6 + 4), z - wdt / 2, wdt, rng.uniform(4, 16), 8, -q * np.pi / 2)
+            z -= wdt + rng.choice([0.1, 3])
+    for _ in range(int(rng.integers(0, 7))):
+        x, z, hh = rng.choice([-1, 1]) * (half + 0.6), -rng.uniform(2, 30), rng.uniform(2.5, 7)
+        s.add(G.cylinder(rng.uniform(0.03, 0.12), hh, None, 12), plain(rng), np.eye(3), 1, (x, hh / 2, z))
+        if rng.random() < 0.4:
+            s.box(printed(rng, lib), (0.7, 0.7, 0.03), (x, hh - 0.3, z + 0.08), yaw(rng.normal(0, 0.4)))
+
+
+def scattered_buildings(s: Scene, rng: np.random.Generator) -> None:
+    """At most two buildings, 12 to 40 m away."""
+    lib = s.assets
+    for _ in range(int(rng.integers(0, 3))):
+        m = lib.pick(rng, "building") if rng.random() < 0.6 else None
+        x, z = rng.uniform(-15, 15), -rng.uniform(12, 40)
+        if m is not None:
+            stand(s, rng, m, None, rng.uniform(7, 20), x, 0, z)
+        else:
+            house(s, rng, x, z, rng.uniform(6, 14), rng.uniform(3, 8), 6, rng.normal(0, 0.4))
+
+
+def wayside_things(s: Scene, rng: np.random.Generator) -> None:
+    """Plants, rocks and objects on the ground."""
+    lib = s.assets
     for _ in range(int(rng.integers(0, 6))):
         x, z = rng.uniform(-7, 7), -rng.uniform(2, 18)
         m = lib.pick(rng, "plant", "object") if rng.random() < 0.5 else None
@@ -178,6 +182,11 @@ def street(s, rng):
                 z,
                 stretch=rng.uniform(0.6, 1.3, 3),
             )
+
+
+def vehicles(s: Scene, rng: np.random.Generator) -> None:
+    """At most four vehicles of the library, along or across the road."""
+    lib = s.assets
     for _ in range(int(rng.integers(0, 5))):
         m = lib.pick(rng, "vehicle")
         x, z = rng.choice([-1, 1]) * rng.uniform(1, 4.5), -rng.uniform(3, 25)
@@ -193,31 +202,65 @@ def street(s, rng):
                 z,
                 yaw(rng.choice([0, np.pi / 2, np.pi]) + rng.normal(0, 0.15)),
             )
-    from .scenes_people import person
 
+
+def fence(s: Scene, rng: np.random.Generator) -> None:
+    """A wall or a picket fence across the view."""
+    lib = s.assets
+    z, m, hh = (
+        -rng.uniform(5, 20),
+        surface(rng, lib, ("wood", "brick", "stone"), ("wood", "brick")),
+        rng.uniform(0.7, 2),
+    )
+    if rng.random() < 0.5:
+        s.box(m, (40, hh, 0.2), (0, hh / 2, z))
+    else:
+        for i in range(-18, 19):
+            s.box(m, (0.12, hh, 0.05), (i * 0.35, hh / 2, z))
+        s.box(m, (14, 0.08, 0.06), (0, hh * 0.7, z))
+
+
+def hills(s: Scene, rng: np.random.Generator) -> None:
+    """Rounded hills, 50 to 90 m away."""
+    lib = s.assets
+    for _ in range(int(rng.integers(1, 4))):
+        s.add(
+            G.blob(rng, 40, 0.12),
+            surface(rng, lib, ("ground", "stone", "snow"), ("noise", "streak"), 15, 0.1, 0.5),
+            tumble(rng),
+            rng.uniform(15, 40) * np.array([1, 0.6, 1]),
+            (rng.uniform(-60, 60), -rng.uniform(2, 12), -rng.uniform(50, 90)),
+        )
+
+
+def street(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """The open air: a street, garden, field or hills."""
+    from .scenes_people import person  # imported here because scenes_people imports this module
+
+    lighting(s, rng)
+    kind = rng.choice(["street", "garden", "field", "terrain"], p=[0.4, 0.3, 0.18, 0.12])
+    top = terrain(s, rng) if kind == "terrain" else ground(s, rng, 0, 80)
+    if kind == "street":
+        road(s, rng)
+    else:
+        scattered_buildings(s, rng)
+    for _ in range(int(rng.integers(0, 5)) if kind == "street" else int(rng.integers(4, 16))):
+        tree(
+            s,
+            rng,
+            rng.uniform(-22, 22) if kind != "street" else rng.choice([-1, 1]) * rng.uniform(3.5, 6),
+            0,
+            -rng.uniform(3, 40),
+            rng.uniform(1.5, 8),
+        )
+    wayside_things(s, rng)
+    vehicles(s, rng)
     for _ in range(int(rng.choice([0, 0, 1, 2, 4]))):
         person(s, rng, rng.uniform(-4, 4), -rng.uniform(2, 15), rng.uniform(0, 6.3))
     if rng.random() < 0.3:
-        z, m, hh = (
-            -rng.uniform(5, 20),
-            surface(rng, lib, ("wood", "brick", "stone"), ("wood", "brick")),
-            rng.uniform(0.7, 2),
-        )
-        if rng.random() < 0.5:
-            s.box(m, (40, hh, 0.2), (0, hh / 2, z))
-        else:
-            for i in range(-18, 19):
-                s.box(m, (0.12, hh, 0.05), (i * 0.35, hh / 2, z))
-            s.box(m, (14, 0.08, 0.06), (0, hh * 0.7, z))
+        fence(s, rng)
     if rng.random() < 0.4 and kind != "terrain":
-        for _ in range(int(rng.integers(1, 4))):
-            s.add(
-                G.blob(rng, 40, 0.12),
-                surface(rng, lib, ("ground", "stone", "snow"), ("noise", "streak"), 15, 0.1, 0.5),
-                tumble(rng),
-                rng.uniform(15, 40) * np.array([1, 0.6, 1]),
-                (rng.uniform(-60, 60), -rng.uniform(2, 12), -rng.uniform(50, 90)),
-            )
+        hills(s, rng)
     high = rng.random() < 0.1
     for _ in range(12):
         y = top + (rng.uniform(0.4, 2.4) if not high else rng.uniform(5, 20))
@@ -229,8 +272,8 @@ def street(s, rng):
         )
 
 
-def facade(s, rng):
-    """A wall from near: relief, windows, posters, graffiti, drain pipes; things in front of it."""
+def facade(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """A wall from near: relief, windows, posters, graffiti and drainpipes, with things in front of it."""
     lib = s.assets
     lighting(s, rng)
     if lib.reliefs and rng.random() < 0.5:  # displaced photographed surface

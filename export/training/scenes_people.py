@@ -1,14 +1,19 @@
-"""People: portraits, close faces, busts, blend-shape heads, figures."""
+"""People: portraits, close faces, busts, blend-shape heads and whole figures."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Iterator
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from . import geometry as G
+from .assets import Library
+from .geometry import Mesh, vector
 from .heads import skin_colour
 from .materials import Material
+from .scene import Scene, Shot
 from .scenes_common import (
     UPRIGHT,
     direction,
@@ -27,7 +32,8 @@ from .scenes_indoor import furniture
 from .scenes_outdoor import tree
 
 
-def stone(rng):
+def stone(rng: np.random.Generator) -> Material:
+    """The material of a statue: stone or plaster, bronze, or plain paint."""
     k = rng.random()
     if k < 0.5:
         return Material(
@@ -40,8 +46,8 @@ def stone(rng):
     return plain(rng, metal=0.0)
 
 
-def dressed(rng, lib, mesh):
-    """The mesh's materials with other clothes now and then: prints and stripes on shirts."""
+def dressed(rng: np.random.Generator, lib: Library, mesh: Mesh) -> Mesh:
+    """The mesh, sometimes with other clothes: prints and stripes on shirts."""
     if rng.random() > 0.45:
         return mesh
     out = list(mesh.materials)
@@ -57,8 +63,11 @@ def dressed(rng, lib, mesh):
     return replace(mesh, materials=out)
 
 
-def mannequin(s, rng, pos, rot):
-    """Procedural stand-in for a person (no assets): ball head, capsule trunk, limbs, clothes. Returns head centre."""
+def mannequin(s: Scene, rng: np.random.Generator, pos: ArrayLike, rot: np.ndarray) -> np.ndarray:
+    """A procedural stand-in for a person, for use without assets: ball head, capsule trunk, limbs, clothes.
+
+    Returns the centre of the head.
+    """
     c, shirt, legs = (
         Material(color=tuple(skin_colour(rng)), rough=0.5),
         surface(rng, s.assets, (), ("stripe", "print", "weave"), 0.4, 0.4, 0),
@@ -86,61 +95,78 @@ def mannequin(s, rng, pos, rot):
     return at((0, 1.6, 0))
 
 
-def person(s, rng, x=0.0, z=0.0, facing=0.0, kind="human"):
-    """A person standing at (x, 0, z), looking along yaw `facing` (0 = +z). Returns (head centre, looking direction)."""
+def person(
+    s: Scene, rng: np.random.Generator, x: float = 0.0, z: float = 0.0, facing: float = 0.0, kind: str = "human"
+) -> tuple[np.ndarray, np.ndarray]:
+    """A person standing at (x, 0, z), looking along yaw `facing` (0 = +z).
+
+    Returns the centre of the head and the direction in which it looks.
+    """
     m = s.assets.pick(rng, kind)
     if m is None:
         r = yaw(facing)
-        return mannequin(s, rng, (x, 0, z), r), r @ f32([0, 0, 1])
+        return mannequin(s, rng, (x, 0, z), r), r @ vector([0, 0, 1])
     m = dressed(rng, s.assets, m)
     r = yaw(facing)
     lift = -m.v[:, 1].min() * m.scale if kind == "human" else 0.9 - m.v[:, 1].min() * m.scale
     p = np.array([x, lift, z])
     s.add(m, None, r, m.scale, p)
+    assert m.head is not None and m.forward is not None  # people in a library carry both
     return p + r @ (m.head * m.scale), r @ m.forward
 
 
-def wear_hat(s, rng, hc, r):
+def wear_hat(s: Scene, rng: np.random.Generator, hc: np.ndarray, r: np.ndarray) -> None:
+    """Put a cap, or a hat with a brim, on the head with centre hc and rotation r."""
     s.add(
         G.superquadric(rng, 0.6, 1.0, 28),
         surface(rng, s.assets, ("fabric",), ("weave", "stripe", "noise"), 0.2, 0.5),
         r,
         np.array([0.1, 0.1, 0.12]),
-        hc + r @ f32([0, 0.09, -0.015]),
+        hc + r @ vector([0, 0.09, -0.015]),
     )
     if rng.random() < 0.5:
-        s.add(G.cylinder(0.17, 0.012), plain(rng), r, 1.0, hc + r @ f32([0, 0.07, 0.02]))
+        s.add(G.cylinder(0.17, 0.012), plain(rng), r, 1.0, hc + r @ vector([0, 0.07, 0.02]))
 
 
-def behind(s, rng):
-    """What is behind a portrait: wall, trees, room, curtain, sky."""
+def wall_behind(s: Scene, rng: np.random.Generator) -> None:
+    """A wall, sometimes with pictures or posters on it."""
+    d = rng.uniform(0.4, 4)
+    m = surface(
+        rng,
+        s.assets,
+        ("wall", "brick", "wood", "stone", "fabric"),
+        ("noise", "brick", "stripe", "facade", "page", "print"),
+        1.5,
+        0.4,
+        0.3,
+    )
+    s.box(m, (14, 7, 0.1), (0, 2, -d), yaw(rng.normal(0, 0.3)))
+    if rng.random() < 0.4:
+        for _ in range(int(rng.integers(1, 4))):
+            s.box(
+                printed(rng, s.assets),
+                (*rng.uniform(0.3, 1.2, 2), 0.04),
+                (rng.uniform(-1.2, 1.2), rng.uniform(1, 2.1), -d + 0.09),
+            )
+
+
+def trees_behind(s: Scene, rng: np.random.Generator) -> None:
+    """Trees, sometimes with a building beyond them."""
+    for _ in range(int(rng.integers(3, 10))):
+        tree(s, rng, rng.uniform(-8, 8), 0, -rng.uniform(2.5, 20), rng.uniform(2, 6))
+    if rng.random() < 0.5:
+        m = s.assets.pick(rng, "building")
+        if m is not None:
+            stand(s, rng, m, None, rng.uniform(8, 20), rng.uniform(-8, 8), 0, -rng.uniform(14, 30))
+
+
+def behind(s: Scene, rng: np.random.Generator) -> None:
+    """What is behind a portrait: wall, trees, room, curtain, darkness or sky."""
     k = rng.random()
     if k < 0.32:
-        d = rng.uniform(0.4, 4)
-        m = surface(
-            rng,
-            s.assets,
-            ("wall", "brick", "wood", "stone", "fabric"),
-            ("noise", "brick", "stripe", "facade", "page", "print"),
-            1.5,
-            0.4,
-            0.3,
-        )
-        s.box(m, (14, 7, 0.1), (0, 2, -d), yaw(rng.normal(0, 0.3)))
-        if rng.random() < 0.4:
-            for _ in range(int(rng.integers(1, 4))):
-                s.box(
-                    printed(rng, s.assets),
-                    (*rng.uniform(0.3, 1.2, 2), 0.04),
-                    (rng.uniform(-1.2, 1.2), rng.uniform(1, 2.1), -d + 0.09),
-                )
+        wall_behind(s, rng)
     elif k < 0.52:
-        for _ in range(int(rng.integers(3, 10))):
-            tree(s, rng, rng.uniform(-8, 8), 0, -rng.uniform(2.5, 20), rng.uniform(2, 6))
-        if rng.random() < 0.5:
-            m = s.assets.pick(rng, "building")
-            if m is not None:
-                stand(s, rng, m, None, rng.uniform(8, 20), rng.uniform(-8, 8), 0, -rng.uniform(14, 30))
+        trees_behind(s, rng)
     elif k < 0.72:
         for _ in range(int(rng.integers(2, 7))):
             furniture(s, rng, rng.uniform(-2.5, 2.5), -rng.uniform(1, 3.5), rng.integers(4) * np.pi / 2)
@@ -157,8 +183,8 @@ def behind(s, rng):
         s.box(Material(color=(0.004,) * 3, spec=0.0, rough=1.0), (30, 20, 0.1), (0, 2, -rng.uniform(2, 5)))
 
 
-def portrait(s, rng):
-    """One person (or statue, or head), now and then others around."""
+def portrait(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """One person (or a statue, or a head alone), sometimes with others around."""
     lib, kind = s.assets, ""
     lighting(s, rng)
     k = rng.random()
@@ -167,7 +193,7 @@ def portrait(s, rng):
         m = lib.random_head(rng, stone(rng) if rng.random() < 0.2 else None)
         r, hc = yaw(turn), np.array([0, 1.6, 0])
         s.add(m, None, r, 1.0, hc)
-        look = r @ f32([0, 0, 1])
+        look = r @ vector([0, 0, 1])
         if rng.random() < 0.25:
             wear_hat(s, rng, hc, r)
         s.add(
@@ -175,13 +201,14 @@ def portrait(s, rng):
             surface(rng, lib, ("fabric",), ("stripe", "weave", "print"), 0.3, 0.3),
             r,
             (0.22, 0.26, 0.13),
-            hc + [0, -0.42, -0.03],
+            hc + np.array([0, -0.42, -0.03]),
         )
         frame = rng.choice(["close", "head", "bust"], p=[0.4, 0.4, 0.2])
     elif k < 0.38 and lib.names("statue"):
-        m = lib.pick(rng, "statue", "statue", "head", "character")
-        h = stand(s, rng, m, stone(rng) if rng.random() < 0.7 else None, rng.uniform(0.6, 2), 0, 0.8, 0, yaw(turn))
-        hc, look = np.array([0, 0.8 + h * 0.8, 0]), f32([0, 0, 1])
+        statue = lib.pick(rng, "statue", "statue", "head", "character")
+        assert statue is not None
+        h = stand(s, rng, statue, stone(rng) if rng.random() < 0.7 else None, rng.uniform(0.6, 2), 0, 0.8, 0, yaw(turn))
+        hc, look = np.array([0, 0.8 + h * 0.8, 0]), vector([0, 0, 1])
         frame = rng.choice(["head", "bust", "half", "full"])
     else:
         kind = "bust" if rng.random() < 0.6 else "human"

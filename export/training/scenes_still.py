@@ -1,18 +1,19 @@
-"""Still lifes: large everyday things close together, on and under cloth, before a backdrop.
-
-Taken with a longer lens.
-"""
+"""Still lifes: large everyday things close together, on and under cloth, in front of a backdrop."""
 
 from __future__ import annotations
+
+from typing import Iterator
 
 import numpy as np
 
 from . import geometry as G
+from .assets import Library
+from .geometry import Mesh, vector
 from .materials import Material
+from .scene import Scene, Shot
 from .scenes_common import (
     UPRIGHT,
     direction,
-    f32,
     hue,
     lighting,
     pitch,
@@ -26,8 +27,8 @@ from .scenes_common import (
 )
 
 
-def fabric(rng, lib):
-    """A cloth's material: plain, printed, striped or woven; dull."""
+def fabric(rng: np.random.Generator, lib: Library) -> Material:
+    """The material of a cloth: plain, printed, striped or woven, and dull."""
     k = rng.random()
     if k < 0.35:
         return Material(color=tuple(hue(rng)), rough=0.95, spec=0.0)
@@ -38,7 +39,7 @@ def fabric(rng, lib):
     )
 
 
-def covered(rng, n=130):
+def covered(rng: np.random.Generator, n: int = 130) -> Mesh:
     """A sheet over x, z in [-1, 1] that lies over a few boxes and balls and falls in folds between them."""
     lumps = [
         (
@@ -66,7 +67,7 @@ def covered(rng, n=130):
     return G.surface(n, n, fn)
 
 
-def potted(s, rng, x, y, z, size):
+def potted(s: Scene, rng: np.random.Generator, x: float, y: float, z: float, size: float) -> None:
     """A pot with leaves: a bush, blades that fan out, or a plant of the library."""
     pot = size * rng.uniform(0.25, 0.4)
     stand(s, rng, G.cylinder(0.35, 0.8, 0.5), thing(rng, s.assets, 0.3), pot, x, y, z)
@@ -79,14 +80,21 @@ def potted(s, rng, x, y, z, size):
         for _ in range(int(rng.integers(6, 16))):
             length, rot = size * rng.uniform(0.5, 1.0), yaw(rng.uniform(0, 6.3)) @ pitch(rng.uniform(0.1, 1.2))
             blade = G.cylinder(1.0, 1.0, 0.05)
-            s.add(blade, leaf, rot, f32([0.06, 1, 0.02]) * length, f32([x, y + pot, z]) + rot @ f32([0, length / 2, 0]))
+            s.add(
+                blade,
+                leaf,
+                rot,
+                vector([0.06, 1, 0.02]) * length,
+                vector([x, y + pot, z]) + rot @ vector([0, length / 2, 0]),
+            )
     else:
         m = s.assets.pick(rng, "plant")
         if m is not None and len(m.f) < 36000:
             stand(s, rng, m, None, size * 0.8, x, y + pot * 0.9, z)
 
 
-def cushion(s, rng, x, y, z, size):
+def cushion(s: Scene, rng: np.random.Generator, x: float, y: float, z: float, size: float) -> None:
+    """A leaning cushion of about that size on height y."""
     m = (
         G.superquadric(rng, rng.choice([0.4, 0.7, 1]), rng.choice([0.3, 0.5, 0.8]), 32)
         if rng.random() < 0.6
@@ -96,7 +104,8 @@ def cushion(s, rng, x, y, z, size):
     stand(s, rng, m, fabric(rng, s.assets), size, x, y, z, lean, (1, rng.uniform(0.6, 1), rng.uniform(0.3, 0.6)))
 
 
-def box(s, rng, x, y, z, size):
+def box(s: Scene, rng: np.random.Generator, x: float, y: float, z: float, size: float) -> None:
+    """A box on height y, printed or of one material, sometimes tilted."""
     w = size * rng.uniform(0.35, 1, 3)
     tilt = yaw(rng.normal(0, 0.6))
     if rng.random() < 0.25:
@@ -109,15 +118,18 @@ def box(s, rng, x, y, z, size):
     stand(s, rng, G.BOX, mat, float(w.max()), x, y, z, tilt, w / w.max())
 
 
-def one(s, rng, x, y, z, size):
+def one(s: Scene, rng: np.random.Generator, x: float, y: float, z: float, size: float) -> None:
     """A thing of any sort that stands at (x, y, z)."""
     lib, k = s.assets, rng.random()
     if k < 0.22:
-        return box(s, rng, x, y, z, size)
+        box(s, rng, x, y, z, size)
+        return
     if k < 0.32:
-        return cushion(s, rng, x, y, z, size)
+        cushion(s, rng, x, y, z, size)
+        return
     if k < 0.42:
-        return potted(s, rng, x, y, z, size * 1.2)
+        potted(s, rng, x, y, z, size * 1.2)
+        return
     if k < 0.80:
         group = (
             "furniture",
@@ -136,17 +148,16 @@ def one(s, rng, x, y, z, size):
         if m is not None and len(m.f) < 36000:
             own = thing(rng, lib, size) if not m.materials or rng.random() < 0.3 else None
             turn = yaw(rng.normal(0, 0.9))
-            return stand(
-                s, rng, m, own, size * rng.uniform(1, 1.6), x, y, z, turn if rng.random() < 0.8 else tumble(rng)
-            )
+            stand(s, rng, m, own, size * rng.uniform(1, 1.6), x, y, z, turn if rng.random() < 0.8 else tumble(rng))
+            return
     mat = fabric(rng, lib) if rng.random() < 0.3 else thing(rng, lib, size)
     stand(
         s, rng, shape(rng), mat, size, x, y, z, None if rng.random() < 0.75 else tumble(rng), rng.uniform(0.5, 1.3, 3)
     )
 
 
-def backdrop(s, rng, z):
-    """Wall, hung or thrown cloth, boards that meet in a corner; sometimes nothing but the dark."""
+def backdrop(s: Scene, rng: np.random.Generator, z: float) -> None:
+    """A wall, hung or thrown cloth, or boards that meet in a corner; sometimes nothing but the dark."""
     lib, k = s.assets, rng.random()
     wall = surface(
         rng, lib, ("wall", "wood", "brick", "fabric", "paper"), ("noise", "print", "page", "stripe", "tile"), 0.8, 0.4
@@ -169,7 +180,8 @@ def backdrop(s, rng, z):
             s.box(board, (2.4, rng.uniform(1, 3), 0.02), (at + q * 1.2 * c, 0.5, z + 1.2 * n), yaw(-a))
 
 
-def still(s, rng):
+def still(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """A still life on a table or on cloth."""
     lib = s.assets
     lighting(s, rng, True)
     deep = rng.uniform(0.4, 1.3)
@@ -211,9 +223,9 @@ def still(s, rng):
             rng.uniform(0.12, 0.6),
         )
     if rng.random() < 0.6:
-        at = [rng.normal(0, 1.2), rng.uniform(0.8, 2.2), rng.uniform(0.6, 2)]
-        s.lamp(at, hue(rng, 0.3, 0.7, 1) * rng.uniform(2, 12), rng.uniform(0.05, 0.5))
+        place = [rng.normal(0, 1.2), rng.uniform(0.8, 2.2), rng.uniform(0.6, 2)]
+        s.lamp(place, hue(rng, 0.3, 0.7, 1) * rng.uniform(2, 12), rng.uniform(0.05, 0.5))
     for _ in range(10):
         p, a = np.deg2rad(rng.uniform(-3, 25)), rng.normal(0, 0.25)
-        at = np.array([rng.normal(0, 0.25), rng.uniform(0.1, 0.5), rng.uniform(-0.3, 0.2)])
-        yield at, direction(a, p), rng.uniform(0.45, 1.3), (12, 50)
+        target = np.array([rng.normal(0, 0.25), rng.uniform(0.1, 0.5), rng.uniform(-0.3, 0.2)])
+        yield target, direction(a, p), rng.uniform(0.45, 1.3), (12, 50)

@@ -1,7 +1,4 @@
-"""Meshes whose form the light alone tells.
-
-Carved and moulded things, broken stone, crumpled paper, embossed plaques.
-"""
+"""Meshes whose form only the light reveals: carved and moulded things, stone, crumpled paper, embossed plaques."""
 
 from __future__ import annotations
 
@@ -10,21 +7,20 @@ from scipy.spatial import cKDTree
 
 from . import geometry as G
 from . import textures
+from .geometry import Mesh
 
 f32 = np.float32
 STEEPEST = 1.5  # slope of nearly all of a carving's flanks: no deeper than its grid can show
 
 
-def unit(rng, n):
+def unit(rng: np.random.Generator, n: int) -> np.ndarray:
+    """n random unit vectors, (n, 3)."""
     p = rng.normal(size=(n, 3))
     return p / np.linalg.norm(p, axis=1, keepdims=True)
 
 
-def lumps(rng, d):
-    """(V,) radius along the unit directions d (V, 3) of several ellipsoids grown together.
-
-    Bodies, limbs, heads, fruit.
-    """
+def lumps(rng: np.random.Generator, d: np.ndarray) -> np.ndarray:
+    """The radius (V,) along unit directions d (V, 3) of ellipsoids grown together: bodies, limbs, heads, fruit."""
     n = int(rng.integers(1, 9))
     trunk = np.linalg.norm(d / rng.uniform(0.5, 1.0, 3), axis=1)
     soft = rng.uniform(6, 30)
@@ -35,22 +31,24 @@ def lumps(rng, d):
     return np.log(total) / soft
 
 
-def cells(rng, p, count):
-    """(V,) distance to the border of the nearest of `count` random cells, about 0..1, and the index of the cell."""
+def cells(rng: np.random.Generator, p: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """For points p (V, 3), the distance to the border of the nearest of `count` random cells, about 0..1, and that
+    cell's index; both (V,).
+    """
     tree = cKDTree(p[rng.integers(0, len(p), count)])
     d, i = tree.query(p, k=2)
     size = np.mean(d[:, 1]) + 1e-9
     return np.clip((d[:, 1] - d[:, 0]) / size, 0, 1), i[:, 0]
 
 
-def wrap(p, repeats):
-    """(V,) column and row in 0..1 of a picture wrapped round the y axis `repeats` times."""
+def wrap(p: np.ndarray, repeats: int) -> tuple[np.ndarray, np.ndarray]:
+    """Column and row, both (V,) in 0..1, of a picture wrapped around the y axis `repeats` times."""
     a = np.arctan2(p[:, 0], p[:, 2]) / (2 * np.pi) + 0.5
     return (a * repeats) % 1, (p[:, 1] * repeats / 2 + 0.5) % 1
 
 
-def stamp(rng, x, y):
-    """(V,) height 0..1 of letters, a smooth pattern or a weave pressed into a surface at (x, y) in 0..1."""
+def stamp(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The height (V,), 0..1, of letters, a smooth pattern or a weave pressed into a surface at (x, y) in 0..1."""
     kind = str(rng.choice(["print", "page", "noise", "weave", "cells", "marble", "tile"]))
     picture = textures.make(kind, int(rng.integers(textures.COUNT))).mean(-1)
     s = picture.shape[0]
@@ -61,8 +59,10 @@ def stamp(rng, x, y):
     return (height - low) / (high - low + 1e-9)
 
 
-def detail(rng, p):
-    """(V,) displacement along the normals, at most about 1, of one carver's habit at points p (V, 3) of size 1."""
+def detail(rng: np.random.Generator, p: np.ndarray) -> np.ndarray:
+    """A displacement along the normals, (V,) of at most about 1, in one carver's manner, at points p (V, 3) of a thing
+    of size 1.
+    """
     k = rng.random()
     if k < 0.2:  # scutes, scales, pebbles
         edge, which = cells(rng, p, int(np.exp(rng.uniform(np.log(12), np.log(300)))))
@@ -86,7 +86,7 @@ def detail(rng, p):
     return G.waves(rng, p, 0.5, np.exp(rng.uniform(np.log(4), np.log(40), 3)), 4)  # rough stone, clay with finger marks
 
 
-def facets(rng, p, count):
+def facets(rng: np.random.Generator, p: np.ndarray, count: int) -> np.ndarray:
     """The points p (V, 3) cut by `count` random planes: hewn stone, gems, folded paper balls."""
     for axis in unit(rng, count):
         h = p @ axis
@@ -95,8 +95,8 @@ def facets(rng, p, count):
     return p
 
 
-def sculpture(rng, n=170):
-    """A closed carved thing of radius about 1, n * n vertices."""
+def sculpture(rng: np.random.Generator, n: int = 170) -> Mesh:
+    """A closed carved thing with a radius of about 1 and n * n vertices."""
     ball = G.sphere(n) if rng.random() < 0.75 else G.superquadric(rng, n=n)
     d = ball.v / (np.linalg.norm(ball.v, axis=1, keepdims=True) + 1e-9)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
@@ -116,18 +116,17 @@ def sculpture(rng, n=170):
     return G.outward(m)
 
 
-def seamless(normals, n):
-    """Normals of a closed n x n grid, the same on both sides of its seam and one at each pole."""
+def seamless(normals: np.ndarray, n: int) -> np.ndarray:
+    """The normals (n * n, 3) of a closed n x n grid, made equal on both sides of its seam and single at each pole."""
     g = normals.reshape(n, n, 3).copy()
     g[:, 0] = g[:, -1] = g[:, 0] + g[:, -1]
     g[0], g[-1] = g[0].sum(0), g[-1].sum(0)
     return (g / (np.linalg.norm(g, axis=-1, keepdims=True) + 1e-12)).reshape(-1, 3).astype(f32)
 
 
-def crumpled(rng, n=150):
-    """A sheet over x, z in [-1, 1] that was crushed and smoothed out.
-
-    Flat pieces between sharp creases, heights along y.
+def crumpled(rng: np.random.Generator, n: int = 150) -> Mesh:
+    """A sheet over x, z in [-1, 1] that was crushed and smoothed out: flat pieces between sharp creases, heights along
+    y.
     """
     count, scale = int(rng.integers(3, 26)), rng.uniform(0.1, 0.6)
     turn, at, steep = (
@@ -150,11 +149,8 @@ def crumpled(rng, n=150):
     return G.surface(n, n, fn)
 
 
-def plaque(rng, n=190):
-    """A sheet over x, z in [-1, 1] with a raised or sunken motif.
-
-    Coins, tiles, carved panels, moulded faces of boxes.
-    """
+def plaque(rng: np.random.Generator, n: int = 190) -> Mesh:
+    """A sheet over x, z in [-1, 1] with a raised or sunken motif: coins, tiles, carved panels, moulded boxes."""
     depth, times, (sx, sz) = rng.uniform(0.02, 0.15), rng.uniform(0.3, 1.5), rng.random(2)
     sign = rng.choice([-1, 1])
 
@@ -172,15 +168,15 @@ def plaque(rng, n=190):
     return G.surface(n, n, fn)
 
 
-def lean(m, a):
-    """The sheet tipped up by the angle `a`: at a quarter turn its upper side faces +z."""
+def lean(m: Mesh, a: float) -> Mesh:
+    """Tip the sheet up, in place, by `a` radians: after a quarter turn its upper side faces +z."""
     c, s = np.cos(a), np.sin(a)
     turn = np.array([[1, 0, 0], [0, c, s], [0, -s, c]], f32)
     m.v, m.n = m.v @ turn, m.n @ turn
     return m
 
 
-def any_of(rng):
-    """A sculpture mostly, else a crumpled sheet or a plaque, tipped towards +z."""
+def any_of(rng: np.random.Generator) -> Mesh:
+    """Usually a sculpture, otherwise a crumpled sheet or a plaque tipped towards +z."""
     k = rng.random()
     return sculpture(rng) if k < 0.6 else lean((crumpled if k < 0.8 else plaque)(rng), rng.uniform(0.4, 1.6))

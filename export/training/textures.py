@@ -1,12 +1,13 @@
-"""Procedural pictures for surfaces: noise, marble, wood, tiles, stripes, bricks, facades, cells, print and text,
-streaks.
+"""Procedural pictures for surfaces: noise, marble, wood, tiles, stripes, bricks, facades, cells, print, text, streaks.
 
-make(kind, number) is deterministic: the same kind and number give the same (256,256,3) uint8 picture.
+`make(kind, number)` is deterministic: the same kind and number always give the same (256, 256, 3) uint8 picture. Each
+maker returns a (256, 256, 3) array of sRGB values, nominally 0..1.
 """
 
 from __future__ import annotations
 
 import glob
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
@@ -16,24 +17,26 @@ S = 256
 KINDS = ("noise", "marble", "wood", "tile", "stripe", "brick", "facade", "cells", "print", "page", "streak", "weave")
 COUNT = 60  # pictures per kind
 _fonts = sorted(glob.glob("/usr/share/fonts/**/*.ttf", recursive=True) + glob.glob("/Library/Fonts/*.ttf"))
-_WORDS = (
-    "the of and light depth surface normal shadow open sale coffee garden 2024 1987 street number "
-    "market fresh paper image model "
-    "house night river stone milk tea honey volume part one history atlas physics music no. 50% "
-    "new original quality best soup "
-    "museum city radio game toy deluxe classic super extra family size travel guide poems world art"
-).split()
+# fmt: off
+_WORDS = [
+    "the", "of", "and", "light", "depth", "surface", "normal", "shadow", "open", "sale", "coffee", "garden", "2024",
+    "1987", "street", "number", "market", "fresh", "paper", "image", "model", "house", "night", "river", "stone",
+    "milk", "tea", "honey", "volume", "part", "one", "history", "atlas", "physics", "music", "no.", "50%", "new",
+    "original", "quality", "best", "soup", "museum", "city", "radio", "game", "toy", "deluxe", "classic", "super",
+    "extra", "family", "size", "travel", "guide", "poems", "world", "art",
+]
+# fmt: on
 
 
-def fractal(rng, beta, aniso=1.0, s=S):
-    """Tileable power-law noise in 0..1; aniso stretches it."""
+def fractal(rng: np.random.Generator, beta: float, aniso: float = 1.0, s: int = S) -> np.ndarray:
+    """Tileable power-law noise in 0..1, float64 (s, s); `aniso` stretches it horizontally or vertically."""
     k = np.sqrt((np.fft.fftfreq(s)[:, None] * s * aniso) ** 2 + (np.fft.rfftfreq(s)[None] * s) ** 2)
     k[0, 0] = 1
     g = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(s, s))) * k ** (-beta / 2) * (k < s / 2.5), s=(s, s))
     return np.clip((g - g.mean()) / (g.std() + 1e-9) * 0.22 + 0.5, 0, 1)
 
 
-def _ramp(rng, g):
+def _ramp(rng: np.random.Generator, g: np.ndarray) -> np.ndarray:
     n = int(rng.integers(2, 6))
     c = rng.uniform(0, 1, (n, 3))
     if rng.random() < 0.75:
@@ -44,25 +47,29 @@ def _ramp(rng, g):
     return c[i] * (1 - f) + c[i + 1] * f
 
 
-def _grain(rng, a, k=0.06, beta=1.5):
+def _grain(rng: np.random.Generator, a: np.ndarray, k: float = 0.06, beta: float = 1.5) -> np.ndarray:
     return a + k * (fractal(rng, beta)[..., None] - 0.5)
 
 
-def noise(rng):
+def noise(rng: np.random.Generator) -> np.ndarray:
+    """Fractal noise through a random colour ramp."""
     return _ramp(rng, fractal(rng, rng.uniform(1, 3.2), rng.choice([1, 1, 1, 0.1, 0.2, 4])))
 
 
-def marble(rng):
+def marble(rng: np.random.Generator) -> np.ndarray:
+    """Fractal noise that runs through the colour ramp several times, as the veins of marble do."""
     return _ramp(rng, (fractal(rng, rng.uniform(1.5, 3)) * rng.uniform(2, 8)) % 1)
 
 
-def wood(rng):
+def wood(rng: np.random.Generator) -> np.ndarray:
+    """Boards with distorted growth rings."""
     x = np.mgrid[0:S, 0:S][1] / S
     r = (x * rng.integers(1, 4) + 0.15 * fractal(rng, 3, 0.1) * rng.uniform(1, 3)) * rng.integers(3, 10)
     return _grain(rng, rng.uniform([0.25, 0.12, 0.05], [0.75, 0.5, 0.35]) * (0.6 + 0.5 * (r % 1)[..., None]), 0.1, 1.2)
 
 
-def tile(rng):
+def tile(rng: np.random.Generator) -> np.ndarray:
+    """A checkerboard or tiles of one colour, with or without joints."""
     n = int(rng.integers(2, 10))
     yy, xx = np.mgrid[0:S, 0:S]
     m = ((xx * n // S + yy * n // S) % 2)[..., None]
@@ -74,7 +81,8 @@ def tile(rng):
     return _grain(rng, t)
 
 
-def stripe(rng):
+def stripe(rng: np.random.Generator) -> np.ndarray:
+    """Stripes in one direction, or plaid."""
     yy, xx = np.mgrid[0:S, 0:S] / S
     if rng.random() < 0.5:
         xx, yy = yy, xx
@@ -88,7 +96,8 @@ def stripe(rng):
     return _grain(rng, t, 0.05, 1)
 
 
-def brick(rng):
+def brick(rng: np.random.Generator) -> np.ndarray:
+    """Courses of bricks with mortar, every other course offset by half a brick."""
     ny = 2 * int(rng.integers(2, 7))
     nx = ny // 2
     yy, xx = np.mgrid[0:S, 0:S]
@@ -100,7 +109,8 @@ def brick(rng):
     return _grain(rng, np.where(m[..., None], rng.uniform(0.2, 0.9, 3), col[r, c]), 0.15)
 
 
-def facade(rng):
+def facade(rng: np.random.Generator) -> np.ndarray:
+    """A grid of windows in a plain wall."""
     ny, nx = rng.integers(2, 8, 2)
     yy, xx = np.mgrid[0:S, 0:S]
     fy, fx = (yy * ny / S) % 1, (xx * nx / S) % 1
@@ -109,25 +119,26 @@ def facade(rng):
     return _grain(rng, np.where(m[..., None], w[yy * ny // S, xx * nx // S], rng.uniform(0.2, 0.85, 3)), 0.12, 2)
 
 
-def cells(rng):
+def cells(rng: np.random.Generator) -> np.ndarray:
+    """Irregular cells with dark borders, such as pebbles or cracked earth."""
     n = int(rng.integers(8, 120))
     p = rng.uniform(0, S, (n, 2))
-    q = np.stack(np.mgrid[0:S, 0:S], -1).reshape(-1, 2) + (fractal(rng, 2.5).reshape(-1, 1) - 0.5) * 30
-    d, i = cKDTree(np.concatenate([p + [a, b] for a in (-S, 0, S) for b in (-S, 0, S)])).query(q, k=2)
+    q = np.moveaxis(np.mgrid[0:S, 0:S], 0, -1).reshape(-1, 2) + (fractal(rng, 2.5).reshape(-1, 1) - 0.5) * 30
+    d, i = cKDTree(np.concatenate([p + np.array([a, b]) for a in (-S, 0, S) for b in (-S, 0, S)])).query(q, k=2)
     c = np.clip(rng.uniform(0.1, 0.8, 3) + rng.normal(0, 0.2, (n, 1)) + rng.normal(0, 0.05, (n, 3)), 0, 1)[i[:, 0] % n]
     return (c * (0.4 + 0.6 * np.clip((d[:, 1] - d[:, 0]) / 6, 0, 1)[:, None])).reshape(S, S, 3)
 
 
-def _font(rng, size):
+def _font(rng: np.random.Generator, size: int) -> Any:
     return ImageFont.truetype(str(rng.choice(_fonts)), size) if _fonts else ImageFont.load_default(size=size)
 
 
-def _rgb(rng, lo, hi):
+def _rgb(rng: np.random.Generator, lo: int, hi: int) -> tuple[int, ...]:
     return tuple(int(v) for v in rng.integers(lo, hi, 3))
 
 
-def printed(rng):
-    """Packaging, posters, covers, badges: flat colour areas and large words."""
+def printed(rng: np.random.Generator) -> np.ndarray:
+    """Packaging, posters, covers and badges: areas of flat colour and large words."""
     im = Image.new("RGB", (S, S), _rgb(rng, 0, 255))
     d = ImageDraw.Draw(im)
     for _ in range(int(rng.integers(1, 7))):
@@ -158,8 +169,8 @@ def printed(rng):
     return np.asarray(im) / 255.0
 
 
-def page(rng):
-    """Lines of text, columns, a headline; dark on light or light on dark."""
+def page(rng: np.random.Generator) -> np.ndarray:
+    """Lines of text with a headline and perhaps a picture, dark on light or light on dark."""
     light = rng.random() < 0.75
     im = Image.new("RGB", (S, S), _rgb(rng, 190, 256) if light else _rgb(rng, 0, 90))
     d = ImageDraw.Draw(im)
@@ -180,32 +191,33 @@ def page(rng):
     return np.asarray(im) / 255.0
 
 
-def streak(rng):
-    """Grass, fur, hair: many short strokes."""
+def streak(rng: np.random.Generator) -> np.ndarray:
+    """Grass, fur or hair: many short strokes."""
     im = Image.new("RGB", (S, S), _rgb(rng, 0, 76))
     d = ImageDraw.Draw(im)
     base = rng.uniform([0.1, 0.2, 0], [0.5, 0.6, 0.3]) if rng.random() < 0.5 else rng.uniform(0.1, 0.8, 3)
     ang, sp, ln = rng.uniform(0, 6.28), rng.choice([0.3, 0.8, 3.0]), rng.uniform(8, 40)
     for _ in range(900):
         x, y = rng.uniform(-20, S + 20, 2)
-        a, l = ang + rng.normal() * sp, ln * rng.uniform(0.5, 1.5)
+        a, length = ang + rng.normal() * sp, ln * rng.uniform(0.5, 1.5)
         c = np.clip(base * rng.uniform(0.4, 1.4) + rng.normal(0, 0.03, 3), 0, 1)
         d.line(
-            [x, y, x + l * np.cos(a), y + l * np.sin(a)],
+            [x, y, x + length * np.cos(a), y + length * np.sin(a)],
             fill=tuple(int(v * 255) for v in c),
             width=int(rng.integers(1, 4)),
         )
     return np.asarray(im.filter(ImageFilter.GaussianBlur(0.6))) / 255.0
 
 
-def weave(rng):
+def weave(rng: np.random.Generator) -> np.ndarray:
+    """A plain or diagonal weave."""
     yy, xx = np.mgrid[0:S, 0:S] * (2 * np.pi * rng.integers(16, 64) / S)
     g = 0.5 + 0.25 * np.sin(xx) * np.sin(yy) + 0.25 * (np.sin(xx + yy) if rng.random() < 0.5 else 0)
     return _grain(rng, rng.uniform(0.1, 0.9, 3) * (0.75 + 0.35 * g[..., None]), 0.1, 2)
 
 
-def make(kind, number):
-    """Picture `number` of a kind in KINDS as (256,256,3) uint8."""
+def make(kind: str, number: int) -> np.ndarray:
+    """Picture `number` of a kind in KINDS, (256, 256, 3) uint8 sRGB."""
     rng = np.random.default_rng([KINDS.index(kind), number, 77])
     fn = printed if kind == "print" else globals()[kind]
     return (np.clip(fn(rng), 0, 1) * 255 + 0.5).astype(np.uint8)
