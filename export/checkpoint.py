@@ -1,4 +1,4 @@
-"""The committed form of the network: safetensors, matrices as float16, what built it in the metadata."""
+"""The committed form of the network: a safetensors file with kernels in float16 and the network's shape as metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 
 def save(net: GeometryNet, state: dict[str, torch.Tensor], path: Path, trained: dict[str, Any]) -> None:
-    """Write weights: kernels as float16, vectors (biases, batch norm) as float32, counters dropped."""
+    """Write weights: kernels as float16, vectors (biases, batch norm) as float32; counters are left out."""
     tensors = {
         k: (v.half() if v.dim() > 1 else v.float()).contiguous().cpu()
         for k, v in state.items()
@@ -26,15 +26,15 @@ def save(net: GeometryNet, state: dict[str, torch.Tensor], path: Path, trained: 
 
 
 def load(path: Path, depths: Optional[tuple[int, ...]] = None) -> tuple[GeometryNet, dict[str, Any]]:
-    """(network in float32, what its training says of itself). With `depths` the network gets blocks, silent at first,
-    up to these.
+    """The network in float32, and what was recorded about its training.
 
-    Raises FileNotFoundError, or ValueError where the file does not hold this network's weights.
+    With `depths` the network grows to these depths by blocks that have no effect at first. Raises FileNotFoundError, or
+    ValueError when the file does not hold weights of this network.
     """
     try:
         with safe_open(path, "pt") as file:
             about = {k: json.loads(v) for k, v in file.metadata().items()}
-            state = {k: file.get_tensor(k).float() for k in file.keys()}
+            state = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118  # the file is not a dict
         own = GeometryNet(about["variant"], about["widths"], about.get("depths", (1, 1, 1, 1)))
         net = GeometryNet(**own.shape | {"depths": depths}) if depths else own
         lacking = [k for k in own.state_dict() if k not in state and not k.endswith("num_batches_tracked")]

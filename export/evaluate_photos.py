@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Predictions of an exported graph for a folder of photos, as the server would write them, and a contact sheet.
+"""Write what an exported graph predicts for a folder of photos, as the server would, and a contact sheet.
 
-    python export/evaluate_photos.py --set DIR --out DIR                    # <name>_normals.png, <name>_depth.png,
-    sheet.png python export/evaluate_photos.py --set DIR --out DIR --size 320 --mirror
+    python export/evaluate_photos.py --set DIR --out DIR
+    python export/evaluate_photos.py --set DIR --out DIR --size 320 --mirror
 
-The files are what a scorer of the set reads: normals as (n + 1) / 2 * 255 with +x right, +y up, +z to the viewer; depth
-16 bit, larger = nearer. `--score PATH/evaluate.py` runs it on them.
+OUT then holds <name>_normals.png, <name>_depth.png and sheet.png. Normals are (n + 1) / 2 * 255 with +x right, +y up,
++z to the viewer; depth has 16 bits, larger = nearer. `--score FILE` runs a Python script on them as FILE SET OUT.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "export")]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from server.models import OnnxEngine, load_graph
 from server.normals import full_size_passes
 from server.reading import estimate, read_scene
 
+ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def tile(image: np.ndarray, side: int = 240) -> np.ndarray:
-    """The image, uint8 RGB, inside a gray square."""
+    """The image, uint8 RGB (h, w, 3), scaled to fit inside a gray square."""
     factor = side / max(image.shape[:2])
     small = cv2.resize(
         image,
@@ -43,36 +44,51 @@ def tile(image: np.ndarray, side: int = 240) -> np.ndarray:
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Predict, draw the sheet and run the scorer; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", type=Path, required=True, metavar="DIR", help="folder of photos")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--models", type=Path, default=ROOT / "onnx_models", metavar="DIR")
-    parser.add_argument("--model", default="relight-geometry", metavar="NAME")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=ROOT / "onnx_models",
+        metavar="DIR",
+        help="folder of graphs (default onnx_models/)",
+    )
+    parser.add_argument(
+        "--model", default="relight-geometry", metavar="NAME", help="name of the graph (default relight-geometry)"
+    )
     parser.add_argument(
         "--size",
         type=int,
         nargs="+",
         metavar="N",
-        help="analysis size, or several to average (default: the manifest's)",
+        help="analysis size in pixels, or several over which to average (default: as in the manifest)",
     )
     parser.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,
-        help="average with the mirror image (default: the manifest's)",
+        help="average with the mirror image (default: as in the manifest)",
     )
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--score", type=Path, metavar="FILE", help="a scorer to run as FILE SET OUT")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the graph (default 2)")
+    parser.add_argument(
+        "--score", type=Path, metavar="FILE", help="a Python script that scores the results, run as FILE SET OUT"
+    )
     args = parser.parse_args(argv)
     graph = load_graph(args.models, args.model, provider="cpu", threads=args.threads)
     if args.mirror is not None:
         graph.manifest["input"]["mirror"] = args.mirror
     if args.size:
-        graph.manifest["input"] |= {"size": args.size[0], "scales": [size / args.size[0] for size in args.size]}
-    engine = OnnxEngine({role: graph for role in graph.manifest["roles"]})
+        scales = [size / args.size[0] for size in args.size]
+        graph.manifest["input"].update({"size": args.size[0], "scales": scales})
+    engine = OnnxEngine(dict.fromkeys(graph.manifest["roles"], graph))
     args.out.mkdir(parents=True, exist_ok=True)
     rows, spent = [], []
     for path in sorted(p for p in args.set.iterdir() if p.suffix.lower() in PHOTOS):
-        rgb = cv2.cvtColor(cv2.imread(str(path), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        if picture is None:
+            raise SystemExit(f"evaluate_photos: {path} is not a readable picture")
+        rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
         begun = time.perf_counter()
         geometry, _ = read_scene(rgb, estimate(rgb, engine.analyse))
         spent.append(time.perf_counter() - begun)
@@ -93,9 +109,9 @@ def main(argv: list[str] | None = None) -> int:
     sheet = np.concatenate([np.concatenate(rows[k : k + 2], 1) for k in range(0, len(rows), 2)])
     cv2.imwrite(str(args.out / "sheet.png"), sheet[..., ::-1])
     print(f"{len(spent)} photos, {np.median(spent) * 1000:.0f} ms a photo (median)")
-    return (
-        subprocess.run([sys.executable, str(args.score), str(args.set), str(args.out)]).returncode if args.score else 0
-    )
+    if not args.score:
+        return 0
+    return subprocess.run([sys.executable, str(args.score), str(args.set), str(args.out)]).returncode
 
 
 if __name__ == "__main__":

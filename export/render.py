@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Renders training pictures with exact depth, normals and masks.
+"""Render training pictures with exact depth, normals and masks.
 
-python export/render.py --out data --count 2000                      procedural scenes only
+python export/render.py --out data --count 2000                     # procedural scenes only
 python export/render.py --out data --assets DIR --minutes 60 --workers 2
-python export/render.py --out ring --assets DIR --ring 64            for ever, newest 64 shards stay (streaming)
+python export/render.py --out ring --assets DIR --ring 64           # for ever, keeping the newest 64 shards
 """
 
 from __future__ import annotations
@@ -24,33 +24,34 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line's arguments, checked."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--out", required=True, help="folder of the shards (made when absent)")
-    p.add_argument("--assets", help="asset folder with a manifest.json; without it scenes are procedural")
+    p.add_argument("--out", required=True, help="folder of the shards (created if it is missing)")
+    p.add_argument("--assets", help="asset folder with a manifest.json; without it, scenes are procedural")
     p.add_argument("--seed", type=int, default=1, help="picture k of a seed is always the same (default 1)")
     p.add_argument("--count", type=int, help="stop when the folder holds this many pictures of the seed")
-    p.add_argument("--minutes", type=float, help="stop after this time")
-    p.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    p.add_argument("--minutes", type=float, help="stop after this many minutes")
+    p.add_argument("--workers", type=int, default=1, help="number of processes (default 1)")
     p.add_argument("--size", type=int, default=288, help="width and height in pixels (default 288)")
     p.add_argument(
         "--kinds",
         nargs="+",
         metavar="KIND",
-        help="only these kinds of scenes, in turn (more of what a network finds hard)",
+        help="only these kinds of scenes, in turn, for example those that a network finds hard",
     )
-    p.add_argument("--ring", type=int, help="keep the newest N shards only and go on for ever")
+    p.add_argument("--ring", type=int, help="keep only the newest N shards and go on for ever")
     p.add_argument(
-        "--stop-file", help="a worker ends after its shard when this file exists; worker 0 goes on with all of the work"
+        "--stop-file",
+        help="when this file exists, each worker ends after its shard, except worker 0, which does all further work",
     )
     p.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     p.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # end when this is no longer the parent process
     a = p.parse_args(argv)
     if not (a.count or a.minutes or a.ring):
-        p.error("say how much: --count, --minutes or --ring")
+        p.error("say how much to render: --count, --minutes or --ring")
     if a.kinds:
         from training.scenes import KINDS
 
         if not set(a.kinds) <= set(KINDS):
-            p.error(f"kinds are {', '.join(KINDS)}")
+            p.error(f"--kinds may be {', '.join(KINDS)}")
     return a
 
 

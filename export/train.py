@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 """Train the geometry network on rendered shards.
 
-    python export/train.py --data DIR --val DIR --out DIR --minutes 90          # shards rendered beforehand or
-    meanwhile python export/train.py --stream --out DIR --minutes 90                      # render on one core, train on
-    the others python export/train.py --data DIR --out DIR --minutes 60 --resume           # go on from the committed
-    checkpoint
+    python export/train.py --data DIR --val DIR --out DIR --minutes 90     # on shards rendered before or meanwhile
+    python export/train.py --stream --out DIR --minutes 90                 # render on one core, train on the others
+    python export/train.py --data DIR --out DIR --minutes 60 --resume      # start from the committed weights
 
-A run that was killed goes on when the same command is given again: OUT/checkpoint.pt holds weights, averages, optimiser
-and schedule. The result is OUT/relight-geometry.safetensors (averaged weights, float16); copy it to export/weights/ and
-run export/export_models.py. OUT/log.json holds every validation, OUT/sheet_*.png what the network made of real photos.
-With --steps instead of --minutes the run is a function of seed, steps, data and workers alone.
+A run that was killed continues when the same command is given again: OUT/checkpoint.pt holds weights, averages,
+optimiser and schedule. The result is OUT/relight-geometry.safetensors (averaged weights, float16); copy it to
+export/weights/ and run export/export_models.py. OUT/log.json holds every validation, and OUT/sheet_*.png shows what the
+network makes of real photos. With --steps instead of --minutes the run depends on seed, steps, data and workers alone.
 """
 
 from __future__ import annotations
@@ -24,9 +23,10 @@ import time
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import checkpoint
 import cv2
@@ -37,18 +37,23 @@ from training import data, loop, processor
 from server import cpus
 
 NAME = "relight-geometry.safetensors"
-SHARD_BYTES = 24e6
+SHARD_BYTES = 24e6  # size of a shard on disk, rounded up
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments of the command line, checked and with their defaults."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--data", type=Path, metavar="DIR", help="training shards; new ones are taken up while running")
-    p.add_argument("--val", type=Path, metavar="DIR", help="validation shards (scenes from other seeds)")
+    p.add_argument("--data", type=Path, metavar="DIR", help="training shards; new ones are picked up during the run")
+    p.add_argument("--val", type=Path, metavar="DIR", help="validation shards (scenes of other seeds)")
     p.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="checkpoint, log.json, contact sheets, the result"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the checkpoint, log.json, contact sheets and the result",
     )
     length = p.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=float, help="length of the whole run, over all its restarts")
+    length.add_argument("--minutes", type=float, help="length of the whole run, including restarts")
     length.add_argument("--until", type=clock, metavar="HH:MM", help="end at this UTC time")
     length.add_argument("--steps", type=int, help="length in steps (reproducible)")
     p.add_argument(
@@ -72,10 +77,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         nargs=4,
         metavar="N",
         help="residual blocks of the decoder at 1/32, 1/16, 1/8 and 1/4 of the size "
-        "(default 3 3 2 2); with --resume a shallower network grows to these",
+        "(default 3 3 2 2); with --resume a shallower network grows to these depths",
     )
     p.add_argument(
-        "--batch", type=int, default=16, metavar="N", help="pictures a step (default 16); half as many above 256 px"
+        "--batch", type=int, default=16, metavar="N", help="pictures per step (default 16); half as many above 256 px"
     )
     p.add_argument("--rate", type=float, help="peak learning rate of the decoder (default 1e-3; 3e-4 when resuming)")
     p.add_argument(
@@ -83,34 +88,44 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         type=int,
         default=4,
         metavar="N",
-        help="first encoder blocks that are not trained (default 4: down to a quarter of the size)",
+        help="number of first encoder blocks that are not trained (default 4: down to a quarter of the size)",
     )
     p.add_argument(
-        "--sizes", type=int, nargs=4, default=(160, 192, 256, 320), metavar="N", help="picture sizes, small to large"
+        "--sizes",
+        type=int,
+        nargs=4,
+        default=(160, 192, 256, 320),
+        metavar="N",
+        help="picture sizes in pixels, small to large",
     )
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     p.add_argument(
         "--bf16",
         action="store_true",
-        help="bfloat16 arithmetic (CUDA, or a CPU with AVX512-BF16 or AMX: elsewhere far slower)",
+        help="bfloat16 arithmetic (for CUDA, or a CPU with AVX512-BF16 or AMX; far slower elsewhere)",
     )
     p.add_argument(
         "--workers",
         type=int,
         default=0,
-        help="replicas that share a batch evenly, a core each (default: as many as there are cores; 1 with CUDA)",
+        help="replicas that share a batch evenly, one core each (default: as many as there are cores; 1 with CUDA)",
     )
-    p.add_argument("--save-minutes", type=float, default=4, help="between checkpoints")
-    p.add_argument("--validate-minutes", type=float, default=12, help="between validations with contact sheet")
+    p.add_argument("--save-minutes", type=float, default=4, help="minutes between checkpoints (default 4)")
+    p.add_argument(
+        "--validate-minutes",
+        type=float,
+        default=12,
+        help="minutes between validations with a contact sheet (default 12)",
+    )
     p.add_argument("--stream", action="store_true", help="render while training, into a bounded ring under OUT/ring")
-    p.add_argument("--ring-gb", type=float, default=4, help="disk that the ring may fill")
-    p.add_argument("--assets", type=Path, metavar="DIR", help="assets for the renderer with --stream")
+    p.add_argument("--ring-gb", type=float, default=4, help="gigabytes of disk that the ring may fill (default 4)")
+    p.add_argument("--assets", type=Path, metavar="DIR", help="assets for the renderer of --stream")
     args = p.parse_args(argv)
     if not args.data and not args.stream:
-        p.error("--data DIR or --stream is needed")
+        p.error("give --data DIR or --stream")
     if args.batch < 1:
-        p.error("--batch must be 1 or more")
+        p.error("--batch must be at least 1")
     fair = [n for n in range(1, args.batch + 1) if args.batch % n == 0]
     if args.workers and args.workers not in fair:
         p.error(f"--workers must divide --batch {args.batch}: {', '.join(map(str, fair))}")
@@ -125,10 +140,15 @@ def clock(text: str) -> str:
     return datetime.strptime(text, "%H:%M").strftime("%H:%M")
 
 
-def prepare(args: argparse.Namespace) -> loop.State:
-    """Fresh weights, given weights, or the killed run's whole state.
+def placed(net: GeometryNet, device: str) -> GeometryNet:
+    """The network on the device, with its channels side by side in memory."""
+    return net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
 
-    Raises OSError, ValueError where given weights are none.
+
+def prepare(args: argparse.Namespace) -> loop.State:
+    """The state of a killed run if there is one, otherwise given weights or fresh ones.
+
+    Raises OSError or ValueError when given weights cannot be read, and ImportError when ImageNet's are not installed.
     """
     torch.manual_seed(args.seed)
     cv2.setNumThreads(1)
@@ -143,17 +163,17 @@ def prepare(args: argparse.Namespace) -> loop.State:
         load_imagenet(net.encoder, args.variant)
     if args.device == "cpu":
         processor.install(net)
-    state = loop.start(net.to(args.device, memory_format=torch.channels_last), args.rate, args.freeze)
+    state = loop.start(placed(net, args.device), args.rate, args.freeze)
     if before:
         state.restore(before)
-        print(f"going on from step {state.step}", flush=True)
+        print(f"continuing from step {state.step}", flush=True)
     return state
 
 
 def run(
     args: argparse.Namespace, state: loop.State, shards: data.Shards, val: data.Shards | None, check: Callable[[], None]
 ) -> None:
-    """Train to the end of the schedule; saves and validates on the way. `check` raises when training must not go on."""
+    """Train to the end of the schedule, saving and validating on the way; `check` raises when training must stop."""
     total = run_seconds(args, state)
     begun, before, saved, validated = time.monotonic(), state.seconds, time.monotonic(), time.monotonic()
 
@@ -167,7 +187,7 @@ def run(
         size = loop.size_at(state.step, done(), args.seed, tuple(args.sizes))
         count = max(1, (args.batch if size <= 256 else args.batch // 2) // args.workers)
 
-        def make(part: int, size: int = size, count: int = count):
+        def make(part: int, size: int = size, count: int = count) -> loop.Batch:
             return data.batch(shards, args.seed, state.step, size, range(part * count, (part + 1) * count))
 
         terms = loop.train_step(state, workers, make, done(), args.device, args.bf16)
@@ -188,9 +208,9 @@ def run(
 
 
 def run_seconds(args: argparse.Namespace, state: loop.State) -> float:
-    """Length of the whole run in seconds of training, restarts included.
+    """The length of the whole run in seconds of training, restarts included.
 
-    The end that --until meant at first stays the end.
+    With --until, a restarted run keeps the end that its first start determined.
     """
     if not args.until:
         return (args.minutes or 0) * 60
@@ -203,6 +223,7 @@ def run_seconds(args: argparse.Namespace, state: loop.State) -> float:
 
 
 def progress(state: loop.State, done: float, recent: dict[str, float], size: int, images: int) -> None:
+    """Print a line with a bar, the time left, the speed and the running means of the losses."""
     bar = "#" * int(done * 20)
     left = state.seconds / max(done, 1e-6) * (1 - done) / 60
     terms = " ".join(f"{k} {v:.3f}" for k, v in recent.items())
@@ -216,9 +237,9 @@ def progress(state: loop.State, done: float, recent: dict[str, float], size: int
 
 def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None) -> None:
     """Write the averaged weights, score them on unseen scenes and draw the contact sheet."""
-    net = GeometryNet(**state.net.shape).to(args.device, memory_format=torch.channels_last)
+    net = placed(GeometryNet(**state.net.shape), args.device)
     net.load_state_dict(state.ema)
-    entry = {"step": state.step, "samples": state.samples, "minutes": round(state.seconds / 60, 1)}
+    entry: dict[str, Any] = {"step": state.step, "samples": state.samples, "minutes": round(state.seconds / 60, 1)}
     if val:
         val.rescan()
         entry["validation"] = loop.validate(net, val)
@@ -231,9 +252,9 @@ def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None)
 
 @contextmanager
 def renderer(args: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """The folder to train from, and a check that it is still filled.
+    """The folder to train from, and a check that it is still being filled.
 
-    With --stream a renderer does, for as long as the block runs.
+    With --stream, a renderer fills it for as long as the block runs.
     """
     if not args.stream:
         yield args.data, lambda: None
@@ -252,13 +273,13 @@ def renderer(args: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], None
         "--ring",
         str(max(2, int(args.ring_gb * 1e9 / SHARD_BYTES))),
     ]
-    process = subprocess.Popen(command + (["--assets", str(args.assets)] if args.assets else []))
+    process = subprocess.Popen([*command, *(["--assets", str(args.assets)] if args.assets else [])])
 
     def check() -> None:
         if process.poll() is not None:
             raise SystemExit(
-                f"train: the renderer ended with {process.returncode}. The same command goes on "
-                f"from the last checkpoint."
+                f"train: the renderer ended with {process.returncode}. "
+                "The same command continues from the last checkpoint."
             )
 
     try:
@@ -272,6 +293,7 @@ def renderer(args: argparse.Namespace) -> Iterator[tuple[Path, Callable[[], None
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Train; returns the exit status."""
     args = parse(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the renderer is not left behind
     loop.keep_memory()

@@ -13,11 +13,11 @@ from graphs import Exportable, ExportError, told
 
 @dataclass(frozen=True)
 class Adapter:
-    """How a network is got by name.
+    """How a network with a name is made.
 
-    `factory` is "module:function" in this package; function(weights, adapter) returns an Exportable. `weights` is a
-    folder or a file, None for the network's own committed checkpoint. `hub` is where `--download` fetches weights from,
-    `licence` their licence, `needs` what to install.
+    `factory` is "module:function" in this package; function(weights, adapter) returns an Exportable. Its `weights` is a
+    folder or a file, or None for a network whose checkpoint is committed here. `--download` fetches weights from `hub`;
+    `licence` is their licence and `needs` the package to install.
     """
 
     name: str
@@ -65,16 +65,16 @@ KNOWN = {
 
 
 def build(name: str, weights: Optional[Path], download: Callable[[Adapter], Path]) -> Exportable:
-    """The network of that name, or of "path/to/file.py:factory". Raises ExportError with the way out.
+    """The network of that name, or of "path/to/file.py:factory". Raises ExportError, which says what to do.
 
-    A factory of one's own is called with the weights' path (or None) and returns a graphs.Exportable. `download`
-    fetches the weights of an adapter whose network has none here; it is called only when `weights` is None.
+    A factory of the user's own is called with the path of the weights (or None) and returns a graphs.Exportable.
+    `download` fetches the weights of a network that has none here; it is called only when `weights` is None.
     """
     try:
         network = own_factory(name)(weights) if ":" in name else known(name, weights, download)
     except ExportError:
         raise
-    except Exception as error:  # other people's code, or weights of another network
+    except Exception as error:  # other people's code, or the weights of another network
         raise ExportError(f"{name} cannot be made{f' from {weights}' if weights else ''}: {told(error)}") from error
     if not isinstance(network, Exportable):
         raise ExportError(f"{name} returned a {type(network).__name__}; it must return a graphs.Exportable")
@@ -82,7 +82,7 @@ def build(name: str, weights: Optional[Path], download: Callable[[Adapter], Path
 
 
 def known(name: str, weights: Optional[Path], download: Callable[[Adapter], Path]) -> Exportable:
-    """The network known by that name. Raises ExportError, and whatever its library does."""
+    """The network known by that name. Raises ExportError and whatever its library raises."""
     adapter = KNOWN.get(name)
     if adapter is None:
         raise ExportError(f"no network is called {name}: {', '.join(KNOWN)}, or path/to/file.py:factory")
@@ -99,12 +99,14 @@ def known(name: str, weights: Optional[Path], download: Callable[[Adapter], Path
 def own_factory(name: str) -> Callable[[Optional[Path]], Exportable]:
     """The function that "path/to/file.py:factory" names.
 
-    Raises ExportError, and whatever the file does when it is run.
+    Raises ExportError and whatever the file raises when it is run.
     """
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
         raise ExportError(f"{path} is not a file; give path/to/file.py:factory")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    if spec is None or spec.loader is None:
+        raise ExportError(f"{path} is not a Python file; give path/to/file.py:factory")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     factory = getattr(module, function, None)

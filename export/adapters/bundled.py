@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import checkpoint
 from graphs import Exportable, input_spec
@@ -12,18 +12,18 @@ from network import MEAN, STD, STRIDE, ServedNetwork
 from . import Adapter
 
 NAME = "relight-geometry"
-# Long side at analysis, the multiples of it that are averaged, and whether the mirror image is too: measured, see
-# MODEL_CARD.md
+# The long side in pixels at analysis, the multiples of it over which results are averaged, and whether the mirror image
+# is averaged too. All were measured, see MODEL_CARD.md.
 SIZE, SCALES, MIRROR = 256, [1.0, 2.0], True
-RELIEF = 0.5  # share of the photo's own shading that its smooth normals are bent to: measured too
-STEEPER = 1.15  # photographed things come out flatter than rendered ones: measured as well
-FOCAL = 0.9  # of the picture's width: the middle of the training scenes' range
+RELIEF = 0.5  # how far the smooth normals are bent to explain the photo's shading, 0..1; measured too
+STEEPER = 1.15  # slopes are multiplied by this: photographed things come out flatter than rendered ones; measured
+FOCAL = 0.9  # in widths of the picture: the middle of the training scenes' range
 
 
 def bundled(weights: Optional[Path] = None, adapter: Optional[Adapter] = None) -> Exportable:
-    """Disparity, normals and mask in one graph, on half the input's grid."""
+    """Disparity, normals and mask in one graph, each on half the input's grid."""
     net, trained = checkpoint.load(weights or checkpoint.WEIGHTS / f"{NAME}.safetensors")
-    outputs = {
+    outputs: dict[str, dict[str, Any]] = {
         "depth": {"name": "inverse_depth", "meaning": "disparity", "metric": False},
         "normals": {"name": "normals", "axes": ["+x", "+y", "+z"], "relief": RELIEF},
         "mask": {"name": "mask", "meaning": "probability"},

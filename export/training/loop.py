@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from network import GeometryNet
 from torch import nn
 
 from . import data, losses
 
 Batch = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
-ENCODER_RATE = 0.1  # of the decoder's learning rate: it starts from good weights
+ENCODER_RATE = 0.1  # of the decoder's learning rate, because the encoder starts from good weights
 WARM_UP = 150  # steps
 CLIP = 2.0  # gradient norm
 PHOTOS = (
@@ -36,39 +37,36 @@ PHOTOS = (
 
 
 def keep_memory() -> None:
-    """Ask glibc never to hand freed memory back.
+    """Ask glibc never to return freed memory to the system.
 
-    Activations are as large every step, and faulting pages in anew costs a third.
+    Activations have the same sizes in every step, and faulting their pages in again costs a third of the time.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
-        for option, value in (
-            (-4, 0),
-            (-1, 2**31 - 1),
-            (-2, 2**26),
-            (-8, 1),
-        ):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
+        # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_ARENA_MAX
+        for option, value in ((-4, 0), (-1, 2**31 - 1), (-2, 2**26), (-8, 1)):
             libc.mallopt(option, value)
     except (OSError, AttributeError):
-        pass  # another C library: nothing gained, nothing lost
+        pass  # with another C library nothing is gained and nothing lost
 
 
 @dataclass
 class State:
-    """All that a run is: killed and restored it goes on as if nothing had happened."""
+    """Everything that makes up a run, so that one that is killed and restored goes on as if nothing had happened."""
 
     KEPT: ClassVar = ("ema", "step", "seconds", "samples", "log", "end")
 
-    net: nn.Module
+    net: GeometryNet
     optimiser: torch.optim.Optimizer
     ema: dict[str, torch.Tensor]
     step: int = 0
     seconds: float = 0.0
     samples: int = 0
     log: list[dict[str, Any]] = field(default_factory=list)
-    end: float | None = None  # of a run that ends at a time of day: seconds since 1970
+    end: float | None = None  # when a run with --until ends, in seconds since 1970
 
     def save(self, path: Path) -> None:
+        """Write the state to a file, completely or not at all."""
         temporary = path.with_suffix(".tmp")
         kept = {name: getattr(self, name) for name in self.KEPT}
         torch.save(
@@ -78,18 +76,18 @@ class State:
         os.replace(temporary, path)
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """Become what `save` wrote."""
+        """Take on the state that `save` wrote."""
         self.net.load_state_dict(saved["net"])
         self.optimiser.load_state_dict(saved["optimiser"])
         for name in self.KEPT:
             setattr(self, name, saved[name])
 
 
-def start(net: nn.Module, rate: float, freeze: int = 0) -> State:
+def start(net: GeometryNet, rate: float, freeze: int = 0) -> State:
     """A fresh state: AdamW with a slower encoder, and a running average of the weights.
 
-    The stem and the first `freeze` blocks of the encoder stay as they are: edges and colours are the same in every
-    picture, and their gradients, at the highest resolution, are the dearest.
+    The stem and the first `freeze` blocks of the encoder stay as they are: edges and colours look the same in every
+    picture, and their gradients, at the highest resolution, are the most expensive.
     """
     if freeze:
         net.encoder.stem.requires_grad_(False)
@@ -105,7 +103,7 @@ def start(net: nn.Module, rate: float, freeze: int = 0) -> State:
 
 
 def learning_rate(step: int, done: float) -> float:
-    """Factor of the peak rate: linear warm-up, then half a cosine down to one percent.
+    """The factor of the peak rate: a linear warm-up, then half a cosine down to one percent.
 
     `done` is the share of the run, 0..1.
     """
@@ -113,9 +111,10 @@ def learning_rate(step: int, done: float) -> float:
 
 
 def size_at(step: int, done: float, seed: int, sizes: tuple[int, ...] = (160, 192, 256, 320)) -> int:
-    """The size of a step.
+    """The picture size of a step, in pixels.
 
-    Small and cheap first, larger later, always mixed, since photos are analysed at several sizes.
+    Early steps are mostly small and cheap, later ones larger, and all are mixed because photos are analysed at several
+    sizes.
     """
     odds = np.interp(done, (0.0, 0.4, 0.75, 1.0), (0, 1, 2, 3))
     mixes = np.array([(0.8, 0.2, 0.0, 0.0), (0.4, 0.4, 0.2, 0.0), (0.0, 0.4, 0.5, 0.1), (0.0, 0.15, 0.6, 0.25)])
@@ -127,8 +126,8 @@ def size_at(step: int, done: float, seed: int, sizes: tuple[int, ...] = (160, 19
 class Workers:
     """Replicas of one network that share its parameters; each takes a part of every batch on a thread of its own.
 
-    One core per replica and one meeting a step: operators split over cores meet thousands of times a step, and crawl as
-    soon as anything else wants a core.
+    There is one core per replica and one synchronisation per step. Operators split over cores would synchronise
+    thousands of times a step, and slow to a crawl as soon as anything else wants a core.
     """
 
     def __init__(self, net: nn.Module, count: int):
@@ -142,9 +141,9 @@ class Workers:
         self.pool = ThreadPoolExecutor(count, initializer=lambda: torch.set_num_threads(1)) if count > 1 else None
 
     def gradients(self, work: Callable[[nn.Module, int], dict[str, float]]) -> dict[str, float]:
-        """Run work(net, part), which ends in backward(), on every replica; leaves the mean gradient on the first.
+        """Run work(net, part), which ends in backward(), on every replica, and leave the mean gradient on the first.
 
-        Mean of the results.
+        Returns the mean of the results.
         """
         for net in self.nets:
             net.zero_grad(set_to_none=True)
@@ -167,16 +166,18 @@ class Workers:
 def train_step(
     state: State, workers: Workers, make: Callable[[int], Batch], done: float, device: str, bf16: bool
 ) -> dict[str, float]:
-    """One optimiser step on the batches make(part), one per worker; the loss terms by name.
+    """One optimiser step on the batches make(part), one per worker. Returns the loss terms by name.
 
-    Raises FloatingPointError on a loss that is not finite.
+    Raises FloatingPointError when the loss is not finite.
     """
 
     def work(net: nn.Module, part: int) -> dict[str, float]:
         image, target = make(part)
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             predicted = net.train()(image.to(device, memory_format=torch.channels_last))
-        terms = losses.losses(tuple(p.float() for p in predicted), tuple(t.to(device) for t in target))
+        disparity, normals, mask = (p.float() for p in predicted)
+        true_disparity, true_normals, true_mask = (t.to(device) for t in target)
+        terms = losses.losses((disparity, normals, mask), (true_disparity, true_normals, true_mask))
         loss = losses.total(terms)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"step {state.step}: loss is {loss.item()}")
@@ -197,8 +198,9 @@ def train_step(
 
 @torch.no_grad()
 def update_average(state: State, horizon: float = 250.0) -> None:
-    """Exponential moving average of weights and batch-norm statistics, over the last `horizon` steps or a fifth of the
-    run so far.
+    """Update the exponential moving average of weights and batch-norm statistics.
+
+    It reaches over the last `horizon` steps, or over a fifth of the run so far if that is less.
     """
     keep = 1 - 1 / min(horizon, 1 + state.step / 5)
     for key, value in state.net.state_dict().items():
@@ -210,9 +212,10 @@ def update_average(state: State, horizon: float = 250.0) -> None:
 
 @torch.no_grad()
 def validate(net: nn.Module, shards: data.Shards, size: int = 256, limit: int = 128) -> dict[str, dict[str, float]]:
-    """Scores per scene kind and "all".
+    """Scores for each kind of scene and for "all".
 
-    Mean angle, share under 30 degrees, depth order, mask accuracy, and facing's angle.
+    They are the mean angle of the normals in degrees, the percentage of angles under 30 degrees, the percentages of
+    depth order and mask that are right, and the mean angle of a constant normal that faces the viewer.
     """
     net.eval()
     device = next(net.parameters()).device
@@ -246,12 +249,12 @@ def validate(net: nn.Module, shards: data.Shards, size: int = 256, limit: int = 
 
 
 def angles(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Degrees between unit vectors along dimension 1, kept."""
+    """The angles in degrees between unit vectors along dimension 1, which is kept with size 1."""
     return torch.rad2deg(torch.acos((a * b).sum(1, keepdim=True).clamp(-1, 1)))
 
 
 def ordinal(predicted: np.ndarray, truth: np.ndarray, pairs: int = 4000) -> float:
-    """Percent of random pixel pairs, at least 5 % apart in depth, whose order is right."""
+    """The percentage of random pixel pairs, at least 5 % apart in depth, whose order is right."""
     i, j = np.random.default_rng(0).integers(0, truth.size, (2, pairs))
     apart = np.maximum(truth[i], truth[j]) > 1.05 * np.maximum(np.minimum(truth[i], truth[j]), 1e-4)
     if apart.sum() < 50:
@@ -260,6 +263,7 @@ def ordinal(predicted: np.ndarray, truth: np.ndarray, pairs: int = 4000) -> floa
 
 
 def table(scores: dict[str, dict[str, float]]) -> str:
+    """The scores of `validate` as lines of text, one for each kind."""
     head = f"{'kind':12s} {'images':>6s} {'mean':>6s} {'<30':>6s} {'order':>6s} {'mask':>6s} {'facing':>7s}"
     columns = {"images": "6.0f", "mean": "6.2f", "under30": "6.1f", "ordinal": "6.1f", "mask": "6.1f", "facing": "7.2f"}
     return "\n".join(
@@ -268,20 +272,25 @@ def table(scores: dict[str, dict[str, float]]) -> str:
 
 
 def photos(names: Iterable[str] = PHOTOS) -> list[np.ndarray]:
-    """RGB photographs that the scikit-image wheel carries, for the eye."""
+    """RGB photographs, uint8 (h, w, 3), that come with scikit-image, to be looked at."""
     from skimage import data as wheel
 
     out = []
     for name in names:
         path = Path(wheel.__file__).parent / name
         if path.exists():
-            out.append(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB))
+            picture = cv2.imread(str(path))
+            assert picture is not None  # a file of the wheel
+            out.append(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
     return out
 
 
 @torch.no_grad()
 def predict(net: nn.Module, rgb: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(disparity (h, w), unit normals (h, w, 3), mask probability (h, w)) on half the grid of a long side of `size`."""
+    """Disparity (h, w), unit normals (h, w, 3) and mask probability (h, w) of a picture whose long side becomes `size`.
+
+    The results are on half the grid of the network's input.
+    """
     factor = size / max(rgb.shape[:2])
     height, width = (max(32, round(s * factor / 32) * 32) for s in rgb.shape[:2])
     small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
@@ -297,7 +306,7 @@ def predict(net: nn.Module, rgb: np.ndarray, size: int) -> tuple[np.ndarray, np.
 def tiles(
     rgb: np.ndarray, disparity: np.ndarray, normals: np.ndarray, mask: np.ndarray, side: int = 224
 ) -> list[np.ndarray]:
-    """Picture, normals (black without surface), disparity and mask as uint8 RGB squares."""
+    """Picture, normals (black where there is no surface), disparity and mask as uint8 RGB squares."""
     low, high = np.percentile(disparity, (1, 99))
     grey = np.clip((disparity - low) / max(high - low, 1e-6), 0, 1) * 255
     colour = (normals + 1) / 2 * 255 * (mask[..., None] > 0.5)
@@ -316,12 +325,10 @@ def fit(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def contact_sheet(net: nn.Module, shards: data.Shards | None, path: Path, size: int = 256, rendered: int = 8) -> None:
-    """Photographs (picture, normals, disparity, mask), then validation pictures with the true normals and disparity
-    beside.
-    """
+    """Write a sheet of photographs with their predictions, then of validation pictures with predictions and truth."""
     rows = [tiles(rgb, *predict(net, rgb, size)) for rgb in photos()]
-    for k in np.linspace(0, len(shards) - 1, min(rendered, len(shards))).astype(int) if shards and len(shards) else ():
-        sample = shards[k]
+    chosen = np.linspace(0, len(shards) - 1, min(rendered, len(shards))).astype(int) if shards else []
+    for sample in [shards[k] for k in chosen] if shards else []:
         truth = tiles(sample.rgb, sample.disparity, sample.normals, sample.mask)
         guess = tiles(sample.rgb, *predict(net, np.ascontiguousarray(sample.rgb), size))
         rows += [guess, truth]

@@ -85,8 +85,8 @@ class Depthwise(torch.autograd.Function):
         return back, torch.from_numpy(taps).permute(2, 0, 1)[:, None], wide.sum((0, 2, 3)), None, None
 
 
-def precise(x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int) -> Tensor:
-    """The convolution in float32, whatever autocast says."""
+def precise(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, pad: int) -> Tensor:
+    """The convolution in float32, even under autocast."""
     with torch.autocast("cpu", enabled=False):
         convolve = F.conv2d if weight.shape[1] == x.shape[1] else Depthwise.apply
         return convolve(x.float(), weight, bias, stride, pad)

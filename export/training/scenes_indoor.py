@@ -142,12 +142,10 @@ def _sofa(
         p = rot @ vector([px, 0, pz])
         s.add(block, mat, rot, np.array(size) / 1.0, (x + p[0], py, z + p[2]))
 
-    (
-        c((w / 2, 0.22, d / 2), 0, 0.22, 0),
-        c((w / 2, 0.4, 0.12), 0, 0.4, -d / 2),
-        c((0.1, 0.3, d / 2), -w / 2, 0.3, 0),
-        c((0.1, 0.3, d / 2), w / 2, 0.3, 0),
-    )
+    c((w / 2, 0.22, d / 2), 0, 0.22, 0)
+    c((w / 2, 0.4, 0.12), 0, 0.4, -d / 2)
+    c((0.1, 0.3, d / 2), -w / 2, 0.3, 0)
+    c((0.1, 0.3, d / 2), w / 2, 0.3, 0)
     cover = surface(rng, s.assets, ("fabric",), ("stripe", "print", "weave"), 0.4, 0.2)
     for _ in range(int(rng.integers(0, 4))):
         c((0.22, 0.2, 0.09), rng.uniform(-w / 3, w / 3), 0.6, -d * 0.25, cover)
