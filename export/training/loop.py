@@ -327,8 +327,10 @@ def fit(image: np.ndarray, side: int) -> np.ndarray:
 def contact_sheet(net: nn.Module, shards: data.Shards | None, path: Path, size: int = 256, rendered: int = 8) -> None:
     """Write a sheet of photographs with their predictions, then of validation pictures with predictions and truth."""
     rows = [tiles(rgb, *predict(net, rgb, size)) for rgb in photos()]
-    chosen = np.linspace(0, len(shards) - 1, min(rendered, len(shards))).astype(int) if shards else []
-    for sample in [shards[k] for k in chosen] if shards else []:
+    samples: list[data.Sample] = []
+    if shards:
+        samples = [shards[k] for k in np.linspace(0, len(shards) - 1, min(rendered, len(shards))).astype(int)]
+    for sample in samples:
         truth = tiles(sample.rgb, sample.disparity, sample.normals, sample.mask)
         guess = tiles(sample.rgb, *predict(net, np.ascontiguousarray(sample.rgb), size))
         rows += [guess, truth]
