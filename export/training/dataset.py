@@ -38,7 +38,7 @@ def render_pair(library: Library, seed: int, number: int, size: int = 288, kind:
         out = []
         for i in range(VIEWS):
             eye, cam, focal = cams[i % len(cams)]
-            if i >= len(cams):  # one good camera only: its picture again, closer and seen elsewhere
+            if i >= len(cams):  # with only one good camera, it is used again, closer and turned aside
                 focal *= rng.uniform(1.15, 1.6)
                 a, b = rng.normal(0, 0.06, 2)
                 cam = renderer.look_at(eye, eye - cam[2] + a * cam[0] + b * cam[1], rng.normal(0, 0.1))

@@ -13,7 +13,7 @@ import numpy as np
 from .kernels import f32, jit
 
 
-# Nested loops with early exits are what numba compiles best, and with fastmath a split would change the last bits.
+# Nested loops on purpose: with fastmath, a split may change the last bits of pictures that a seed must reproduce.
 @jit
 def atrous(  # noqa: C901
     e: np.ndarray, n: np.ndarray, z: np.ndarray, m: np.ndarray, step: int, out: np.ndarray

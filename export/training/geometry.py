@@ -37,7 +37,9 @@ class Mesh:
     fm: np.ndarray | None = None  # (F,) int, index into materials
     materials: list[Material] = field(default_factory=list)
     scale: float = 1.0  # metres per unit
-    veil: np.ndarray | None = None  # (F,) bool: mostly transparent, casts no shadow; None: none
+    veil: np.ndarray | None = (
+        None  # (F,) bool, True for mostly transparent triangles, which cast no shadow; None: there are none
+    )
     head: np.ndarray | None = None  # (3,) mid-head of people, in the mesh's own units
     forward: np.ndarray | None = None  # (3,) where that head looks
 

@@ -59,7 +59,7 @@ def see_through(
             out[i] = 1
 
 
-# One loop over the rays keeps all values in registers; with fastmath a split would also change the last bits.
+# One long loop on purpose: with fastmath, splitting it may change the last bits of pictures that a seed must reproduce.
 @jit
 def surface(  # noqa: C901, PLR0912, PLR0915
     prim: np.ndarray,

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from network import GeometryNet, SameConv
 from torch import Tensor
 
-PRECISE = 4  # first blocks of the encoder that stay in float32
-LANES = 512  # channels at a time: the sums of all taps stay in a core's cache
+PRECISE = 4  # the number of first encoder blocks that stay in float32
+LANES = 512  # channels at a time, so that the sums of all taps stay in a core's cache
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)

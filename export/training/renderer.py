@@ -127,7 +127,7 @@ def render(
         D.resample(light, nl3, z, ids, ys, xs, n2, (t2 * cos2).astype(f32), x2, u)
         K.compose(a2, x2, n2, d2, u, s.m, sub)
         _fill_sky(s, sub, d2, x2)
-        cap = 8 * max(float((rgb[::7] @ LUMA).mean()), 1e-6)  # a glint must not flood an edge pixel
+        cap = 8 * max(float((rgb[::7] @ LUMA).mean()), 1e-6)  # so that a glint does not flood an edge pixel
         rgb[e] = np.minimum(sub, np.maximum(cap, rgb[e].max(1).repeat(4))[:, None]).reshape(-1, 4, 3).mean(1)
     return {
         "rgb": np.nan_to_num(rgb, posinf=100).reshape(h, w, 3),
@@ -174,7 +174,7 @@ def _light(
         r[bad] = nn[g][bad]
         r /= np.linalg.norm(r, axis=1, keepdims=True)
         rad = _radiance(s, np.ascontiguousarray(q[g]), np.ascontiguousarray(r, dtype=f32), ambient, rng)
-        bright = np.maximum(rad @ LUMA, 1e-6)  # rough reflections average a lobe: one sample must not outshine it
+        bright = np.maximum(rad @ LUMA, 1e-6)  # a rough reflection averages a lobe, which one sample must not outshine
         cap = np.where(xx[g, 1] < 0.2, 30, 1.5 / np.maximum(xx[g, 1], 0.2) ** 2 * (bright.mean() * 0.5 + 0.05)).astype(
             f32
         )

@@ -23,7 +23,7 @@ KINDS = {
     "cloth": (0.03, scenes_objects.cloth),
     "facade": (0.03, scenes_outdoor.facade),
 }
-ALONE = ("object", "carved")  # things under a lamp of their own, not to be touched by the lens
+ALONE = ("object", "carved")  # things under a lamp of their own, kept away from the lens
 
 
 def choose(rng: np.random.Generator) -> str:
@@ -86,7 +86,7 @@ def make(
     limit = 0.2 if kind in ALONE else 0.02
     limit = 0.01 if kind == "outdoor" else limit
     good: list[tuple[np.ndarray, np.ndarray, float]] = []
-    for share in (0.6, 0.97):  # rather a view with several things in it
+    for share in (0.6, 0.97):  # views with several things in them are preferred
         for c in cams[:1] if flash else cams:
             if len(good) < views and not any(c is g for g in good) and sees(scene, *c, near=limit, share=share):
                 good.append(c)

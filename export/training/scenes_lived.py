@@ -32,8 +32,8 @@ from .scenes_common import (
 from .scenes_indoor import board_on_legs, books, furniture, shell
 from .scenes_still import covered, cushion, fabric, potted
 
-# Largest extent in metres by the first part of the name that is found; FLAT ones have a top to put things on, SOFT ones
-# cushions
+# The largest extent in metres, by the first of these parts that a name contains. FLAT pieces have a top for things,
+# SOFT ones carry cushions.
 SIZES = {
     "Portrait": 0.5,
     "Light": 0.5,
@@ -359,7 +359,7 @@ def lived(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
     for _ in range(16):
         p = np.asarray(at[rng.integers(len(at))], float)
         target = np.array([p[0], np.clip(p[1] * rng.uniform(0.4, 1.1), 0.1, 1.5), p[2]]) + rng.normal(0, 0.2, 3)
-        if close:  # over a table, before a shelf
+        if close:  # a table from above, a shelf from the front
             yield target, direction(rng.normal(0, 0.7), np.deg2rad(rng.uniform(5, 50))), rng.uniform(0.5, 1.5), (35, 65)
         else:
             eye = np.array([rng.uniform(-0.4, 0.4) * w, rng.uniform(0.9, 1.8), rng.uniform(0.0, 0.46) * d])

@@ -90,7 +90,7 @@ def table(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
         place_object(
             s, rng, rng.normal(0, z * 0.8), 0, rng.normal(0, z * 0.7), z * rng.uniform(0.4, 1.5) * (1 if n > 2 else 1.5)
         )
-    if rng.random() < 0.35:  # printed flat things lie about: papers, cards, boxes
+    if rng.random() < 0.35:  # printed flat things lying about: papers, cards, boxes
         for _ in range(int(rng.integers(1, 6))):
             s.box(
                 printed(rng, lib),

@@ -10,7 +10,7 @@ from . import textures
 from .geometry import Mesh
 
 f32 = np.float32
-STEEPEST = 1.5  # slope of nearly all of a carving's flanks: no deeper than its grid can show
+STEEPEST = 1.5  # nearly all flanks of a carving are less steep than this, so that its grid can show them
 
 
 def unit(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -52,7 +52,7 @@ def stamp(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     kind = str(rng.choice(["print", "page", "noise", "weave", "cells", "marble", "tile"]))
     picture = textures.make(kind, int(rng.integers(textures.COUNT))).mean(-1)
     s = picture.shape[0]
-    for _ in range(int(rng.integers(1, 4))):  # no cliffs between two vertices
+    for _ in range(int(rng.integers(1, 4))):  # smoothed, so that there are no cliffs between two vertices
         picture = sum(np.roll(picture, k, axis) for axis in (0, 1) for k in (-1, 1)) / 4
     height = picture[(y * s).astype(int) % s, (x * s).astype(int) % s]
     low, high = height.min(), height.max()
@@ -100,12 +100,14 @@ def sculpture(rng: np.random.Generator, n: int = 170) -> Mesh:
     ball = G.sphere(n) if rng.random() < 0.75 else G.superquadric(rng, n=n)
     d = ball.v / (np.linalg.norm(ball.v, axis=1, keepdims=True) + 1e-9)
     turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    d = d @ turn  # the poles of the grid come to lie anywhere
+    d = d @ turn  # so that the poles of the grid may lie anywhere
     p = d * lumps(rng, d)[:, None] if rng.random() < 0.7 else (ball.v @ turn) * rng.uniform(0.5, 1.1, 3)
     if rng.random() < 0.3:
         p = facets(rng, p, int(rng.integers(6, 40)))
     for _ in range(int(rng.choice([0, 1, 1, 2, 3]))):
-        where = np.clip(G.waves(rng, p, 1.0, [1.5, 3], 3) + rng.uniform(-0.5, 2), 0, 1)  # not everywhere alike
+        where = np.clip(
+            G.waves(rng, p, 1.0, [1.5, 3], 3) + rng.uniform(-0.5, 2), 0, 1
+        )  # stronger in some places than in others
         normals = seamless(G.vertex_normals(p.astype(f32), ball.f), n)
         h = detail(rng, p) * where
         a, b = ball.f[:, 0], ball.f[:, 1]
@@ -142,7 +144,7 @@ def crumpled(rng: np.random.Generator, n: int = 150) -> Mesh:
         h = bend.copy()
         for a, c, k in zip(turn, at, steep):
             s = np.cos(a) * x + np.sin(a) * z - c
-            reach = np.clip(rng.uniform(0.3, 3) - np.abs(np.cos(a) * z - np.sin(a) * x), 0, 1)  # a crease ends
+            reach = np.clip(rng.uniform(0.3, 3) - np.abs(np.cos(a) * z - np.sin(a) * x), 0, 1)  # creases have ends
             h = h + scale * k * (np.sqrt(s * s + soft**2) - np.abs(c)) * reach
         return np.stack([x, h - h.mean(), z], -1)
 
