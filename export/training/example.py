@@ -16,7 +16,7 @@ import numpy as np
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     __package__ = "training"
-    import training  # noqa: F401
+    import training  # noqa: F401  # the relative imports below need the package loaded
 
 from . import geometry as G
 from . import renderer
