@@ -1,43 +1,67 @@
 // The rig in the address, readable: #light=directional:-0.6,0.4,0.7;temperature=3200&ambient=0.2
 
-import { cleanRig, placeOf, SCENE_KEYS, setScene } from './rig.js';
+import { cleanRig, isLightKey, placeOf, SCENE_KEYS, setScene, statedScene } from './rig.js';
 
+/**
+ * @typedef {import('./rig.js').Rig} Rig
+ * @typedef {import('./rig.js').Light} Light
+ * @typedef {import('./rig.js').LightKey} LightKey
+ * @typedef {import('./rig.js').Fields} Fields
+ */
+
+/** @type {LightKey[]} */
 const NUMBERS = ['intensity', 'angle', 'radius', 'range', 'cone', 'blend', 'temperature'];
+/** @param {number} v */
 const short = (v) => String(Math.round(v * 1000) / 1000);
 
+/** @param {Rig} rig */
 export function encode(rig) {
-  const parts = rig.lights.map((light) => {
-    const words = [`${light.type}:${placeOf(light).map(short)}`];
-    if (light.target) words.push(`target=${light.target.map(short)}`);
-    for (const key of NUMBERS) if (light[key] !== undefined) words.push(`${key}=${short(light[key])}`);
-    if (light.color) words.push(`color=${light.color.slice(1)}`);
-    if (light.shadow === false) words.push('shadow=0');
-    if (light.on === false) words.push('on=0');
-    return `light=${words.join(';')}`;
-  });
+  const parts = rig.lights.map((light) => `light=${encodeLight(light)}`);
   for (const key of SCENE_KEYS) {
-    const [outer, inner] = key.split('.');
-    const value = inner ? rig[outer]?.[inner] : rig[outer];
+    const value = statedScene(rig, key);
     if (value !== undefined) parts.push(`${key}=${short(value)}`);
   }
   return `#${parts.join('&')}`;
 }
 
-/** The rig of an address, or null when it holds none. Whatever the address holds, the rig is a valid one. */
+/** @param {Light} light */
+function encodeLight(light) {
+  const words = [`${light.type}:${placeOf(light).map(short)}`];
+  if (light.type === 'spot') words.push(`target=${light.target.map(short)}`);
+  for (const key of NUMBERS) {
+    const value = light[key];
+    if (value !== undefined) words.push(`${key}=${short(value)}`);
+  }
+  if (light.color) words.push(`color=${light.color.slice(1)}`);
+  if (light.shadow === false) words.push('shadow=0');
+  if (light.on === false) words.push('on=0');
+  return words.join(';');
+}
+
+/**
+ * The rig of an address, or null when it holds none. Whatever the address holds, the rig is a valid one.
+ * @param {string} hash
+ */
 export function decode(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ''));
+  /** @type {Fields} */
   const raw = { lights: fields.getAll('light').map(decodeLight) };
-  for (const key of SCENE_KEYS) if (fields.has(key) && fields.get(key) !== '') setScene(raw, key, Number(fields.get(key)));
+  for (const key of SCENE_KEYS) {
+    const text = fields.get(key);
+    if (text) setScene(raw, key, Number(text));
+  }
   return cleanRig(raw);
 }
 
+/** @param {string} text */
 function decodeLight(text) {
   const [head, ...words] = text.split(';');
   const [type, place = ''] = head.split(':');
+  /** @type {Fields} */
   const light = { type, [type === 'directional' ? 'direction' : 'position']: vector(place) };
   for (const word of words) {
     const [key, value = ''] = word.split('=');
-    if (NUMBERS.includes(key)) light[key] = Number.parseFloat(value);
+    if (isLightKey(key)) light[key] = Number.parseFloat(value);
     else if (key === 'target') light.target = vector(value);
     else if (key === 'color') light.color = `#${value}`;
     else if (key === 'shadow' || key === 'on') light[key] = value !== '0';
@@ -45,4 +69,5 @@ function decodeLight(text) {
   return light;
 }
 
+/** @param {string} text */
 const vector = (text) => text.split(',').map(Number.parseFloat);

@@ -1,9 +1,31 @@
 // The server's HTTP interface, and nothing else. Addresses are relative to the page, so a path prefix works.
 
+/**
+ * @typedef {import('./rig.js').Rig} Rig
+ * @typedef {'waiting' | 'reading' | 'estimating' | 'fitting' | 'storing' | 'ready' | 'failed'} Stage
+ * @typedef {object} JobState  GET /job/{id}, and each event of its stream: what the page reads of it
+ * @property {string} job_id
+ * @property {'queued' | 'analysing' | 'ready' | 'failed'} state
+ * @property {Stage} stage
+ * @property {number} progress  0..1
+ * @property {number} width
+ * @property {number} height
+ * @property {Partial<ProblemFields> | null} [error]
+ * @typedef {{job_id: string, width: number, height: number}} UploadAnswer
+ * @typedef {{defaults: Record<string, unknown>}} Models  GET /models
+ * @typedef {{up: boolean, ready?: boolean, keys?: boolean}} Ready  GET /ready; `up`: it answered at all
+ * @typedef {Rig & {max_side?: number, quality?: number, stream?: string}} PreviewBody  less the job
+ * @typedef {{blob: Blob, ms: number, stages: [string, number][]}} Preview  `stages`: names with milliseconds
+ * @typedef {{status: number, code: string, title: string, detail: string, retryAfter: number}} ProblemFields
+ * @typedef {(share: number) => void} OnProgress  0..1
+ */
+
 const base = new URL('.', document.baseURI);
+/** @param {string} path */
 export const address = (path) => new URL(path, base);
 
 const KEY = 'relight.key';
+/** @type {<T>(use: (storage: Storage) => T) => T | null} */
 const shelf = (use) => {
   try {
     return use(sessionStorage);
@@ -13,56 +35,100 @@ const shelf = (use) => {
 };
 export const key = {
   get: () => shelf((s) => s.getItem(KEY)) ?? '',
+  /** @param {string} value */
   set: (value) => shelf((s) => (value ? s.setItem(KEY, value) : s.removeItem(KEY))),
 };
-/** As UTF-8: a header holds bytes, and the browser would send other characters as Latin-1 or not at all. */
+/**
+ * As UTF-8: a header holds bytes, and the browser would send other characters as Latin-1 or not at all.
+ * @param {string} text
+ */
 const bytes = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+/** @returns {Record<string, string>} */
 const authorization = () => (key.get() ? { Authorization: `Bearer ${bytes(key.get())}` } : {});
 
 /** What went wrong, in the server's words (RFC 9457). `code` is the server's, or `unreachable`. */
 export class Problem extends Error {
+  /** @param {Partial<ProblemFields>} fields */
   constructor({ status = 0, code = 'internal', title = '', detail = '', retryAfter = 0 }) {
     super(detail || title);
-    Object.assign(this, { name: 'Problem', status, code, title, detail, retryAfter });
+    this.name = 'Problem';
+    this.status = status;
+    this.code = code;
+    this.title = title;
+    this.detail = detail;
+    this.retryAfter = retryAfter;
   }
 }
 
-const unreachable = () => new Problem({
-  code: 'unreachable', title: 'No answer', detail: 'The server does not answer. Check that it runs and that you are online.',
+/**
+ * Whatever was thrown, as a problem that can be shown.
+ * @param {unknown} error
+ */
+export function asProblem(error) {
+  if (error instanceof Problem) return error;
+  const detail = error instanceof Error ? error.message || error.name : String(error);
+  return new Problem({ title: 'Something went wrong', detail });
+}
+
+/**
+ * Was this thrown because the page itself gave up waiting?
+ * @param {unknown} error
+ */
+export const isAbort = (error) => error instanceof Error && error.name === 'AbortError';
+
+export const unreachable = () => new Problem({
+  code: 'unreachable',
+  title: 'No answer',
+  detail: 'The server is not responding. Check that it is running and that you are online.',
 });
 
+/** @type {(status: number, text: string, retryAfter: string | null) => Problem} */
 function problemOf(status, text, retryAfter) {
+  /** @type {Record<string, unknown>} */
   let body = {};
   try {
-    body = JSON.parse(text);
+    body = JSON.parse(text) ?? {};
   } catch { /* a proxy's own page */ }
   const title = typeof body.title === 'string' ? body.title : 'Request failed';
   const detail = typeof body.detail === 'string' ? body.detail : `The server answered with status ${status}.`;
-  return new Problem({ status, title, detail, code: body.code ?? 'internal', retryAfter: Number(retryAfter) || 0 });
+  const code = typeof body.code === 'string' ? body.code : 'internal';
+  return new Problem({ status, title, detail, code, retryAfter: Number(retryAfter) || 0 });
 }
 
+/**
+ * @param {string} path
+ * @param {RequestInit & {json?: object}} [options]  `json`: the body of a POST
+ */
 export async function request(path, { json, ...options } = {}) {
   const headers = { ...authorization(), ...(json ? { 'Content-Type': 'application/json' } : {}) };
   const body = json ? JSON.stringify(json) : undefined;
+  const method = json ? 'POST' : 'GET';
   let response;
   try {
-    response = await fetch(address(path), { method: json ? 'POST' : 'GET', headers, body, cache: 'no-cache', ...options });
+    response = await fetch(address(path), { method, headers, body, cache: 'no-cache', ...options });
   } catch (error) {
-    if (error.name === 'AbortError') throw error;
+    if (isAbort(error)) throw error;
     throw unreachable();
   }
   if (response.ok) return response;
   throw problemOf(response.status, await response.text().catch(() => ''), response.headers.get('Retry-After'));
 }
 
+/** @type {(path: string, options?: RequestInit & {json?: object}) => Promise<unknown>} */
 const getJson = async (path, options) => (await request(path, options)).json();
 
-export const models = () => getJson('models');
-export const job = (id, options) => getJson(`job/${id}`, options);
+export const models = async () => /** @type {Models} */ (await getJson('models'));
+/** @type {(id: string, options?: RequestInit) => Promise<JobState>} */
+export const job = async (id, options) => /** @type {JobState} */ (await getJson(`job/${id}`, options));
+/** @param {string} id */
 export const erase = (id) => getJson(`job/${id}`, { method: 'DELETE' });
+/** @type {(id: string, body: Rig, options?: RequestInit) => Promise<unknown>} */
 export const relight = (id, body, options) => getJson('relight', { json: { job_id: id, ...body }, ...options });
 
-/** State of the server: {ready, …}; it also says so with status 503 while it warms up. */
+/**
+ * State of the server; it also answers, with status 503, while it warms up.
+ * @returns {Promise<Ready>}
+ */
 export async function ready() {
   try {
     const response = await fetch(address('ready'), { cache: 'no-store' });
@@ -72,7 +138,12 @@ export async function ready() {
   }
 }
 
-/** Sends a photo; `onProgress` gets 0..1. Only XMLHttpRequest tells how much has left. */
+/**
+ * Sends a photo. Only XMLHttpRequest tells how much has left.
+ * @param {File} file
+ * @param {{onProgress: OnProgress, signal?: AbortSignal}} options
+ * @returns {Promise<UploadAnswer>}
+ */
 export function upload(file, { onProgress, signal }) {
   return new Promise((resolve, reject) => {
     const form = new FormData();
@@ -92,26 +163,40 @@ export function upload(file, { onProgress, signal }) {
   });
 }
 
-/** The job's states as they come (GET /job/{id}/events). By fetch, since an EventSource can carry no key. */
+/**
+ * The job's states as they come (GET /job/{id}/events). By fetch, since an EventSource can carry no key.
+ * @param {string} id
+ * @param {{signal?: AbortSignal}} options
+ * @returns {AsyncGenerator<JobState, void, void>}
+ */
 export async function* events(id, { signal }) {
-  const response = await request(`job/${id}/events`, { signal, headers: { ...authorization(), Accept: 'text/event-stream' } });
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  const headers = { ...authorization(), Accept: 'text/event-stream' };
+  const response = await request(`job/${id}/events`, { signal, headers });
+  if (!response.body) return;
+  const reader = response.body.getReader();
+  const decoder = new TextDecoder();
   let buffer = '';
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    buffer = (buffer + value).replace(/\r\n?/g, '\n');
+    buffer = (buffer + decoder.decode(value, { stream: true })).replace(/\r\n?/g, '\n');
     const blocks = buffer.split('\n\n');
-    buffer = blocks.pop();
+    buffer = blocks.pop() ?? '';
     for (const block of blocks) {
-      const data = block.split('\n').filter((line) => line.startsWith('data:')).map((line) => line.slice(5).trimStart()).join('\n');
+      const lines = block.split('\n').filter((line) => line.startsWith('data:'));
+      const data = lines.map((line) => line.slice(5).trimStart()).join('\n');
       if (data) yield JSON.parse(data);
     }
   }
 }
 
-/** A preview: {blob, ms, stages: [[name, ms]]}. */
-export async function preview(id, body, { signal }) {
+/**
+ * @param {string} id
+ * @param {PreviewBody} body
+ * @param {{signal?: AbortSignal}} [options]
+ * @returns {Promise<Preview>}
+ */
+export async function preview(id, body, { signal } = {}) {
   const began = performance.now();
   const response = await request('preview', { json: { job_id: id, ...body }, signal });
   const blob = await response.blob();
@@ -119,13 +204,18 @@ export async function preview(id, body, { signal }) {
   return { blob, ms: performance.now() - began, stages: stages.map((m) => [m[1], Number(m[2])]) };
 }
 
-/** One of the job's files as a blob; `onProgress` gets 0..1. */
+/**
+ * One of the job's files.
+ * @param {string} id
+ * @param {string} name
+ * @param {{onProgress?: OnProgress, signal?: AbortSignal}} [options]
+ */
 export async function download(id, name, { onProgress = () => {}, signal } = {}) {
   const response = await request(`download/${id}/${name}`, { signal });
   const total = Number(response.headers.get('Content-Length')) || 0;
-  const reader = response.body.getReader();
+  const reader = response.body?.getReader();
   const chunks = [];
-  for (let got = 0; ;) {
+  for (let got = 0; reader;) {
     const { value, done } = await reader.read();
     if (done) break;
     chunks.push(value);

@@ -1,27 +1,45 @@
 // A ball lit by the rig: the direction of light at a glance.
 
+import { pen } from './dom.js';
 import { lightColour, toSrgb } from './colour.js';
 import { towards } from './rig.js';
 
 const SRGB = Uint8ClampedArray.from({ length: 1025 }, (_, i) => Math.round(255 * toSrgb(i / 1024)));
 
-/** Draws the ball into a square canvas whose CSS size is `size` pixels. `lights`: of the rig; `ambient`: 0 and up. */
+/**
+ * @typedef {import('./rig.js').Vector} Vector
+ * @typedef {import('./rig.js').Light} Light
+ * @typedef {{direction: Vector, half: Vector, colour: number[], gloss: number}} Lamp  a light, prepared for drawing
+ */
+
+/** @type {(light: Light) => Lamp} */
+function lampOf(light) {
+  const direction = towards(light);
+  const half = Math.hypot(direction[0], direction[1], direction[2] + 1) || 1;
+  const power = Math.min(3, light.intensity ?? 1);
+  return {
+    direction,
+    half: [direction[0] / half, direction[1] / half, (direction[2] + 1) / half],
+    colour: lightColour(light).map((v) => Math.min(2.5, v) * power),
+    gloss: 0.3 * Math.min(1, power),
+  };
+}
+
+/**
+ * Draws the ball into a square canvas whose CSS size is `size` pixels.
+ * @param {HTMLCanvasElement} canvas
+ * @param {number} size
+ * @param {Light[]} lights
+ * @param {number} ambient  0 and up
+ * @param {number[]} albedo
+ */
 export function drawBall(canvas, size, lights, ambient = 0.12, albedo = [0.62, 0.6, 0.57]) {
   const side = Math.round(size * Math.min(2, devicePixelRatio || 1));
   if (canvas.width !== side) canvas.width = canvas.height = side;
-  const context = canvas.getContext('2d');
+  const context = pen(canvas);
   const image = context.createImageData(side, side);
   const data = image.data;
-  const lamps = lights.filter((light) => light.on !== false).map((light) => {
-    const direction = towards(light);
-    const half = Math.hypot(direction[0], direction[1], direction[2] + 1) || 1;
-    const power = Math.min(3, light.intensity ?? 1);
-    return {
-      direction, half: [direction[0] / half, direction[1] / half, (direction[2] + 1) / half],
-      colour: lightColour(light).map((v) => Math.min(2.5, v) * power),
-      gloss: 0.3 * Math.min(1, power),
-    };
-  });
+  const lamps = lights.filter((light) => light.on !== false).map(lampOf);
   const radius = side / 2 - 1;
   for (let row = 0, at = 0; row < side; row += 1) {
     const y = (side / 2 - row - 0.5) / radius;
@@ -53,9 +71,13 @@ export function drawBall(canvas, size, lights, ambient = 0.12, albedo = [0.62, 0
   context.putImageData(image, 0, 0);
 }
 
+/** @param {number} v */
 const tone = (v) => SRGB[Math.round(1024 * (1 - Math.exp(-1.1 * v)))];
 
-/** The direction a place on the ball faces; beyond its rim the light goes behind. `x`, `y` in radii, y up. */
+/**
+ * The direction a place on the ball faces; beyond its rim the light goes behind. `x`, `y` in radii, y up.
+ * @type {(x: number, y: number) => Vector}
+ */
 export function directionAt(x, y) {
   const d = Math.hypot(x, y);
   if (d <= 1) return [x, y, Math.sqrt(1 - d * d)];

@@ -1,11 +1,17 @@
 // Colours for swatches, handles and the lit balls. What counts in the picture is computed by the server.
 
+/** @param {number} v */
 export const toLinear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+/** @param {number} v */
 export const toSrgb = (v) => (v <= 0.0031308 ? 12.92 * v : 1.055 * v ** (1 / 2.4) - 0.055);
 
+/** @param {number[]} rgb */
 const luminance = ([r, g, b]) => 0.2126 * r + 0.7152 * g + 0.0722 * b;
 
-/** Chromaticity of a black body: Kim et al. 2002 (US patent 7024034, as in Wikipedia's "Planckian locus"). */
+/**
+ * Chromaticity of a black body: Kim et al. 2002 (US patent 7024034, as in Wikipedia's "Planckian locus").
+ * @param {number} kelvin
+ */
 function planckian(kelvin) {
   const t = Math.min(25000, Math.max(1667, kelvin));
   const x = t <= 4000
@@ -25,11 +31,17 @@ function planckian(kelvin) {
 
 const NEUTRAL = planckian(6500);
 
-/** Linear RGB of luminance 1 for a light's colour or temperature (6500 K is neutral, as on the server). */
+/** @typedef {{color?: string, temperature?: number}} Tint  what of a light gives it its colour */
+
+/**
+ * Linear RGB of luminance 1 for a light's colour or temperature (6500 K is neutral, as on the server).
+ * @param {Tint} light
+ */
 export function lightColour(light) {
   let rgb = [1, 1, 1];
-  if (light.color) {
-    rgb = [1, 3, 5].map((i) => toLinear(parseInt(light.color.slice(i, i + 2), 16) / 255));
+  const { color } = light;
+  if (color) {
+    rgb = [1, 3, 5].map((i) => toLinear(parseInt(color.slice(i, i + 2), 16) / 255));
   } else if (light.temperature) {
     rgb = planckian(light.temperature).map((v, i) => v / NEUTRAL[i]);
   }
@@ -37,7 +49,10 @@ export function lightColour(light) {
   return y > 0 ? rgb.map((v) => v / y) : [1, 1, 1];
 }
 
-/** The same as a CSS colour, as bright as the screen can show it. */
+/**
+ * The same as a CSS colour, as bright as the screen can show it.
+ * @param {Tint} light
+ */
 export function swatch(light) {
   const rgb = lightColour(light);
   const top = Math.max(...rgb);

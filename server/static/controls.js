@@ -2,31 +2,64 @@
 
 import { h } from './dom.js';
 
+/**
+ * @typedef {{node: HTMLElement, update: () => void}} Control
+ * @typedef {object} SliderLook  what a slider shows, and how
+ * @property {string} label
+ * @property {number} low
+ * @property {number} high
+ * @property {keyof typeof SCALES} [scale]
+ * @property {number} [digits]  after the point
+ * @property {number} [grain]  what values are rounded to; without it, to the digits shown
+ * @property {string} [unit]
+ * @property {string} [className]
+ * @typedef {object} SliderUse
+ * @property {() => number} get  the value
+ * @property {(value: number) => void} set  while it moves
+ * @property {() => void} done  when it rests
+ * @property {() => void} reset  on double click or Delete
+ * @typedef {(low: number, high: number) => [(value: number) => number, (share: number) => number]} Scale
+ */
+
 let count = 0;
+/** @param {string} word */
 const nextId = (word) => `${word}-${(count += 1)}`;
 
 /** How a value lies along a slider: [value -> 0..1, 0..1 -> value]. */
 export const SCALES = {
+  /** @type {Scale} */
   linear: (low, high) => [(v) => (v - low) / (high - low), (t) => low + t * (high - low)],
+  /** @type {Scale} */
   square: (low, high) => [(v) => Math.sqrt((v - low) / (high - low)), (t) => low + t * t * (high - low)],
+  /** @type {Scale} */
   log: (low, high) => [(v) => Math.log(v / low) / Math.log(high / low), (t) => low * (high / low) ** t],
 };
 
+/** @type {Record<string, number>} */
 const STEPS = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 };
 
 /**
- * A labelled slider. `get()` the value, `set(value)` while it moves, `done()` when it rests, `reset()` on double click.
- * Values are rounded to `grain`, or to as many digits as are shown.
+ * A labelled slider.
+ * @param {SliderLook} look
+ * @param {SliderUse} use
+ * @returns {Control & {input: HTMLInputElement}}
  */
-export function slider({ label, low, high, scale = 'linear', digits = 2, grain = 10 ** -digits, unit = '', get, set, done, reset, className = '' }) {
+export function slider(look, { get, set, done, reset }) {
+  const { label, low, high, scale = 'linear', digits = 2, grain = 10 ** -digits, unit = '', className = '' } = look;
   const id = nextId('slider');
   const [toShare, fromShare] = SCALES[scale](low, high);
   const linear = scale === 'linear';
+  /** @param {number} v */
   const tidy = (v) => Number((Math.round(v / grain) * grain).toFixed(digits));
+  /** @param {number} v */
   const words = (v) => `${v.toFixed(digits)}${unit}`;
   const output = h('span', { className: 'value', ariaHidden: 'true' }); // the slider says it itself (aria-valuetext)
   const input = h('input', {
-    type: 'range', id, min: linear ? low : 0, max: linear ? high : 1, step: linear ? grain : 0.002,
+    type: 'range',
+    id,
+    min: String(linear ? low : 0),
+    max: String(linear ? high : 1),
+    step: String(linear ? grain : 0.002),
     oninput: () => {
       set(tidy(linear ? input.valueAsNumber : fromShare(input.valueAsNumber)));
       show();
@@ -42,7 +75,7 @@ export function slider({ label, low, high, scale = 'linear', digits = 2, grain =
         do share += step * 0.002; while (share > 0 && share < 1 && tidy(fromShare(share)) === value);
         share = Math.min(1, Math.max(0, share));
         set(tidy(fromShare(share)));
-        input.value = toShare(get());
+        input.value = String(toShare(get()));
         show();
         done();
       }
@@ -61,26 +94,37 @@ export function slider({ label, low, high, scale = 'linear', digits = 2, grain =
     input,
     update() {
       const value = get();
-      if (document.activeElement !== input || !input.matches(':active')) input.value = linear ? value : toShare(value);
+      const held = document.activeElement === input && input.matches(':active');
+      if (!held) input.value = String(linear ? value : toShare(value));
       show();
     },
   };
 }
 
+/**
+ * A switch.
+ * @param {{label: string, get: () => boolean, set: (on: boolean) => void}} options
+ * @returns {Control}
+ */
 export function toggle({ label, get, set }) {
   const input = h('input', { type: 'checkbox', role: 'switch', onchange: () => set(input.checked) });
-  return { node: h('label', { className: 'switch' }, input, h('span', {}, label)), update: () => { input.checked = get(); } };
+  const node = h('label', { className: 'switch' }, input, h('span', {}, label));
+  return { node, update: () => { input.checked = get(); } };
 }
 
-/** A row of radio buttons. `options`: {value: label}. */
-export function radios({ legend, options, get, set, className = '' }) {
+/**
+ * A row of radio buttons.
+ * @template {string} V
+ * @param {{legend: string, options: Record<V, string>, get: () => V, set: (value: V) => void}} spec
+ * @returns {Control}
+ */
+export function radios({ legend, options, get, set }) {
   const name = nextId('radio');
-  const inputs = Object.entries(options).map(([value, label]) => {
-    const input = h('input', { type: 'radio', name, value, onchange: () => set(value) });
-    return [input, h('label', {}, input, h('span', {}, label))];
-  });
+  const values = /** @type {V[]} */ (Object.keys(options));
+  const inputs = values.map((value) => h('input', { type: 'radio', name, value, onchange: () => set(value) }));
+  const labels = inputs.map((input, index) => h('label', {}, input, h('span', {}, options[values[index]])));
   return {
-    node: h('fieldset', { className: `segments ${className}` }, h('legend', { className: 'unseen' }, legend), inputs.map(([, label]) => label)),
-    update: () => inputs.forEach(([input]) => { input.checked = input.value === get(); }),
+    node: h('fieldset', { className: 'segments' }, h('legend', { className: 'unseen' }, legend), labels),
+    update: () => inputs.forEach((input) => { input.checked = input.value === get(); }),
   };
 }

@@ -1,21 +1,52 @@
 // Mouse, finger, pen, wheel and keys on the stage.
 
-import { clamp } from './dom.js';
-import { placeOf, setPlace } from './rig.js';
+import { around, clamp } from './dom.js';
+import { placeOf, rounded, setPlace } from './rig.js';
 
 const NEAREST = 3;
 const FARTHEST = -1.5;
 const REACH = 1.6;
 
+/**
+ * @typedef {import('./rig.js').Light} Light
+ * @typedef {import('./rig.js').Vector} Vector
+ * @typedef {import('./viewer.js').Point} Point
+ * @typedef {{kind: 'pan' | 'split', last: Point}} Slide  the picture, or the divider, goes with the pointer
+ * @typedef {object} Carry  a light, or what a spot aims at, goes with the pointer
+ * @property {'light' | 'target'} kind
+ * @property {Point} last
+ * @property {Point} offset  from the pointer to the handle's middle
+ * @property {Light} [before]  the light as it was, where it was not taken by its handle
+ * @typedef {object} Pinch  two fingers: the picture's zoom, or the selected light's depth
+ * @property {'pinch' | 'depth'} kind
+ * @property {Point} last
+ * @property {number} spread  between the fingers
+ * @property {number} from  the light's depth as they began
+ * @typedef {Slide | Carry | Pinch} Drag
+ * @typedef {object} Act  what the page does for a gesture
+ * @property {() => void} compare
+ * @property {(share: number) => void} split
+ * @property {() => void} remove
+ * @property {() => void} focus
+ */
+
 export class Gestures {
   #stage;
   #store;
   #viewer;
-  #act; // {compare, split, remove, focus} of the page
+  #act;
+  /** @type {Map<number, Point>} */
   #pointers = new Map();
+  /** @type {Drag | null} */
   #drag = null;
   #wheelEnd = 0;
 
+  /**
+   * @param {HTMLElement} stage
+   * @param {import('./store.js').Store} store
+   * @param {import('./viewer.js').Viewer} viewer
+   * @param {Act} act
+   */
   constructor(stage, store, viewer, act) {
     this.#stage = stage;
     this.#store = store;
@@ -23,11 +54,16 @@ export class Gestures {
     this.#act = act;
     stage.addEventListener('pointerdown', (event) => this.#down(event));
     stage.addEventListener('pointermove', (event) => this.#move(event));
-    for (const type of ['pointerup', 'pointercancel']) stage.addEventListener(type, (event) => this.#up(event));
+    stage.addEventListener('pointerup', (event) => this.#up(event));
+    stage.addEventListener('pointercancel', (event) => this.#up(event));
     stage.addEventListener('wheel', (event) => this.#wheel(event), { passive: false });
     stage.addEventListener('keydown', (event) => this.#key(event));
-    document.addEventListener('keydown', (event) => event.target === document.body && this.#key(event));
-    stage.addEventListener('dblclick', (event) => event.target.closest('.handle, .tools, .divider') || this.#viewer.fit());
+    document.addEventListener('keydown', (event) => {
+      if (event.target === document.body) this.#key(event);
+    });
+    stage.addEventListener('dblclick', (event) => {
+      if (!around(event, '.handle, .tools, .divider')) this.#viewer.fit();
+    });
   }
 
   /** Is there a picture to work on? (While a photo is read, the one on the stage is not lit yet.) */
@@ -35,44 +71,51 @@ export class Gestures {
     return !this.#viewer.size || document.body.dataset.state !== 'ready';
   }
 
+  /** @type {(event: MouseEvent) => Point} */
   #at(event) {
     const box = this.#stage.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
   }
 
+  /** @param {PointerEvent} event */
   #down(event) {
-    if (this.#idle || event.button > 0 || event.target.closest('.tools, .notice')) return;
+    if (this.#idle || event.button > 0 || around(event, '.tools, .notice')) return;
     const at = this.#at(event);
     this.#pointers.set(event.pointerId, at);
     this.#stage.setPointerCapture(event.pointerId);
-    if (this.#pointers.size === 2) return this.#pinchFrom();
-    if (this.#pointers.size > 2) return undefined;
-    const handle = event.target.closest('.handle');
-    if (handle) {
+    if (this.#pointers.size > 2) return;
+    const handle = around(event, '.handle');
+    if (this.#pointers.size === 2) this.#pinchFrom();
+    else if (handle) {
       event.preventDefault(); // the browser's own drag; so the focus is ours to set
-      handle.focus({ preventScroll: true });
-      const isTarget = 'target' in handle.dataset;
-      if (!isTarget) this.#store.select(Number(handle.dataset.light));
-      const place = isTarget ? this.#store.light.target : placeOf(this.#store.light);
-      const grip = this.#viewer.toStage(place);
-      this.#begin(isTarget ? 'target' : 'light', at, { offset: [grip[0] - at[0], grip[1] - at[1]] });
-    } else if (event.target.closest('.divider')) this.#begin('split', at);
-    else if (!this.#viewer.isFit || this.#viewer.view !== 'relit') this.#begin('pan', at);
+      this.#take(handle, at);
+    } else if (around(event, '.divider')) this.#begin({ kind: 'split', last: at });
+    else if (!this.#viewer.isFit || this.#viewer.view !== 'relit') this.#begin({ kind: 'pan', last: at });
     else {
       event.preventDefault();
       this.#act.focus(); // so that the keys go on from here
-      const { light } = this.#store;
-      this.#begin('light', at, { offset: [0, 0], before: structuredClone(light) });
+      const before = structuredClone(this.#store.light);
+      this.#begin({ kind: 'light', last: at, offset: [0, 0], before });
       this.#place(at);
     }
-    return undefined;
   }
 
-  #begin(kind, at, more = {}) {
-    this.#drag = { kind, last: at, ...more };
-    this.#stage.dataset.drag = kind;
+  /** @type {(handle: HTMLElement, at: Point) => void} */
+  #take(handle, at) {
+    handle.focus({ preventScroll: true });
+    const isTarget = 'target' in handle.dataset;
+    if (!isTarget) this.#store.select(Number(handle.dataset.light));
+    const grip = this.#viewer.toStage(handlePlace(this.#store.light, isTarget));
+    this.#begin({ kind: isTarget ? 'target' : 'light', last: at, offset: [grip[0] - at[0], grip[1] - at[1]] });
   }
 
+  /** @param {Drag} drag */
+  #begin(drag) {
+    this.#drag = drag;
+    this.#stage.dataset.drag = drag.kind;
+  }
+
+  /** @param {PointerEvent} event */
   #move(event) {
     if (!this.#pointers.has(event.pointerId)) return;
     const at = this.#at(event);
@@ -88,47 +131,60 @@ export class Gestures {
     }
   }
 
+  /** @param {PointerEvent} event */
   #up(event) {
     if (!this.#pointers.delete(event.pointerId)) return;
     const drag = this.#drag;
     if (this.#pointers.size) return; // the last finger ends it
     this.#drag = null;
     delete this.#stage.dataset.drag;
-    if (['light', 'target', 'depth'].includes(drag?.kind)) this.#store.commit();
+    if (drag && ['light', 'target', 'depth'].includes(drag.kind)) this.#store.commit();
   }
 
+  /** @param {Point} at */
   #place(at) {
-    const { kind, offset } = this.#drag;
-    const [x, y] = this.#viewer.toScene([at[0] + offset[0], at[1] + offset[1]]);
-    this.#moveTo(kind === 'target', () => [x, y]);
+    const drag = this.#drag;
+    if (drag?.kind !== 'light' && drag?.kind !== 'target') return;
+    const [x, y] = this.#viewer.toScene([at[0] + drag.offset[0], at[1] + drag.offset[1]]);
+    this.#moveTo(drag.kind === 'target', ([, , z]) => [x, y, z]);
   }
 
+  /**
+   * Moves the selected light, or its target, within reach.
+   * @param {boolean} isTarget
+   * @param {(place: Vector) => Vector} where
+   */
   #moveTo(isTarget, where) {
-    const aspect = this.#viewer.size[1] / this.#viewer.size[0];
-    this.#store.change((rig, light) => {
-      const place = isTarget ? light.target : placeOf(light);
-      const [x, y, z = place[2]] = where(place);
-      const next = [clamp(x, -REACH, REACH), clamp(y, -REACH * Math.max(1, aspect), REACH * Math.max(1, aspect)), clamp(z, FARTHEST, NEAREST)];
-      if (isTarget) light.target = next.map((v) => Math.round(v * 1000) / 1000);
-      setPlace(light, isTarget ? light.position : next);
+    const [width, height] = this.#viewer.size ?? [1, 1];
+    const tall = REACH * Math.max(1, height / width);
+    this.#store.change((_rig, light) => {
+      const [x, y, z] = where(handlePlace(light, isTarget));
+      /** @type {Vector} */
+      const next = [clamp(x, -REACH, REACH), clamp(y, -tall, tall), clamp(z, FARTHEST, NEAREST)];
+      if (isTarget && light.type === 'spot') {
+        light.target = rounded(next);
+        setPlace(light, light.position); // not where it aims at
+      } else setPlace(light, next);
     });
   }
 
   #pinchFrom() {
     const [a, b] = [...this.#pointers.values()];
-    const before = this.#drag?.before;
-    const onLight = this.#drag?.kind === 'light' && !before; // by its handle
-    if (before) this.#store.change((rig, light) => { Object.assign(light, before); }); // the first finger did not mean the light
+    const drag = this.#drag;
+    const before = drag?.kind === 'light' ? drag.before : undefined;
+    if (before) this.#store.change((_rig, light) => { Object.assign(light, before); }); // it was not meant to move
     const spread = Math.hypot(a[0] - b[0], a[1] - b[1]);
-    const middle = [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
-    this.#begin(onLight ? 'depth' : 'pinch', middle, { spread, from: placeOf(this.#store.light)[2] });
+    const byHandle = drag?.kind === 'light' && !before;
+    const from = placeOf(this.#store.light)[2];
+    this.#begin({ kind: byHandle ? 'depth' : 'pinch', last: between(a, b), spread, from });
   }
 
+  /** @param {Pinch} drag */
   #pinch(drag) {
     const [a, b] = [...this.#pointers.values()];
     if (!b) return;
     const spread = Math.hypot(a[0] - b[0], a[1] - b[1]);
-    const middle = [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
+    const middle = between(a, b);
     if (drag.kind === 'depth') this.#moveTo(false, ([x, y]) => [x, y, drag.from + Math.log2(spread / drag.spread)]);
     else {
       this.#viewer.zoomBy(spread / drag.spread, middle);
@@ -138,8 +194,9 @@ export class Gestures {
     }
   }
 
+  /** @param {WheelEvent} event */
   #wheel(event) {
-    if (this.#idle || event.target.closest('.notice')) return;
+    if (this.#idle || around(event, '.notice')) return;
     event.preventDefault();
     const step = event.deltaY * (event.deltaMode === 1 ? 16 : 1);
     if (event.ctrlKey || event.metaKey || this.#viewer.view !== 'relit') {
@@ -151,24 +208,44 @@ export class Gestures {
     this.#wheelEnd = setTimeout(() => this.#store.commit('wheel'), 300);
   }
 
+  /** @param {KeyboardEvent} event */
   #key(event) {
-    const handle = event.target.closest('.handle');
-    const big = event.shiftKey ? 0.1 : 0.02;
-    const nudge = {
-      ArrowLeft: [-big, 0, 0], ArrowRight: [big, 0, 0], ArrowUp: [0, big, 0], ArrowDown: [0, -big, 0],
-      PageUp: [0, 0, 0.1], PageDown: [0, 0, -0.1],
-    }[event.key];
     if (this.#idle || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (handle && nudge) {
+    const handle = around(event, '.handle');
+    if ((handle && this.#keyOnHandle(handle, event)) || this.#keyOnPicture(event.key)) event.preventDefault();
+  }
+
+  /** @type {(handle: HTMLElement, event: KeyboardEvent) => boolean} whether the key means something here */
+  #keyOnHandle(handle, { key, shiftKey }) {
+    const nudge = nudges(shiftKey ? 0.1 : 0.02)[key];
+    if (nudge) {
       this.#moveTo('target' in handle.dataset, ([x, y, z]) => [x + nudge[0], y + nudge[1], z + nudge[2]]);
       this.#store.commit('nudge');
-    } else if (handle && (event.key === 'Delete' || event.key === 'Backspace')) this.#act.remove();
-    else if (event.key === 'c') this.#act.compare();
-    else if (event.key === '+' || event.key === '=') this.#viewer.zoomBy(1.25);
-    else if (event.key === '-') this.#viewer.zoomBy(0.8);
-    else if (event.key === '0') this.#viewer.fit();
-    else if (event.key === 'h') this.#stage.toggleAttribute('data-bare');
-    else return;
-    event.preventDefault();
+    } else if (key === 'Delete' || key === 'Backspace') this.#act.remove();
+    else return false;
+    return true;
+  }
+
+  /** @type {(key: string) => boolean} whether the key means something here */
+  #keyOnPicture(key) {
+    if (key === 'c') this.#act.compare();
+    else if (key === '+' || key === '=') this.#viewer.zoomBy(1.25);
+    else if (key === '-') this.#viewer.zoomBy(0.8);
+    else if (key === '0') this.#viewer.fit();
+    else if (key === 'h') this.#stage.toggleAttribute('data-bare');
+    else return false;
+    return true;
   }
 }
+
+/** @type {(light: Light, isTarget: boolean) => Vector} */
+const handlePlace = (light, isTarget) => (isTarget && light.type === 'spot' ? light.target : placeOf(light));
+
+/** @type {(a: Point, b: Point) => Point} */
+const between = (a, b) => [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
+
+/** @type {(step: number) => Record<string, Vector>} */
+const nudges = (step) => ({
+  ArrowLeft: [-step, 0, 0], ArrowRight: [step, 0, 0], ArrowUp: [0, step, 0], ArrowDown: [0, -step, 0],
+  PageUp: [0, 0, 0.1], PageDown: [0, 0, -0.1],
+});

@@ -1,8 +1,10 @@
 // A handle on the picture for each light, and the lines that tell what the selected one does.
 
-import { $, clamp, h, svg } from './dom.js';
+import { $, clamp, find, h, svg } from './dom.js';
 import { swatch } from './colour.js';
 import { inWords, lightValue, placeOf, TYPES } from './rig.js';
+
+/** @typedef {import('./rig.js').Vector} Vector */
 
 const EDGE = 26;
 
@@ -10,11 +12,22 @@ export class Handles {
   #store;
   #viewer;
   #layer = $('#handles');
-  #guides = $('#guides');
+  #guides = find('#guides', SVGSVGElement);
+  /** @type {HTMLButtonElement[]} */
   #buttons = [];
-  #target = h('button', { type: 'button', className: 'handle target', 'aria-label': 'Spot target', 'aria-describedby': 'handle-help' });
-  #shape = { line: svg('line', { class: 'guide' }), ring: svg('ellipse', { class: 'guide' }), halo: svg('line', { class: 'guide halo' }) };
+  #target = h('button', {
+    type: 'button', className: 'handle target', 'aria-label': 'Spot target', 'aria-describedby': 'handle-help',
+  });
+  #shape = {
+    line: svg('line', { class: 'guide' }),
+    ring: svg('ellipse', { class: 'guide' }),
+    halo: svg('line', { class: 'guide halo' }),
+  };
 
+  /**
+   * @param {import('./store.js').Store} store
+   * @param {import('./viewer.js').Viewer} viewer
+   */
   constructor(store, viewer) {
     this.#store = store;
     this.#viewer = viewer;
@@ -24,7 +37,7 @@ export class Handles {
     for (const type of ['change', 'select']) store.addEventListener(type, () => this.sync());
     viewer.addEventListener('move', () => this.sync());
     this.#layer.addEventListener('focusin', (event) => {
-      const { light } = event.target.dataset;
+      const light = event.target instanceof HTMLElement ? event.target.dataset.light : undefined;
       if (light !== undefined && Number(light) !== store.selected) store.select(Number(light));
     });
   }
@@ -33,7 +46,7 @@ export class Handles {
     const { rig, selected } = this.#store;
     const shown = this.#viewer.size !== null;
     while (this.#buttons.length < rig.lights.length) this.#add();
-    while (this.#buttons.length > rig.lights.length) this.#buttons.pop().remove();
+    while (this.#buttons.length > rig.lights.length) this.#buttons.pop()?.remove();
     rig.lights.forEach((light, index) => {
       const button = this.#buttons[index];
       const place = placeOf(light);
@@ -67,21 +80,31 @@ export class Handles {
       const [c, s] = [Math.cos((i * Math.PI) / 4), Math.sin((i * Math.PI) / 4)];
       return svg('line', { x1: 13.5 * c, y1: 13.5 * s, x2: 17.5 * c, y2: 17.5 * s, class: 'ray' });
     });
-    const button = h(
-      'button', { type: 'button', className: 'handle', 'aria-label': `Light ${index + 1}`, 'aria-describedby': 'handle-help' },
-      svg('svg', { viewBox: '-22 -22 44 44', 'aria-hidden': 'true' }, svg('circle', { class: 'aura', r: 20 }), ...rays, svg('circle', { class: 'core', r: 10.5 }), svg('text', { y: 4 }, String(index + 1))),
+    const sun = svg(
+      'svg', { viewBox: '-22 -22 44 44', 'aria-hidden': 'true' },
+      svg('circle', { class: 'aura', r: 20 }),
+      ...rays,
+      svg('circle', { class: 'core', r: 10.5 }),
+      svg('text', { y: 4 }, String(index + 1)),
     );
-    button.dataset.light = index;
+    const button = h('button', {
+      type: 'button', className: 'handle', 'aria-label': `Light ${index + 1}`, 'aria-describedby': 'handle-help',
+    }, sun);
+    button.dataset.light = String(index);
     this.#buttons.push(button);
     this.#layer.append(button);
   }
 
+  /** @type {(button: HTMLElement, place: Vector) => void} */
   #put(button, place) {
     const [x, y] = this.#onStage(place);
     button.style.transform = `translate(${x}px, ${y}px)`;
   }
 
-  /** On the stage, and never beyond its edge, where nobody could take hold of it. */
+  /**
+   * On the stage, and never beyond its edge, where nobody could take hold of it.
+   * @param {Vector} place
+   */
   #onStage(place) {
     const [x, y] = this.#viewer.toStage(place);
     const [width, height] = this.#viewer.stage;
@@ -89,6 +112,7 @@ export class Handles {
     return [clamp(x, EDGE, Math.max(EDGE, width - EDGE)), clamp(y, EDGE, Math.max(EDGE, height - tools))];
   }
 
+  /** @param {import('./rig.js').Light} light */
   #guide(light) {
     const { line, ring, halo } = this.#shape;
     const [x1, y1] = this.#onStage(placeOf(light));
@@ -97,11 +121,12 @@ export class Handles {
     const gap = Math.min(1, 22 / length);
     const ends = light.type === 'point' ? { x1, y1, x2: x1, y2: y1 }
       : { x1: x1 + (x2 - x1) * gap, y1: y1 + (y2 - y1) * gap, x2, y2 };
-    for (const node of [line, halo]) for (const [name, value] of Object.entries(ends)) node.setAttribute(name, value.toFixed(1));
+    for (const [name, value] of Object.entries(ends)) {
+      for (const node of [line, halo]) node.setAttribute(name, value.toFixed(1));
+    }
     const reach = light.type === 'directional' ? 0 : (lightValue(light, 'range') * this.#viewer.box.w) / 2;
-    ring.setAttribute('cx', x1);
-    ring.setAttribute('cy', y1);
-    ring.setAttribute('rx', reach);
-    ring.setAttribute('ry', reach);
+    for (const [name, value] of Object.entries({ cx: x1, cy: y1, rx: reach, ry: reach })) {
+      ring.setAttribute(name, String(value));
+    }
   }
 }

@@ -1,35 +1,41 @@
 // Asking for the server's key.
 
-import { key } from './api.js';
-import { $ } from './dom.js';
+import { asProblem, key } from './api.js';
+import { $, buttonAt, dialogAt, fieldAt, find } from './dom.js';
 
+/** @type {() => Promise<unknown>} */
 let prove = async () => {};
+/** @type {(() => unknown) | null} */
 let then = null;
 
-/** `proof`: a request that fails with a wrong key. */
+/** @param {() => Promise<unknown>} proof  a request that fails with a wrong key */
 export function onKey(proof) {
   prove = proof;
 }
 
-/** Opens the dialog with what the server said; `next` runs once a key was accepted. */
+/**
+ * Opens the dialog with what the server said.
+ * @param {unknown} [problem]
+ * @param {() => unknown} [next]  runs once a key was accepted
+ */
 export function askKey(problem, next) {
-  then = next;
-  $('#key-problem').textContent = problem?.detail ?? '';
-  $('#key').value = key.get();
-  if (!$('#key-dialog').open) $('#key-dialog').showModal();
+  then = next ?? null;
+  $('#key-problem').textContent = problem ? asProblem(problem).detail : '';
+  fieldAt('#key').value = key.get();
+  if (!dialogAt('#key-dialog').open) dialogAt('#key-dialog').showModal();
 }
 
-$('#open-key').onclick = () => askKey();
-$('#key-form').onsubmit = async (event) => {
+buttonAt('#open-key').onclick = () => askKey();
+find('#key-form', HTMLFormElement).onsubmit = async (event) => {
   event.preventDefault();
-  key.set($('#key').value.trim());
+  key.set(fieldAt('#key').value.trim());
   try {
     await prove();
   } catch (error) {
-    $('#key-problem').textContent = error.detail || error.message;
+    $('#key-problem').textContent = asProblem(error).message;
     return;
   }
-  $('#key-dialog').close();
+  dialogAt('#key-dialog').close();
   then?.();
   then = null;
 };

@@ -1,6 +1,6 @@
 // Live preview: one request in flight, the newest look next, never an older frame over a newer one.
 
-import { preview } from './api.js';
+import { asProblem, isAbort, preview } from './api.js';
 
 const SETTLE_MS = 160;
 const SLOW_MS = 150;
@@ -9,18 +9,38 @@ const FAST_MS = 60;
 const SIDES = [384, 512, 768, 1024, 1536, 2048, 3072, 4096];
 const LARGEST_MOVING = 1536;
 
-/** The size of frame to ask for where the screen can show `wanted` pixels. */
-export const frameSide = (wanted) => SIDES.find((side) => side >= wanted) ?? SIDES.at(-1);
+/**
+ * @typedef {import('./api.js').Preview} Preview
+ * @typedef {{id: string}} Job
+ * @typedef {{moving: boolean, order: number}} Wanted  a frame to ask for: `moving` while a gesture goes on
+ * @typedef {Wanted & {abort: AbortController}} Flight  a frame that was asked for
+ * @typedef {object} Frame  detail of the event `frame`
+ * @property {ImageBitmap} bitmap
+ * @property {number} ms
+ * @property {Preview['stages']} stages
+ * @property {number} bytes
+ * @property {boolean} newest  is it the last look asked for, and sharp?
+ * @typedef {{error: import('./api.js').Problem}} Trouble  detail of the event `trouble`
+ */
+
+/**
+ * The size of frame to ask for where the screen can show `wanted` pixels.
+ * @param {number} wanted
+ */
+export const frameSide = (wanted) => SIDES.find((side) => side >= wanted) ?? SIDES[SIDES.length - 1];
 
 export class Live extends EventTarget {
+  /** @type {Job | null} */
   job = null;
   // A frame that was given up may reach the server after the one that follows it, and must not push that one out: each
   // time one is given up, those after it have a stream of their own.
   #stream = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
   #givenUp = 0;
-  #look; // () => body: the rig at the moment of sending
-  #fullSide; // () => the side that the screen can show
+  #look;
+  #fullSide;
+  /** @type {Wanted | null} */
   #wanted = null;
+  /** @type {Flight | null} */
   #flight = null;
   #asked = 0;
   #painted = 0;
@@ -29,12 +49,17 @@ export class Live extends EventTarget {
   #settle = 0;
   #pause = 0;
 
+  /**
+   * @param {() => import('./rig.js').Rig} look  the rig at the moment of sending
+   * @param {() => number} fullSide  the side that the screen can show
+   */
   constructor(look, fullSide) {
     super();
     this.#look = look;
     this.#fullSide = fullSide;
   }
 
+  /** @param {Job} job */
   open(job) {
     this.close();
     this.job = job;
@@ -73,22 +98,12 @@ export class Live extends EventTarget {
     const flight = { ...this.#wanted, abort: new AbortController() };
     this.#wanted = null;
     this.#flight = flight;
-    const full = frameSide(this.#fullSide());
-    const side = flight.moving ? Math.min(full, this.#movingSide) : full;
     let rest = 0;
     try {
-      const body = { ...this.#look(), max_side: side, quality: flight.moving ? 80 : 92, stream: `${this.#stream}-${this.#givenUp}` };
-      const answer = await preview(job.id, body, { signal: flight.abort.signal });
-      const bitmap = await createImageBitmap(answer.blob);
-      if (this.job !== job || flight.order < this.#painted) bitmap.close();
-      else {
-        this.#painted = flight.order;
-        if (flight.moving) this.#pace(answer);
-        this.#tell('frame', { bitmap, ms: answer.ms, stages: answer.stages, bytes: answer.blob.size, newest: flight.order === this.#asked && !flight.moving });
-      }
+      await this.#fly(job, flight);
     } catch (error) {
       if (this.job !== job) return;
-      if (error.name !== 'AbortError') rest = this.#trouble(error, flight);
+      if (!isAbort(error)) rest = this.#trouble(asProblem(error), flight);
     } finally {
       if (this.#flight === flight) this.#flight = null;
     }
@@ -100,7 +115,33 @@ export class Live extends EventTarget {
     } else this.#next();
   }
 
-  /** What to do about a failed frame: how long to wait before the next one, in ms. */
+  /**
+   * Asks for a frame and passes it on, unless it is no longer wanted once it comes.
+   * @param {Job} job
+   * @param {Flight} flight
+   */
+  async #fly(job, { moving, order, abort }) {
+    const full = frameSide(this.#fullSide());
+    const side = moving ? Math.min(full, this.#movingSide) : full;
+    const stream = `${this.#stream}-${this.#givenUp}`;
+    const body = { ...this.#look(), max_side: side, quality: moving ? 80 : 92, stream };
+    const answer = await preview(job.id, body, { signal: abort.signal });
+    const bitmap = await createImageBitmap(answer.blob);
+    if (this.job !== job || order < this.#painted) {
+      bitmap.close();
+      return;
+    }
+    this.#painted = order;
+    if (moving) this.#pace(answer);
+    const { ms, stages, blob } = answer;
+    this.#tell('frame', { bitmap, ms, stages, bytes: blob.size, newest: order === this.#asked && !moving });
+  }
+
+  /**
+   * What to do about a failed frame: how long to wait before the next one, in ms.
+   * @param {import('./api.js').Problem} error
+   * @param {Flight} flight
+   */
   #trouble(error, flight) {
     const again = ['overloaded', 'unreachable', 'superseded'].includes(error.code);
     if (again) this.#wanted ??= { moving: false, order: flight.order };
@@ -110,7 +151,10 @@ export class Live extends EventTarget {
     return again ? 1500 : 0;
   }
 
-  /** Keeps the light under the finger: a smaller frame when they come slowly, a larger one when there is time. */
+  /**
+   * Keeps the light under the finger: a smaller frame when they come slowly, a larger one when there is time.
+   * @param {Preview} answer
+   */
   #pace({ ms, stages }) {
     const maps = stages.find(([name]) => name === 'maps')?.[1] ?? 0; // made once for a size
     const time = ms - maps;
@@ -123,6 +167,10 @@ export class Live extends EventTarget {
     this.#movingSide = Math.min(LARGEST_MOVING, this.#movingSide);
   }
 
+  /**
+   * @param {'asked' | 'frame' | 'trouble'} type
+   * @param {Frame | Trouble} [detail]
+   */
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }

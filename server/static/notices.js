@@ -1,22 +1,41 @@
 // What the page says: aloud (live regions), in a toast, and over the picture while it works.
 
-import { $, h, icon } from './dom.js';
+import { asProblem } from './api.js';
+import { $, find, h, icon } from './dom.js';
+
+/**
+ * @typedef {import('./api.js').Stage} Stage
+ * @typedef {'sending' | 'checking' | 'reconnecting' | 'relighting' | 'downloading'} PageStage
+ * @typedef {{stage: Stage | PageStage, progress: number | null}} Step  `progress` 0..1, or null while unknown
+ * @typedef {{action?: string, onAction?: () => void}} Offer  a button beside a message, and what it does
+ */
 
 let toastTimer = 0;
 let sayTimer = 0;
 
-/** For screen readers only; late enough not to speak over every step of a drag. */
+/**
+ * For screen readers only; late enough not to speak over every step of a drag.
+ * @param {string} text
+ */
 export function say(text, delay = 0) {
   clearTimeout(sayTimer);
   sayTimer = setTimeout(() => { $('#said').textContent = text; }, delay);
 }
 
+/**
+ * @param {string} text
+ * @param {Offer & {stay?: boolean}} [options]
+ */
 export function toast(text, { action, onAction, stay = false } = {}) {
   clearTimeout(toastTimer);
   const node = $('#toast');
   node.replaceChildren(h('span', {}, text));
   if (action) {
-    node.append(h('button', { type: 'button', className: 'quiet', onclick: () => { hideToast(); onAction(); } }, action));
+    const onclick = () => {
+      hideToast();
+      onAction?.();
+    };
+    node.append(h('button', { type: 'button', className: 'quiet', onclick }, action));
   }
   node.dataset.shown = '';
   if (!stay) toastTimer = setTimeout(hideToast, action ? 12000 : 5000);
@@ -27,15 +46,23 @@ export function hideToast() {
   toastTimer = setTimeout(() => $('#toast').replaceChildren(), 300);
 }
 
-/** An error, in the server's words. */
+/**
+ * An error, in the server's words.
+ * @param {unknown} error
+ * @param {Offer} [offer]
+ */
 export function complain(error, { action, onAction } = {}) {
   const node = $('#problem');
-  const close = h('button', { type: 'button', className: 'ghost', 'aria-label': 'Dismiss', onclick: settle }, icon('close'));
-  const retry = action ? [h('button', { type: 'button', onclick: () => { settle(); onAction(); } }, action)] : [];
+  const { title, detail, message } = asProblem(error);
+  const retry = () => {
+    settle();
+    onAction?.();
+  };
   node.replaceChildren(
     icon('warn'),
-    h('div', {}, h('strong', {}, error.title || 'Something went wrong'), h('p', {}, error.detail || error.message || String(error))),
-    ...retry, close,
+    h('div', {}, h('strong', {}, title || 'Something went wrong'), h('p', {}, detail || message)),
+    ...(action ? [h('button', { type: 'button', onclick: retry }, action)] : []),
+    h('button', { type: 'button', className: 'ghost', 'aria-label': 'Dismiss', onclick: settle }, icon('close')),
   );
   node.hidden = false;
 }
@@ -45,22 +72,50 @@ export function settle() {
   $('#problem').replaceChildren();
 }
 
-const STAGES = {
-  upload: 'Sending the photo', checking: 'Checking the photo', queued: 'Waiting for its turn', analysing: 'Reading the scene',
-  reconnecting: 'The server is away; trying again', relighting: 'Relighting at full size', downloading: 'Downloading',
+/**
+ * The server's stages of an analysis, one to one, in words.
+ * @type {Record<Stage, string>}
+ */
+export const SERVER_STAGES = {
+  waiting: 'Waiting in the queue',
+  reading: 'Reading the photo',
+  estimating: 'Estimating depth and surfaces',
+  fitting: 'Fitting the original light',
+  storing: 'Storing depth and normals',
+  ready: 'Ready',
+  failed: 'Failed',
 };
 
-/** A server's stage name in words: unknown ones as they are. */
-export const stageWords = (stage) => STAGES[stage] ?? (stage[0].toUpperCase() + stage.slice(1)).replaceAll('_', ' ');
+/**
+ * What the page itself does around an analysis.
+ * @type {Record<PageStage, string>}
+ */
+const PAGE_STAGES = {
+  sending: 'Sending the photo',
+  checking: 'Checking the photo',
+  reconnecting: 'The server is not responding; trying again',
+  relighting: 'Relighting at full size',
+  downloading: 'Downloading',
+};
 
-/** Shows work in progress over the picture; null ends it. `progress` 0..1, or null while unknown. */
+const STAGES = { ...SERVER_STAGES, ...PAGE_STAGES };
+
+/**
+ * A stage in words; one that a newer server may add is shown by its name.
+ * @param {Stage | PageStage} stage
+ */
+export const stageWords = (stage) => STAGES[stage] ?? String(stage);
+
+/**
+ * Shows work in progress over the picture; null ends it.
+ * @param {Step | null} step
+ */
 export function working(step) {
-  const node = $('#work');
-  node.hidden = !step;
+  $('#work').hidden = !step;
   if (!step) return;
   const words = stageWords(step.stage);
-  const bar = $('progress', node);
-  if (step.progress === null || step.progress === undefined) bar.removeAttribute('value');
+  const bar = find('#work progress', HTMLProgressElement);
+  if (step.progress === null) bar.removeAttribute('value');
   else bar.value = step.progress;
   const label = $('#work-label');
   if (label.textContent !== words) label.textContent = words;

@@ -1,25 +1,28 @@
 // Ways for a photo to come in: chosen, photographed, dropped, pasted, or the built-in example.
 
-import { $ } from './dom.js';
+import { buttonAt, fieldAt } from './dom.js';
 import { address } from './api.js';
 
+/** @param {(file: File) => void} open */
 export function watchForPhotos(open) {
-  const field = $('#file');
+  const field = fieldAt('#file');
   field.onchange = () => {
-    const [file] = field.files;
+    const [file] = field.files ?? [];
     field.value = ''; // so that the same file can be chosen again
     field.removeAttribute('capture');
     if (file) open(file);
   };
-  $('#choose').onclick = () => field.click();
-  $('#camera').onclick = () => {
+  buttonAt('#choose').onclick = () => field.click();
+  buttonAt('#camera').onclick = () => {
     field.setAttribute('capture', 'environment');
     field.click();
   };
-  $('#camera').hidden = !matchMedia('(pointer: coarse)').matches;
+  buttonAt('#camera').hidden = !matchMedia('(pointer: coarse)').matches;
 
   let depth = 0;
+  /** @param {DragEvent} event */
   const isFile = (event) => [...(event.dataTransfer?.types ?? [])].includes('Files');
+  /** @param {boolean} on */
   const hint = (on) => document.body.toggleAttribute('data-dropping', on);
   addEventListener('dragenter', (event) => {
     if (!isFile(event)) return;
@@ -35,7 +38,7 @@ export function watchForPhotos(open) {
     if (!isFile(event)) return;
     event.preventDefault();
     hint((depth = 0) > 0);
-    const [file] = event.dataTransfer.files;
+    const [file] = event.dataTransfer?.files ?? [];
     if (file) open(file);
   });
   addEventListener('paste', (event) => {

@@ -1,6 +1,6 @@
 // The panel: presets, the lights and the selected one's controls, the scene.
 
-import { $, h } from './dom.js';
+import { $, buttonAt, canvasAt, h } from './dom.js';
 import { drawBall, directionAt } from './ball.js';
 import { radios, slider, toggle } from './controls.js';
 import { swatch } from './colour.js';
@@ -10,18 +10,36 @@ import {
   cleanRig, inWords, lightValue, MOST_LIGHTS, newLight, placeOf, retype, sceneValue, setPlace, setScene, TYPES,
 } from './rig.js';
 
-const BALL = 116;
-const FOR = { angle: ['directional'], radius: ['point', 'spot'], range: ['point', 'spot'], cone: ['spot'], blend: ['spot'] };
+/**
+ * @typedef {import('./rig.js').Light} Light
+ * @typedef {import('./rig.js').LightKey} LightKey
+ * @typedef {import('./rig.js').LightType} LightType
+ * @typedef {import('./rig.js').SceneKey} SceneKey
+ * @typedef {import('./rig.js').Vector} Vector
+ * @typedef {import('./controls.js').Control} Control
+ * @typedef {import('./controls.js').SliderLook} SliderLook
+ */
 
+const BALL = 116;
+/** @type {Partial<Record<LightKey, LightType[]>>} which lights have it; without an entry, all */
+const FOR = {
+  angle: ['directional'], radius: ['point', 'spot'], range: ['point', 'spot'], cone: ['spot'], blend: ['spot'],
+};
+
+/** @type {(SliderLook & {key: LightKey})[]} */
 const LIGHT_SLIDERS = [
   { key: 'intensity', label: 'Intensity', low: 0, high: 10, scale: 'square' },
-  { key: 'temperature', label: 'Temperature', low: 1500, high: 20000, scale: 'log', digits: 0, grain: 50, unit: ' K', className: 'warmth' },
+  {
+    key: 'temperature', label: 'Temperature', low: 1500, high: 20000, scale: 'log', digits: 0, grain: 50, unit: ' K',
+    className: 'warmth',
+  },
   { key: 'angle', label: 'Softness', low: 0, high: 90, scale: 'square', digits: 1, unit: '°' },
   { key: 'radius', label: 'Softness', low: 0, high: 2, scale: 'square' },
   { key: 'range', label: 'Reach', low: 0.05, high: 10, scale: 'log' },
   { key: 'cone', label: 'Cone', low: 5, high: 170, digits: 0, unit: '°' },
   { key: 'blend', label: 'Edge', low: 0, high: 1 },
 ];
+/** @type {(SliderLook & {key: SceneKey, hint?: string})[]} */
 const SCENE_SLIDERS = [
   { key: 'ambient', label: 'Ambient', low: 0, high: 2 },
   { key: 'delight', label: 'Delight', low: 0, high: 1, hint: 'How much of the old light is taken out first' },
@@ -35,10 +53,15 @@ const SCENE_SLIDERS = [
 export class Panel {
   #store;
   #aspect;
+  /** @type {(Control & {types?: LightType[]})[]} */
   #controls = [];
+  /** @type {{node: HTMLButtonElement, canvas: HTMLCanvasElement}[]} */
   #chips = [];
 
-  /** `aspect()`: the photo's height / width. */
+  /**
+   * @param {import('./store.js').Store} store
+   * @param {() => number} aspect  the photo's height / width
+   */
   constructor(store, aspect) {
     this.#store = store;
     this.#aspect = aspect;
@@ -58,7 +81,7 @@ export class Panel {
       if (!control.node.hidden) control.update();
     }
     while (this.#chips.length < rig.lights.length) this.#addChip();
-    while (this.#chips.length > rig.lights.length) this.#chips.pop().node.remove();
+    while (this.#chips.length > rig.lights.length) this.#chips.pop()?.node.remove();
     rig.lights.forEach((each, index) => {
       const { node, canvas } = this.#chips[index];
       node.setAttribute('aria-pressed', String(index === selected));
@@ -67,9 +90,9 @@ export class Panel {
       if (canvas.dataset.look !== look) drawBall(canvas, 40, [each], each.on === false ? 0.3 : 0.1);
       canvas.dataset.look = look;
     });
-    $('#add-light').disabled = $('#copy-light').disabled = rig.lights.length >= MOST_LIGHTS;
-    $('#remove-light').disabled = rig.lights.length === 1;
-    drawBall($('#ball'), BALL, [light], 0.1);
+    for (const name of ['#add-light', '#copy-light']) buttonAt(name).disabled = rig.lights.length >= MOST_LIGHTS;
+    buttonAt('#remove-light').disabled = rig.lights.length === 1;
+    drawBall(canvasAt('#ball'), BALL, [light], 0.1);
     $('#ball').setAttribute('aria-label', `A ball lit by the selected light: ${inWords(light)}`);
     $('#ball-words').textContent = inWords(light);
   }
@@ -89,14 +112,17 @@ export class Panel {
       drawBall(canvas, 48, lights, ambient * 0.5);
       const use = () => {
         this.#store.apply(() => cleanRig(preset.make(this.#aspect())));
-        say(`${preset.name}: ${this.#store.rig.lights.length === 1 ? 'one light' : `${this.#store.rig.lights.length} lights`}`);
+        const count = this.#store.rig.lights.length;
+        say(`${preset.name}: ${count === 1 ? 'one light' : `${count} lights`}`);
       };
-      row.append(h('button', { type: 'button', className: 'preset', onclick: use }, canvas, h('span', {}, preset.name)));
+      const name = h('span', {}, preset.name);
+      row.append(h('button', { type: 'button', className: 'preset', onclick: use }, canvas, name));
     }
   }
 
   #list() {
     const store = this.#store;
+    /** @param {Light} light */
     const add = (light) => {
       store.change((rig) => { rig.lights.push(light); });
       store.selected = store.rig.lights.length - 1;
@@ -119,22 +145,27 @@ export class Panel {
   #addChip() {
     const index = this.#chips.length;
     const canvas = h('canvas', { ariaHidden: 'true' });
-    const node = h('button', { type: 'button', className: 'chip', onclick: () => this.#store.select(index) }, canvas, h('span', { ariaHidden: 'true' }, String(index + 1)));
+    const onclick = () => this.#store.select(index);
+    const number = h('span', { ariaHidden: 'true' }, String(index + 1));
+    const node = h('button', { type: 'button', className: 'chip', onclick }, canvas, number);
     this.#chips.push({ node, canvas });
     $('#lights').append(node);
   }
 
   /** The ball is a dial as well: where it is touched, the light comes from there. */
   #ball() {
-    const ball = $('#ball');
+    const ball = canvasAt('#ball');
     const store = this.#store;
+    /** @param {PointerEvent} event */
     const turn = (event) => {
       const box = ball.getBoundingClientRect();
       const radius = box.width / 2;
-      const d = directionAt((event.clientX - box.left - radius) / radius, (box.top + radius - event.clientY) / radius);
+      const right = (event.clientX - box.left - radius) / radius;
+      const d = directionAt(right, (box.top + radius - event.clientY) / radius);
       store.change((rig, light) => {
         const length = Math.hypot(...placeOf(light)) || 1;
-        setPlace(light, d.map((v) => v * Math.min(1.2, length)));
+        const far = Math.min(1.2, length);
+        setPlace(light, [d[0] * far, d[1] * far, d[2] * far]);
       });
     };
     ball.onpointerdown = (event) => {
@@ -142,12 +173,12 @@ export class Panel {
       turn(event);
     };
     ball.onpointermove = (event) => ball.hasPointerCapture(event.pointerId) && turn(event);
-    ball.onpointerup = () => store.commit();
-    ball.onpointercancel = ball.onpointerup;
+    ball.onpointerup = ball.onpointercancel = () => store.commit();
   }
 
   #light() {
     const store = this.#store;
+    /** @type {(control: Control, types?: LightType[]) => HTMLElement} */
     const put = (control, types) => {
       this.#controls.push({ ...control, types });
       return control.node;
@@ -156,6 +187,7 @@ export class Panel {
       legend: 'Kind', options: TYPES, get: () => store.light.type,
       set: (value) => store.apply((rig) => { rig.lights[store.selected] = retype(store.light, value); }),
     }));
+    /** @type {(key: 'on' | 'shadow', label: string) => HTMLElement} */
     const flag = (key, label) => put(toggle({
       label, get: () => store.light[key] !== false,
       set: (on) => store.apply((rig, light) => {
@@ -163,15 +195,18 @@ export class Panel {
         else light[key] = false;
       }),
     }));
-    const depth = slider({
-      label: 'Nearness', low: -1.5, high: 3,
+    /** @type {(light: Light, z: number) => void} */
+    const setDepth = (light, z) => {
+      const [x, y] = placeOf(light);
+      setPlace(light, [x, y, z]);
+    };
+    const depth = slider({ label: 'Nearness', low: -1.5, high: 3 }, {
       get: () => placeOf(store.light)[2],
-      set: (z) => store.change((rig, light) => setPlace(light, [...placeOf(light).slice(0, 2), z])),
+      set: (z) => store.change((rig, light) => setDepth(light, z)),
       done: () => store.commit('nearness'),
-      reset: () => store.apply((rig, light) => setPlace(light, [...placeOf(light).slice(0, 2), 0.7])),
+      reset: () => store.apply((rig, light) => setDepth(light, 0.7)),
     });
-    const sliders = LIGHT_SLIDERS.map(({ key, ...spec }) => put(slider({
-      ...spec,
+    const sliders = LIGHT_SLIDERS.map(({ key, ...spec }) => put(slider(spec, {
       get: () => lightValue(store.light, key),
       set: (value) => store.change((rig, light) => {
         light[key] = value;
@@ -191,7 +226,8 @@ export class Panel {
       }),
       onchange: () => store.commit('colour'),
     });
-    const hex = (rgb) => `#${rgb.match(/\d+/g).map((v) => Number(v).toString(16).padStart(2, '0')).join('')}`;
+    /** @param {string} rgb */
+    const hex = (rgb) => `#${(rgb.match(/\d+/g) ?? []).map((v) => Number(v).toString(16).padStart(2, '0')).join('')}`;
     const colourRow = {
       node: h('div', { className: 'slider pick' }, h('label', { htmlFor: 'colour' }, 'Colour'), colour),
       update: () => {
@@ -206,8 +242,7 @@ export class Panel {
   #scene() {
     const store = this.#store;
     for (const { key, hint, ...spec } of SCENE_SLIDERS) {
-      const control = slider({
-        ...spec,
+      const control = slider(spec, {
         get: () => sceneValue(store.rig, key),
         set: (value) => store.change((rig) => setScene(rig, key, value)),
         done: () => store.commit(key),

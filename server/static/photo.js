@@ -2,44 +2,68 @@
 
 import * as api from './api.js';
 
+/**
+ * @typedef {import('./api.js').JobState} JobState
+ * @typedef {import('./notices.js').Step} Step
+ * @typedef {(step: Step & {state?: JobState}) => void} OnStep  `state`: the server's, once it has one
+ */
+
 const LAST = 'relight.job';
+/** @param {number} ms */
 const wait = (ms) => new Promise((done) => setTimeout(done, ms));
 
+/**
+ * Does it make sense to ask the server again after this?
+ * @param {unknown} error
+ */
+function passes(error) {
+  return error instanceof api.Problem ? ['unreachable', 'overloaded'].includes(error.code) : !api.isAbort(error);
+}
+
 export class Photo {
-  id = null;
-  state = {};
-  file = null;
   #abort = new AbortController();
 
-  constructor({ file = null, id = null, name = '' } = {}) {
+  /** @param {{file?: File | null, id?: string, name?: string}} options  a file to upload, or a job that is there */
+  constructor({ file = null, id = '', name = '' } = {}) {
     this.file = file;
-    this.id = id;
+    this.id = id; // empty until it is uploaded
     this.name = (file?.name || name || 'photo').replace(/\.[^.]*$/, '');
   }
 
-  /** Uploads and waits for the analysis. `onStep({stage, progress, state})`; progress null while unknown. */
+  /**
+   * Uploads and waits for the analysis.
+   * @param {OnStep} onStep
+   * @returns {Promise<JobState>}
+   */
   async open(onStep) {
-    if (!this.id) {
-      onStep({ stage: 'upload', progress: 0 });
-      const answer = await api.upload(this.file, {
-        signal: this.#abort.signal, onProgress: (progress) => onStep({ stage: progress < 1 ? 'upload' : 'checking', progress }),
-      });
-      this.id = answer.job_id;
-      this.state = answer;
-    }
+    if (!this.id && this.file) this.id = await this.#upload(this.file, onStep);
     this.remember();
     for await (const state of this.#states(onStep)) {
-      this.state = state;
-      onStep({ stage: state.stage || state.state, progress: state.progress ?? null, state });
+      onStep({ stage: state.stage, progress: state.progress ?? null, state });
       if (state.state === 'failed') {
-        throw new api.Problem(state.error ?? { title: 'Analysis failed', detail: 'The photo could not be analysed.', code: 'model_error' });
+        const unknown = { title: 'Analysis failed', detail: 'The photo could not be analysed.', code: 'model_error' };
+        throw new api.Problem(state.error ?? unknown);
       }
       if (state.state === 'ready') return state;
     }
     throw new DOMException('closed', 'AbortError');
   }
 
-  /** States from the event stream, begun anew when it breaks off. */
+  /** @type {(file: File, onStep: OnStep) => Promise<string>} */
+  async #upload(file, onStep) {
+    onStep({ stage: 'sending', progress: 0 });
+    const answer = await api.upload(file, {
+      signal: this.#abort.signal,
+      onProgress: (progress) => onStep({ stage: progress < 1 ? 'sending' : 'checking', progress }),
+    });
+    return answer.job_id;
+  }
+
+  /**
+   * States from the event stream, begun anew when it breaks off.
+   * @param {OnStep} onStep
+   * @returns {AsyncGenerator<JobState, void, void>}
+   */
   async* #states(onStep) {
     for (let pause = 300; !this.#abort.signal.aborted; pause = Math.min(5000, pause * 2)) {
       try {
@@ -49,30 +73,41 @@ export class Photo {
         }
         yield await api.job(this.id, { signal: this.#abort.signal });
       } catch (error) {
-        if (!(error instanceof api.Problem ? ['unreachable', 'overloaded'].includes(error.code) : error.name !== 'AbortError')) throw error;
+        if (!passes(error)) throw error;
         onStep({ stage: 'reconnecting', progress: null });
       }
       await wait(pause);
     }
   }
 
-  /** The full-size result as a blob. `onStep({stage, progress})`. */
+  /**
+   * The result at full size.
+   * @param {import('./rig.js').Rig} body
+   * @param {OnStep} onStep
+   */
   async result(body, onStep) {
     onStep({ stage: 'relighting', progress: null });
     await api.relight(this.id, body, { signal: this.#abort.signal });
     return this.pass('relit.png', onStep);
   }
 
-  async pass(name, onStep) {
-    onStep({ stage: 'downloading', progress: 0 });
-    return api.download(this.id, name, { signal: this.#abort.signal, onProgress: (progress) => onStep({ stage: 'downloading', progress }) });
+  /**
+   * One of the photo's files on the server.
+   * @param {string} name
+   * @param {OnStep} [onStep]
+   */
+  async pass(name, onStep = () => {}) {
+    /** @param {number} progress */
+    const onProgress = (progress) => onStep({ stage: 'downloading', progress });
+    onProgress(0);
+    return api.download(this.id, name, { signal: this.#abort.signal, onProgress });
   }
 
   async erase() {
     try {
       await api.erase(this.id);
     } catch (error) {
-      if (error.code !== 'job_not_found') throw error; // gone is gone
+      if (api.asProblem(error).code !== 'job_not_found') throw error; // gone is gone
     }
     this.forget();
   }
@@ -89,14 +124,15 @@ export class Photo {
 
   forget() {
     try {
-      if (JSON.parse(sessionStorage.getItem(LAST))?.id === this.id) sessionStorage.removeItem(LAST); // it may be another by now
+      const last = JSON.parse(sessionStorage.getItem(LAST) ?? 'null');
+      if (last?.id === this.id) sessionStorage.removeItem(LAST); // it may be another by now
     } catch { /* nothing was kept */ }
   }
 
   /** The photo that this tab showed before it was reloaded. */
   static last() {
     try {
-      const { id, name } = JSON.parse(sessionStorage.getItem(LAST));
+      const { id, name } = JSON.parse(sessionStorage.getItem(LAST) ?? 'null');
       return id ? new Photo({ id, name }) : null;
     } catch {
       return null;
@@ -104,7 +140,11 @@ export class Photo {
   }
 }
 
-/** Hands a blob to the browser's downloads. */
+/**
+ * Hands a blob to the browser's downloads.
+ * @param {Blob} blob
+ * @param {string} name
+ */
 export function save(blob, name) {
   const link = document.createElement('a');
   link.href = URL.createObjectURL(blob);

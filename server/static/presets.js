@@ -1,8 +1,18 @@
 // Looks to begin from. `aspect` is the picture's height / width: y runs ±aspect.
 
+/**
+ * @typedef {import('./rig.js').Vector} Vector
+ * @typedef {import('./rig.js').Shine} Shine
+ * @typedef {import('./rig.js').Light} Light
+ * @typedef {import('./rig.js').Rig} Rig
+ */
+
+/** @type {(direction: Vector, more: Shine) => Light} */
 const directional = (direction, more) => ({ type: 'directional', direction, ...more });
+/** @type {(position: Vector, more: Shine) => Light} */
 const point = (position, more) => ({ type: 'point', position, ...more });
 
+/** @type {{name: string, make: (aspect: number) => Rig & {ambient: number}}[]} */
 export const PRESETS = [
   {
     name: 'Window left',

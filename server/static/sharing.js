@@ -1,9 +1,12 @@
 // Passing a look on: as a link, or as code for somebody's own program.
 
-import { $ } from './dom.js';
+import { $, buttonAt, dialogAt, find, findAll } from './dom.js';
 import { say, toast } from './notices.js';
 import { asCurl, asJson, asPython } from './snippets.js';
 
+/** @typedef {import('./rig.js').Rig} Rig */
+
+/** @type {Record<string, [name: string, write: (rig: Rig, jobId: string, withKey: boolean) => string]>} */
 const LANGUAGES = { json: ['JSON', asJson], curl: ['curl', asCurl], python: ['Python', asPython] };
 
 export class Sharing {
@@ -11,38 +14,46 @@ export class Sharing {
   #store;
   #jobId;
 
+  /**
+   * @param {import('./store.js').Store} store
+   * @param {() => string} jobId
+   */
   constructor(store, jobId) {
     this.#store = store;
     this.#jobId = jobId;
-    $('#copy-link').onclick = () => {
+    buttonAt('#copy-link').onclick = () => {
       store.commit();
       copy(location.href, 'Link to this look');
     };
-    for (const input of document.querySelectorAll('[name=language]')) input.onchange = () => this.update();
-    $('#show-code').onclick = () => {
-      $('#code').showModal();
+    for (const input of findAll('[name=language]', HTMLInputElement)) input.onchange = () => this.update();
+    buttonAt('#show-code').onclick = () => {
+      dialogAt('#code').showModal();
       this.update();
     };
-    $('#copy-code').onclick = () => copy($('#snippet').textContent, this.#language[0]);
-    for (const button of document.querySelectorAll('[data-close]')) button.onclick = () => button.closest('dialog').close();
+    buttonAt('#copy-code').onclick = () => copy($('#snippet').textContent ?? '', this.#language[0]);
+    for (const button of findAll('[data-close]', HTMLButtonElement)) {
+      button.onclick = () => button.closest('dialog')?.close();
+    }
   }
 
   get #language() {
-    return LANGUAGES[$('[name=language]:checked').value];
+    return LANGUAGES[find('[name=language]:checked', HTMLInputElement).value];
   }
 
   update() {
-    if ($('#code').open) $('#snippet').textContent = this.#language[1](this.#store.rig, this.#jobId(), this.withKeys);
+    if (!dialogAt('#code').open) return;
+    $('#snippet').textContent = this.#language[1](this.#store.rig, this.#jobId(), this.withKeys);
   }
 }
 
+/** @type {(text: string, what: string) => Promise<void>} */
 async function copy(text, what) {
   try {
     await navigator.clipboard.writeText(text);
   } catch { // no clipboard without https
     const field = document.createElement('textarea');
     field.value = text;
-    ($('#code').open ? $('#code') : document.body).append(field);
+    (dialogAt('#code').open ? dialogAt('#code') : document.body).append(field);
     field.select();
     document.execCommand('copy');
     field.remove();

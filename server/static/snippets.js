@@ -3,12 +3,23 @@
 import { address } from './api.js';
 import { toBody } from './rig.js';
 
-const pretty = (body) => JSON.stringify(body, null, 2).replace(/\[\s+([-\d.,\s]+?)\s+\]/g, (_, inner) => `[${inner.replace(/\s+/g, ' ')}]`);
+/** @typedef {import('./rig.js').Rig} Rig */
 
+/**
+ * JSON over several lines, but each list of numbers on one.
+ * @param {object} body
+ */
+function pretty(body) {
+  const oneLine = (/** @type {string} */ _, /** @type {string} */ inner) => `[${inner.replace(/\s+/g, ' ')}]`;
+  return JSON.stringify(body, null, 2).replace(/\[\s+([-\d.,\s]+?)\s+\]/g, oneLine);
+}
+
+/** @type {(rig: Rig, jobId: string) => string} */
 export function asJson(rig, jobId) {
   return pretty({ job_id: jobId, ...toBody(rig) });
 }
 
+/** @type {(rig: Rig, jobId: string, withKey: boolean) => string} */
 export function asCurl(rig, jobId, withKey) {
   const key = withKey ? ' \\\n  -H "Authorization: Bearer $RELIGHT_KEY"' : '';
   return `curl -fsS ${address('relight')}${key} \\
@@ -18,8 +29,10 @@ curl -fsS ${address(`download/${jobId}/relit.png`)}${key} -o relit.png
 `;
 }
 
+/** @type {(rig: Rig, jobId: string, withKey: boolean) => string} */
 export function asPython(rig, jobId, withKey) {
-  const body = pretty({ job_id: jobId, ...toBody(rig) }).replace(/\b(true|false)\b/g, (word) => (word === 'true' ? 'True' : 'False'));
+  const look = pretty({ job_id: jobId, ...toBody(rig) });
+  const body = look.replace(/\b(true|false)\b/g, (word) => (word === 'true' ? 'True' : 'False'));
   const os = withKey ? 'import os\n' : '';
   const key = withKey ? ', "Authorization": f"Bearer {os.environ[\'RELIGHT_KEY\']}"' : '';
   return `import json

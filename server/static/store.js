@@ -6,11 +6,22 @@ import { newRig } from './rig.js';
 
 const MERGE_MS = 900;
 
+/**
+ * @typedef {import('./rig.js').Rig} Rig
+ * @typedef {import('./rig.js').Light} Light
+ * @typedef {(rig: Rig, light: Light) => Rig | null | void} Edit  changes the rig in place, or gives another one
+ * @typedef {{at: number, top: number}} Entry  what an entry of the browser's history keeps: its place, and the last one
+ */
+
+/** Tells of `change` and `select`. While it tells of a change, `moving` says whether a gesture goes on. */
 export class Store extends EventTarget {
+  /** @type {Rig} */
   rig;
+  moving = false;
   selected = 0;
   #at = 0;
   #top = 0;
+  /** @type {{kind: string | null, when: number}} */
   #last = { kind: null, when: 0 };
 
   constructor() {
@@ -34,12 +45,16 @@ export class Store extends EventTarget {
     return this.#at < this.#top;
   }
 
+  /** @param {number} index */
   select(index) {
     this.selected = Math.min(Math.max(0, index), this.rig.lights.length - 1);
     this.#tell('select');
   }
 
-  /** Changes the rig while a gesture goes on: nothing is kept yet. */
+  /**
+   * Changes the rig while a gesture goes on: nothing is kept yet.
+   * @param {Edit} edit
+   */
   change(edit) {
     const result = edit(this.rig, this.light);
     if (result) this.rig = result;
@@ -47,7 +62,10 @@ export class Store extends EventTarget {
     this.#tell('change', true);
   }
 
-  /** Keeps the rig as it is now. Changes of one `kind` in quick succession (arrow keys) are one entry. */
+  /**
+   * Keeps the rig as it is now. Changes of one `kind` in quick succession (arrow keys) are one entry.
+   * @param {string | null} kind
+   */
   commit(kind = null) {
     const hash = encode(this.rig);
     if (hash !== location.hash) {
@@ -63,6 +81,10 @@ export class Store extends EventTarget {
     this.#tell('change', false);
   }
 
+  /**
+   * @param {Edit} edit
+   * @param {string | null} kind
+   */
   apply(edit, kind = null) {
     this.change(edit);
     this.commit(kind);
@@ -76,10 +98,14 @@ export class Store extends EventTarget {
     if (this.canRedo) history.forward();
   }
 
+  /** @type {(method: 'pushState' | 'replaceState', hash: string) => void} */
   #keep(method, hash) {
-    history[method]({ at: this.#at, top: this.#top }, '', hash || location.pathname + location.search);
+    /** @type {Entry} */
+    const entry = { at: this.#at, top: this.#top };
+    history[method](entry, '', hash || location.pathname + location.search);
   }
 
+  /** @param {Entry | null} state */
   #travel(state) {
     this.#last = { kind: null, when: 0 };
     if (state && Number.isInteger(state.at)) this.#at = state.at;
@@ -93,9 +119,9 @@ export class Store extends EventTarget {
     this.#tell('change', false);
   }
 
+  /** @param {'change' | 'select'} type */
   #tell(type, moving = false) {
-    const event = new Event(type);
-    event.moving = moving;
-    this.dispatchEvent(event);
+    this.moving = moving;
+    this.dispatchEvent(new Event(type));
   }
 }

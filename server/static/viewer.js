@@ -1,23 +1,37 @@
 // The picture on its canvas: frames, zoom, pan, the before/after split, and where a light's place is on screen.
 
-import { calm, clamp, perFrame } from './dom.js';
+import { calm, clamp, pen, perFrame } from './dom.js';
 
 const MOST_ZOOM = 16;
 const REVEAL_MS = 900;
 
+/**
+ * @typedef {[x: number, y: number]} Point  on the stage, in CSS pixels
+ * @typedef {'relit' | 'depth' | 'normals'} View  what can be looked at
+ * @typedef {{x: number, y: number, w: number, h: number, scale: number}} Box
+ */
+
+/** Tells of `move` whenever the picture's place on the stage changes. */
 export class Viewer extends EventTarget {
-  size = null; // [width, height] of the photo
+  /** @type {[width: number, height: number] | null} of the photo */
+  size = null;
   zoom = 1;
-  split = null; // before/after: 0..1, null without
+  /** @type {number | null} before/after: 0..1, null without */
+  split = null;
+  /** @type {View} */
   view = 'relit';
   #canvas;
+  /** @type {Point} */
   #pan = [0, 0];
-  #frames = {}; // before, relit, depth, normals
+  /** @type {Partial<Record<View | 'before', ImageBitmap>>} */
+  #frames = {};
   #revealed = 0;
+  /** @type {[width: number, height: number]} */
   #css = [0, 0];
   #rem = 14;
   draw = perFrame(() => this.#draw());
 
+  /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
     super();
     this.#canvas = canvas;
@@ -40,11 +54,13 @@ export class Viewer extends EventTarget {
     this.fit();
   }
 
+  /** @type {(width: number, height: number) => void} */
   setSize(width, height) {
     this.size = [width, height];
     this.#changed();
   }
 
+  /** @type {(name: View | 'before', bitmap: ImageBitmap) => void} */
   setFrame(name, bitmap) {
     this.#frames[name]?.close();
     this.#frames[name] = bitmap;
@@ -53,6 +69,7 @@ export class Viewer extends EventTarget {
     this.draw();
   }
 
+  /** @param {View | 'before'} name */
   frame(name) {
     return this.#frames[name];
   }
@@ -62,7 +79,10 @@ export class Viewer extends EventTarget {
     return (this.#css[0] > 700 ? [2.3, 2, 6] : [0.85, 0.85, 5.3]).map((v) => v * this.#rem);
   }
 
-  /** The picture's place on the stage, in CSS pixels. */
+  /**
+   * The picture's place on the stage, in CSS pixels.
+   * @returns {Box}
+   */
   get box() {
     const [stageWidth, stageHeight] = this.#css;
     const [width, height] = this.size ?? [4, 3];
@@ -85,12 +105,21 @@ export class Viewer extends EventTarget {
     return Math.min(Math.max(...(this.size ?? [1024])), Math.ceil(Math.max(w, h) * (devicePixelRatio || 1)));
   }
 
-  /** From the scene (x -1..1 left to right, y up, the same unit) to the stage, and back. */
+  /**
+   * From the scene (x -1..1 from left to right, y up, the same unit) to the stage.
+   * @param {number[]} place
+   * @returns {Point}
+   */
   toStage([x, y]) {
     const { x: left, y: top, w, h } = this.box;
     return [left + (w * (1 + x)) / 2, top + h / 2 - (y * w) / 2];
   }
 
+  /**
+   * And back.
+   * @param {Point} at
+   * @returns {[x: number, y: number]}
+   */
   toScene([px, py]) {
     const { x: left, y: top, w, h } = this.box;
     return [(2 * (px - left)) / w - 1, (top + h / 2 - py) / (w / 2)];
@@ -106,7 +135,11 @@ export class Viewer extends EventTarget {
     this.#changed();
   }
 
-  /** Zooms by a factor and keeps the point of the stage where it is. */
+  /**
+   * Zooms by a factor and keeps the point of the stage where it is.
+   * @param {number} factor
+   * @param {Point} at
+   */
   zoomBy(factor, at = [this.#css[0] / 2, this.#css[1] / 2]) {
     const before = this.box;
     this.zoom = clamp(this.zoom * factor, 1, MOST_ZOOM);
@@ -119,10 +152,13 @@ export class Viewer extends EventTarget {
     this.panBy(0, 0);
   }
 
+  /** @type {(dx: number, dy: number) => void} */
   panBy(dx, dy) {
     const { w, h } = this.box;
+    /** @type {(length: number, stage: number) => number} */
     const limit = (length, stage) => Math.max(0, (length - stage) / 2 + 80);
     const free = this.zoom > 1.001;
+    /** @type {(v: number, length: number, stage: number) => number} */
     const clip = (v, length, stage) => (free ? clamp(v, -limit(length, stage), limit(length, stage)) : 0);
     this.#pan = [clip(this.#pan[0] + dx, w, this.#css[0]), clip(this.#pan[1] + dy, h, this.#css[1])];
     this.#changed();
@@ -138,7 +174,7 @@ export class Viewer extends EventTarget {
     const dpr = devicePixelRatio || 1;
     const [width, height] = this.#css.map((v) => Math.round(v * dpr));
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    const context = canvas.getContext('2d');
+    const context = pen(canvas);
     context.setTransform(dpr, 0, 0, dpr, 0, 0);
     context.clearRect(0, 0, ...this.#css);
     if (!this.size) return;
@@ -149,33 +185,52 @@ export class Viewer extends EventTarget {
     if (!main) return;
     context.imageSmoothingQuality = 'high';
     context.imageSmoothingEnabled = box.scale < 4 || main.width < this.size[0];
-    const paint = (bitmap, alpha = 1) => {
-      context.globalAlpha = alpha;
-      context.drawImage(bitmap, box.x, box.y, box.w, box.h);
-      context.globalAlpha = 1;
-    };
-    context.save();
-    context.shadowColor = 'rgb(0 0 0 / 0.35)';
-    context.shadowBlur = 30;
-    context.shadowOffsetY = 8 * dpr;
-    context.fillRect(box.x + 1, box.y + 1, box.w - 2, box.h - 2);
-    context.restore();
-    const dawn = this.view === 'relit' && before && this.#revealed > 1 ? (performance.now() - this.#revealed) / REVEAL_MS : 1;
-    if (dawn < 1) {
-      paint(before);
-      paint(main, 1 - (1 - dawn) ** 3);
-      this.draw();
-    } else {
-      this.#revealed &&= 1;
-      paint(main);
-    }
+    cast(context, box, dpr);
+    this.#reveal(context, box, main);
     if (this.split !== null && before) {
       context.save();
       context.beginPath();
       context.rect(box.x, box.y, box.w * this.split, box.h);
       context.clip();
-      paint(before);
+      paint(context, before, box);
       context.restore();
     }
   }
+
+  /**
+   * Paints the frame; the first relit one comes out of the photo as it was.
+   * @type {(context: CanvasRenderingContext2D, box: Box, main: ImageBitmap) => void}
+   */
+  #reveal(context, box, main) {
+    const { before } = this.#frames;
+    const since = performance.now() - this.#revealed;
+    if (this.view === 'relit' && before && this.#revealed > 1 && since < REVEAL_MS) {
+      paint(context, before, box);
+      paint(context, main, box, 1 - (1 - since / REVEAL_MS) ** 3);
+      this.draw();
+    } else {
+      this.#revealed &&= 1;
+      paint(context, main, box);
+    }
+  }
+}
+
+/** @type {(context: CanvasRenderingContext2D, bitmap: ImageBitmap, box: Box, alpha?: number) => void} */
+function paint(context, bitmap, box, alpha = 1) {
+  context.globalAlpha = alpha;
+  context.drawImage(bitmap, box.x, box.y, box.w, box.h);
+  context.globalAlpha = 1;
+}
+
+/**
+ * The shadow of the picture on the stage.
+ * @type {(context: CanvasRenderingContext2D, box: Box, dpr: number) => void}
+ */
+function cast(context, box, dpr) {
+  context.save();
+  context.shadowColor = 'rgb(0 0 0 / 0.35)';
+  context.shadowBlur = 30;
+  context.shadowOffsetY = 8 * dpr;
+  context.fillRect(box.x + 1, box.y + 1, box.w - 2, box.h - 2);
+  context.restore();
 }

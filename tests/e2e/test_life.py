@@ -33,7 +33,7 @@ def test_the_server_stops_and_starts_under_the_page(open_page, serve, photo):
     before = on_screen(page)
     own.stop()
     page.get_by_role("button", name="From below").click()
-    page.locator("#toast").get_by_text("The server does not answer").wait_for()
+    page.locator("#toast").get_by_text("The server is not responding").wait_for()
     high = slice(0, before.shape[0] // 2)  # above the message
     assert abs(on_screen(page) - before)[high].mean() < 1  # the picture stays
     own.start()

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pytest
 from conftest import READY, ROOT, choose, job_id, need, on_screen, pixels, settled
@@ -60,6 +61,14 @@ def test_stages_are_named_while_the_photo_is_read(open_page, photo):
     assert "Sending the photo" in seen
     assert len(seen - {""}) >= 2, seen
     assert not page.locator("#work").is_visible()
+
+
+def test_the_page_names_the_servers_stages_one_to_one(open_page):
+    text = (ROOT / "server" / "records.py").read_text("utf-8")
+    stages = re.findall(r'^    "(\w+)": [\d.]+,$', text[text.index("STAGES = {") :].split("}")[0], re.M)
+    words = open_page().evaluate("import('./static/notices.js').then((notices) => notices.SERVER_STAGES)")
+    assert list(words) == stages and "fitting" in stages
+    assert len(set(words.values())) == len(stages)
 
 
 def test_the_example(open_page, server):
