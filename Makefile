@@ -35,8 +35,15 @@ picture: $(VENV_TEST)/.installed
 bench: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/bench/run.py
 
-lint: $(VENV_TEST)/.installed
+lint: $(VENV_TEST)/.installed node_modules/.package-lock.json
 	$(VENV_TEST)/bin/python -m ruff check .
+	$(VENV_TEST)/bin/python -m ruff format --check .
+	$(VENV_TEST)/bin/python -m mypy
+	npm run --silent lint
+
+node_modules/.package-lock.json: package.json package-lock.json
+	npm ci --no-audit --no-fund
+	@touch $@
 
 models: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python export/export_models.py

@@ -11,6 +11,7 @@ OUT then holds <name>_normals.png, <name>_depth.png and sheet.png. Normals are (
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import subprocess
 import sys
 import time
@@ -22,9 +23,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from server.models import OnnxEngine, load_graph
-from server.normals import full_size_passes
-from server.reading import estimate, read_scene
+from server.model.engine import OnnxEngine, load_graph
+from server.scene.passes import full_size_passes
+from server.scene.pipeline import estimate, read_scene
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp")
@@ -76,12 +77,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     graph = load_graph(args.models, args.model, provider="cpu", threads=args.threads)
+    spec = graph.manifest.input
     if args.mirror is not None:
-        graph.manifest["input"]["mirror"] = args.mirror
+        spec = spec.model_copy(update={"mirror": args.mirror})
     if args.size:
         scales = [size / args.size[0] for size in args.size]
-        graph.manifest["input"].update({"size": args.size[0], "scales": scales})
-    engine = OnnxEngine(dict.fromkeys(graph.manifest["roles"], graph))
+        spec = spec.model_copy(update={"size": args.size[0], "scales": scales})
+    graph = dataclasses.replace(graph, manifest=graph.manifest.model_copy(update={"input": spec}))
+    engine = OnnxEngine(dict.fromkeys(graph.manifest.outputs.by_role(), graph))
     args.out.mkdir(parents=True, exist_ok=True)
     rows, spent = [], []
     for path in sorted(p for p in args.set.iterdir() if p.suffix.lower() in PHOTOS):

@@ -24,8 +24,8 @@ from torch import nn
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from server.errors import ModelError
-from server.manifest import REBUILD, check
-from server.models import plane
+from server.model.engine import plane
+from server.model.manifest import REBUILD, parse
 
 MAX_IR, MAX_OPSET = 10, 21  # the newest that onnxruntime 1.19, the last one for Python 3.9, can read
 SMALL = 256  # initialisers with fewer values stay float32, because they would gain nothing

@@ -122,7 +122,7 @@ def check(server, truth, jobs):
     """What is wrong with the jobs that were promised, after a restart."""
     faults = []
     for job_id, job in list(jobs.items()):
-        status, state = server.json("GET", f"/job/{job_id}")
+        status, _state = server.json("GET", f"/job/{job_id}")
         if job["deleting"]:  # asked for, not answered: gone or whole
             if status == 404:
                 del jobs[job_id]

@@ -72,6 +72,6 @@ def random_scene(rng, h, w, masked):
     )
     n /= np.linalg.norm(n, axis=-1, keepdims=True)
     mask = smooth_field(rng, h, w, -0.5, 1.5).clip(0, 1).astype(np.float32) if masked else None
-    light = EstimatedLight(tuple([1.0, *(rng.uniform(-0.3, 0.3, 8))]), 0.08)
+    light = EstimatedLight((1.0, *(rng.uniform(-0.3, 0.3, 8))), 0.08)
     fit = SceneFit(float(rng.uniform(0.6, 2)), 1.0, 0.0, light, 1.0)
     return rgb, Geometry(q.astype(np.float32), n.astype(np.float32), mask, fit.focal), fit

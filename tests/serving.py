@@ -1,5 +1,6 @@
 """A server in a process of its own, over an analytic engine: `python serving.py PORT [seconds an analysis takes]`."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -58,7 +59,7 @@ class Server:
                 "--workers",
                 str(workers),
             ]
-        self.log = open(log, "ab") if log else subprocess.DEVNULL
+        self.log = open(log, "ab") if log else subprocess.DEVNULL  # noqa: SIM115 -- as long as the process lives
         self.process = subprocess.Popen(
             command, env=env, cwd=ROOT, stdout=self.log, stderr=self.log, start_new_session=True
         )
@@ -112,10 +113,8 @@ class Server:
 
     def kill(self):
         """kill -9, the whole session with all workers."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
     def stop(self, seconds=30):

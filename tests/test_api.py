@@ -202,7 +202,7 @@ def test_delete_and_again(client, tmp_path):
     problem(client.get(f"/job/{job}"), 404, "job_not_found")
     problem(relight(client, job), 404, "job_not_found")
     problem(client.post("/preview", json={"job_id": job, **LIGHT}), 404, "job_not_found")
-    left = [p for p in (tmp_path / "jobs").rglob("*") if job in str(p) or p.is_file() and p.parent.name != ".workers"]
+    left = [p for p in (tmp_path / "jobs").rglob("*") if job in str(p) or (p.is_file() and p.parent.name != ".workers")]
     assert left == []
 
 
@@ -575,7 +575,7 @@ def test_room_is_made_though_an_owner_was_quicker(settings, monkeypatch):
             remove(job_id)
             remove(job_id)  # as if DELETE had come between
 
-        monkeypatch.setattr(service, "remove", late)
+        monkeypatch.setattr(service.quota, "_remove", late)
         for k in range(6):
             finished(client, upload(client, encoded(gradient(60 + k, 80))))
         assert removed, "no room had to be made: nothing was tested"

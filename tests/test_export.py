@@ -101,7 +101,7 @@ def test_any_multiple_of_32_comes_out_at_half_its_size(built, height, width):
 
 
 def test_the_same_weights_make_the_same_bytes(built, weights, tmp_path):
-    folder, manifest, _ = built
+    _folder, manifest, _ = built
     assert export_models.main(["--weights", str(weights), "--out", str(tmp_path)]) == 0
     assert json.loads((tmp_path / "relight-geometry.json").read_text()) == manifest
 
@@ -426,14 +426,17 @@ def test_networks_of_others_export_and_run_in_the_server(name, tmp_path, capsys)
     assert export_models.main(command) == 0, capsys.readouterr().err
     size = 112  # those of one size keep theirs
     graph = load_graph(tmp_path / "models", name, provider="cpu", threads=1)
-    assert set(graph.manifest["roles"]) == set(adapters.KNOWN[name].roles)
+    assert set(graph.manifest.outputs.by_role()) == set(adapters.KNOWN[name].roles)
     rgb = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
-    geometry = OnnxEngine({role: graph for role in graph.manifest["roles"]}, size).analyse(rgb)
+    geometry = OnnxEngine(dict.fromkeys(graph.manifest.outputs.by_role(), graph), size).analyse(rgb)
     assert np.isfinite(geometry.inverse_depth).all() and np.ptp(geometry.inverse_depth) > 0
     h, w = geometry.inverse_depth.shape
     assert abs(w / h - 80 / 60) < 0.1
-    assert graph.manifest["rebuild"] == f"python export/export_models.py --network {name} --weights PATH"
-    roles = {f"{role}_model": name if role in graph.manifest["roles"] else "" for role in ("depth", "normals", "mask")}
+    assert graph.manifest.rebuild == f"python export/export_models.py --network {name} --weights PATH"
+    roles = {
+        f"{role}_model": name if role in graph.manifest.outputs.by_role() else ""
+        for role in ("depth", "normals", "mask")
+    }
     server = Server(tmp_path / "jobs", models_dir=tmp_path / "models", analysis_size=size, **roles)
     try:
         relit_by(server.start(), name, rgb)
@@ -600,8 +603,8 @@ def test_pictures_are_normalised_as_the_networks_were_trained():
     utils = pytest.importorskip("transformers.image_utils")
     from adapters import hugging
 
-    assert hugging.IMAGENET == (tuple(utils.IMAGENET_DEFAULT_MEAN), tuple(utils.IMAGENET_DEFAULT_STD))
-    assert hugging.HALF == (tuple(utils.IMAGENET_STANDARD_MEAN), tuple(utils.IMAGENET_STANDARD_STD))
+    assert (tuple(utils.IMAGENET_DEFAULT_MEAN), tuple(utils.IMAGENET_DEFAULT_STD)) == hugging.IMAGENET
+    assert (tuple(utils.IMAGENET_STANDARD_MEAN), tuple(utils.IMAGENET_STANDARD_STD)) == hugging.HALF
 
 
 @pytest.mark.parametrize("name", ["dpt-large", "depth-pro"])

@@ -52,7 +52,7 @@ def test_sphere_normals_depth_and_mask(library):
 
 
 def test_axes(library):
-    n, m = (lambda r: (r["normal"], r["mask"]))(shot(ball(library)))
+    n, _m = (lambda r: (r["normal"], r["mask"]))(shot(ball(library)))
     assert n[48, 60, 0] > 0.3 and n[48, 36, 0] < -0.3, "+x is right"
     assert n[36, 48, 1] > 0.3 and n[60, 48, 1] < -0.3, "+y is up"
     assert n[48, 48, 2] > 0.99, "+z looks at the viewer"
@@ -132,7 +132,7 @@ def test_every_kind_gives_sound_labels(library, kind):
         n = p["nrm"].astype(float) / 127
         assert np.allclose(np.linalg.norm(n[on], axis=-1), 1, atol=0.02) and (n[~on] == 0).all()
         assert (n[on][:, 2] > -0.9).all()
-        assert p["rgb"].std() > 2 and 8 < p["rgb"].mean() < 247 or kind == "object"
+        assert (p["rgb"].std() > 2 and 8 < p["rgb"].mean() < 247) or kind == "object"
 
 
 @pytest.mark.parametrize("seed", range(6))

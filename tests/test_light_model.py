@@ -1,5 +1,7 @@
 """What must hold of relit pictures whatever the code looks like."""
 
+import functools
+import operator
 import warnings
 from dataclasses import replace
 
@@ -250,7 +252,8 @@ def test_odd_pictures_stay_finite_without_a_warning(kind, focal):
         depth[:] = 1
         depth[0, 0] += 1e-7 * ("tiny" in kind)
     mask = np.zeros((h, w), np.float32) if kind == "no surface" else None
-    lights = LIGHTS + (
+    lights = (
+        *LIGHTS,
         key_light(0, 0, 1),
         key_light(0, 0, -1),
         key_light(1, 0, 0),
@@ -267,8 +270,10 @@ def test_odd_pictures_stay_finite_without_a_warning(kind, focal):
             for light in lights:
                 out = relight(maps, Rig(lights=(light,), specular_strength=0.5, roughness=0.05))
                 assert out.shape == (h, w, 3) and out.dtype == np.uint8
-            for plane in sum(
-                illuminate(maps, Rig(lights=lights, specular_strength=1.0, roughness=0.05), slice(0, h)), []
+            for plane in functools.reduce(
+                operator.iadd,
+                illuminate(maps, Rig(lights=lights, specular_strength=1.0, roughness=0.05), slice(0, h)),
+                [],
             ):
                 assert np.isfinite(plane).all()
             if kind == "black":
@@ -290,7 +295,7 @@ def test_float32_throughout(scene):
     rgb, geometry, fit = scene
     maps = prepare(rgb, geometry, fit)
     for rig in (Rig(lights=LIGHTS, specular_strength=0.5), Rig(lights=LIGHTS[:1])):
-        for plane in sum(illuminate(maps, rig, slice(0, 96)), []):
+        for plane in functools.reduce(operator.iadd, illuminate(maps, rig, slice(0, 96)), []):
             assert plane.dtype == np.float32
     assert maps.visibility(LIGHTS[0]).dtype == np.float32
     assert (maps.rgb.dtype, maps.normals.dtype, maps.q.dtype, maps.log_light.dtype, maps.occlusion.dtype) == (
@@ -312,7 +317,7 @@ def test_moving_one_light_marches_that_light_only(scene, monkeypatch):
     assert marched == lights
     moved = replace(lights[2], direction=unit((0, 1, 1)), intensity=3.0)
     relight(maps, Rig(lights=(lights[0], lights[1], moved, replace(lights[3], color=(2.0, 0.5, 0.5)))))
-    assert marched == lights + [moved]
+    assert marched == [*lights, moved]
 
 
 def test_memory_held_is_bounded(scene):

@@ -63,7 +63,7 @@ def test_a_lawn_throws_no_shadow_on_itself():
 
 
 def test_the_shadow_lies_away_from_the_light():
-    geometry, _, on_ball = ball_and_wall(H, W, (0, 0, 0.3), 0.22)
+    geometry, _, _on_ball = ball_and_wall(H, W, (0, 0, 0.3), 0.22)
     maps = prepare(np.full((H, W, 3), 140, np.uint8), geometry, FIT)
     for d, (rows, columns) in {
         (-1, 0, 1): (slice(80, 112), slice(180, 200)),
@@ -123,7 +123,7 @@ def test_softer_with_size_and_with_distance():
 
 def test_light_passes_behind_thin_things():
     """A ray far enough behind the front of a thing is not stopped by it."""
-    _, ray = rays(H, W)
+    _, _ray = rays(H, W)
     depth = np.ones((H, W), np.float32)
     depth[:, 120:130] = 1 / (1 + 2.5 * THICKNESS)  # a post far before the wall
     grid = ShadowGrid(1 / depth, FOCAL)

@@ -102,7 +102,7 @@ def test_the_mirror_image_has_the_mirrored_relief():
 @pytest.mark.parametrize("terms", [4, 9])
 def test_the_slope_of_the_light_is_its_derivative(terms):
     rng = np.random.default_rng(terms)
-    light = EstimatedLight(tuple([1.0, *rng.normal(0, 0.15, terms - 1)]), 0.05)
+    light = EstimatedLight((1.0, *rng.normal(0, 0.15, terms - 1)), 0.05)
     n = np.stack([smooth_field(rng, 8, 9, -1, 1) for _ in range(3)]).astype(np.float32)
     slope = light_slope(*n, light)
     for axis in range(3):

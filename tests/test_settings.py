@@ -107,7 +107,7 @@ def test_every_setting_stands_in_the_readme_with_its_default():
     assert set(rows) == set(Settings.model_fields)
     for name, text in rows.items():
         default = Settings.model_fields[name].default
-        if isinstance(default, bool) or isinstance(default, (int, float)):
+        if isinstance(default, (bool, int, float)):
             assert float(text.replace(" ", "").replace(",", "")) == float(default), name
         elif isinstance(default, str) and default:
             assert text == default, name

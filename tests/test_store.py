@@ -373,7 +373,7 @@ def test_what_is_too_large_for_the_cache_pushes_nothing_out():
 
 
 def test_an_unavailable_provider_ends_the_start_before_anything_is_begun(settings, tmp_path):
-    with pytest.raises(errors.StartupError, match="RELIGHT_PROVIDER=coreml|no CoreMLExecutionProvider"):
+    with pytest.raises(errors.StartupError, match=r"RELIGHT_PROVIDER=coreml|no CoreMLExecutionProvider"):
         create_app(settings(provider="coreml"))
 
 

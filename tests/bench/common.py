@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
+from pathlib import Path
 
 import numpy as np
 
@@ -40,14 +41,14 @@ def photo(H, W, seed=0):
 
 def size_of(megapixels):
     """4 : 3, (H, W)."""
-    W = int(round((megapixels * 1e6 * 4 / 3) ** 0.5))
+    W = round((megapixels * 1e6 * 4 / 3) ** 0.5)
     return W * 3 // 4, W
 
 
 def memory(pid="self"):
     """(resident, peak) bytes of a process; (nan, nan) where there is no /proc."""
     try:
-        lines = dict(line.split(":", 1) for line in open(f"/proc/{pid}/status") if ":" in line)
+        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
         return tuple(int(lines[k].split()[0]) * 1024 for k in ("VmRSS", "VmHWM"))
     except OSError:
         return float("nan"), float("nan")
@@ -56,7 +57,7 @@ def memory(pid="self"):
 def processor_seconds(pid):
     """Processor time a process has used so far; nan where there is no /proc."""
     try:
-        fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     except OSError:
         return float("nan")

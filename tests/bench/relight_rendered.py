@@ -20,6 +20,9 @@ from dataclasses import replace
 import numpy as np
 
 sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "export"))
+import functools
+import operator
+
 from relight_truth import rel_rmse
 from training import kernels, renderer, scenes
 from training.assets import Library
@@ -99,7 +102,7 @@ def main():
     parser.add_argument("--models", type=pathlib.Path, default=ROOT / "onnx_models")
     a = parser.parse_args()
     graph = load_graph(a.models, "relight-geometry", provider="cpu", threads=1)
-    engine = OnnxEngine({role: graph for role in graph.manifest["roles"]})
+    engine = OnnxEngine(dict.fromkeys(graph.manifest["roles"], graph))
     found = collections.defaultdict(list)
     for kind, photograph, surface, pairs in stacks(Library(a.assets), a.seed, a.count, a.own):
         geometry, fit = read_scene(photograph, estimate(photograph, engine.analyse))
@@ -113,7 +116,12 @@ def main():
     print(" " * 12 + "".join(f"{way:>12s}" for way in ways))
     for kind in [*dict.fromkeys(k for k, _ in found), "all"]:
         columns = [
-            np.mean(sum((v for (k, w), v in found.items() if w == way and kind in (k, "all")), [])) for way in ways
+            np.mean(
+                functools.reduce(
+                    operator.iadd, (v for (k, w), v in found.items() if w == way and kind in (k, "all")), []
+                )
+            )
+            for way in ways
         ]
         print(f"{kind:12s}" + "".join(f"{v:12.3f}" for v in columns))
     return 0

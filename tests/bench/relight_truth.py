@@ -19,6 +19,9 @@ import cv2
 import numpy as np
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))
+import functools
+import operator
+
 from server.image.srgb import srgb_to_linear
 from server.light.lights import Rig, key_light
 from server.light.shading import prepare, relight
@@ -95,13 +98,13 @@ def main():
     }
     found = score(a.set, variants)
     families = list(found["no change"])
-    print(f"{'':20s}" + "".join(f"{f:>10s}" for f in families + ["all", "nearer"]))
+    print(f"{'':20s}" + "".join(f"{f:>10s}" for f in [*families, "all", "nearer"]))
     table = {}
     for name, rows in found.items():
-        every = np.array(sum(rows.values(), []))
-        nearer = float((every < np.array(sum(found["no change"].values(), []))).mean())
+        every = np.array(functools.reduce(operator.iadd, rows.values(), []))
+        nearer = float((every < np.array(functools.reduce(operator.iadd, found["no change"].values(), []))).mean())
         table[name] = {**{f: float(np.mean(rows[f])) for f in families}, "all": float(every.mean()), "nearer": nearer}
-        print(f"{name:20s}" + "".join(f"{table[name][f]:10.3f}" for f in families + ["all"]) + f"{100 * nearer:8.0f} %")
+        print(f"{name:20s}" + "".join(f"{table[name][f]:10.3f}" for f in [*families, "all"]) + f"{100 * nearer:8.0f} %")
     if a.json:
         a.json.write_text(json.dumps(table, indent=1))
     good = table["delight 1.0, mask"]["all"] <= 0.27 and table["delight 1.0"]["all"] <= 0.30

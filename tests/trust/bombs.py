@@ -57,7 +57,7 @@ def scans(w, h, n, gray=True):
     return data[:end] + data[start:end] * n + data[end:]
 
 
-def bombs() -> Iterator[Case]:
+def bombs() -> Iterator[Case]:  # noqa: C901, PLR0915 -- a list of files, one after another
     rng = random.Random(88)
     side = 1900
     flat = zlib.compress(bytes((side * 3 + 1) * side), 9)
@@ -91,7 +91,8 @@ def bombs() -> Iterator[Case]:
             )
         )(saved(photo(), "JPEG")),
     )
-    xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><!DOCTYPE a [<!ENTITY b 'bbbb'><!ENTITY c '&b;&b;&b;'>]>&c;</x:xmpmeta>"
+    entities = b"<!DOCTYPE a [<!ENTITY b 'bbbb'><!ENTITY c '&b;&b;&b;'>]>"
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x:xmpmeta>" + entities + b"&c;</x:xmpmeta>"
     yield Case(
         "jpeg-xmp",
         (lambda d: d[:2] + (b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp) * 50 + d[2:])(saved(photo(), "JPEG")),

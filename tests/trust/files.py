@@ -4,6 +4,7 @@
 store (None: accepting is fine only if Pillow's own reading agrees), `megapixels` what its header promises at most.
 """
 
+import contextlib
 import io
 import random
 import struct
@@ -144,7 +145,7 @@ def png(w, h, raw, bits=8, colour=2, extra=b"", interlace=0, header=True):
     return b"\x89PNG\r\n\x1a\n" + (head if header else b"") + extra + chunk(b"IDAT", raw) + chunk(b"IEND")
 
 
-def lying() -> Iterator[Case]:
+def lying() -> Iterator[Case]:  # noqa: C901, PLR0912 -- a list of files, one after another
     """Dimensions, lengths, checksums and offsets that are not so."""
     raw = zlib.compress(bytes(10 * 31))
     sizes = (0, 1, 11, 65_535, 65_536, 2**31 - 1, 2**31, 2**32 - 1)
@@ -224,7 +225,7 @@ def lying() -> Iterator[Case]:
         yield Case(f"avif-ftyp-{v}", struct.pack(">I", v) + avif[4:])
 
 
-def odd() -> Iterator[Case]:
+def odd() -> Iterator[Case]:  # noqa: C901, PLR0912 -- a list of files, one after another
     """Whole files that few send: with the picture they show, or none where a refusal is as good."""
     p = photo()
     rgb = np.asarray(p)
@@ -301,14 +302,15 @@ def odd() -> Iterator[Case]:
     }.items():
         yield Case(f"renamed-{name}", data)
     for kind in ("ICO", "PPM", "TGA", "PCX", "SGI", "ICNS", "DDS", "IM", "EPS", "JPEG2000", "QOI"):
-        try:
+        with contextlib.suppress(KeyError, OSError, ValueError):
             yield Case(f"foreign-{kind}", saved(photo(32, 32), kind))
-        except (KeyError, OSError, ValueError):
-            pass
 
 
 def tiff(values, order="<", photometric=None, entries=(), after=b"", next_ifd=0, compression=1, strip=None):
-    """A TIFF of one strip, (h, w, n) samples of any type; `entries` (tag, type, count, value) replace or add to the usual."""
+    """A TIFF of one strip, (h, w, n) samples of any type.
+
+    `entries` (tag, type, count, value) replace or add to the usual.
+    """
     h, w, n = values.shape
     data = values.astype(values.dtype.newbyteorder(order)).tobytes() if strip is None else strip
     bits, kind = values.dtype.itemsize * 8, {"u": 1, "i": 2, "f": 3}[values.dtype.kind]

@@ -1,6 +1,7 @@
 """Fuzzing by the letter of our own OpenAPI document, with every check schemathesis has.
 
-`python tests/trust/fuzz.py --minutes 10` runs until the time is up with ever new seeds; `make test` runs one bounded, seeded round.
+`python tests/trust/fuzz.py --minutes 10` runs until the time is up with ever new seeds; `make test` runs one bounded,
+seeded round.
 """
 
 import argparse
@@ -20,7 +21,10 @@ from serving import Server
 
 
 def unsayable(case):
-    """What a schema cannot say: random bytes are no photo, black gives no light, a direction and a spot must lead somewhere."""
+    """What a schema cannot say.
+
+    Random bytes are no photo, black gives no light, a direction and a spot must lead somewhere.
+    """
     body = case.body if isinstance(case.body, dict) else {}
     lights = body.get("lights") if isinstance(body.get("lights"), list) else []
     lights = [light for light in lights if isinstance(light, dict)]

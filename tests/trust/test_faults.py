@@ -53,7 +53,10 @@ def test_kill_9_at_random_moments(tmp_path, capsys):
     "number,code", [(errno.ENOSPC, "storage_full"), (errno.EROFS, "storage_full"), (errno.EIO, "internal")]
 )
 def test_a_disk_that_fails_at_the_nth_write(settings, monkeypatch, failing, number, code):
-    """Upload, analysis and relight write about ten files; each write fails once. Then the disk works again, and so does the job."""
+    """Upload, analysis and relight write about ten files; each write fails once.
+
+    Then the disk works again, and so does the job.
+    """
     with app_client(settings) as client:
         service = client.app.state.service
         real, seen = store_module.LocalStore._write, []
@@ -192,7 +195,7 @@ def test_a_folder_that_takes_no_file_stops_the_start(tmp_path, why):
     if not mounted(disk, f"size=1m,{why}"):
         pytest.skip("no tmpfs can be mounted here")
     try:
-        with pytest.raises(StartupError, match="RELIGHT_JOBS_DIR.*cannot be written"):
+        with pytest.raises(StartupError, match=r"RELIGHT_JOBS_DIR.*cannot be written"):
             check_writable(disk)
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=False)
@@ -320,7 +323,9 @@ def test_an_engine_that_raises_or_says_nan(settings):
 
 
 def test_an_engine_that_hangs(settings):
-    """Its jobs fail after the time allowed, others go on, and when it always hangs the server says that it is not ready."""
+    """Its jobs fail after the time allowed, others go on, and when it always hangs the server says that it is not
+    ready.
+    """
     engine = Gated(side=32)
     with app_client(settings, engine, analysis_timeout_seconds=0.3) as client:
         for k in range(3):
@@ -347,7 +352,10 @@ def test_stopping_in_the_middle_of_an_analysis_and_starting_again(settings):
 
 
 def test_the_clock_leaps(settings, monkeypatch):
-    """Forward by a year, or back: no job expires for that, expiry goes on afterwards, and nothing answers with a fault."""
+    """Forward by a year, or back.
+
+    No job expires for that, expiry goes on afterwards, and nothing answers with a fault.
+    """
     with app_client(settings, job_ttl_seconds=3600) as client:
         service = client.app.state.service
         job = upload(client)
@@ -377,7 +385,10 @@ def test_a_file_time_from_another_age(settings):
 
 
 def test_delete_in_the_middle_of_everything(settings):
-    """Delete at random moments of upload, analysis, relight, preview and download: 200 or 404, nothing comes back to life."""
+    """Delete at random moments of upload, analysis, relight, preview and download.
+
+    200 or 404, nothing comes back to life.
+    """
     with app_client(settings, SphereEngine(side=32, seconds=0.02)) as client:
         service = client.app.state.service
         faults = []
@@ -424,7 +435,7 @@ def test_two_processes_take_up_the_same_job(settings):
         a, b = first.state.service, second.state.service
         record = load_record(a.store, job)
         a.store.put(job, JobFile.GEOMETRY, b"junk")
-        a.store.unregister(record.key, job)
+        a.store.unregister(record.fingerprint, job)
         threads = [threading.Thread(target=s.analyst.adopt, args=(load_record(s.store, job),)) for s in (a, b)]
         for t in threads:
             t.start()

@@ -1,5 +1,9 @@
-"""Hostile files: every one is answered with its picture or a refusal, within bounded CPU time and memory, and leaves nothing."""
+"""Hostile files.
 
+Every one is answered with its picture or a refusal, within bounded CPU time and memory, and leaves nothing.
+"""
+
+import contextlib
 import io
 import os
 import resource
@@ -47,10 +51,8 @@ class Meter:
         found = 0
         self.slowness = max([self.slowness] + [p.slowness for p in list(self.decoders._all)])
         for pid in self.decoders.pids:
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 found = max(found, trust_tools.memory_bytes(pid, what))
-            except (OSError, ValueError):
-                pass
         return found
 
     def _run(self):
@@ -62,10 +64,8 @@ class Meter:
         dead = resource.getrusage(resource.RUSAGE_CHILDREN)
         living = 0.0
         for pid in self.decoders.pids:
-            try:
+            with contextlib.suppress(OSError):
                 living += trust_tools.cpu_seconds(pid)
-            except OSError:
-                pass
         return dead.ru_utime + dead.ru_stime + living
 
     def close(self):

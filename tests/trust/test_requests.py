@@ -159,7 +159,10 @@ def test_uploads_that_trickle_take_no_place_in_line(quick):
 
 
 def test_what_arriving_uploads_take_of_the_disk_is_bounded(tmp_path):
-    """Two places of 2 MB: a third large upload is refused while two are on their way, and has room once they are gone."""
+    """Two places of 2 MB.
+
+    A third large upload is refused while two are on their way, and has room once they are gone.
+    """
     app = create_app(
         options(tmp_path / "jobs", max_upload_bytes=2_000_000, max_queue=1, threads=1), SphereEngine(side=32)
     )

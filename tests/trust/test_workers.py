@@ -117,7 +117,10 @@ def test_sweep_and_quota_run_one_at_a_time(settings):
 
 
 def test_many_uploads_at_once_do_not_pass_the_quota(settings):
-    """Two processes, ten clients, room for three: what is stored never exceeds the quota by more than the passes of those."""
+    """Two processes, ten clients, room for three.
+
+    What is stored never exceeds the quota by more than the passes of those.
+    """
     noise = np.random.default_rng(3).integers(0, 255, (100, 100, 3), np.uint8)
     first, second = two(settings, jobs_quota_bytes=150_000)
     with (
