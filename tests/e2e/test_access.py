@@ -4,7 +4,8 @@ import json
 import os
 
 import pytest
-from conftest import AXE, HERE, choose, handle, job_id, need, on_screen, settled, until
+from conftest import AXE, choose, handle, job_id, need, on_screen, settled, until
+from harness import HERE
 
 
 def axe(page):
