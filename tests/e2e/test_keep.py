@@ -41,11 +41,11 @@ def test_delete(open_page, server, photo):
     page = open_page()
     choose(page, photo)
     job = job_id(page)
-    assert (server.jobs.base / job).exists()
+    assert (server.jobs / job).exists()
     page.get_by_role("button", name="Delete").click()
     page.wait_for_selector("body[data-state=empty]")
     assert server.call(f"job/{job}")[0] == 404
-    assert not (server.jobs.base / job).exists()
+    assert not (server.jobs / job).exists()
     assert "Deleted" in page.get_by_role("status").inner_text()
     page.get_by_role("button", name="Upload again").click()
     settled(page)

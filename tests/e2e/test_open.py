@@ -2,10 +2,11 @@
 
 import base64
 import json
-import re
 
 import pytest
 from conftest import READY, ROOT, choose, job_id, need, on_screen, pixels, settled
+
+from server.jobs.record import STAGES
 
 FILE_IN_PAGE = (
     "([data, name]) => new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name, { type: 'image/png' })"
@@ -64,8 +65,7 @@ def test_stages_are_named_while_the_photo_is_read(open_page, photo):
 
 
 def test_the_page_names_the_servers_stages_one_to_one(open_page):
-    text = (ROOT / "server" / "records.py").read_text("utf-8")
-    stages = re.findall(r'^    "(\w+)": [\d.]+,$', text[text.index("STAGES = {") :].split("}")[0], re.M)
+    stages = list(STAGES)
     words = open_page().evaluate("import('./static/notices.js').then((notices) => notices.SERVER_STAGES)")
     assert list(words) == stages and "fitting" in stages
     assert len(set(words.values())) == len(stages)
