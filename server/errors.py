@@ -200,8 +200,10 @@ ALL = {
 
 
 class DamagedFile(Exception):
-    """A stored file that is not what was written there. Raised by what reads files alone, so that no fault of the
-    program is taken for one of the file's; whoever asked for the file decides what becomes of the job.
+    """A stored file is not what was written there.
+
+    Only code that reads files raises it, so that a fault of the program is never taken for one of the file's. Whoever
+    asked for the file decides what becomes of the job.
     """
 
 

@@ -59,10 +59,10 @@ class Server:
                 "--workers",
                 str(workers),
             ]
-        self.log = open(log, "ab") if log else subprocess.DEVNULL  # noqa: SIM115 -- as long as the process lives
-        self.process = subprocess.Popen(
-            command, env=env, cwd=ROOT, stdout=self.log, stderr=self.log, start_new_session=True
-        )
+        with open(log or os.devnull, "ab") as output:  # the process keeps a descriptor of its own
+            self.process = subprocess.Popen(
+                command, env=env, cwd=ROOT, stdout=output, stderr=output, start_new_session=True
+            )
 
     def ask(self, method, path, body=None, headers=None, timeout=60):
         """(status, headers, bytes) of one request; a dict as body is sent as JSON."""

@@ -53,7 +53,8 @@ def test_curl(served, photo):
         text=True,
     )
     assert done.returncode == 0 and '"status":"deleted"' in done.stdout, done.stdout + done.stderr
-    assert Image.open(photo / "relit.png").size == (64, 48)
+    with Image.open(photo / "relit.png") as picture:
+        assert picture.size == (64, 48)
 
 
 def test_python(served, photo):
@@ -65,7 +66,8 @@ def test_python(served, photo):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert Image.open(photo / "relit.png").size == (64, 48)
+    with Image.open(photo / "relit.png") as picture:
+        assert picture.size == (64, 48)
 
 
 def test_javascript(served, photo):
@@ -82,7 +84,8 @@ relightPhoto(process.argv[1], new Blob([fs.readFileSync("photo.jpg")]), { x: -0.
     )
     done = subprocess.run(["node", "-e", run, served], cwd=photo, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert Image.open(photo / "relit.png").size == (64, 48)
+    with Image.open(photo / "relit.png") as picture:
+        assert picture.size == (64, 48)
 
 
 def test_cuda_requirements_differ_only_in_the_runtime():

@@ -502,7 +502,7 @@ def test_the_network_is_trained_on_the_pixels_it_is_served():
 
     sample = sphere()
     image, _ = data.collate([sample])
-    spec = InputSpec(name="image", **bundled.input_spec(SIDE, 32, [bundled.MEAN] * 3, [bundled.STD] * 3))
+    spec = InputSpec(**bundled.input_spec(SIDE, 32, [bundled.MEAN] * 3, [bundled.STD] * 3))
     assert np.allclose(image.numpy(), to_input(sample.rgb, spec, SIDE)[0], atol=1e-5)
 
 

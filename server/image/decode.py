@@ -179,9 +179,9 @@ def read_upright(
     formats: Tuple[str, ...] = FORMATS,
     opened: Callable[[int, int], None] = lambda w, h: None,
 ) -> Tuple[Image.Image, str, Optional[float]]:
-    """A photo's first frame, upright (EXIF), in sRGB (ICC), as RGB or RGBA; its format; its focal length in picture
-    widths.
+    """A photo's first frame, upright (EXIF), in sRGB (ICC), as RGB or RGBA; its format; its focal length.
 
+    The focal length is in picture widths, None where the file does not tell it.
     `file` is seekable and at its start; `opened(width, height)` is called when the header is read and no pixel decoded.
     Raises EmptyFile, UnsupportedImage, CorruptImage, ImageTooLarge.
     """

@@ -78,7 +78,7 @@ class ProcessRegistry:
 
     def is_alone(self) -> bool:
         """Is there no mark of life of another process? (A mark may outlive its process until the next sweep.)"""
-        return not any(e.name.endswith(".lock") and e.name[:-5] != self.worker for e in os.scandir(self.folder))
+        return not any(name.endswith(".lock") and name[:-5] != self.worker for name in os.listdir(self.folder))
 
     def is_alive(self, worker: str) -> bool:
         """Does that worker still run? (Its lock falls when it dies, however it dies.)"""

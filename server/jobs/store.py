@@ -166,11 +166,12 @@ class LocalStore:
 
     def list(self) -> Iterator[Entry]:
         """All jobs, in no order."""
-        for folder in os.scandir(self.root):
+        for folder in list(os.scandir(self.root)):
             if not is_job_folder(folder.name):
                 continue
             try:
-                stats = {f.name: f.stat() for f in os.scandir(folder.path) if f.name in NAMES}
+                with os.scandir(folder.path) as inside:
+                    stats = {f.name: f.stat() for f in inside if f.name in NAMES}
                 last = stats[JobFile.JOB.value] if JobFile.JOB.value in stats else folder.stat()
             except OSError:
                 continue

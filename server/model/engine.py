@@ -94,9 +94,9 @@ def plane(value: np.ndarray, channels: int, sizes: Tuple[int, int, int, int]) ->
 
 
 def to_canonical_axes(normals: np.ndarray, axes: Sequence[str]) -> np.ndarray:
-    """Unit normals (h, w, 3) in our axes. axes[k] says along which of ours the network's channel k points, e.g.
+    """Unit normals (h, w, 3) in the server's axes.
 
-    "-y".
+    axes[k] says along which of these the network's channel k points, for example "-y".
     """
     out = np.empty_like(normals)
     for k, axis in enumerate(axes):
@@ -106,7 +106,8 @@ def to_canonical_axes(normals: np.ndarray, axes: Sequence[str]) -> np.ndarray:
 
 def normalise(n: np.ndarray) -> np.ndarray:
     """Vectors (..., 3) of length 1, float32; those too short to have a direction face the viewer."""
-    length = np.linalg.norm(n, axis=-1, keepdims=True)
+    with np.errstate(over="ignore", invalid="ignore"):  # a graph may answer with anything; the result is checked
+        length = np.linalg.norm(n, axis=-1, keepdims=True)
     return np.where(length > 1e-6, n / np.maximum(length, 1e-6), np.array([0, 0, 1], np.float32)).astype(np.float32)
 
 
@@ -130,12 +131,11 @@ def to_role(value: np.ndarray, output: Output, sizes: Tuple[int, int, int, int])
 
 
 def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
-    """The mean of one graph's outputs by role at several sizes, with the details of the last, the finest, and on its
-    grid.
+    """The mean of one graph's outputs by role at several sizes, on the grid of the finest (the last), with its details.
 
     Smaller sizes see a scene's layout better and its details worse (Miangoleh et al., "Boosting Monocular Depth
     Estimation Models to High-Resolution via Content-Adaptive Multi-Resolution Merging", CVPR 2021): a plain mean would
-    weaken these. Disparity is known but for scale and shift: each view's is first given the median and the mean
+    weaken the details. Disparity is known but for scale and shift: each view's is first given the median and the mean
     absolute deviation of the last's.
     """
     if len(views) == 1:

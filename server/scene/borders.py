@@ -1,6 +1,6 @@
-"""Frames of a photograph: the white edge of a scanned print, the bars of a film still.
+"""Borders of a photograph: the white edge of a scanned print, the bars of a film still.
 
-They are no part of the scene.
+They are no part of the scene: the network sees the content box alone.
 """
 
 import dataclasses

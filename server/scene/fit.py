@@ -77,10 +77,9 @@ def fit_scene(rgb: np.ndarray, geometry: Geometry) -> SceneFit:
 def _search(
     relative: np.ndarray, target: Optional[np.ndarray], mask: np.ndarray, focal: float
 ) -> Tuple[float, Optional[float]]:
-    """The shift of the relative inverse depth (0..1) whose normals agree best with the predicted ones, but for a
-    tolerance.
+    """The shift of the relative inverse depth (0..1) whose normals agree best with the predicted ones.
 
-    (shift, degrees): the smaller the shift, the deeper the scene.
+    Returns (shift, degrees). The smaller the shift, the deeper the scene: the deepest within TOLERANCE is taken.
     """
     if target is None:
         return DEFAULT_SHIFT, None

@@ -24,10 +24,9 @@ MAX_BELIEVED = 0.5  # of log brightness that is believed
 
 
 def refine_normals(rgb: np.ndarray, geometry: Geometry, light: EstimatedLight) -> Geometry:
-    """The geometry with normals that explain more of the photograph rgb (H, W, 3) uint8, lit by `light` (see
-    illumination.py).
+    """The geometry with normals that explain more of the photograph rgb (H, W, 3) uint8, lit by `light`.
 
-    Same grid. With relief 0, without normals, or in an even light it comes back as it is.
+    The grid stays the same. With relief 0, without normals, or in an even light the geometry comes back unchanged.
     """
     if not geometry.relief or geometry.normals is None or len(light.harmonics) == 1:
         return geometry

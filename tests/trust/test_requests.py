@@ -114,6 +114,7 @@ def test_an_upload_of_a_byte_a_second_is_dropped(quick):
         if not more:
             break
         answer += more  # head and body may come apart
+    s.close()
     assert answer.startswith(b"HTTP/1.1 408") and b"too slowly" in answer and time.monotonic() - begun < 8
     assert settled(service, tmp) == (0, 0, 0)
 
