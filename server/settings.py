@@ -25,7 +25,7 @@ ORIGIN = re.compile(
 
 
 class Settings(BaseSettings):
-    """The README's table is made from these fields.
+    """The table in server/README.md is made from these fields.
 
     Name, unit, default, meaning (a test compares names and defaults).
     """

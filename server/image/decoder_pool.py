@@ -13,7 +13,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, List, Optional, Tuple
+from typing import IO, Any, BinaryIO, List, Optional, Tuple, cast
 
 from ..errors import ALL, CorruptImage, Overloaded, RelightError
 from . import decode as imaging
@@ -56,6 +56,7 @@ class _Process:
             stderr=subprocess.DEVNULL,
         )
         self.pid = self._popen.pid
+        self._output = cast(IO[bytes], self._popen.stdout)  # a pipe, as asked for above
         timer = threading.Timer(START_SECONDS, self._popen.kill)
         timer.start()
         try:
@@ -76,7 +77,7 @@ class _Process:
         return self._popen.poll() is None
 
     def _read(self, length: int) -> bytes:
-        data = self._popen.stdout.read(length)  # type: ignore[union-attr]
+        data = self._output.read(length)
         if len(data) < length:
             raise EOFError
         return data

@@ -69,7 +69,7 @@ class Analyst:
         self.notifier = Notifier()
         self.closing = threading.Event()
         self.stuck = 0  # analyses that hang
-        self._engine = WatchdogThread("estimate")  # always the same thread: providers keep state by thread
+        self._thread = WatchdogThread("estimate")  # always the same thread: providers keep state by thread
         self._lock = threading.Lock()
         self._mine: Set[str] = set()  # queued or running here
         self.unsaved: Dict[str, RelightError] = {}  # what analyses ended with whose very state could not be written
@@ -237,8 +237,11 @@ class Analyst:
         """Ask the engine, in a thread that is left behind when it hangs."""
         if self.hangs:
             raise ModelError("The model hangs. The server has to be started again.")
+        engine = self.engine
+        if engine is None:
+            raise ModelMissing()
         try:
-            geometry = self._engine.run(lambda: self.engine.analyse(rgb), self.timeout, self.closing)  # type: ignore[union-attr]
+            geometry = self._thread.run(lambda: engine.analyse(rgb), self.timeout, self.closing)
         except TimeoutError:
             self.stuck += 1
             raise ModelError(

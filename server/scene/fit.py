@@ -96,13 +96,13 @@ def _search(
     for _ in range(3):
         errors = [angle(shift) for shift in shifts]
         best = int(np.argmin(errors))
-        found, least = float(shifts[best]), errors[best]
+        found, min_error = float(shifts[best]), errors[best]
         shifts = np.geomspace(shifts[max(best - 1, 0)], shifts[min(best + 1, len(shifts) - 1)], 5)
     for shift in np.geomspace(0.03, found, 12)[:-1]:
         error = angle(shift)
-        if error <= least * (1 + TOLERANCE):
+        if error <= min_error * (1 + TOLERANCE):
             return float(shift), error
-    return found, least
+    return found, min_error
 
 
 def relative_inverse_depth(inverse_depth: np.ndarray, fit: SceneFit) -> np.ndarray:

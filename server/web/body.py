@@ -180,8 +180,8 @@ class LimitedReceive:
     async def drain(self) -> None:
         """Read on for a while after the answer, so that the client is done sending and reads it."""
         end = time.monotonic() + DRAIN_SECONDS
-        most = self.seen + 4 * self.limit + (1 << 24)
-        while self.unread and self.seen < most:
+        max_seen = self.seen + 4 * self.limit + (1 << 24)
+        while self.unread and self.seen < max_seen:
             try:
                 await self._next(max(0.0, end - time.monotonic()))
             except asyncio.TimeoutError:

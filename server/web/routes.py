@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import UploadFile
+from starlette.types import Receive, Scope, Send
 
 from ..errors import InvalidRequest, ModelMissing
 from ..jobs import base as jobs
@@ -246,7 +247,7 @@ async def download(job_id: str, filename: FileName, request: Request, service: S
     if part:
         headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stat.st_size}"
         file.seek(first)
-    return StreamingResponse(_blocks(file, count), 206 if part else 200, headers, media_type="image/png")
+    return _FileResponse(file, count, 206 if part else 200, headers)
 
 
 def byte_range(asked: str, size: int) -> Optional[Tuple[int, int]]:
@@ -271,16 +272,28 @@ def byte_range(asked: str, size: int) -> Optional[Tuple[int, int]]:
     return first, count
 
 
+class _FileResponse(StreamingResponse):
+    """`count` bytes of an open PNG from where it stands; the file is closed however the answer ends."""
+
+    def __init__(self, file: BinaryIO, count: int, status_code: int, headers: Dict[str, str]):
+        super().__init__(_blocks(file, count), status_code, headers, media_type="image/png")
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
+
+
 async def _blocks(file: BinaryIO, count: int) -> AsyncIterator[bytes]:
-    try:
-        while count > 0:
-            block = await asyncio.to_thread(file.read, min(BLOCK, count))
-            if not block:
-                return
-            count -= len(block)
-            yield block
-    finally:
-        file.close()
+    while count > 0:
+        block = await asyncio.to_thread(file.read, min(BLOCK, count))
+        if not block:
+            return
+        count -= len(block)
+        yield block
 
 
 @guarded.delete(

@@ -116,8 +116,7 @@ class DirectionalLight(BaseLight):
         return Light(kind="directional", direction=lights.unit(self.direction), angle=self.angle, **self._common())
 
 
-class PointLight(BaseLight):
-    type: Literal["point"]
+class Lamp(BaseLight):
     position: Position = Field(
         description="x -1..1 from left edge to right, y up, z 0 the median surface", examples=[[0.5, 0.3, 0.8]]
     )
@@ -126,13 +125,17 @@ class PointLight(BaseLight):
         KEY.range, description="falloff 1 / (1 + (d/range)^2)"
     )
 
+
+class PointLight(Lamp):
+    type: Literal["point"]
+
     def to_light(self) -> Light:
         """As the engine takes it."""
         return Light(kind="point", position=self.position, radius=self.radius, range=self.range, **self._common())
 
 
-class SpotLight(PointLight):
-    type: Literal["spot"]  # type: ignore[assignment]
+class SpotLight(Lamp):
+    type: Literal["spot"]
     target: Position = Field(description="the point it shines at; not its own position", examples=[[0, 0, 0]])
     cone: float = _number(KEY.cone, 1, 179, "degrees; full opening angle")
     blend: float = _number(KEY.blend, 0, 1, "outer share of the half angle over which it fades")
@@ -209,10 +212,9 @@ class RelightBody(Strict):
 
     def rig(self) -> Rig:
         """As the engine takes it."""
-        if self.lights is None:
-            made: Tuple[Light, ...] = (lights.key_light(self.x, self.y, self.z),)  # type: ignore[arg-type]
-        else:
-            made = tuple(light.to_light() for light in self.lights)
+        made: Tuple[Light, ...] = tuple(light.to_light() for light in self.lights or ())
+        if self.x is not None and self.y is not None and self.z is not None:
+            made = (lights.key_light(self.x, self.y, self.z),)
         return Rig(
             lights=made,
             ambient=self.ambient,
