@@ -145,8 +145,10 @@ class Server:
         from server.image.encode import encode_png
 
         mark = uuid.uuid4().hex
-        head = f'--{mark}\r\nContent-Disposition: form-data; name="file"; '
-        'filename="a.png"\r\nContent-Type: image/png\r\n\r\n'
+        head = (
+            f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n'
+            "Content-Type: image/png\r\n\r\n"
+        )
         status, _, answer = self.request(
             "POST",
             "/upload",
