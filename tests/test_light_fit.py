@@ -236,7 +236,7 @@ def test_the_estimated_light_never_falls_below_its_floor():
     assert 0.07 < light_at(x, y, z, light).min() < 0.09
     rgb = np.full((9, 9, 3), 60, np.uint8)
     maps = prepare(rgb, Geometry(np.ones((9, 9), np.float32), np.stack([x, y, z], 2)), replace(FIT, light=light))
-    assert 0.07 < np.exp(maps.log_light / 8192).min() < 0.09
+    assert 0.07 < np.exp(maps.band(slice(0, 9)).log_light).min() < 0.09
     along = np.linspace(-0.99, 0.3, 200, dtype=np.float32)
     bends = np.diff(
         np.log(light_at(along, along * 0, np.sqrt(1 - along * along), EstimatedLight((0.5, 0.9, 0.0, 0.0), 0.07))),

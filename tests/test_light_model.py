@@ -35,8 +35,8 @@ def scene():
 
 def new_light(maps, rig):
     """(irradiance, highlights) of the whole picture, (H, W, 3)."""
-    planes = illuminate(maps, rig, slice(0, maps.q.shape[0]))
-    return [np.stack(p * (3 // len(p)), 2) if p else np.zeros((*maps.q.shape, 3), np.float32) for p in planes]
+    planes = illuminate(maps, rig, slice(0, maps.size[0]))
+    return [np.stack(p * (3 // len(p)), 2) if p else np.zeros((*maps.size, 3), np.float32) for p in planes]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -298,13 +298,11 @@ def test_float32_throughout(scene):
         for plane in functools.reduce(operator.iadd, illuminate(maps, rig, slice(0, 96)), []):
             assert plane.dtype == np.float32
     assert maps.visibility(LIGHTS[0]).dtype == np.float32
-    assert (maps.rgb.dtype, maps.normals.dtype, maps.q.dtype, maps.log_light.dtype, maps.occlusion.dtype) == (
-        np.uint8,
-        np.int16,
-        np.float32,
-        np.int16,
-        np.uint8,
-    )
+    band = maps.band(slice(0, 96))
+    assert {c.dtype for c in band.codes} == {np.dtype(np.uint8)}
+    assert {p.dtype for p in (band.normals, band.log_light, band.occlusion, maps.depth(slice(0, 96)))} == {
+        np.dtype(np.float32)
+    }
 
 
 def test_moving_one_light_marches_that_light_only(scene, monkeypatch):
@@ -352,6 +350,23 @@ def test_a_picture_is_the_same_in_bands_of_any_height(times, monkeypatch):
         assert np.abs(relight(prepare(rgb, geometry, fit), rig) - whole).max() <= 1
 
 
+def test_a_picture_too_large_to_keep_is_lit_the_same(monkeypatch):
+    rgb, geometry, fit = random_scene(np.random.default_rng(9), 60, 80, masked=True)
+    rgb = rgb.repeat(3, 0).repeat(3, 1)
+    rig = Rig(lights=LIGHTS, specular_strength=0.5)
+    kept = prepare(rgb, geometry, fit)
+    before = kept.nbytes
+    whole = relight(kept, rig)
+    assert kept.nbytes > before + 30 * rgb.shape[0] * rgb.shape[1]
+    monkeypatch.setattr("server.light.maps.KEPT_PIXELS", 0)
+    monkeypatch.setattr("server.light.shading.PIXELS_A_THREAD", 1000)
+    other = prepare(rgb, geometry, fit, threads=3)
+    before = other.nbytes
+    for threads in (1, 3):
+        assert np.abs(relight(other, rig, threads).astype(int) - whole).max() <= 1
+    assert other.nbytes == before + sum(s.nbytes for s in other.shadows.values())
+
+
 @pytest.mark.parametrize("scale,shift", [(250.0, -40.0), (0.04, 0.7)])
 def test_the_pass_of_normals_from_depth_is_blind_to_its_scale_and_shift(scale, shift):
     q, _ = hills(72, 96)
@@ -381,7 +396,8 @@ def test_no_depth_lies_behind_the_horizon():
     q, normals = hills(36, 48)
     assert relative_inverse_depth(np.float32([-5, 0, 0.7]), fit).min() > 0
     maps = prepare(np.full((36, 48, 3), 90, np.uint8), Geometry(q, normals, None, FOCAL), fit)
-    assert np.isfinite(maps.q).all() and maps.q.min() > 0
+    q = maps.depth(slice(0, 36))
+    assert np.isfinite(q).all() and q.min() > 0
 
 
 def test_edges_follow_the_colours_of_a_large_picture():
@@ -396,9 +412,10 @@ def test_edges_follow_the_colours_of_a_large_picture():
         Geometry(np.where(mask > 0, 1, 0.5).astype(np.float32), np.tile(np.float32([0, 0, 1]), (30, 40, 1)), mask),
         FIT,
     )
-    share = maps.mask[40:-40] / 65535
+    inside = slice(40, 30 * times - 40)
+    share, q = maps.band(inside).share, maps.depth(inside)
     assert share[:, :edge].min() > 0.95 and share[:, edge:].max() < 0.05
-    assert maps.q[40:-40, :edge].min() > 0.95 and maps.q[40:-40, edge:].max() < 0.55
+    assert q[:, :edge].min() > 0.95 and q[:, edge:].max() < 0.55
 
 
 def test_a_picture_wider_than_a_band_is_relit():

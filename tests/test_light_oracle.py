@@ -65,7 +65,7 @@ def test_within_one_code_of_the_oracle(seed):
         q,
         np.moveaxis(sides[:3], 0, 2),
         sides[3] if len(sides) > 3 else None,
-        maps.occlusion / 255,
+        maps.band(slice(0, 40)).occlusion,
         fit.light,
         fit.focal,
         rig,

@@ -268,7 +268,8 @@ def test_ambient_occlusion_ends_at_silhouettes():
     """What stands before a wall is lit from all sides up to its edge, where the wall beside it is not."""
     h, w, times = 48, 64, 8
     maps = prepare(np.full((h * times, w * times, 3), 100, np.uint8), card(h, w, 26, 36, 1.1)[0], FIT)
-    steps = np.diff(maps.occlusion[100:-100].astype(int), axis=1)[:, 33 * times : 39 * times]
+    occlusion = maps.band(slice(100, h * times - 100)).occlusion * 255
+    steps = np.diff(occlusion, axis=1)[:, 33 * times : 39 * times]
     assert (steps.argmin(1) == 3 * times - 1).all() and steps.min() < 4 * np.delete(steps, 3 * times - 1, 1).min()
 
 

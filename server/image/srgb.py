@@ -22,7 +22,9 @@ def linear_to_srgb(value: npt.ArrayLike) -> np.ndarray:
 TO_LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # code -> linear light
 TO_CODE = np.full((1, 1 << 16), 255, np.uint8)  # by the middle of each step; above 1 all is 255
 TO_CODE[0, :STEPS] = np.rint(255 * linear_to_srgb((np.arange(STEPS) + 0.5) / STEPS))
+CODE_TO_STEPS = TO_LINEAR * np.float32(STEPS)
 TO_LINEAR.setflags(write=False)
+CODE_TO_STEPS.setflags(write=False)
 TO_CODE.setflags(write=False)
 WIDE_LUT = int(cv2.__version__.split(".")[0]) >= 5  # cv2.LUT takes 16-bit indices since 5.0: twice as fast
 
@@ -37,8 +39,17 @@ def encode(linear: np.ndarray) -> np.ndarray:
 
     Decoding and encoding gives every code back; any other value is at most 0.1 code off before rounding.
     """
-    index = np.empty(linear.shape, np.uint16)
-    np.multiply(linear, np.float32(STEPS), out=index, casting="unsafe")
+    return encode_steps(linear * np.float32(STEPS))
+
+
+def decode_to_steps(codes: np.ndarray) -> np.ndarray:
+    """8-bit sRGB codes (h, w) to linear light in STEPS, float32: what encode_steps takes, for the hottest loop."""
+    return cv2.LUT(codes, CODE_TO_STEPS).reshape(codes.shape)
+
+
+def encode_steps(steps: np.ndarray) -> np.ndarray:
+    """The same as encode, of linear light times STEPS."""
+    index = steps.astype(np.uint16)
     if WIDE_LUT:
-        return cv2.LUT(index, TO_CODE).reshape(linear.shape)
+        return cv2.LUT(index, TO_CODE).reshape(steps.shape)
     return np.take(TO_CODE, index, mode="clip")

@@ -1,60 +1,128 @@
-"""The maps of a photograph at one picture size: all that does not depend on the lights."""
+"""The maps of a photograph at one picture size: all that does not depend on the lights.
+
+They lie on the grid of the geometry and are brought to the pixels a band of rows at a time; what decides for a side at
+silhouettes is kept for the pixels there alone.
+"""
 
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import cv2
 import numpy as np
 
 from ..image.resample import Resampler, bands, shrink
-from ..scene.fit import SceneFit, coarse_scene, relative_inverse_depth, scene_normals, snap_depth_edges, surface_share
+from ..scene.fit import SceneFit, coarse_depth, relative_inverse_depth, scene_normals, snap_depth_edges, surface_share
 from ..scene.geometry import Geometry
-from ..scene.illumination import light_at
+from ..scene.illumination import EstimatedLight, light_at
 from .lights import Light
 from .occlusion import ambient_occlusion
 from .shadows import ShadowGrid
 from .upsampling import (
     DepthAwareUpsampler,
-    DepthAwareUpsamplerBuilder,
-    JointBilateralUpsampler,
+    SparsePlanes,
+    depth_aware,
     edge_layer,
+    joint_bilateral,
+    nowhere,
     without_blends,
 )
 
-SNORM = np.float32(1 / 32767)
-LOG = np.float32(1 / 8192)  # of a step of Maps.log_light
 SHADOWS_KEPT = 20  # the 16 lamps a picture may have, and a few that were moved
 COARSE = 256  # long side of the grid of shadows and occlusion
 PIXELS = 1 << 16  # of a band
+PIXELS_A_THREAD = 1 << 18  # of a band where threads share a picture: below, they wait for each other more than they do
+KEPT_PIXELS = 3 << 20  # a picture up to so large, a preview, keeps its bands: 31 bytes a pixel
+LEAST, MOST = np.float32(0.02), np.float32(50)  # of the old light
+
+
+class Band(NamedTuple):
+    """What does not depend on the lights, at the pixels of some rows; planes (r, W) are float32."""
+
+    codes: Tuple[np.ndarray, ...]  # three (r, W) uint8: the photograph
+    normals: np.ndarray  # (3, r, W): x, y, z of unit vectors
+    log_light: np.ndarray  # natural logarithm of the estimated old light
+    occlusion: np.ndarray  # 0..1, of ambient light
+    share: Optional[np.ndarray]  # 0..1, how much of a pixel is relit; None: all of it
 
 
 @dataclass
 class Maps:
-    """What relight needs of one picture size (H, W), as small as 8-bit results allow."""
+    """What relight needs of one picture size (H, W)."""
 
-    rgb: np.ndarray  # (3, H, W) uint8 sRGB
-    normals: np.ndarray  # (3, H, W) int16, times 32767
-    q: np.ndarray  # (H, W) float32: relative inverse depth, see scene/fit.py
-    log_light: np.ndarray  # (H, W) int16, times 8192: natural logarithm of the estimated old light
-    light_samples: np.ndarray  # (n,) float32: the same logarithm all over the photograph, the same for every size
-    occlusion: np.ndarray  # (H, W) uint8
-    mask: Optional[np.ndarray]  # (H, W) uint16; None: a surface everywhere
+    rgb: np.ndarray  # (H, W, 3) uint8 sRGB
+    wide: np.ndarray  # (4 or 5, h, W) float32: the planes of the geometry made ready, see _planes
+    sampler: Resampler  # from the grid of the geometry to the picture
+    silhouettes: SparsePlanes  # the same planes where pixels decide for a side
+    light: EstimatedLight  # the photograph's own
+    light_samples: np.ndarray  # (n,) float32: its logarithm all over the photograph, the same for every size
     focal: float
     grid: ShadowGrid
-    sampler: Resampler  # from the shadow grid to the picture
+    grid_sampler: Resampler  # from the shadow grid to the picture
     edges: DepthAwareUpsampler
+    occlusion: "GridPlane"
     shadows: "OrderedDict[tuple, np.ndarray]" = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _bands: Dict[Tuple[int, int], Band] = field(default_factory=dict)
+    _depths: Dict[Tuple[int, int], np.ndarray] = field(default_factory=dict)
+
+    @property
+    def size(self) -> Tuple[int, int]:
+        """(H, W) of the picture."""
+        return self.sampler.size
 
     @property
     def nbytes(self) -> int:
         """Bytes held now."""
-        arrays = (self.rgb, self.normals, self.q, self.log_light, self.light_samples, self.occlusion, self.mask)
         with self.lock:
-            kept = sum(s.nbytes for s in self.shadows.values())
-        return sum(a.nbytes for a in arrays if a is not None) + self.grid.nbytes + self.edges.nbytes + kept
+            held: List[Any] = [self.rgb, self.light_samples, *self.shadows.values(), *self._depths.values()]
+            for band in self._bands.values():
+                held += [a for a in (*band.codes, *band[1:]) if a is not None]
+        held += [self.wide, self.occlusion, self.silhouettes, self.grid, self.edges]
+        return sum(int(h.nbytes) for h in held)
+
+    @property
+    def keeps(self) -> bool:
+        """Is the picture so small that its bands are kept?"""
+        return self.size[0] * self.size[1] <= KEPT_PIXELS
+
+    def band(self, rows: slice) -> Band:
+        """All but the depth of these rows; of a picture of at most KEPT_PIXELS it is kept."""
+        return self._kept(self._bands, rows, self._make_band)
+
+    def depth(self, rows: slice) -> np.ndarray:
+        """The relative inverse depth q (r, W) float32 of these rows; see scene/fit.py. Kept as a band is."""
+        return self._kept(self._depths, rows, self._make_depth)
+
+    def _kept(self, kept: Dict[Tuple[int, int], Any], rows: slice, make: Callable[[slice], Any]) -> Any:
+        if not self.keeps:
+            return make(rows)
+        key = (rows.start, rows.stop)
+        found = kept.get(key)
+        if found is None:
+            found = make(rows)
+            with self.lock:
+                kept[key] = found
+        return found
+
+    def _make_depth(self, rows: slice) -> np.ndarray:
+        return _q_rows(self.sampler, self.wide, self.silhouettes, rows)
+
+    def _make_band(self, rows: slice) -> Band:
+        planes = self.sampler.rows(self.wide[:-1], rows)
+        self.silhouettes.write(planes, rows)
+        x, y, z = planes[:3]
+        planes[:3] /= _length(x, y, z)
+        old = light_at(x, y, z, self.light)
+        np.clip(old, LEAST, MOST, out=old)
+        return Band(
+            codes=tuple(c.reshape(x.shape) for c in cv2.split(self.rgb[rows])),
+            normals=planes[:3],
+            log_light=cv2.log(old, dst=old).reshape(x.shape),
+            occlusion=self.from_grid(self.occlusion, rows),
+            share=None if len(planes) == 3 else np.clip(planes[3], 0, 1, out=planes[3]),
+        )
 
     def visibility(self, light: Light) -> np.ndarray:
         """The share of a lamp that each texel of the shadow grid sees, (h, w) float32; kept for the last lamps used."""
@@ -71,105 +139,86 @@ class Maps:
                 self.shadows.popitem(last=False)
         return seen
 
-    def from_grid(self, texels: np.ndarray, wide: np.ndarray, rows: slice) -> np.ndarray:
-        """Rows (r, W) float32 of a plane on the shadow grid (texels, and the same widened), sharp at silhouettes."""
-        band = self.sampler.rows(wide, rows)
-        self.edges.apply_in_place(band, texels, rows)
+    def on_grid(self, texels: np.ndarray) -> "GridPlane":
+        """A plane on the shadow grid, (h, w) float32, made ready for from_grid."""
+        return GridPlane(texels, self.grid_sampler.widen(texels))
+
+    def from_grid(self, plane: "GridPlane", rows: slice) -> np.ndarray:
+        """Rows (r, W) float32 of a plane on the shadow grid, sharp at silhouettes."""
+        band = self.grid_sampler.rows(plane.wide, rows)
+        self.edges.apply_in_place(band, plane.texels, rows)
         return band
 
 
-def prepare(rgb: np.ndarray, geometry: Geometry, fit: SceneFit) -> Maps:
+class GridPlane(NamedTuple):
+    """A plane on the shadow grid."""
+
+    texels: np.ndarray  # (h, w) float32
+    wide: np.ndarray  # (h, W) float32: made ready
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.texels.nbytes + self.wide.nbytes
+
+
+def prepare(rgb: np.ndarray, geometry: Geometry, fit: SceneFit, threads: int = 1) -> Maps:
     """The maps of a picture rgb (H, W, 3) uint8 of any size, from the geometry and the fit of its photograph."""
-    planes = _coarse_planes(geometry, fit)
-    coarse = coarse_scene(geometry, fit, COARSE)
-    sampler = Resampler(coarse.shape, rgb.shape[:2])
-    full = _full_planes(rgb, planes, fit, DepthAwareUpsamplerBuilder(coarse, sampler))
-    maps = Maps(
-        rgb=full.rgb,
-        normals=full.normals,
-        q=full.q,
-        log_light=full.log_light,
-        light_samples=_light_samples(planes, fit),
-        occlusion=np.empty(rgb.shape[:2], np.uint8),
-        mask=full.mask,
+    size = rgb.shape[:2]
+    all_planes = _planes(geometry, fit)
+    planes = shrink(all_planes, size)
+    sampler = Resampler(planes.shape[1:], size)
+    if planes.shape[1:] == size:
+        silhouettes = nowhere(len(planes), size)
+    else:
+        silhouettes = joint_bilateral(planes, edge_layer(planes[-1], *planes[3:-1]), rgb, sampler, threads)
+    wide, coarse = sampler.widen(planes), coarse_depth(all_planes[-1], COARSE)
+    grid_sampler, occlusion = Resampler(coarse.shape, size), ambient_occlusion(coarse, fit.focal)
+    edges = depth_aware(
+        coarse, grid_sampler, lambda rows: _q_rows(sampler, wide, silhouettes, rows), bands(size, PIXELS)
+    )
+    return Maps(
+        rgb=rgb,
+        wide=wide,
+        sampler=sampler,
+        silhouettes=silhouettes,
+        light=fit.light,
+        light_samples=_light_samples(all_planes, fit.light),
         focal=fit.focal,
         grid=ShadowGrid(coarse, fit.focal),
-        sampler=sampler,
-        edges=full.edges,
+        grid_sampler=grid_sampler,
+        edges=edges,
+        occlusion=GridPlane(occlusion, grid_sampler.widen(occlusion)),
     )
-    _occlude(maps, ambient_occlusion(coarse, fit.focal))
-    return maps
 
 
-class CoarsePlanes(NamedTuple):
-    """What the geometry says, on its own grid, with no blend of two surfaces at a silhouette."""
+def _planes(geometry: Geometry, fit: SceneFit) -> np.ndarray:
+    """(4 or 5, h, w) float32: what the geometry says, on its own grid, with no blend of two surfaces at a silhouette.
 
-    normals: np.ndarray  # (3, h, w) float32, not quite of length 1
-    q: np.ndarray  # (h, w) float32
-    share: Optional[np.ndarray]  # (h, w) float32 0..1: how much of a texel is relit; None: all of it
-
-
-class FullPlanes(NamedTuple):
-    """The same at the size of the picture; see Maps."""
-
-    rgb: np.ndarray
-    normals: np.ndarray
-    q: np.ndarray
-    log_light: np.ndarray
-    mask: Optional[np.ndarray]
-    edges: DepthAwareUpsampler
-
-
-def _coarse_planes(geometry: Geometry, fit: SceneFit) -> CoarsePlanes:
+    Normals x, y, z, not quite of length 1; unless there is a surface everywhere, how much of a texel is relit, 0..1; q.
+    """
     q = snap_depth_edges(relative_inverse_depth(geometry.inverse_depth, fit))
     sides = [*np.moveaxis(scene_normals(geometry, fit), 2, 0)]
     if geometry.mask is not None:
         sides.append(surface_share(geometry.mask))
-    planes = without_blends(np.stack(sides), q)
-    return CoarsePlanes(planes[:3], q, planes[3] if geometry.mask is not None else None)
+    return np.concatenate([without_blends(np.stack(sides), q), q[None]])
 
 
-def _full_planes(rgb: np.ndarray, coarse: CoarsePlanes, fit: SceneFit, edges: DepthAwareUpsamplerBuilder) -> FullPlanes:
-    """Upsample the planes to the picture, a band of rows at a time, guided by its colours at silhouettes."""
-    H, W = rgb.shape[:2]
-    planar = np.ascontiguousarray(np.moveaxis(rgb, 2, 0))
-    share = [] if coarse.share is None else [coarse.share[None]]
-    planes = shrink(np.concatenate([coarse.normals, coarse.q[None], *share]), (H, W))
-    sampler = Resampler(planes.shape[1:], (H, W))
-    wide = [sampler.widen(p) for p in planes]
-    colours = cv2.resize(rgb, planes.shape[:0:-1], interpolation=cv2.INTER_AREA).reshape(*planes.shape[1:], 3)
-    layer = edge_layer(planes[3], *planes[4:])
-    upsampler = JointBilateralUpsampler(planes, layer, colours.astype(np.float32) / 255, sampler)
-    normals, q = np.empty((3, H, W), np.int16), np.empty((H, W), np.float32)
-    log_light = np.empty((H, W), np.int16)
-    mask = None if coarse.share is None else np.empty((H, W), np.uint16)
-    upscaled = planes.shape[1:] != (H, W)
-    for rows in bands((H, W), PIXELS):
-        band = np.stack([sampler.rows(p, rows) for p in wide])
-        if upscaled:
-            upsampler.apply_in_place(band, planar, rows)
-        x, y, z = band[:3] / np.maximum(np.sqrt(np.square(band[:3]).sum(0)), np.float32(1e-6))
-        for k, p in enumerate((x, y, z)):
-            normals[k, rows] = np.rint(p / SNORM)
-        q[rows] = band[3]
-        log_light[rows] = np.rint(np.clip(np.log(light_at(x, y, z, fit.light)), -3.9, 3.9) / LOG)
-        if mask is not None:
-            mask[rows] = np.rint(np.clip(band[4], 0, 1) * 65535)
-        edges.add(band[3], rows)
-    return FullPlanes(planar, normals, q, log_light, mask, edges.build())
+def _q_rows(sampler: Resampler, wide: np.ndarray, silhouettes: SparsePlanes, rows: slice) -> np.ndarray:
+    band = sampler.rows(wide[-1:], rows)
+    silhouettes.write(band, rows, len(wide) - 1)
+    return band[0]
 
 
-def _occlude(maps: Maps, occlusion: np.ndarray) -> None:
-    """Fill in the occlusion of ambient light from that on the shadow grid, (h, w) float32."""
-    wide = maps.sampler.widen(occlusion)
-    for rows in bands(maps.occlusion.shape, PIXELS):
-        maps.occlusion[rows] = np.rint(maps.from_grid(occlusion, wide, rows) * 255)
+def _length(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    length = cv2.magnitude(cv2.magnitude(x, y), z).reshape(x.shape)
+    return np.maximum(length, np.float32(1e-6), out=length)
 
 
-def _light_samples(planes: CoarsePlanes, fit: SceneFit) -> np.ndarray:
+def _light_samples(planes: np.ndarray, light: EstimatedLight) -> np.ndarray:
     """The logarithm of the old light at up to 20,000 places of the surfaces, (n,) float32."""
-    x, y, z = planes.normals / np.maximum(np.sqrt(np.square(planes.normals).sum(0)), np.float32(1e-6))
-    light = np.log(light_at(x, y, z, fit.light))
-    surface = np.ones(light.shape, bool) if planes.share is None else planes.share > 0.5
-    light = light[surface] if surface.any() else light.ravel()
-    return light[:: -(-light.size // 20000)]
+    x, y, z = planes[:3] / _length(*planes[:3])
+    samples = np.log(light_at(x, y, z, light))
+    surface = planes[3] > 0.5 if len(planes) > 4 else np.ones(samples.shape, bool)
+    samples = samples[surface] if surface.any() else samples.ravel()
+    return samples[:: -(-samples.size // 20000)]

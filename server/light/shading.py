@@ -4,16 +4,15 @@ The ratio image: every pixel of the photograph, in linear light, times (new ligh
 normal.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
 
-from ..image.resample import bands
-from ..image.srgb import TO_LINEAR, decode, encode
-from .lights import WHITE, Light, Rig, Vector, unit
-from .maps import LOG, PIXELS, SNORM, Maps, prepare
+from ..image.resample import bands, in_threads
+from ..image.srgb import TO_LINEAR, decode, decode_to_steps, encode, encode_steps
+from .lights import WHITE, Light, Rig, unit
+from .maps import PIXELS, PIXELS_A_THREAD, Band, GridPlane, Maps, prepare
 
 __all__ = ["illuminate", "prepare", "relight"]
 
@@ -26,38 +25,28 @@ Blend = Optional[Union[np.float32, np.ndarray]]  # how much of the change is sho
 
 def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
     """The relit picture (H, W, 3) uint8. Strength 0 gives the photograph itself, to the code."""
-    _, H, W = maps.rgb.shape
     if rig.strength == 0:
-        return np.ascontiguousarray(np.moveaxis(maps.rgb, 0, 2))
+        return maps.rgb.copy()
     shades = [_Shade(maps, light, rig) for light in rig.lights]
     even = np.exp(np.float32(rig.delight) * maps.light_samples).mean(dtype=np.float64)
     factor = float(even * 2.0**rig.exposure)
-    out = np.empty((H, W, 3), np.uint8)
-
-    def band(rows: slice) -> None:
-        _relight_rows(maps, rig, shades, factor, rows, out)
-
-    parts = bands((H, W), PIXELS)
-    if threads > 1 and len(parts) > 1:
-        with ThreadPoolExecutor(min(threads, len(parts))) as pool:
-            list(pool.map(band, parts))
-    else:
-        for rows in parts:
-            band(rows)
+    out = np.empty(maps.rgb.shape, np.uint8)
+    if maps.keeps:
+        threads = 1
+    parts = bands(maps.size, PIXELS if threads == 1 else PIXELS_A_THREAD)
+    in_threads(lambda rows: _relight_rows(maps, rig, shades, factor, rows, out), parts, threads)
     return out
 
 
 class _Shade:
-    """One light of a rig with what its shadow leaves of it on the shadow grid."""
+    """One light of a rig with what its shadow leaves of it on the shadow grid; None: all of it."""
 
     def __init__(self, maps: Maps, light: Light, rig: Rig):
         self.light = light
-        self.texels: Optional[np.ndarray] = None
-        self.wide: Optional[np.ndarray] = None
+        self.shadow: Optional[GridPlane] = None
         if light.shadow and rig.shadow_strength > 0:
             seen = maps.visibility(light)
-            self.texels = np.float32(1 - rig.shadow_strength) + np.float32(rig.shadow_strength) * seen
-            self.wide = maps.sampler.widen(self.texels)
+            self.shadow = maps.on_grid(np.float32(1 - rig.shadow_strength) + np.float32(rig.shadow_strength) * seen)
 
 
 def illuminate(
@@ -68,31 +57,32 @@ def illuminate(
     Each is a list of planes (r, W) float32: one where all light is white, else three; highlights [] without specular.
     """
     shades = [_Shade(maps, light, rig) for light in rig.lights] if shades is None else shades
+    return _illuminate(maps, maps.band(rows), rig, rows, shades, factor)
+
+
+def _illuminate(
+    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Sequence["_Shade"], factor: float
+) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     white = all(tuple(light.color) == WHITE for light in rig.lights)
     glossy = rig.specular_strength > 0
-    ambient = np.multiply(maps.occlusion[rows], np.float32(factor * rig.ambient / 255), dtype=np.float32)
+    ambient = band.occlusion * np.float32(factor * rig.ambient)
     irradiance = [ambient] if white else [ambient, ambient.copy(), ambient.copy()]
     highlights: List[np.ndarray] = [np.zeros_like(ambient) for _ in irradiance] if glossy and rig.lights else []
-    n = maps.normals[:, rows]
-    floats = place = None
+    n = list(band.normals)
+    place = None
     for shade in shades:
         light = shade.light
-        if light.kind == "directional" and not glossy:
-            n_dot_l = _n_dot_l(n, light.direction)
-        else:
-            floats = [np.multiply(p, SNORM, dtype=np.float32) for p in n] if floats is None else floats
-            to_light: Planes = [np.float32(c) for c in light.direction]
-            attenuation: Optional[np.ndarray] = None
-            if light.kind != "directional":
-                place = _scene_positions(maps, rows) if place is None else place
-                to_light, attenuation = _toward_lamp(light, place)
-            n_dot_l = _dot(floats, to_light)
-            np.maximum(n_dot_l, 0, out=n_dot_l)
-            specular = _ggx(floats, to_light, n_dot_l, rig.roughness) if glossy else None
-            if attenuation is not None:
-                n_dot_l *= attenuation
-        if shade.wide is not None and shade.texels is not None:
-            n_dot_l *= maps.from_grid(shade.texels, shade.wide, rows)
+        to_light: Planes = [np.float32(c) for c in light.direction]
+        attenuation: Optional[np.ndarray] = None
+        if light.kind != "directional":
+            place = _scene_positions(maps, rows) if place is None else place
+            to_light, attenuation = _toward_lamp(light, place)
+        n_dot_l = _n_dot_l(n, to_light)
+        specular = _ggx(n, to_light, n_dot_l, rig.roughness) if glossy else None
+        if attenuation is not None:
+            n_dot_l *= attenuation
+        if shade.shadow is not None:
+            n_dot_l *= maps.from_grid(shade.shadow, rows)
         for k, plane in enumerate(irradiance):
             color = np.float32(factor * light.intensity * (1.0 if white else light.color[k]))
             cv2.scaleAdd(n_dot_l, float(color), plane, dst=plane)
@@ -110,47 +100,54 @@ def _dot(a: Planes, b: Planes) -> np.ndarray:
     return np.asarray(total)
 
 
-def _n_dot_l(n: np.ndarray, direction: Vector) -> np.ndarray:
-    """max(n.l, 0), (r, W) float32, of 16-bit normals and one direction."""
-    x, y, z = (float(c) * float(SNORM) for c in direction)
-    n_dot_l = cv2.addWeighted(n[0], x, n[1], y, 0, dtype=cv2.CV_32F).reshape(n.shape[1:])
-    n_dot_l += np.multiply(n[2], np.float32(z), dtype=np.float32)
+def _n_dot_l(n: Sequence[np.ndarray], to_light: Planes) -> np.ndarray:
+    """max(n.l, 0), (r, W) float32."""
+    if np.ndim(to_light[0]) == 0:
+        x, y, z = (float(c) for c in to_light)
+        n_dot_l: np.ndarray = cv2.addWeighted(n[0], x, n[1], y, 0)
+        n_dot_l = cv2.scaleAdd(n[2], z, n_dot_l, dst=n_dot_l).reshape(n[0].shape)
+    else:
+        n_dot_l = _dot(n, to_light)
     return np.maximum(n_dot_l, 0, out=n_dot_l)
 
 
 def _relight_rows(
     maps: Maps, rig: Rig, shades: Sequence["_Shade"], factor: float, rows: slice, out: np.ndarray
 ) -> None:
-    irradiance, highlights = illuminate(maps, rig, rows, shades, factor)
+    band = maps.band(rows)
+    irradiance, highlights = _illuminate(maps, band, rig, rows, shades, factor)
     if rig.delight > 0:
-        old = np.multiply(maps.log_light[rows], np.float32(-rig.delight) * LOG, dtype=np.float32)
+        old: np.ndarray = band.log_light * np.float32(-rig.delight)
         old = cv2.exp(old, dst=old)
         for ratio in irradiance:
             ratio *= old
     blend: Blend = None if rig.strength == 1 else np.float32(rig.strength)
-    if maps.mask is not None:
-        blend = np.multiply(maps.mask[rows], np.float32(rig.strength / 65535), dtype=np.float32)
+    if band.share is not None:
+        blend = band.share * np.float32(rig.strength)
     if len(irradiance) == 1 and not highlights:
-        planes = _under_white_light(maps.rgb[:, rows], irradiance[0], blend)
+        codes = _under_white_light(band.codes, irradiance[0], blend)
     else:
         scale = 2.0**rig.exposure / factor
-        planes = _under_coloured_light(maps.rgb[:, rows], irradiance, highlights, scale, blend)
-    cv2.merge([encode(p) for p in planes], dst=out[rows])
+        codes = _under_coloured_light(band.codes, irradiance, highlights, scale, blend)
+    cv2.merge(codes, dst=out[rows])
 
 
-def _under_white_light(codes: np.ndarray, ratio: np.ndarray, blend: Blend) -> List[np.ndarray]:
-    """The fast path: where all light is white and nothing shines, one gain (r, W) does for the three channels."""
+def _under_white_light(codes: Sequence[np.ndarray], ratio: np.ndarray, blend: Blend) -> List[np.ndarray]:
+    """The fast path: where all light is white and nothing shines, one gain (r, W) does for the three channels.
+
+    Returns their codes.
+    """
     gain = _tone_gain_in_place(ratio, codes)
     if blend is not None:
         gain -= 1
         gain *= blend
         gain += 1
-    linear = [decode(c) for c in codes]
-    return [np.multiply(c, gain, out=c) for c in linear]
+    steps = [decode_to_steps(c) for c in codes]
+    return [encode_steps(np.multiply(c, gain, out=c)) for c in steps]
 
 
 def _under_coloured_light(
-    codes: np.ndarray, irradiance: List[np.ndarray], highlights: List[np.ndarray], scale: float, blend: Blend
+    codes: Sequence[np.ndarray], irradiance: List[np.ndarray], highlights: List[np.ndarray], scale: float, blend: Blend
 ) -> List[np.ndarray]:
     """Three channels in linear light, each with its own irradiance and, times `scale`, its own highlights."""
     before = [decode(c) for c in codes]
@@ -164,7 +161,7 @@ def _under_coloured_light(
             a -= b
             a *= blend
             a += b
-    return after
+    return [encode(a) for a in after]
 
 
 # The tone curve: a pixel whose largest channel p becomes p + d > p is scaled so that it becomes
@@ -176,22 +173,21 @@ def _largest_channel(planes: Sequence[np.ndarray]) -> np.ndarray:
     return np.maximum(largest, planes[2], out=largest)
 
 
-def _tone_gain_in_place(ratio: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The tone curve where all channels (3, r, W) uint8 have one ratio (r, W), which becomes their gain.
+def _tone_gain_in_place(ratio: np.ndarray, codes: Sequence[np.ndarray]) -> np.ndarray:
+    """The tone curve where all three channels (r, W) uint8 have one ratio (r, W), which becomes their gain.
 
     With e = ratio - 1 > 0, and d = e p: 1 + e / sqrt(1 + (e p / (1 - p))^2).
     """
     largest = cv2.max(cv2.max(codes[0], codes[1]), codes[2])
-    more: np.ndarray = np.maximum(ratio, 1)
-    more -= 1
+    kept = np.minimum(ratio, 1)
+    ratio -= kept
     bent: np.ndarray = cv2.LUT(largest, SHOULDER_BY_CODE).reshape(ratio.shape)
-    bent *= more
+    bent *= ratio
     bent *= bent
     bent += 1
     np.sqrt(bent, out=bent)
-    more /= bent
-    np.minimum(ratio, 1, out=ratio)
-    ratio += more
+    ratio /= bent
+    ratio += kept
     return ratio
 
 
@@ -213,8 +209,8 @@ def _tone_factor(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 def _scene_positions(maps: Maps, rows: slice) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scene positions of rows of the picture: three planes (r, W) float32."""
-    H, W = maps.q.shape
-    depth = 1 / maps.q[rows]
+    H, W = maps.size
+    depth = 1 / maps.depth(rows)
     u = ((np.arange(W) + 0.5) / W * 2 - 1).astype(np.float32)
     v = ((H - 2 * np.arange(H)[rows] - 1) / W).astype(np.float32)
     x, y = u * depth, v[:, None] * depth

@@ -1,12 +1,12 @@
 """Crisp edges: coarse values brought to the pixels near a silhouette from their own side of it."""
 
 from dataclasses import dataclass
-from typing import List, Optional, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
 
-from ..image.resample import Resampler
+from ..image.resample import CellPixels, Resampler, in_threads
 
 JUMP = 0.06  # in log depth, or in the mask: a silhouette
 COLOUR = 0.07  # of sRGB 0..1: how alike the colours of one side are
@@ -56,51 +56,104 @@ def without_blends(planes: np.ndarray, q: np.ndarray) -> np.ndarray:
     return out
 
 
-class JointBilateralUpsampler:
+@dataclass(frozen=True)
+class SparsePlanes:
+    """Planes that are known at some pixels of a picture (H, W)."""
+
+    width: int  # of the picture
+    pixels: np.ndarray  # (k,) int32, flat, ascending
+    first: np.ndarray  # (H + 1,) int: of the pixels, the first in each row
+    values: np.ndarray  # (n, k) float32
+
+    def write(self, band: np.ndarray, rows: slice, first: int = 0) -> None:
+        """Overwrite these rows of some planes, (m, r, W) float32, from the `first` on, where they are known."""
+        known = slice(self.first[rows.start], self.first[rows.stop])
+        pixels = self.pixels[known] - np.int32(rows.start * self.width)
+        for plane, values in zip(band, self.values[first:]):
+            plane.ravel()[pixels] = values[known]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.pixels.nbytes + self.first.nbytes + self.values.nbytes
+
+
+def joint_bilateral(
+    planes: np.ndarray, layer: np.ndarray, rgb: np.ndarray, sampler: Resampler, threads: int = 1
+) -> SparsePlanes:
     """Joint bilateral upsampling (Kopf et al. 2007) of planes, only near silhouettes, deciding for one side.
 
     Of the 4 x 4 texels around a pixel those of its colour count; the side (near or far) that counts more wins.
+    planes: (n, h, w) float32 on the grid of `sampler`; layer: (h, w), see edge_layer; rgb: (H, W, 3) uint8.
     """
+    n, h, w = planes.shape
+    flags = cv2.dilate((local_ranges(layer) > JUMP).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    cells = sampler.cells(flags)
+    texels, contents = _texels_of(cells, planes, layer)
+    colours = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32) / 255
+    scale = np.float32(-0.5 / COLOUR**2)
+    ahead = np.repeat(np.arange(-1, 3, dtype=np.float32), 4), np.tile(np.arange(-1, 3, dtype=np.float32), 4)
+    nearness = np.stack([*ahead, np.full(16, -0.5, np.float32), (ahead[0] ** 2 + ahead[1] ** 2) / -2])
+    values = np.empty((*cells.whole.shape, n), np.float32)
 
-    def __init__(self, planes: np.ndarray, layer: np.ndarray, colours: np.ndarray, sampler: Resampler):
-        """planes: (n, h, w) float32 on the grid; layer: (h, w), see edge_layer; colours: (h, w, 3) float32 0..1."""
-        self.sampler = sampler
-        wide = np.ones((5, 5), np.uint8)
-        near, far = cv2.dilate(layer, wide), cv2.erode(layer, wide)
-        self.flags = cv2.dilate((local_ranges(layer) > JUMP).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        self.middle = ((near + far) / 2).ravel()
-        self.table = np.concatenate([colours, layer[..., None], np.moveaxis(planes, 0, 2)], 2)
-        self.table = np.ascontiguousarray(self.table.reshape(-1, self.table.shape[2]), np.float32)
-
-    def apply_in_place(self, band: np.ndarray, rgb: np.ndarray, rows: slice) -> None:
-        """Overwrite (n, r, W) band of the planes near silhouettes; rgb: (3, H, W) uint8."""
-        r, c = self.sampler.cells(self.flags, rows)
-        for start in range(0, r.size, CHUNK):
-            y, x = r[start : start + CHUNK], c[start : start + CHUNK]
-            band[:, y - rows.start, x] = self._match(y, x, rgb[:, y, x].T / np.float32(255)).T
-
-    def _match(self, y: np.ndarray, x: np.ndarray, colour: np.ndarray) -> np.ndarray:
-        s, (h, w) = self.sampler, self.sampler.grid
-        offsets = np.arange(-1, 3)
-        ty, tx = s.top[y, None] + offsets, s.left[x, None] + offsets
-        dy, dx = np.square(offsets - s.down[y, None]), np.square(offsets - s.right[x, None])
-        texels = (np.clip(ty, 0, h - 1)[:, :, None] * w + np.clip(tx, 0, w - 1)[:, None, :]).reshape(len(y), 16)
-        found = np.take(self.table, texels, 0)
-        unlike = np.square(found[..., :3] - colour[:, None]).sum(2) * np.float32(0.5 / COLOUR**2)
-        far = ((dy[:, :, None] + dx[:, None, :]) * np.float32(0.5)).reshape(len(y), 16).astype(np.float32)
-        weight = np.exp(-np.minimum(unlike, 20) - far)
-        near = found[..., 3] > np.take(self.middle, s.top[y] * w + s.left[x])[:, None]
-        weight_near, weight_all = (weight * near).sum(1), weight.sum(1)
-        share = weight_near / weight_all
-        t = np.clip((share - np.float32(0.25)) * 2, 0, 1)
-        won = t * t * (3 - 2 * t)
-        weight *= np.where(
-            near,
-            (won / np.maximum(weight_near, 1e-12))[:, None],
-            ((1 - won) / np.maximum(weight_all - weight_near, 1e-12))[:, None],
+    def match(part: slice) -> None:
+        y, x = cells.rows[part], cells.columns[part]
+        c, each = len(y), y.shape[1] * x.shape[1]
+        colour = rgb[y[:, :, None], x[:, None, :]].reshape(c, each, 3) * np.float32(1 / 255)
+        # exp(-|colour - texel's|^2 / 2 COLOUR^2 - |place - texel's|^2 / 2), the squares multiplied out
+        theirs = colours[texels[part]]
+        likeness = np.concatenate([colour, np.square(colour).sum(2, keepdims=True), np.ones_like(colour[..., :1])], 2)
+        theirs = np.concatenate(
+            [-2 * theirs, np.ones_like(theirs[..., :1]), np.square(theirs).sum(2, keepdims=True)], 2
         )
-        weight /= weight.sum(1, keepdims=True)
-        return np.einsum("kt,ktc->kc", weight, found[..., 4:])
+        weight = likeness @ (scale * theirs).transpose(0, 2, 1)
+        np.maximum(weight, np.float32(-20), out=weight)
+        place = np.empty((c, y.shape[1], x.shape[1], 4), np.float32)
+        place[..., 0], place[..., 1] = sampler.down[y][:, :, None], sampler.right[x][:, None, :]
+        place[..., 2], place[..., 3] = place[..., 0] ** 2 + place[..., 1] ** 2, 1
+        weight += (place.reshape(-1, 4) @ nearness).reshape(weight.shape)
+        sums = cv2.exp(weight, dst=weight).reshape(weight.shape) @ contents[part]
+        near, far = sums[..., n], sums[..., 2 * n + 1]
+        t = np.clip((near / (near + far) - np.float32(0.25)) * 2, 0, 1)
+        won = t * t * (3 - 2 * t)
+        found = sums[..., :n] * (won / np.maximum(near, np.float32(1e-12)))[..., None]
+        found += sums[..., n + 1 : 2 * n + 1] * ((1 - won) / np.maximum(far, np.float32(1e-12)))[..., None]
+        values[part] = found.reshape(values[part].shape)
+
+    step = max(1, CHUNK // max(1, cells.whole[:1].size))
+    in_threads(match, [slice(k, k + step) for k in range(0, len(cells.top), step)], threads)
+    order, whole = cells.in_order()
+    pixels = (cells.rows[:, :, None] * sampler.size[1] + cells.columns[:, None, :]).reshape(-1, whole.shape[1])
+    found = values.reshape(*pixels.shape, n)[order][whole]
+    return _sparse(pixels[order][whole], np.ascontiguousarray(found.T), sampler.size)
+
+
+def _texels_of(cells: CellPixels, planes: np.ndarray, layer: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """The 4 x 4 texels around each cell: their flat indices (c, 16), and (c, 16, 2n + 2) float32 what is in them.
+
+    That is the planes and 1 where a texel is on the near side, else 0; then the same for the far side.
+    """
+    n, h, w = planes.shape
+    around, wide = np.arange(-1, 3), np.ones((5, 5), np.uint8)
+    rows, columns = np.clip(cells.top[:, None] + around, 0, h - 1), np.clip(cells.left[:, None] + around, 0, w - 1)
+    texels = (rows[:, :, None] * w + columns[:, None, :]).reshape(-1, 16)
+    middle = (cv2.dilate(layer, wide) + cv2.erode(layer, wide)).reshape(h, w)[cells.top, cells.left] / 2
+    near = (layer.ravel()[texels] > middle[:, None])[..., None]
+    held = np.concatenate([planes.reshape(n, -1).T[texels], np.ones((*texels.shape, 1), np.float32)], 2)
+    return texels, np.concatenate([held * near, held * ~near], 2)
+
+
+def _sparse(pixels: np.ndarray, values: np.ndarray, size: Tuple[int, int]) -> SparsePlanes:
+    return SparsePlanes(size[1], pixels.astype(np.int32), _first_in_rows(pixels, size), values)
+
+
+def _first_in_rows(pixels: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+    return np.searchsorted(pixels, np.arange(size[0] + 1, dtype=pixels.dtype) * size[1])
+
+
+def nowhere(n: int, size: Tuple[int, int]) -> SparsePlanes:
+    """n planes that are known at no pixel of a picture (H, W)."""
+    return _sparse(np.empty(0, np.intp), np.empty((n, 0), np.float32), size)
 
 
 def _corner_offsets(grid: Tuple[int, int]) -> Tuple[int, int, int, int]:
@@ -116,57 +169,53 @@ class DepthAwareUpsampler:
 
     grid: Tuple[int, int]
     width: int  # of the picture
-    pixels: np.ndarray  # (n,) int32, flat, ascending
-    corners: np.ndarray  # (n,) int32, flat: the upper left of the four texels
-    weights: np.ndarray  # (4, n) float16
+    pixels: np.ndarray  # (k,) int32, flat, ascending
+    first: np.ndarray  # (H + 1,) int: of the pixels, the first in each row
+    corners: np.ndarray  # (k,) int, flat: the upper left of the four texels
+    weights: np.ndarray  # (4, k) float32
 
     def apply_in_place(self, band: np.ndarray, texels: np.ndarray, rows: slice) -> None:
         """Overwrite the pixels near silhouettes in (r, W) float32 rows of the picture, from texels (h, w) float32."""
-        a, b = np.searchsorted(self.pixels, (rows.start * self.width, rows.stop * self.width))
-        if a == b:
-            return
+        a, b = self.first[rows.start], self.first[rows.stop]
         corners, flat = self.corners[a:b], texels.ravel()
         total = np.zeros(b - a, np.float32)
         for ahead, weight in zip(_corner_offsets(self.grid), self.weights[:, a:b]):
-            total += np.take(flat, corners + ahead) * weight
-        band.ravel()[self.pixels[a:b] - rows.start * self.width] = total
+            found = np.take(flat, corners + ahead, mode="clip")
+            found *= weight
+            total += found
+        band.ravel()[self.pixels[a:b] - np.int32(rows.start * self.width)] = total
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.pixels.nbytes + self.corners.nbytes + self.weights.nbytes
+        return self.pixels.nbytes + self.first.nbytes + self.corners.nbytes + self.weights.nbytes
 
 
-class DepthAwareUpsamplerBuilder:
-    """Takes the depths of a picture, a band of rows at a time, from the first to the last."""
+def depth_aware(
+    q_texels: np.ndarray, sampler: Resampler, q_rows: Callable[[slice], np.ndarray], parts: Sequence[slice]
+) -> DepthAwareUpsampler:
+    """The upsampler from a grid of depths q (h, w) to a picture, whose depths `q_rows` tells: (r, W) float32 of rows.
 
-    def __init__(self, q_texels: np.ndarray, sampler: Resampler):
-        self._sampler = sampler
-        self._log_q = np.log(q_texels)
-        self._flags = local_ranges(self._log_q) > JUMP / 2
-        self._parts: List[Tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-
-    def add(self, q_pixels: np.ndarray, rows: slice) -> None:
-        """q_pixels: (r, W) float32 of these rows."""
-        s, w = self._sampler, self._sampler.grid[1]
-        y, x = s.cells(self._flags, rows)
-        a, b = s.down[y], s.right[x]
-        log_q, corner = np.log(q_pixels[y - rows.start, x]), s.top[y] * w + s.left[x]
-        weights = np.empty((4, y.size), np.float32)
-        bilinear = ((1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b)
-        for k, (ahead, share) in enumerate(zip(_corner_offsets(s.grid), bilinear)):
-            unlike = (self._log_q.ravel()[corner + ahead] - log_q) / np.float32(DEPTH)
-            weights[k] = (share + np.float32(1e-3)) * np.exp(-np.minimum(unlike * unlike, 30))
-        weights /= weights.sum(0)
-        self._parts.append((y * s.size[1] + x, corner, weights))
-
-    def build(self) -> DepthAwareUpsampler:
-        """The upsampler, after the last band."""
-        pixels, corners, weights = zip(*self._parts)
-        return DepthAwareUpsampler(
-            grid=self._sampler.grid,
-            width=self._sampler.size[1],
-            pixels=np.concatenate(pixels).astype(np.int32),
-            corners=np.concatenate(corners).astype(np.int32),
-            weights=np.concatenate(weights, 1).astype(np.float16),
-        )
+    parts: slices of rows, from the first of the picture to the last.
+    """
+    log_q, (_, W) = np.log(q_texels), sampler.size
+    cells = sampler.cells(local_ranges(log_q) > JUMP / 2)
+    order, whole = cells.in_order()
+    flat = (cells.rows[:, :, None] * W + cells.columns[:, None, :]).reshape(-1, whole.shape[1])
+    pixels = flat[order][whole]
+    first = _first_in_rows(pixels, sampler.size)
+    q = np.empty(pixels.shape, np.float32)
+    for rows in parts:
+        mine = slice(first[rows.start], first[rows.stop])
+        if mine.start < mine.stop:
+            q[mine] = q_rows(rows).ravel()[pixels[mine] - rows.start * W]
+    y, x = np.divmod(pixels, W)
+    a, b, corner, log_q_pixels = sampler.down[y], sampler.right[x], sampler.top[y] * log_q.shape[1], np.log(q)
+    corner += sampler.left[x]
+    weights = np.empty((4, pixels.size), np.float32)
+    bilinear = ((1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b)
+    for k, (ahead, share) in enumerate(zip(_corner_offsets(sampler.grid), bilinear)):
+        unlike = (log_q.ravel()[corner + ahead] - log_q_pixels) / np.float32(DEPTH)
+        weights[k] = (share + np.float32(1e-3)) * np.exp(-np.minimum(unlike * unlike, 30))
+    weights /= weights.sum(0)
+    return DepthAwareUpsampler(sampler.grid, W, pixels.astype(np.int32), first, corner, weights)

@@ -122,10 +122,9 @@ def surface_share(mask: np.ndarray) -> np.ndarray:
     return np.clip((np.asarray(mask, np.float32) - np.float32(0.2)) * np.float32(2.5), 0, 1)
 
 
-def coarse_scene(geometry: Geometry, fit: SceneFit, side: int) -> np.ndarray:
-    """q, (h, w) float32, on a grid whose long side is at most `side`, with sharp silhouettes."""
-    h, w = fit_within(geometry.inverse_depth.shape, side)
-    q = snap_depth_edges(relative_inverse_depth(geometry.inverse_depth, fit))
+def coarse_depth(q: np.ndarray, side: int) -> np.ndarray:
+    """q (h, w) float32 on a grid whose long side is at most `side`, by picking texels: silhouettes stay sharp."""
+    h, w = fit_within(q.shape, side)
     rows = ((np.arange(h) + 0.5) * q.shape[0] / h).astype(np.intp)
     columns = ((np.arange(w) + 0.5) * q.shape[1] / w).astype(np.intp)
     return np.ascontiguousarray(q[np.ix_(rows, columns)])

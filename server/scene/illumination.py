@@ -122,15 +122,28 @@ def _solve(products: np.ndarray, right: np.ndarray, ridge: float) -> np.ndarray:
 
 def light_at(x: np.ndarray, y: np.ndarray, z: np.ndarray, light: EstimatedLight) -> np.ndarray:
     """The estimated irradiance (mean 1) on normals x, y, z: float32 arrays of one shape."""
-    return _bend(_fitted(x, y, z, light), np.float32(light.floor))
+    above, floor = _above(x, y, z, light), float(light.floor)
+    root: Any = cv2.multiply(above, above)
+    root += np.float32(4 * floor * floor)
+    return cv2.addWeighted(cv2.sqrt(root, dst=root), 0.5, above, 0.5, floor, dst=root).reshape(x.shape)
 
 
-def _fitted(x: np.ndarray, y: np.ndarray, z: np.ndarray, light: EstimatedLight) -> np.ndarray:
-    c = np.asarray(light.harmonics, np.float32)
-    return np.tensordot(c, harmonics(x, y, z, len(c)), 1)
+def _above(x: np.ndarray, y: np.ndarray, z: np.ndarray, light: EstimatedLight) -> Any:
+    """The harmonics times their coefficients, less the floor, by Horner's scheme; (1, n) float32."""
+    x, y, z = (np.ascontiguousarray(a).reshape(1, -1) for a in (x, y, z))  # OpenCV takes rows of a matrix
+    c, cx, cy, cz, cxy, cyz, czx, cxx, czz = (float(v) for v in (*light.harmonics, *[0.0] * TERMS)[:TERMS])
+    factor = cv2.addWeighted(x, cxx, y, cxy, cx)
+    factor = cv2.scaleAdd(z, czx, factor, dst=factor)
+    total: Any = cv2.multiply(factor, x)
+    factor = cv2.addWeighted(y, -cxx, z, cyz, cy, dst=factor)
+    cv2.accumulateProduct(factor, y, total)
+    factor = cv2.addWeighted(z, 3 * czz, z, 0, cz, dst=factor)
+    cv2.accumulateProduct(factor, z, total)
+    total += np.float32(c - czz - light.floor)
+    return total
 
 
-def _bend(fitted: np.ndarray, floor: Any) -> np.ndarray:
+def _bend(fitted: np.ndarray, floor: float) -> np.ndarray:
     """A hyperbola between the asymptotes `floor`, for small values, and `fitted`, for large ones."""
     above = fitted - floor
     return floor + (above + np.sqrt(above * above + 4 * floor * floor)) / 2
@@ -138,7 +151,7 @@ def _bend(fitted: np.ndarray, floor: Any) -> np.ndarray:
 
 def light_slope(x: np.ndarray, y: np.ndarray, z: np.ndarray, light: EstimatedLight) -> np.ndarray:
     """The gradient of the logarithm of light_at() by the normal: (..., 3) float32."""
-    _, cx, cy, cz, cxy, cyz, czx, cxx, czz = (np.float32(c) for c in (*light.harmonics, *[0.0] * 9)[:9])
+    _, cx, cy, cz, cxy, cyz, czx, cxx, czz = (np.float32(c) for c in (*light.harmonics, *[0.0] * TERMS)[:TERMS])
     slope = np.stack(
         [
             cx + cxy * y + czx * z + 2 * cxx * x,
@@ -147,9 +160,9 @@ def light_slope(x: np.ndarray, y: np.ndarray, z: np.ndarray, light: EstimatedLig
         ],
         -1,
     )
-    fitted, floor = _fitted(x, y, z, light), np.float32(light.floor)
-    above = fitted - floor
-    return slope * ((1 - floor / _bend(fitted, floor)) / np.sqrt(above * above + 4 * floor * floor))[..., None]
+    above, floor = _above(x, y, z, light).reshape(x.shape), np.float32(light.floor)
+    root = np.sqrt(above * above + 4 * floor * floor)
+    return slope * ((1 - floor / (floor + (above + root) / 2)) / root)[..., None]
 
 
 def linear_small(rgb: np.ndarray, size: Tuple[int, int]) -> np.ndarray:

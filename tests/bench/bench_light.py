@@ -69,9 +69,10 @@ def worker(which, megapixels, threads):
     import reference
 
     maps = prepare(rgb, geometry, fit)
-    q, n = maps.q.copy(), np.moveaxis(maps.normals, 0, 2) / np.float32(32767)
-    occlusion, mask = maps.occlusion / np.float32(255), maps.mask / np.float32(65535)
-    del maps
+    whole = slice(0, rgb.shape[0])
+    band, q = maps.band(whole), maps.depth(whole)
+    n, occlusion, mask = np.moveaxis(band.normals, 0, 2).copy(), band.occlusion, band.share
+    del maps, band
     base = (
         memory()[0] - q.nbytes - n.nbytes - occlusion.nbytes - mask.nbytes
     )  # its maps are counted, as the other's are
