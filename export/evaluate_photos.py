@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from server.model.engine import OnnxEngine, load_graph
-from server.scene.passes import full_size_passes
+from server.scene.passes import depth_pass, normals_pass
 from server.scene.pipeline import estimate, read_scene
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
         begun = time.perf_counter()
         geometry, _ = read_scene(rgb, estimate(rgb, engine.analyse))
         spent.append(time.perf_counter() - begun)
-        normals, depth, _ = full_size_passes(geometry, rgb)
+        normals, depth = (make(geometry, rgb.shape[:2]) for make in (normals_pass, depth_pass))
         cv2.imwrite(str(args.out / f"{path.stem}_normals.png"), normals[..., ::-1])
         cv2.imwrite(str(args.out / f"{path.stem}_depth.png"), depth)
         planes = (

@@ -19,14 +19,14 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 class StageTimer:
     """Seconds by stage."""
 
-    def __init__(self, observe: Callable[[str, float], None]):
+    def __init__(self, observe: Callable[[str, float], None], digits: int = 5):
         self.seconds: Dict[str, float] = {}
-        self._observe, self._last = observe, time.perf_counter()
+        self._observe, self._digits, self._last = observe, digits, time.perf_counter()
 
     def lap(self, stage: str) -> None:
         """The stage that ends now."""
         now = time.perf_counter()
-        self.seconds[stage] = round(now - self._last, 5)
+        self.seconds[stage] = round(now - self._last, self._digits)
         self._observe(stage, now - self._last)
         self._last = now
 

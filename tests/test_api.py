@@ -716,7 +716,7 @@ def test_a_failed_analysis_leaves_nothing_but_the_photo(settings, monkeypatch):
     def no(*_):
         raise RuntimeError("no passes")
 
-    monkeypatch.setattr("server.jobs.analysis.full_size_passes", no)
+    monkeypatch.setattr("server.jobs.analysis.depth_range", no)
     with TestClient(create_app(settings(), FakeEngine()), raise_server_exceptions=False) as client:
         job = upload(client)
         assert finished(client, job)["state"] == "failed"

@@ -21,8 +21,8 @@ KINDS = {"gray": ((), np.uint8), "gray 16": ((), np.uint16), "RGB": ((3,), np.ui
 @pytest.mark.parametrize("shape", SHAPES)
 def test_png_reads_back(shape, kind, without_isal, monkeypatch):
     if without_isal:
-        monkeypatch.setattr(encoding, "deflate", None)
-    elif encoding.deflate is None:
+        monkeypatch.setattr(encoding, "isal", None)
+    elif encoding.isal is None:
         pytest.skip("isal is not installed: only the fallback can be tested")
     channels, dtype = KINDS[kind]
     rng = np.random.default_rng(0)
@@ -40,23 +40,34 @@ def test_png_keeps_colour_under_alpha_0():
     assert np.array_equal(np.array(Image.open(io.BytesIO(encode_png(array)))), array)
 
 
+def test_the_parts_of_a_png_do_not_depend_on_threads(monkeypatch):
+    monkeypatch.setattr(encoding, "PART_BYTES", 1000)
+    array = np.random.default_rng(0).integers(0, 255, (90, 40, 3), np.uint8)
+    data = encode_png(array, threads=3)
+    assert data == encode_png(array) and data.count(b"IDAT") > 5
+    assert np.array_equal(np.array(Image.open(io.BytesIO(data))), array)
+
+
 def test_png_of_a_view():
     array = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
     assert np.array_equal(np.array(Image.open(io.BytesIO(encode_png(array[::2, ::-1])))), array[::2, ::-1])
 
 
-def test_png_chunks_are_whole():
+def test_png_chunks_are_whole(monkeypatch):
     """Signature, lengths, checksums and order as the standard has them, whatever decoders forgive."""
-    data = encode_png(np.zeros((10, 10, 3), np.uint8))
+    monkeypatch.setattr(encoding, "PART_BYTES", 100)
+    data = encode_png(np.arange(300, dtype=np.uint16).astype(np.uint8).reshape(10, 10, 3))
     assert data[:8] == b"\x89PNG\r\n\x1a\n"
-    kinds, at = [], 8
+    kinds, packed, at = [], b"", 8
     while at < len(data):
         (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
         (crc,) = struct.unpack(">I", data[at + 8 + length : at + 12 + length])
         assert crc == zlib.crc32(data[at + 4 : at + 8 + length])
         kinds.append(kind)
+        packed += data[at + 8 : at + 8 + length] if kind == b"IDAT" else b""
         at += 12 + length
     assert kinds[0] == b"IHDR" and b"IDAT" in kinds and kinds[-1] == b"IEND"
+    assert len(zlib.decompress(packed)) == 10 * 31  # which checks Adler-32 too
 
 
 def test_jpeg():

@@ -16,7 +16,7 @@ from server.scene.fit import fit_scene, relative_inverse_depth
 from server.scene.geometry import Geometry
 from server.scene.illumination import EstimatedLight, estimate_light, light_at, light_slope
 from server.scene.normals import normals_from_inverse_depth
-from server.scene.passes import encode_normals, full_size_passes
+from server.scene.passes import depth_pass, depth_range, encode_normals, normals_pass
 
 
 def hills(h=144, w=192):
@@ -136,8 +136,8 @@ def test_a_mask_of_specks_is_no_evidence_either():
 
 def test_passes_have_the_size_and_coding_promised():
     geometry, _, _ = ball_and_wall(48, 64)
-    rgb = np.zeros((150, 200, 3), np.uint8)
-    normals, depth, (low, high) = full_size_passes(geometry, rgb)
+    normals, depth = (make(geometry, (150, 200)) for make in (normals_pass, depth_pass))
+    low, high = depth_range(geometry, (150, 200))
     assert (
         normals.shape == (150, 200, 3)
         and normals.dtype == np.uint8
@@ -163,8 +163,7 @@ def test_mirrored_passes():
     turned = Geometry(
         geometry.inverse_depth[:, ::-1].copy(), geometry.normals[:, ::-1] * np.float32([-1, 1, 1]), None, FOCAL
     )
-    rgb = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
-    a, b = full_size_passes(geometry, rgb), full_size_passes(turned, rgb[:, ::-1].copy())
+    a, b = ([make(g, (96, 128)) for make in (normals_pass, depth_pass)] for g in (geometry, turned))
     assert np.abs(a[1].astype(int) - b[1][:, ::-1]).max() <= 1
     assert np.abs(a[0][..., 1:].astype(int) - b[0][:, ::-1, 1:]).max() <= 1
 

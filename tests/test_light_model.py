@@ -19,7 +19,7 @@ from server.light.shading import illuminate, prepare, relight
 from server.scene.fit import fit_scene, relative_inverse_depth
 from server.scene.geometry import Geometry
 from server.scene.illumination import EstimatedLight
-from server.scene.passes import full_size_passes
+from server.scene.passes import depth_pass, normals_pass
 
 LIGHTS = (
     key_light(-0.6, 0.4, 0.7),
@@ -370,23 +370,22 @@ def test_a_picture_too_large_to_keep_is_lit_the_same(monkeypatch):
 @pytest.mark.parametrize("scale,shift", [(250.0, -40.0), (0.04, 0.7)])
 def test_the_pass_of_normals_from_depth_is_blind_to_its_scale_and_shift(scale, shift):
     q, _ = hills(72, 96)
-    rgb = np.zeros((72, 96, 3), np.uint8)
     plain, other = (
-        full_size_passes(Geometry(d, None, None, FOCAL), rgb)[0].astype(int)
+        normals_pass(Geometry(d, None, None, FOCAL), (72, 96)).astype(int)
         for d in (q, q * np.float32(scale) + np.float32(shift))
     )
     assert np.abs(plain - other).max() <= 2 and np.ptp(plain[..., 0]) > 50
 
 
-def test_passes_of_a_tall_picture_are_whole():
+def test_passes_of_a_tall_picture_are_whole(monkeypatch):
     """Nothing shows of the bands they are made in.
 
     A slope's depth grows from row to row, and its normals are all one.
     """
     q = np.linspace(1, 2, 40, dtype=np.float32)[:, None].repeat(4, 1)
-    normals, depth, _ = full_size_passes(
-        Geometry(q, np.tile(np.float32([0, 0.6, 0.8]), (40, 4, 1))), np.zeros((1100, 8, 3), np.uint8)
-    )
+    monkeypatch.setattr("server.scene.passes.PIXELS", 1000)
+    geometry = Geometry(q, np.tile(np.float32([0, 0.6, 0.8]), (40, 4, 1)))
+    normals, depth = (make(geometry, (1100, 8), threads=2) for make in (normals_pass, depth_pass))
     assert (np.diff(depth[:, 3].astype(int)) >= 0).all() and depth[0, 0] == 0 and depth[-1, 0] == 65535
     assert (normals == normals[0, 0]).all()
 

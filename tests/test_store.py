@@ -302,28 +302,63 @@ def test_without_an_engine_a_ready_job_keeps_what_is_whole(settings, tmp_path):
     with TestClient(create_app(settings(), FakeEngine())) as client:
         job = upload(client)
         finished(client, job)
-    (tmp_path / "jobs" / job / "depth.png").unlink()
+        picture(client, job, "depth.png")
+    (tmp_path / "jobs" / job / "geometry.npz").unlink()
     with TestClient(create_app(settings(models_dir=tmp_path / "none")), raise_server_exceptions=False) as client:
-        problem(client.get(f"/download/{job}/depth.png"), 503, "model_missing")
-        assert client.post("/relight", json={"job_id": job, "x": 1, "y": 0, "z": 1}).status_code == 200
+        problem(client.get(f"/download/{job}/normals.png"), 503, "model_missing")
         assert client.get(f"/job/{job}").json()["state"] == "ready"
-        picture(client, job, "normals.png")
+        picture(client, job, "depth.png")
     with TestClient(create_app(settings(), FakeEngine()), raise_server_exceptions=False) as client:
         deadline = time.monotonic() + 10
-        while client.get(f"/download/{job}/depth.png").status_code != 200:
+        while client.get(f"/download/{job}/normals.png").status_code != 200:
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
 
 def test_a_job_is_healed_as_often_as_it_is_damaged(settings, tmp_path):
-    with TestClient(create_app(settings(), FakeEngine()), raise_server_exceptions=False) as client:
+    with TestClient(create_app(settings(maps_cache_bytes=0), FakeEngine()), raise_server_exceptions=False) as client:
         job = upload(client)
         for _ in range(4):
             finished(client, job)
-            (tmp_path / "jobs" / job / "depth.png").unlink()
+            (tmp_path / "jobs" / job / "geometry.npz").unlink()
+            (tmp_path / "jobs" / job / "depth.png").unlink(missing_ok=True)
             problem(client.get(f"/download/{job}/depth.png"), 503, "overloaded")
             assert finished(client, job)["state"] == "ready"
             assert picture(client, job, "depth.png").shape == (60, 80)
+
+
+@pytest.mark.parametrize("name", ["depth.png", "normals.png"])
+def test_a_pass_is_made_when_it_is_first_asked_for(settings, tmp_path, name):
+    """It is there as before: listed once the job is ready, and HEAD tells its length."""
+    with TestClient(create_app(settings(), FakeEngine())) as client:
+        job = upload(client)
+        assert name in finished(client, job)["files"]
+        path = tmp_path / "jobs" / job / name
+        assert not path.exists()
+        length = client.head(f"/download/{job}/{name}").headers["content-length"]
+        answer = client.get(f"/download/{job}/{name}")
+        assert len(answer.content) == int(length) == path.stat().st_size
+        inode = path.stat().st_ino
+        assert client.get(f"/download/{job}/{name}").content == answer.content and path.stat().st_ino == inode
+
+
+def test_no_pass_is_made_beyond_the_places_in_line_or_without_room(settings, tmp_path, monkeypatch):
+    with TestClient(create_app(settings(), FakeEngine()), raise_server_exceptions=False) as client:
+        job = upload(client)
+        finished(client, job)
+        pool = client.app.state.service.pool
+        monkeypatch.setattr(pool, "limit", 0)
+        problem(client.get(f"/download/{job}/depth.png"), 503, "overloaded")
+        monkeypatch.undo()
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "full")
+
+        monkeypatch.setattr(os, "fsync", full)
+        problem(client.get(f"/download/{job}/depth.png"), 507, "storage_full")
+        monkeypatch.undo()
+        assert set(os.listdir(tmp_path / "jobs" / job)) == {"job.json", "input.png", "geometry.npz"}
+        assert picture(client, job, "depth.png").shape == (60, 80)
 
 
 def test_stopping_is_no_failed_attempt_and_does_not_wait_for_another_process(settings, tmp_path):

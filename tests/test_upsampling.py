@@ -15,6 +15,12 @@ def place(k, n, N):
     return min(max((k + 0.5) * n / N - 0.5, 0), n - 1)
 
 
+def overlaps(n, N):
+    """(n, N): how much of each of n texels each of N pixels is."""
+    k, t = np.arange(N), np.arange(n)[:, None]
+    return np.maximum(np.minimum((t + 1) * N / n, k + 1) - np.maximum(t * N / n, k), 0) * n / N
+
+
 def match(planes, layer, colours, colour, y, x):
     """One pixel by the definition: Gaussian weights of colour and place over 4 x 4 texels, then a vote of two sides."""
     _, h, w = planes.shape
@@ -45,18 +51,8 @@ def test_every_pixel_near_a_silhouette_is_matched_as_defined(size, grid):
     rgb = rng.integers(90, 140, (*size, 3), dtype=np.uint8)
     sampler = Resampler(grid, size)
     found = joint_bilateral(planes, layer, rgb, sampler, threads=2)
-    colours = np.zeros((*grid, 3))
-    weights = np.zeros(grid)
-    for axis_y in range(size[0]):  # area-averaging, on a grid of 64 samples a pixel
-        for axis_x in range(size[1]):
-            ys = ((axis_y + (np.arange(64) + 0.5) / 64) * grid[0] / size[0]).astype(int)
-            xs = ((axis_x + (np.arange(64) + 0.5) / 64) * grid[1] / size[1]).astype(int)
-            for ty in np.unique(ys):
-                for tx in np.unique(xs):
-                    part = (ys == ty).mean() * (xs == tx).mean()
-                    colours[ty, tx] += part * rgb[axis_y, axis_x] / 255.0
-                    weights[ty, tx] += part
-    colours = np.rint(colours / weights[..., None] * 255) / 255
+    down, along = (overlaps(n, N) for n, N in zip(grid, size))
+    colours = np.rint(np.einsum("ty,ux,yxc->tuc", down, along, rgb.astype(float))) / 255
     assert found.pixels.size > 0.2 * size[0] * size[1] and (np.diff(found.pixels) > 0).all()
     off = []
     for pixel, values in zip(found.pixels, found.values.T):

@@ -20,7 +20,6 @@ MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM", b"GIF
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 EXIF_IFD, FOCAL_35MM = 0x8769, 0xA405
 BAND = 1 << 20  # pixels converted at a time
-RLE = 3  # zlib's strategy: as small as the default for photographs, and faster
 UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -204,14 +203,6 @@ def read_upright(
     except Exception:
         raise CorruptImage() from None
     return image, kind, focal
-
-
-def to_png(image: Image.Image) -> bytes:
-    """An RGB or RGBA image as a PNG of its pixels alone: no profile, no text, no EXIF."""
-    image.info.clear()
-    out = io.BytesIO()
-    image.save(out, "PNG", compress_level=1, compress_type=RLE)
-    return out.getvalue()
 
 
 def read_png(data: bytes) -> np.ndarray:

@@ -3,6 +3,7 @@
 A small pool of them, a deadline each, and what is left when one falls.
 """
 
+import io
 import json
 import logging
 import os
@@ -13,7 +14,9 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO, List, Optional, Tuple, cast
+from typing import Any, BinaryIO, List, Optional, cast
+
+import numpy as np
 
 from ..errors import ALL, CorruptImage, Overloaded, RelightError
 from . import decode as imaging
@@ -23,6 +26,7 @@ log = logging.getLogger("relight")
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from server.image.decoder_process import main; main()"
 BLOCK = 1 << 18
+PIPE_BYTES = 1 << 20  # what Linux lets everybody have
 USES = 200  # uploads after which a process is replaced, so that nothing it leaks adds up
 # The system bounds CPU time where it can; this deadline on the clock is for the systems that cannot, and for what
 # sleeps.
@@ -31,12 +35,9 @@ PATIENCE, START_SECONDS = 4.0, 60.0
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upload as input.png, and what was learnt on the way."""
+    """An upload as pixels (H, W, 3) or, with alpha, (H, W, 4) uint8 sRGB, and what was learnt on the way."""
 
-    png: bytes
-    width: int
-    height: int
-    alpha: bool
+    pixels: np.ndarray
     format: str
     focal: Optional[float]
 
@@ -56,11 +57,13 @@ class _Process:
             stderr=subprocess.DEVNULL,
         )
         self.pid = self._popen.pid
-        self._output = cast(IO[bytes], self._popen.stdout)  # a pipe, as asked for above
+        self._output = cast(io.BufferedReader, self._popen.stdout)  # a pipe, as asked for above
+        self._max_pixels = max_pixels
+        _widen(self._output)
         timer = threading.Timer(START_SECONDS, self._popen.kill)
         timer.start()
         try:
-            hello = self._answer()[0]
+            hello = self._facts()
         except (EOFError, OSError, ValueError):
             hello = {}
         finally:
@@ -82,12 +85,25 @@ class _Process:
             raise EOFError
         return data
 
-    def _answer(self) -> Tuple[Any, bytes]:
-        head = self._read(decoding.LENGTH.unpack(self._read(decoding.LENGTH.size))[0])
-        return json.loads(head), self._read(decoding.LENGTH.unpack(self._read(decoding.LENGTH.size))[0])
+    def _facts(self) -> Any:
+        return json.loads(self._read(decoding.LENGTH.unpack(self._read(decoding.LENGTH.size))[0]))
 
-    def ask(self, file: BinaryIO, size: int, deadline: float) -> Tuple[Any, bytes]:
-        """Facts and PNG of an upload. Raises EOFError or OSError when the process dies of it."""
+    def _pixels(self, facts: Any) -> np.ndarray:
+        """The picture of that size, which is not to be trusted. Raises ValueError, EOFError."""
+        height, width = int(facts["height"]), int(facts["width"])
+        if not (height > 0 and width > 0 and height * width <= self._max_pixels):
+            raise ValueError("no such picture was asked for")
+        pixels = np.empty((height, width, 4 if facts["alpha"] else 3), np.uint8)
+        if self._output.readinto(pixels.data.cast("B")) < pixels.nbytes:
+            raise EOFError
+        return pixels
+
+    def ask(self, file: BinaryIO, size: int, deadline: float) -> Decoded:
+        """An upload, decoded.
+
+        Raises EOFError, OSError or ValueError when the process dies of it or answers nonsense, the errors of a bad
+        file.
+        """
         self.uses += 1
         timer = threading.Timer(deadline, self._popen.kill)
         timer.start()
@@ -97,7 +113,10 @@ class _Process:
             for block in iter(lambda: file.read(BLOCK), b""):
                 stdin.write(block)
             stdin.flush()
-            return self._answer()
+            facts = self._facts()
+            if "error" in facts:
+                raise ALL[facts["error"]](facts.get("detail"))
+            return Decoded(self._pixels(facts), str(facts["format"]), facts["focal"])
         finally:
             timer.cancel()
 
@@ -109,6 +128,14 @@ class _Process:
                 with suppress(OSError):
                     pipe.close()
         return self._popen.wait()
+
+
+def _widen(pipe: io.BufferedReader) -> None:
+    """Let a pipe hold more, so that pixels come in fewer pieces (Linux)."""
+    with suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 class Decoders:
@@ -144,10 +171,13 @@ class Decoders:
         """
         if not self.count:
             image, kind, focal = imaging.read_upright(file, self.max_pixels, self.formats)
-            return Decoded(imaging.to_png(image), image.width, image.height, image.mode == "RGBA", kind, focal)
+            return Decoded(np.array(image), kind, focal)
         process = self._borrow()
         try:
-            facts, png = process.ask(file, size, self.deadline * process.slowness)
+            decoded = process.ask(file, size, self.deadline * process.slowness)
+        except RelightError:
+            self._give_back(process)
+            raise
         except (EOFError, OSError, ValueError):
             self.fallen += 1
             log.warning("a decoder process ended on an upload (exit status %s)", self._end(process))
@@ -161,9 +191,7 @@ class Decoders:
             self._idle.put(None)
             raise
         self._give_back(process)
-        if "error" in facts:
-            raise ALL[facts["error"]](facts.get("detail"))
-        return Decoded(png, **facts)
+        return decoded
 
     def _borrow(self) -> _Process:
         process = self._idle.get()

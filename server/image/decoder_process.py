@@ -1,4 +1,4 @@
-"""The inside of a decoder process: uploads come in on stdin, PNGs and plain facts go out on stdout, under hard limits.
+"""The inside of a decoder process: uploads come in on stdin, pixels and facts go out on stdout, under hard limits.
 
 What arrives here was made by strangers, and is read by large C libraries. So this process holds no key and no setting,
 may write no file, has its CPU time and its memory bounded by the system, and nobody minds when it dies.
@@ -29,7 +29,7 @@ BYTES_BESIDE = 64 << 20  # tables, colour transforms, what decoders keep
 
 
 def cpu_seconds(pixels: int) -> float:
-    """CPU seconds within which an image of so many pixels must be decoded and encoded (on the reference machine)."""
+    """CPU seconds within which an image of so many pixels must be decoded (on the reference machine)."""
     return CPU_SECONDS + CPU_SECONDS_PER_MEGAPIXEL * pixels / 1e6
 
 
@@ -48,10 +48,7 @@ def slowness() -> float:
 
 
 def _limit_memory(more: int) -> None:
-    """Let this process grow by `more` bytes, write no file and leave no core (Linux.
-
-    Elsewhere only what works there).
-    """
+    """Let this process grow by `more` bytes, write no file and leave no core: on Linux; elsewhere what works there."""
     try:
         import resource
     except ImportError:  # Windows
@@ -78,10 +75,10 @@ def _decode(data: bytes, max_pixels: int, formats: tuple, slow: float) -> Any:
 
     image, kind, focal = imaging.read_upright(io.BytesIO(data), max_pixels, formats, opened)
     try:
-        png = imaging.to_png(image)
+        pixels = image.tobytes()
     except (MemoryError, OSError):
         raise CorruptImage() from None
-    return png, {
+    return pixels, {
         "width": image.width,
         "height": image.height,
         "alpha": image.mode == "RGBA",
@@ -98,12 +95,16 @@ def _exactly(source: BinaryIO, length: int) -> bytes:
 
 
 def serve(source: BinaryIO, sink: BinaryIO, max_pixels: int, formats: tuple) -> None:
-    """Decode what comes until nothing more does. Each upload and each answer is a length and bytes; facts are JSON."""
+    """Decode what comes until nothing more does.
 
-    def tell(facts: Dict[str, Any], png: bytes = b"") -> None:
+    An upload is a length and bytes. An answer is a length, facts as JSON, and the pixels of the size that they tell,
+    uint8 RGB or, with alpha, RGBA.
+    """
+
+    def tell(facts: Dict[str, Any], pixels: bytes = b"") -> None:
         head = json.dumps(facts).encode()
-        sink.write(LENGTH.pack(len(head)) + head + LENGTH.pack(len(png)))
-        sink.write(png)
+        sink.write(LENGTH.pack(len(head)) + head)
+        sink.write(pixels)
         sink.flush()
 
     slow = slowness()
@@ -114,20 +115,21 @@ def serve(source: BinaryIO, sink: BinaryIO, max_pixels: int, formats: tuple) -> 
         except EOFError:
             return
         _limit_time(slow * cpu_seconds(0))
-        png, facts = b"", {}
+        pixels, facts = b"", {}
         try:
-            png, facts = _decode(data, max_pixels, formats, slow)
+            pixels, facts = _decode(data, max_pixels, formats, slow)
         except RelightError as exc:
             facts = {"error": exc.code, "detail": exc.detail}
         except MemoryError:
             facts = {"error": CorruptImage.code}
         _limit_time(0)
         del data
-        tell(facts, png)
+        tell(facts, pixels)
+        del pixels
 
 
 def main() -> None:
-    """The process, started by decoders.py with max_pixels and max_bytes as arguments."""
+    """The process, started by decoder_pool.py with max_pixels and max_bytes as arguments."""
     max_pixels, max_bytes = int(sys.argv[1]), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server; it closes our stdin
     if hasattr(signal, "SIGPROF"):

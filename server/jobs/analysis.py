@@ -7,7 +7,6 @@ import asyncio
 import dataclasses
 import logging
 import threading
-import time
 from contextlib import contextmanager, suppress
 from typing import Any, AsyncGenerator, Awaitable, Callable, Dict, Iterator, Optional, Set
 
@@ -26,14 +25,14 @@ from ..errors import (
     Superseded,
     from_oserror,
 )
-from ..image.decode import read_png
-from ..image.encode import encode_png
+from ..metrics import StageTimer
 from ..model.engine import Engine
 from ..scene.geometry import Geometry, checked, pack, unpack
-from ..scene.passes import full_size_passes
+from ..scene.passes import depth_range
 from ..scene.pipeline import estimate, read_scene
 from .base import ANALYSIS, Coordination, JobFile, JobStore
 from .notifier import Notifier
+from .photos import Photos
 from .pool import Pool, WatchdogThread
 from .record import ANALYSING, FAILED, QUEUED, READY, Record, State, load_record, save_record
 
@@ -44,27 +43,21 @@ MAX_STUCK = 3
 POLL_SECONDS = 0.25  # how often a job that another process works on is looked at
 
 
-def read_photo(store: JobStore, record: Record) -> np.ndarray:
-    """The photo of a job, (H, W, 3) or (H, W, 4) uint8. Raises FileNotFound, DamagedFile, JobNotFound."""
-    pixels = read_png(store.get(record.job_id, JobFile.INPUT))
-    if pixels.ndim != 3 or pixels.shape[2] not in (3, 4) or pixels.shape[:2] != (record.height, record.width):
-        raise DamagedFile("another picture")
-    return pixels
-
-
 class Analyst:
     """Takes jobs from `queued` to `ready` or `failed`, one at a time (the graph itself uses all processors)."""
 
     def __init__(
         self,
         store: JobStore,
+        photos: Photos,
         processes: Coordination,
         engine: Optional[Engine],
         pool: Pool,
         timeout: float,
         observe: Any,
     ):
-        self.store, self.processes, self.engine, self.pool, self.timeout = store, processes, engine, pool, timeout
+        self.store, self.photos, self.processes, self.engine = store, photos, processes, engine
+        self.pool, self.timeout = pool, timeout
         self.observe = observe  # (stage, seconds)
         self.notifier = Notifier()
         self.closing = threading.Event()
@@ -135,9 +128,11 @@ class Analyst:
         try:
             with self._locked(record.fingerprint):
                 if record.attempts > 1:
-                    self._photo(record)  # something was wrong with this job: is it the photo?
+                    _whole(record, self.photos.read_stored)  # something was wrong with this job: is it the photo?
                 if not self._take_over_twin(record):
-                    self._analyse(record)
+                    if self.engine is None:
+                        raise ModelMissing()
+                    self._analyse(record, self.engine)
                 self.store.register(record.fingerprint, record.job_id)
                 self._step(record, "ready", READY)
         except JobNotFound:
@@ -161,7 +156,7 @@ class Analyst:
 
     @contextmanager
     def _locked(self, fingerprint: str) -> Iterator[None]:
-        """Hold the lock of a key; whoever holds it may hang, so that stopping does not wait for it.
+        """Hold the lock of an analysis; whoever holds it may hang, so that stopping does not wait for it.
 
         Raises Overloaded then.
         """
@@ -186,7 +181,7 @@ class Analyst:
                 if other == record.job_id or twin.state != READY or twin.fingerprint != record.fingerprint:
                     continue
                 unpack(self.store.get(other, JobFile.GEOMETRY))
-                self.store.link_files(other, record.job_id, list(ANALYSIS))
+                self.store.link_files(other, record.job_id, [JobFile.GEOMETRY])
             except (RelightError, DamagedFile):
                 if not (self.store.names(record.job_id)):
                     raise JobNotFound() from None
@@ -196,50 +191,29 @@ class Analyst:
             return True
         return False
 
-    def _analyse(self, record: Record) -> None:
-        if self.engine is None:
-            raise ModelMissing()
-        clock = time.perf_counter()
-
-        def lap(stage: str) -> None:
-            nonlocal clock
-            now = time.perf_counter()
-            record.timings[stage] = round(now - clock, 4)
-            self.observe(stage, now - clock)
-            clock = now
-
-        rgb = self._photo(record)
-        lap("reading")
+    def _analyse(self, record: Record, engine: Engine) -> None:
+        timer = StageTimer(self.observe, digits=4)
+        record.timings = timer.seconds
+        rgb = np.ascontiguousarray(_whole(record, self.photos.read)[..., :3])
+        timer.lap("reading")
         self._step(record, "estimating")
-        geometry = estimate(rgb, self._estimate)
+        geometry = estimate(rgb, lambda inside: self._ask(engine, inside))
         if record.focal is not None:
             geometry = dataclasses.replace(geometry, focal=record.focal)
-        lap("estimating")
+        timer.lap("estimating")
         self._step(record, "fitting")
         geometry, record.fit = read_scene(rgb, geometry)
-        self.store.put(record.job_id, JobFile.GEOMETRY, pack(geometry))
-        lap("fitting")
+        timer.lap("fitting")
         self._step(record, "storing")
-        normals, depth, span = full_size_passes(geometry, rgb)
-        self.store.put(record.job_id, JobFile.NORMALS, encode_png(normals))
-        self.store.put(record.job_id, JobFile.DEPTH, encode_png(depth))
-        record.depth_range = [float(span[0]), float(span[1])]
-        record.models = [str(m.get("name", "")) for m in self.engine.describe()]
-        lap("storing")
+        self.store.put(record.job_id, JobFile.GEOMETRY, pack(geometry))
+        record.depth_range = list(depth_range(geometry, rgb.shape[:2]))
+        record.models = [str(m.get("name", "")) for m in engine.describe()]
+        timer.lap("storing")
 
-    def _photo(self, record: Record) -> np.ndarray:
-        try:
-            return np.ascontiguousarray(read_photo(self.store, record)[..., :3])
-        except (FileNotFound, DamagedFile) as exc:
-            raise ModelError("The stored photo of this job is damaged. Upload it again.") from exc
-
-    def _estimate(self, rgb: np.ndarray) -> Geometry:
+    def _ask(self, engine: Engine, rgb: np.ndarray) -> Geometry:
         """Ask the engine, in a thread that is left behind when it hangs."""
         if self.hangs:
             raise ModelError("The model hangs. The server has to be started again.")
-        engine = self.engine
-        if engine is None:
-            raise ModelMissing()
         try:
             geometry = self._thread.run(lambda: engine.analyse(rgb), self.timeout, self.closing)
         except TimeoutError:
@@ -279,17 +253,17 @@ class Analyst:
         watched = self.watch(job_id)
         try:
             async for record in watched:
-                if record.state == READY:
-                    return record
-                if record.state == FAILED:
-                    record.raise_error()
+                if record.state in (READY, FAILED):
+                    break
                 if self.engine is None:
                     raise ModelMissing()  # nobody takes it up
                 if await is_disconnected():
                     raise Superseded("The client has gone.")
         finally:
             await watched.aclose()
-        raise JobNotFound()  # not reached: the last record is of a job that is ready or failed
+        if record.state == FAILED:
+            record.raise_error()
+        return record
 
     def adopt(self, record: Record) -> None:
         """Take up a job whose process died, or whose files are gone; one that keeps killing its process fails."""
@@ -300,3 +274,11 @@ class Analyst:
         record.worker, record.state, record.stage = self.processes.worker, QUEUED, "waiting"
         save_record(self.store, record)
         self.start(record.job_id, force=True)
+
+
+def _whole(record: Record, read: Callable[[Record], np.ndarray]) -> np.ndarray:
+    """The photo of a job. Raises ModelError where it cannot be read, JobNotFound."""
+    try:
+        return read(record)
+    except (FileNotFound, DamagedFile) as exc:
+        raise ModelError("The stored photo of this job is damaged. Upload it again.") from exc

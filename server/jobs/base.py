@@ -19,7 +19,8 @@ class JobFile(str, enum.Enum):
 
 
 PASSES = (JobFile.INPUT, JobFile.DEPTH, JobFile.NORMALS, JobFile.RELIT)
-ANALYSIS = (JobFile.DEPTH, JobFile.NORMALS, JobFile.GEOMETRY)
+DERIVED = (JobFile.DEPTH, JobFile.NORMALS)  # made of the geometry when they are first asked for
+ANALYSIS = (JobFile.GEOMETRY, *DERIVED)
 
 
 class Entry(NamedTuple):

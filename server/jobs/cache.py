@@ -21,7 +21,7 @@ class Cache:
             return sum(v.nbytes for v in self._values.values())
 
     def get(self, cache_key: Tuple[Hashable, ...], make: Callable[[], Any]) -> Any:
-        """The value of a cache_key, made by one caller while others wait for it."""
+        """The value under a key, made by one caller while others wait for it."""
         with self._lock:
             if cache_key in self._values:
                 self._values.move_to_end(cache_key)
@@ -36,10 +36,15 @@ class Cache:
             finally:
                 with self._lock:
                     self._making.pop(cache_key, None)
-            with self._lock:
-                self._values[cache_key] = value
-            self.trim()
+            self.put(cache_key, value)
             return value
+
+    def put(self, cache_key: Tuple[Hashable, ...], value: Any) -> None:
+        """Keep a value as the most recently used."""
+        with self._lock:
+            self._values[cache_key] = value
+            self._values.move_to_end(cache_key)
+        self.trim()
 
     def trim(self) -> None:
         """Let go of what is too large alone, then of the least recently used until the rest fits."""

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ALL, FileNotFound, JobNotFound, RelightError
 from ..scene.fit import SceneFit
-from .base import PASSES, JobFile, JobStore, parse_id
+from .base import DERIVED, PASSES, JobFile, JobStore, parse_id
 
 State = Literal["queued", "analysing", "ready", "failed"]
 QUEUED: State = "queued"
@@ -34,7 +34,7 @@ class StoredError(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    code: str = Field(json_schema_extra={"enum": list(ALL)}, pattern="^(" + "|".join(ALL) + ")$")
+    code: str = Field(pattern="^(" + "|".join(ALL) + ")$")
     detail: str
 
 
@@ -97,7 +97,7 @@ class Record(BaseModel):
             "models": self.models,
             "timings": self.timings,
             "depth_range": self.depth_range,
-            "files": [f.value for f in files if f in PASSES],
+            "files": [f.value for f in PASSES if f in files or (f in DERIVED and self.state == READY)],
             "created": _iso(self.created),
             "expires": _iso(used + ttl),
             "error": error,

@@ -16,9 +16,11 @@ from ..light.maps import Maps, prepare
 from ..light.shading import relight
 from ..metrics import StageTimer
 from ..scene.geometry import Geometry, unpack
-from .analysis import Analyst, IsDisconnected, read_photo
+from ..scene.passes import depth_pass, normals_pass
+from .analysis import Analyst, IsDisconnected
 from .base import JobFile, JobStore
 from .cache import Cache
+from .photos import Photos
 from .pool import Pool
 from .preview_queue import PreviewQueue, PreviewTicket
 from .record import READY, Record, load_owned_record, save_record
@@ -68,6 +70,7 @@ class Renderer:
     def __init__(
         self,
         store: JobStore,
+        photos: Photos,
         previews: PreviewQueue,
         analyst: Analyst,
         pool: Pool,
@@ -75,7 +78,7 @@ class Renderer:
         in_use: JobsInUse,
         observe: Callable[[str, float], None],
     ):
-        self.store, self.previews, self.analyst = store, previews, analyst
+        self.store, self.photos, self.previews, self.analyst = store, photos, previews, analyst
         self.pool, self.cache, self.in_use, self.observe = pool, cache, in_use, observe
 
     def _geometry(self, record: Record) -> Geometry:
@@ -122,7 +125,7 @@ class Renderer:
         def make() -> PreparedImage:
             geometry = self._geometry(record)
             try:
-                pixels = read_photo(self.store, record)
+                pixels = self.photos.read(record)
             except (FileNotFound, DamagedFile) as exc:
                 raise self.damaged(record) from exc
             if record.fit is None:
@@ -130,7 +133,8 @@ class Renderer:
             self.note_whole(record)
             pixels = shrink_image(pixels, side)
             alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
-            return PreparedImage(prepare(np.ascontiguousarray(pixels[..., :3]), geometry, record.fit), alpha)
+            rgb = np.ascontiguousarray(pixels[..., :3])
+            return PreparedImage(prepare(rgb, geometry, record.fit, self.pool.threads_per_task()), alpha)
 
         prepared: PreparedImage = self.cache.get((record.job_id, side), make)
         return prepared
@@ -166,10 +170,24 @@ class Renderer:
         if prepared.alpha is not None:
             out = np.dstack([out, prepared.alpha])
         timer.lap("shade")
-        data = encode_png(out)
+        data = encode_png(out, self.pool.threads_per_task())
         timer.lap("encode")
         self.store.put(record.job_id, JobFile.RELIT, data)
         timer.lap("store")
+
+    async def make_pass(self, record: Record, file: JobFile) -> None:
+        """Make depth.png or normals.png of a job that is ready.
+
+        Raises Overloaded, StorageFull, JobNotFound; what `damaged` tells.
+        """
+        with self.pool.admitted(), self.in_use.hold(record.job_id):
+            await self.pool.run(self._make_pass, record, file, admitted=True)
+
+    def _make_pass(self, record: Record, file: JobFile) -> None:
+        make = {JobFile.NORMALS: normals_pass, JobFile.DEPTH: depth_pass}[file]
+        threads = self.pool.threads_per_task()
+        data = encode_png(make(self._geometry(record), (record.height, record.width), threads), threads)
+        self.store.put(record.job_id, file, data)
 
     async def preview(
         self, job_id: str, rig: Rig, options: PreviewOptions, owner: str, is_disconnected: IsDisconnected

@@ -13,14 +13,16 @@ from filelock import Timeout
 from .. import __version__
 from ..errors import FileNotFound, FileTooLarge, JobNotFound, ModelMissing, Overloaded, RelightError
 from ..image.decoder_pool import Decoders
+from ..image.encode import encode_png
 from ..light.lights import Rig
 from ..model import sessions
 from ..model.engine import Engine
 from ..model.engine import digest as digest_of
 from ..settings import Settings
 from .analysis import Analyst, IsDisconnected
-from .base import ANALYSIS, Coordination, JobFile, JobStore, MetricsExchange, parse_pass
+from .base import DERIVED, Coordination, JobFile, JobStore, MetricsExchange, parse_pass
 from .cache import Cache
+from .photos import Photos
 from .pool import Pool
 from .preview_queue import PreviewQueue
 from .processes import LocalMetricsExchange, ProcessRegistry
@@ -53,15 +55,24 @@ class Service:
         self.pool = Pool("work", threads, settings.max_queue)
         self.analysis_pool = Pool("analysis", 1, settings.max_queue)
         self.cache = Cache(settings.maps_cache_bytes)
+        self.photos = Photos(self.store, self.cache)
         self.analyst = Analyst(
-            self.store, self.processes, engine, self.analysis_pool, settings.analysis_timeout_seconds, observe
+            self.store,
+            self.photos,
+            self.processes,
+            engine,
+            self.analysis_pool,
+            settings.analysis_timeout_seconds,
+            observe,
         )
         self.decoders = Decoders(settings.decoder_processes, settings.max_pixels, settings.max_upload_bytes)
         self.engine_digest = digest_of(engine) if engine is not None else ""
         self.jobs_in_use = JobsInUse()
         self.quota = Quota(settings, self.store, self.processes, self.in_use, self.remove)
         previews = PreviewQueue(self.processes)
-        self.renderer = Renderer(self.store, previews, self.analyst, self.pool, self.cache, self.jobs_in_use, observe)
+        self.renderer = Renderer(
+            self.store, self.photos, previews, self.analyst, self.pool, self.cache, self.jobs_in_use, observe
+        )
         self._uploads = 0
         self.clock = (time.time(), time.monotonic())  # at the last sweep
 
@@ -190,21 +201,23 @@ class Service:
         digest.update(f"|{__version__}|{self.engine_digest}|{owner}".encode())
         record = Record(
             job_id=str(uuid.uuid4()),
-            width=photo.width,
-            height=photo.height,
+            width=photo.pixels.shape[1],
+            height=photo.pixels.shape[0],
             fingerprint=digest.hexdigest(),
             owner=owner,
             worker=self.processes.worker,
             format=photo.format,
-            alpha=photo.alpha,
+            alpha=photo.pixels.shape[2] == 4,
             focal=photo.focal,
         )
+        png = encode_png(photo.pixels, self.pool.threads_per_task())
         try:
             with self.processes.room_lock(ROOM_SECONDS):
-                self.quota.make_room(owner, len(photo.png))
-                self.store.create(record.job_id, {JobFile.INPUT: photo.png, JobFile.JOB: record.dump()})
+                self.quota.make_room(owner, len(png))
+                self.store.create(record.job_id, {JobFile.INPUT: png, JobFile.JOB: record.dump()})
         except Timeout:
             raise Overloaded() from None
+        self.photos.keep(record.job_id, photo.pixels)
         return record
 
     def forget_deleted(self) -> None:
@@ -236,9 +249,9 @@ class Service:
         last, quiet = None, time.monotonic()
         try:
             async for record in watched:
-                state = await asyncio.to_thread(self._public, record)
                 if record.owner != owner:
                     return
+                state = await asyncio.to_thread(self._public, record)
                 if state != last:
                     last, quiet = state, time.monotonic()
                     yield state
@@ -251,21 +264,23 @@ class Service:
             await watched.aclose()
 
     async def open_pass(self, job_id: str, name: str, owner: str) -> Tuple[JobFile, BinaryIO]:
-        """A pass, open for reading."""
-        return await asyncio.to_thread(self._open_pass, job_id, name, owner)
+        """A pass, open for reading; those that follow from the geometry alone are made when first asked for.
 
-    def _open_pass(self, job_id: str, name: str, owner: str) -> Tuple[JobFile, BinaryIO]:
-        record = load_owned_record(self.store, job_id, owner)
+        Raises JobNotFound, FileNotFound; for what has to be made, Overloaded and StorageFull.
+        """
+        record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
         file = parse_pass(name)
-        self.store.touch(record.job_id)
+        await asyncio.to_thread(self.store.touch, record.job_id)
+        derived = record.state == READY and file in DERIVED
         try:
-            stream = self.store.open(record.job_id, file)
+            stream = await asyncio.to_thread(self.store.open, record.job_id, file)
         except FileNotFound:
-            if record.state == READY and file in ANALYSIS:
-                raise self.renderer.damaged(record) from None
-            raise
-        if record.state == READY and file in ANALYSIS:
-            self.renderer.note_whole(record)
+            if not derived:
+                raise
+            await self.renderer.make_pass(record, file)
+            stream = await asyncio.to_thread(self.store.open, record.job_id, file)
+        if derived:
+            await asyncio.to_thread(self.renderer.note_whole, record)
         return file, stream
 
     async def delete(self, job_id: str, owner: str) -> None:
