@@ -243,6 +243,8 @@ def test_a_job_folder_damaged_by_hand(settings, name, how):
         job, twin = upload(client), upload(client)
         finished(client, job), finished(client, twin)
         assert relight(client, job).status_code == 200
+        for derived in ("depth.png", "normals.png"):
+            picture(client, job, derived)
         good = picture(client, twin, "input.png")
         damage(service.store.root / job, name, how)
         service.cache.drop(job)
