@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, List, Literal, Optional
+from typing import Annotated, Any, Dict, List, Literal, Optional
 
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -11,10 +11,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from . import cpus
 from .errors import StartupError
 
-ROOT = Path(__file__).resolve().parent.parent
-LOCAL_ORIGINS = [
-    f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in (3000, 4200, 5173, 8000, 8080)
-]
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent
+INSTALLED = (PACKAGE / "onnx_models").is_dir()  # a wheel holds the graphs inside the package, a checkout beside it
+LOCAL_HOSTS, LOCAL_PORTS = ("localhost", "127.0.0.1"), (3000, 4200, 5173, 8000, 8080)
 # Pillow refuses what is twice this; the header is judged before any pixel is decoded.
 PIXEL_CEILING = 89_478_485
 IPV6 = re.compile(r"\[[0-9a-f.]*:[0-9a-f:.]*\]", re.I)
@@ -24,73 +24,127 @@ ORIGIN = re.compile(
 )
 
 
-class Settings(BaseSettings):
-    """The table in server/README.md is made from these fields.
+def shown(unit: str = "", default: str = "") -> Dict[str, Any]:
+    """How a setting is shown: its unit, and its default in words where the value itself is long."""
+    return {"unit": unit, "default": default}
 
-    Name, unit, default, meaning (a test compares names and defaults).
+
+class Settings(BaseSettings):
+    """Name, default, unit and meaning of every setting.
+
+    The options of `relight-server serve` are made from these fields, and a test compares the table in server/README.md.
     """
 
     model_config = SettingsConfigDict(env_prefix="RELIGHT_", env_file=".env", extra="ignore")
 
-    jobs_dir: Path = Field(ROOT / "jobs", description="folder of the jobs; several processes may share it")
-    models_dir: Path = Field(ROOT / "onnx_models", description="folder of the graphs and their manifests")
+    jobs_dir: Path = Field(
+        Path("jobs") if INSTALLED else ROOT / "jobs", description="folder of the jobs; several processes may share it"
+    )
+    models_dir: Path = Field(
+        (PACKAGE if INSTALLED else ROOT) / "onnx_models", description="folder of the graphs and their manifests"
+    )
     depth_model: str = Field("relight-geometry", description="name of the graph that estimates depth")
     normals_model: str = Field(
-        "relight-geometry", description="name of the graph that estimates normals; empty: from depth"
+        "relight-geometry",
+        description="name of the graph that estimates normals; empty: computed from the depth",
     )
     mask_model: str = Field(
         "relight-geometry", description="name of the graph that tells surface from sky; empty: none"
     )
     analysis_size: int = Field(
-        0, ge=0, le=2048, description="pixels; the one size of the network's input, 0: what the manifest says"
+        0,
+        ge=0,
+        le=2048,
+        json_schema_extra=shown("pixels"),
+        description="the only size of the network's input; 0: the sizes in the manifest",
     )
     provider: Literal["auto", "cpu", "cuda", "coreml"] = Field(
-        "auto", description="where the graphs run; auto never picks CoreML"
+        "auto", description="where the graphs run: `auto`, `cpu`, `cuda` or `coreml`; `auto` never picks CoreML"
     )
     device_id: int = Field(0, ge=0, le=63, description="which CUDA device")
-    gpu_memory_bytes: int = Field(0, ge=0, description="bytes; cap of the CUDA arena, 0: none")
-    threads: int = Field(0, ge=0, le=256, description="processors to use, 0: those this process may use")
-    max_upload_bytes: int = Field(64 * 2**20, ge=1024, description="bytes; the largest file taken")
-    max_pixels: int = Field(40_000_000, ge=1, le=PIXEL_CEILING, description="pixels; the largest image taken")
+    gpu_memory_bytes: int = Field(
+        0, ge=0, json_schema_extra=shown("bytes"), description="limit of the CUDA arena; 0: none"
+    )
+    threads: int = Field(0, ge=0, le=256, description="processors to use; 0: all that this process may use")
+    max_upload_bytes: int = Field(
+        64 * 2**20, ge=1024, json_schema_extra=shown("bytes"), description="the largest file accepted"
+    )
+    max_pixels: int = Field(
+        40_000_000, ge=1, le=PIXEL_CEILING, json_schema_extra=shown("pixels"), description="the largest image accepted"
+    )
     decoders: int = Field(
         -1,
         ge=-1,
         le=64,
-        description="processes that decode uploads, each with bounded time and memory; -1: one a processor, at most 4; "
-        "0: none, decode in the server's own process (trusted files only)",
+        json_schema_extra=shown("processes"),
+        description="processes that decode uploads, each with bounded time and memory; -1: one per processor, at most "
+        "4; 0: none, so that the server's own process decodes (for trusted files only)",
     )
-    max_queue: int = Field(32, ge=0, le=10_000, description="pieces of work that may wait; beyond it: overloaded")
+    max_queue: int = Field(
+        32,
+        ge=0,
+        le=10_000,
+        json_schema_extra=shown("pieces of work"),
+        description="pieces of work that may wait; beyond that, requests are refused as `overloaded`",
+    )
     upload_timeout_seconds: float = Field(
         30,
         gt=0,
-        description="seconds without a byte after which an upload is dropped; after as many it must keep 8 kB a second",
+        json_schema_extra=shown("seconds"),
+        description="time without a byte after which an upload is dropped; once this time has passed, the upload must "
+        "also average 8 kB a second",
     )
     analysis_timeout_seconds: float = Field(
-        300, gt=0, description="seconds after which an analysis that hangs is given up"
+        300,
+        gt=0,
+        json_schema_extra=shown("seconds"),
+        description="time after which an analysis that hangs is given up",
     )
-    job_ttl_seconds: float = Field(24 * 3600, gt=0, description="seconds after its last use at which a job expires")
+    job_ttl_seconds: float = Field(
+        24 * 3600,
+        gt=0,
+        json_schema_extra=shown("seconds"),
+        description="time after its last use at which a job expires",
+    )
     jobs_quota_bytes: int = Field(
-        10 * 2**30, ge=0, description="bytes all jobs may take, 0: no limit; least recently used go first"
+        10 * 2**30,
+        ge=0,
+        json_schema_extra=shown("bytes"),
+        description="space that all jobs together may take; 0: no limit; the least recently used are deleted first",
     )
-    key_jobs: int = Field(0, ge=0, description="jobs one key may have, 0: no limit")
-    key_bytes: int = Field(0, ge=0, description="bytes the jobs of one key may take, 0: no limit")
-    sweep_seconds: float = Field(60, gt=0, description="seconds between two sweeps of the jobs folder")
+    key_jobs: int = Field(
+        0, ge=0, json_schema_extra=shown("jobs"), description="jobs that one key may have; 0: no limit"
+    )
+    key_bytes: int = Field(
+        0,
+        ge=0,
+        json_schema_extra=shown("bytes"),
+        description="space that the jobs of one key may take; 0: no limit",
+    )
+    sweep_seconds: float = Field(
+        60, gt=0, json_schema_extra=shown("seconds"), description="time between two sweeps of the jobs folder"
+    )
     maps_cache_bytes: int = Field(
         512 * 2**20,
         ge=0,
-        description="bytes of prepared pictures kept in memory; one takes 19 a pixel, and what is larger alone "
-        "is prepared anew each time",
+        json_schema_extra=shown("bytes"),
+        description="memory for prepared pictures; each takes 19 bytes a pixel, and a picture larger than the limit is "
+        "prepared again each time",
     )
     cors_origins: Annotated[List[str], NoDecode] = Field(
-        LOCAL_ORIGINS, description="origins that may call from a page, comma-separated or JSON"
+        [f"http://{host}:{port}" for host in LOCAL_HOSTS for port in LOCAL_PORTS],
+        json_schema_extra=shown(default=f"ports {', '.join(map(str, LOCAL_PORTS))} of {' and '.join(LOCAL_HOSTS)}"),
+        description="origins whose pages may call the server, comma-separated or JSON",
     )
     allowed_hosts: Annotated[List[str], NoDecode] = Field(
-        ["*"], description="host names the server answers to, comma-separated; *: any"
+        ["*"], description="host names that the server answers to, comma-separated; `*`: any"
     )
     api_keys: Annotated[List[str], NoDecode] = Field(
-        [], repr=False, description="keys that may use the server, comma-separated; none: open"
+        [], repr=False, description="keys that may use the server, comma-separated; none: the server is open"
     )
-    api_keys_file: Optional[Path] = Field(None, description="file with one key a line, added to the above")
+    api_keys_file: Optional[Path] = Field(
+        None, description="file with one key per line, in addition to `RELIGHT_API_KEYS`"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="how much is logged")
 
     @field_validator("cors_origins", "allowed_hosts", "api_keys", mode="before")
