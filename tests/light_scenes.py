@@ -2,9 +2,12 @@
 
 import numpy as np
 
+from server.light.lights import WHITE, Light, Rig, blackbody, hex_color, unit
+from server.light.shading import illuminate
 from server.scene.fit import SceneFit
 from server.scene.geometry import Geometry
 from server.scene.illumination import EstimatedLight
+from server.scene.normals import normals_from_inverse_depth
 
 FOCAL = 0.9
 NEUTRAL = EstimatedLight((1.0,), 0.05)
@@ -75,3 +78,50 @@ def random_scene(rng, h, w, masked):
     light = EstimatedLight((1.0, *(rng.uniform(-0.3, 0.3, 8))), 0.08)
     fit = SceneFit(float(rng.uniform(0.6, 2)), 1.0, 0.0, light, 1.0)
     return rgb, Geometry(q.astype(np.float32), n.astype(np.float32), mask, fit.focal), fit
+
+
+def hills(h=144, w=192):
+    """True q of a smooth relief, and its normals at that focal length."""
+    q = smooth_field(np.random.default_rng(2), h, w, 0.6, 1.6).astype(np.float32)
+    return q, normals_from_inverse_depth(q, FOCAL)
+
+
+def random_light(rng, shadow=False):
+    color = [
+        WHITE,
+        hex_color("#" + rng.integers(20, 256, 3, dtype=np.uint8).tobytes().hex()),
+        blackbody(rng.uniform(1500, 15000)),
+    ]
+    away = lambda: tuple(float(v) for v in rng.uniform(-1.5, 1.5, 3))  # noqa: E731
+    return Light(
+        kind=rng.choice(["directional", "point", "spot"]),
+        direction=unit(rng.normal(size=3)),
+        position=away(),
+        target=away(),
+        color=color[rng.integers(3)],
+        intensity=float(rng.choice([0.3, 1, 1, 4, 30])),
+        range=float(rng.uniform(0.2, 3)),
+        cone=float(rng.uniform(10, 160)),
+        blend=float(rng.choice([0, 0.3, 1])),
+        shadow=shadow,
+    )
+
+
+def random_rig(rng):
+    some = lambda *values: float(rng.choice(values))  # noqa: E731
+    return Rig(
+        lights=tuple(random_light(rng) for _ in range(rng.integers(1, 4))),
+        ambient=some(0, 0.05, 0.3, 2),
+        strength=some(1, 1, 0.5, 0.05),
+        delight=some(0, 0.5, 1),
+        shadow_strength=0.0,
+        exposure=some(0, 0, -2, 1),
+        specular_strength=some(0, 0, 0.5, 1),
+        roughness=some(0.1, 0.5, 1),
+    )
+
+
+def new_light(maps, rig):
+    """(irradiance, highlights) of the whole picture, (H, W, 3)."""
+    planes = illuminate(maps, rig, slice(0, maps.size[0]))
+    return [np.stack(p * (3 // len(p)), 2) if p else np.zeros((*maps.size, 3), np.float32) for p in planes]

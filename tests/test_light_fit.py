@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from light_scenes import FIT, FOCAL, angles, ball_and_wall, smooth_field
+from light_scenes import FIT, FOCAL, angles, ball_and_wall, hills, smooth_field
 
 from server.image.srgb import linear_to_srgb, srgb_to_linear
 from server.jobs.record import Record
@@ -17,12 +17,6 @@ from server.scene.geometry import Geometry
 from server.scene.illumination import EstimatedLight, estimate_light, light_at, light_slope
 from server.scene.normals import normals_from_inverse_depth
 from server.scene.passes import depth_pass, depth_range, encode_normals, normals_pass
-
-
-def hills(h=144, w=192):
-    """True q of a smooth relief, and its normals at that focal length."""
-    q = smooth_field(np.random.default_rng(2), h, w, 0.6, 1.6).astype(np.float32)
-    return q, normals_from_inverse_depth(q, FOCAL)
 
 
 @pytest.mark.parametrize("scale,shift", [(1, 0), (250.0, -40.0), (0.004, 7.0), (3.0, 0.5)])

@@ -8,9 +8,17 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from light_scenes import FIT, FOCAL, ball_and_wall, random_scene, smooth_field
-from test_light_fit import hills
-from test_light_oracle import random_light, random_rig
+from light_scenes import (
+    FIT,
+    FOCAL,
+    ball_and_wall,
+    hills,
+    new_light,
+    random_light,
+    random_rig,
+    random_scene,
+    smooth_field,
+)
 
 from server.image.srgb import srgb_to_linear
 from server.light.lights import Light, Rig, key_light, unit
@@ -31,12 +39,6 @@ LIGHTS = (
 @pytest.fixture(scope="module")
 def scene():
     return random_scene(np.random.default_rng(7), 96, 128, masked=False)
-
-
-def new_light(maps, rig):
-    """(irradiance, highlights) of the whole picture, (H, W, 3)."""
-    planes = illuminate(maps, rig, slice(0, maps.size[0]))
-    return [np.stack(p * (3 // len(p)), 2) if p else np.zeros((*maps.size, 3), np.float32) for p in planes]
 
 
 @pytest.mark.parametrize("seed", range(20))

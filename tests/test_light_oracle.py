@@ -4,50 +4,15 @@ import cv2
 import numpy as np
 import pytest
 import reference
-from light_scenes import FIT, ball_and_wall, random_scene
+from light_scenes import FIT, ball_and_wall, random_light, random_rig, random_scene
 
 from server.image.resample import Resampler
-from server.light.lights import WHITE, Light, Rig, blackbody, hex_color, unit
+from server.light.lights import Light, Rig, unit
 from server.light.maps import COARSE
 from server.light.shading import prepare, relight
 from server.light.shadows import ShadowGrid
 from server.light.upsampling import without_blends
 from server.scene.fit import relative_inverse_depth, snap_depth_edges, surface_share
-
-
-def random_light(rng, shadow=False):
-    color = [
-        WHITE,
-        hex_color("#" + rng.integers(20, 256, 3, dtype=np.uint8).tobytes().hex()),
-        blackbody(rng.uniform(1500, 15000)),
-    ]
-    away = lambda: tuple(float(v) for v in rng.uniform(-1.5, 1.5, 3))  # noqa: E731
-    return Light(
-        kind=rng.choice(["directional", "point", "spot"]),
-        direction=unit(rng.normal(size=3)),
-        position=away(),
-        target=away(),
-        color=color[rng.integers(3)],
-        intensity=float(rng.choice([0.3, 1, 1, 4, 30])),
-        range=float(rng.uniform(0.2, 3)),
-        cone=float(rng.uniform(10, 160)),
-        blend=float(rng.choice([0, 0.3, 1])),
-        shadow=shadow,
-    )
-
-
-def random_rig(rng):
-    some = lambda *values: float(rng.choice(values))  # noqa: E731
-    return Rig(
-        lights=tuple(random_light(rng) for _ in range(rng.integers(1, 4))),
-        ambient=some(0, 0.05, 0.3, 2),
-        strength=some(1, 1, 0.5, 0.05),
-        delight=some(0, 0.5, 1),
-        shadow_strength=0.0,
-        exposure=some(0, 0, -2, 1),
-        specular_strength=some(0, 0, 0.5, 1),
-        roughness=some(0.1, 0.5, 1),
-    )
 
 
 @pytest.mark.parametrize("seed", range(300))

@@ -5,8 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from light_scenes import FIT, FOCAL, ball_and_wall, ball_shadow, rays
-from test_light_model import new_light
+from light_scenes import FIT, FOCAL, ball_and_wall, ball_shadow, new_light, rays
 
 from server.light.lights import Light, Rig, key_light, unit
 from server.light.occlusion import ambient_occlusion

@@ -83,6 +83,7 @@ def test_a_disk_that_fails_at_the_nth_write(settings, monkeypatch, failing, numb
                 assert state["error"]["code"] == code
         if answer.status_code != 200:
             problem(answer, 507 if code == "storage_full" else 500, code)
+        assert len(seen) >= failing, f"only {len(seen)} files were written: nothing failed"
         monkeypatch.setattr(store_module.LocalStore, "_write", real)
         assert [p.name for p in service.store.root.rglob("*") if p.name.startswith((".tmp", ".new"))] == []
         again = upload(client)
