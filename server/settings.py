@@ -1,11 +1,11 @@
 """Every setting of the server, read from the environment (prefix RELIGHT_) or a .env file."""
 
 import json
-import re
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Dict, List, Literal, Optional
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AnyHttpUrl, AnyUrl, Field, TypeAdapter, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from . import cpus
@@ -17,16 +17,44 @@ INSTALLED = (PACKAGE / "onnx_models").is_dir()  # a wheel holds the graphs insid
 LOCAL_HOSTS, LOCAL_PORTS = ("localhost", "127.0.0.1"), (3000, 4200, 5173, 8000, 8080)
 # Pillow refuses what is twice this; the header is judged before any pixel is decoded.
 PIXEL_CEILING = 89_478_485
-IPV6 = re.compile(r"\[[0-9a-f.]*:[0-9a-f:.]*\]", re.I)
-HOST = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|\[[0-9a-f:.]+\]", re.I)
-ORIGIN = re.compile(
-    r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_-]+(\.[a-z0-9_-]+)*)(:\d{1,5})?|(?!https?:)[a-z][a-z0-9+.-]*://[!-~]*", re.I
-)
+WEB, ANY = TypeAdapter(AnyHttpUrl), TypeAdapter(AnyUrl)
 
 
 def shown(unit: str = "", default: str = "") -> Dict[str, Any]:
     """How a setting is shown: its unit, and its default in words where the value itself is long."""
     return {"unit": unit, "default": default}
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return bool(IPv6Address(text))
+    except ValueError:
+        return False
+
+
+def _host(text: str) -> str:
+    """A host name or address as browsers send it. Raises ValueError for anything else, a port included."""
+    host: Optional[str] = WEB.validate_python(f"http://{text}/").host
+    address = text.startswith("[") and text.endswith("]") and _is_ipv6(text[1:-1])
+    if not host or not (address or host == text.lower()) or "*" in host or "" in host.rstrip(".").split("."):
+        raise ValueError
+    return host
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it: that of a web page without its default port, another as it stands. Raises
+    ValueError for anything else."""
+    if not text.lower().startswith(("http:", "https:")):
+        ANY.validate_python(text)
+        if "://" not in text or not text.isascii() or " " in text:
+            raise ValueError
+        return text
+    url = WEB.validate_python(text)
+    _host(url.host or "")
+    root = f"{url.scheme}://{url.host}:{url.port}/"
+    if url != WEB.validate_python(root):  # a user, a path, a query
+        raise ValueError
+    return str(url).rstrip("/")
 
 
 class Settings(BaseSettings):
@@ -151,11 +179,9 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
-            value = (
-                json.loads(value)
-                if value.lstrip().startswith("[") and not IPV6.match(value.lstrip())
-                else value.split(",")
-            )
+            text = value.strip()
+            is_json = text.startswith("[") and not _is_ipv6(text[1:].partition("]")[0])
+            value = json.loads(text) if is_json else text.split(",")
             if not all(isinstance(v, str) for v in value):
                 raise ValueError("a JSON list of strings, or words with commas between them")
             value = [v.strip() for v in value if v.strip()]
@@ -171,27 +197,30 @@ class Settings(BaseSettings):
     @field_validator("allowed_hosts")
     @classmethod
     def _hosts(cls, value: List[str]) -> List[str]:
-        for host in value:
-            if "*" not in value and not HOST.fullmatch(host):
-                raise ValueError(
-                    f"{host!r} is no host name such as example.com or *.example.com (no scheme, no port), nor *"
-                )
         if not value:
             raise ValueError("no host name, so that nobody could reach the server; * for any")
-        return list(dict.fromkeys([*value, *(v.lower() for v in value)]))  # as written, and as browsers send it
+        sent = []
+        for host in [] if "*" in value else value:
+            try:
+                wild = "*." if host.startswith("*.") else ""
+                sent.append(wild + _host(host[len(wild) :]))
+            except ValueError:
+                raise ValueError(
+                    f"{host!r} is no host name such as example.com or *.example.com (no scheme, no port), nor *"
+                ) from None
+        return list(dict.fromkeys([*value, *sent]))  # as written, and as browsers send it
 
     @field_validator("cors_origins")
     @classmethod
     def _origins(cls, value: List[str]) -> List[str]:
         out = []
         for origin in value:
-            web = origin.lower().startswith(("http:", "https:"))
-            plain = origin.lower().removesuffix("/") if web else origin  # as browsers send it
-            if plain not in ("*", "null") and not ORIGIN.fullmatch(plain):
+            try:
+                out.append(origin if origin in ("*", "null") else _origin(origin))
+            except ValueError:
                 raise ValueError(
                     f"{origin!r} is no origin such as https://example.com or http://localhost:3000, nor * for any"
-                )
-            out.append(re.sub(r"^(http:.*):80$|^(https:.*):443$", r"\1\2", plain))
+                ) from None
         return out
 
     @field_validator("jobs_dir", "models_dir", "api_keys_file", mode="before")

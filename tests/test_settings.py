@@ -37,7 +37,16 @@ from server.settings import Settings, load
         ("ALLOWED_HOSTS", "127.0.0.1:8000"),
         ("ALLOWED_HOSTS", "https://a.example"),
         ("ALLOWED_HOSTS", "*example.com"),
-        ("CORS_ORIGINS", "https://b\u00fccher.example"),
+        ("CORS_ORIGINS", "https://a.example?"),
+        ("CORS_ORIGINS", "https://me@a.example"),
+        ("CORS_ORIGINS", "https://a..example"),
+        ("CORS_ORIGINS", "https://a.example:99999"),
+        ("CORS_ORIGINS", "capacitor://local host"),
+        ("ALLOWED_HOSTS", "a.example/"),
+        ("ALLOWED_HOSTS", "[::1]:8000"),
+        ("ALLOWED_HOSTS", "[::g]"),
+        ("ALLOWED_HOSTS", "a..example"),
+        ("ALLOWED_HOSTS", "a.example:80"),
         ("JOBS_DIR", ""),
         ("MODELS_DIR", " "),
     ],
@@ -75,6 +84,8 @@ def test_lists_are_read_from_commas_and_json(monkeypatch):
             "https://a.example:443,http://a.example:80,http://a.example:8080",
             ["https://a.example", "http://a.example", "http://a.example:8080"],
         ),
+        ("cors_origins", "https://b\u00fccher.example", ["https://xn--bcher-kva.example"]),
+        ("allowed_hosts", "[0:0::1]", ["[0:0::1]", "[::1]"]),
         ("cors_origins", "safari-web-extension://ABCD", ["safari-web-extension://ABCD"]),
         ("allowed_hosts", "A.example,*.b.example", ["A.example", "*.b.example", "a.example"]),
         ("allowed_hosts", "a.example.", ["a.example."]),
@@ -120,7 +131,14 @@ def test_the_page_starts_from_the_server_s_defaults():
     from server.web.schemas import defaults
 
     text = (ROOT / "server" / "static" / "rig.js").read_text("utf-8")
-    ours = defaults()
-    for name in ("angle", "radius", "range", "cone", "blend", "intensity", "ambient", "delight", "exposure"):
-        found = re.search(rf"DEFAULTS = {{[^;]*?\b{name}: ([-\d.]+)", text, re.S)
-        assert found and float(found[1]) == ours[name], name
+    page = {}
+    for block in ("LIGHT_DEFAULTS", "SCENE_DEFAULTS"):
+        (stated,) = re.findall(rf"const {block} = {{(.*?)}};", text, re.S)
+        page.update({name: float(value) for name, value in re.findall(r"'?([\w.]+)'?: ([-\d.]+)", stated)})
+    ours = {}
+    for name, value in defaults().items():
+        inner = value if isinstance(value, dict) else {"": value}
+        ours.update({f"{name}.{key}".rstrip("."): float(number) for key, number in inner.items()})
+    del ours["max_side"], ours["quality"]  # the page asks for the size of its screen
+    assert page.pop("temperature") == 6500  # white, where the server has no default
+    assert len(page) == 13 and page == ours
