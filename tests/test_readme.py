@@ -14,6 +14,7 @@ from fakes import FakeEngine
 from PIL import Image
 from support import ROOT, encoded, gradient
 
+from server import cli
 from server.application import create_app
 
 
@@ -100,3 +101,41 @@ def test_the_commands_in_the_readme_are_the_makefile_s():
     for target in ("run", "test", "smoke"):
         assert f"\n{target}:" in makefile and f"make {target}" in readme
     assert "uvicorn server:app --host $(HOST) --port $(PORT)" in makefile and "-m pytest" in makefile
+
+
+def test_the_first_screen_is_a_picture_two_commands_and_a_signpost():
+    """tests/smoke.py runs the two commands in empty environments."""
+    lines = (ROOT / "README.md").read_text("utf-8").splitlines()
+    start = lines.index("```")
+    assert lines[start : start + 4] == ["```", "pip install .", "relight-server serve", "```"]
+    assert any(line.startswith("![") for line in lines[:start]) and lines.index("## Calling the API") < 30
+
+
+@pytest.mark.parametrize("name", ["README.md", "server/README.md"])
+def test_the_command_lines_are_taken(name):
+    commands = re.findall(r"relight-server serve[^\n`|,;]*", (ROOT / name).read_text("utf-8"))
+    assert commands
+    for command in commands:
+        words = command.split()[1:]
+        if "--help" not in words and words[-1] != "--root-path":
+            assert cli.parser().parse_args(words).command == "serve"
+
+
+def anchors(text):
+    """The anchors of a page's headings, as GitHub makes them."""
+    for title in re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M):
+        yield re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "server/README.md", "export/README.md"]
+)
+def test_links_lead_somewhere(name):
+    page = ROOT / name
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text("utf-8")):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            continue
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there.read_text("utf-8")), target
