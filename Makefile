@@ -19,6 +19,8 @@ smoke:
 	$(PYTHON) tests/smoke.py
 
 MINUTES ?= 10
+ARGS ?=
+fuzz chaos soak bench: export PYTHONPATH = $(CURDIR):$(CURDIR)/tests:$(CURDIR)/export
 
 fuzz: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/trust/fuzz.py --minutes $(MINUTES)
@@ -33,7 +35,7 @@ picture: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/e2e/make_picture.py
 
 bench: $(VENV_TEST)/.installed
-	$(VENV_TEST)/bin/python tests/bench/run.py
+	$(VENV_TEST)/bin/python tests/bench/run.py $(ARGS)
 
 lint: $(VENV_TEST)/.installed node_modules/.package-lock.json
 	$(VENV_TEST)/bin/python -m ruff check .

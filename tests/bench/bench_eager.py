@@ -6,13 +6,11 @@ The same network (random weights: they cost the same), the same terms: SH de-lig
 
 import json
 import os
-import pathlib
 import sys
 import tempfile
 import time
 
 STARTED = time.perf_counter()
-sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests", "export"))
 
 
 def eager(H, W, n=5):

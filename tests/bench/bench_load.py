@@ -13,8 +13,6 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-sys.path.extend(str(Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests"))
-
 from chaos import LIGHTS, pictures
 from serving import Server
 

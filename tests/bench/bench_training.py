@@ -8,12 +8,8 @@ and ratios are to the first. bfloat16 pays only where the processor has instruct
 """
 
 import argparse
-import pathlib
 import statistics
-import sys
 import time
-
-sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "export"))
 
 import torch
 from network import GeometryNet

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests"))
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 

@@ -13,16 +13,13 @@ requirements-export.txt.
 
 import argparse
 import collections
+import functools
+import operator
 import pathlib
 import sys
 from dataclasses import replace
 
 import numpy as np
-
-sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "export"))
-import functools
-import operator
-
 from relight_truth import rel_rmse
 from training import kernels, renderer, scenes
 from training.assets import Library

@@ -11,16 +11,14 @@ relRMSE = rms(sP - T) / rms(T), averaged over the pairs. Ambient 0.05, no cast s
 
 import argparse
 import collections
+import functools
 import json
+import operator
 import pathlib
 import sys
 
 import cv2
 import numpy as np
-
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))
-import functools
-import operator
 
 from server.image.srgb import srgb_to_linear
 from server.light.lights import Rig, key_light

@@ -1,9 +1,6 @@
 """The server for benchmarks: python serve.py sphere|network PORT (settings from the environment)."""
 
-import pathlib
 import sys
-
-sys.path.extend(str(pathlib.Path(__file__).resolve().parents[2] / folder) for folder in ("", "tests"))
 
 if __name__ == "__main__":
     import uvicorn

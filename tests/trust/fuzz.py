@@ -15,8 +15,6 @@ import hypothesis
 import schemathesis
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
-
-sys.path.append(str(Path(__file__).resolve().parents[1]))  # for a run as a program
 from serving import Server
 
 
