@@ -24,7 +24,7 @@ from torch import nn
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
 from server.errors import ModelError
-from server.model.engine import plane
+from server.model.engine import Sizes, plane
 from server.model.manifest import REBUILD, parse
 
 MAX_IR, MAX_OPSET = 10, 21  # the newest that onnxruntime 1.19, the last one for Python 3.9, can read
@@ -147,7 +147,7 @@ def check_answers(network: Exportable) -> None:
     for (role, output), answer in zip(network.outputs.items(), answers):
         channels = 3 if role == "normals" or output.get("meaning") == "points" else 1
         try:
-            shape = plane(answer.float().numpy(), channels, (width, height, width, height)).shape
+            shape = plane(answer.float().numpy(), channels, Sizes(width, height, width, height)).shape
         except (ModelError, IndexError):
             shape = ()
         if len(shape) != (3 if channels == 3 else 2) or shape[2:] not in ((), (3,)):

@@ -14,7 +14,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from training import data, loop
 
-from server.model.engine import inverse_depth, plane, to_canonical_axes
+from server.model.engine import Sizes, inverse_depth, plane, to_canonical_axes
 
 KEPT_LAST = 5  # the last convolutions stay float, because their outputs are the answer itself
 CALIBRATION, MEASURED = 48, 96  # numbers of pictures
@@ -90,7 +90,7 @@ def measure(graph: bytes, network: Exportable, shards: data.Shards) -> dict[str,
         surface = (sample.mask > 0) & (np.linalg.norm(sample.normals, axis=-1) > 0.5)
         if surface.sum() < 50:
             continue
-        whole = (*shape[::-1], *shape[::-1])
+        whole = Sizes(*shape[::-1], *shape[::-1])
         if "normals" in answers:
             n = to_canonical_axes(plane(answers["normals"], 3, whole), network.outputs["normals"]["axes"])
             n = cv2.resize(n, surface.shape[::-1], interpolation=cv2.INTER_LINEAR)[surface]

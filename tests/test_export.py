@@ -656,7 +656,7 @@ def test_points_and_normals_of_moge_agree(tmp_path, monkeypatch):
     network = moge.moge2(tmp_path / "model.pt", adapters.KNOWN["moge-2"])
     image = torch.zeros(1, 3, 140, 196)
     points, normals, mask = (t.numpy() for t in network.module(image))
-    sizes = (196, 140, 196, 140)
+    sizes = models.Sizes(196, 140, 196, 140)
     o = network.outputs
     d = models.inverse_depth(
         models.plane(points, 3 if o["depth"]["meaning"] == "points" else 1, sizes), o["depth"]["meaning"]

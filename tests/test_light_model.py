@@ -347,8 +347,7 @@ def test_a_picture_is_the_same_in_bands_of_any_height(times, monkeypatch):
     rig = Rig(lights=LIGHTS, specular_strength=0.5)
     whole = relight(prepare(rgb, geometry, fit), rig).astype(int)
     for rows in (1, 7, 60 * times - 1):
-        for module in ("maps", "shading"):
-            monkeypatch.setattr(f"server.light.{module}.PIXELS", rows * 80 * times)
+        monkeypatch.setattr("server.light.maps.PIXELS", rows * 80 * times)
         assert np.abs(relight(prepare(rgb, geometry, fit), rig) - whole).max() <= 1
 
 
@@ -361,7 +360,7 @@ def test_a_picture_too_large_to_keep_is_lit_the_same(monkeypatch):
     whole = relight(kept, rig)
     assert kept.nbytes > before + 30 * rgb.shape[0] * rgb.shape[1]
     monkeypatch.setattr("server.light.maps.KEPT_PIXELS", 0)
-    monkeypatch.setattr("server.light.shading.PIXELS_A_THREAD", 1000)
+    monkeypatch.setattr("server.light.maps.PIXELS_A_THREAD", 1000)
     other = prepare(rgb, geometry, fit, threads=3)
     before = other.nbytes
     for threads in (1, 3):

@@ -182,9 +182,9 @@ def test_the_aspect_ratio_is_kept(w, h):
 def test_padding_is_cut_off_again():
     y = np.zeros((1, 1, 32, 64), np.float32)
     y[0, 0, :24, :50] = 1
-    assert models.plane(y, 1, (50, 24, 64, 32)).shape == (24, 50) and models.plane(y, 1, (50, 24, 64, 32)).min() == 1
-    half = y[:, :, ::2, ::2]
-    assert models.plane(half, 1, (50, 24, 64, 32)).shape == (12, 25)
+    sizes = models.Sizes(50, 24, 64, 32)
+    assert models.plane(y, 1, sizes).shape == (24, 50) and models.plane(y, 1, sizes).min() == 1
+    assert models.plane(y[:, :, ::2, ::2], 1, sizes).shape == (12, 25)
 
 
 def test_mirrored_averaging_makes_the_answer_symmetric(tmp_path, tiny):
@@ -524,7 +524,7 @@ def test_pixels_arrive_as_the_manifest_says():
     """(code * scale - mean) / std by channel, in the order of channels it names."""
     rgb = np.tile(np.uint8([255, 51, 102]), (4, 6, 1))
     for channels, want in (("RGB", (1.0, -0.025, 0.4)), ("BGR", ((0.4 - 0.5) / 0.5, -0.025, 1.0))):
-        x, _ = models.to_input(rgb, InputSpec(**SPEC, channels=channels), 6)
+        x = models.to_input(rgb, InputSpec(**SPEC, channels=channels), models.Sizes(6, 4, 6, 4))
         assert x.shape == (1, 3, 4, 6) and np.allclose(x[0, :, 2, 3], want, atol=1e-6)
 
 
@@ -580,8 +580,10 @@ def test_graphs_of_several_sizes_answer_on_one_grid(tmp_path, settings):
 def test_what_pads_a_photo_goes_on_from_its_edge():
     rgb = np.full((40, 100, 3), 200, np.uint8)
     spec = {**SPEC, "multiple": 64, "mean": [0, 0, 0], "std": [1, 1, 1]}
-    x, (w, h, W, H) = models.to_input(rgb, InputSpec(**spec), 100)
-    assert (h < H or w < W) and np.allclose(x, 200 / 255)
+    sizes = models.input_size(100, 40, 100, 64, "long_side")
+    x = models.to_input(models.resized(rgb, sizes), InputSpec(**spec), sizes)
+    assert (sizes.h < sizes.padded_h or sizes.w < sizes.padded_w) and np.allclose(x, 200 / 255)
+    assert x.shape == (1, 3, sizes.padded_h, sizes.padded_w)
 
 
 def test_a_graph_of_one_size_has_one_scale(tmp_path):

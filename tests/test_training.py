@@ -497,13 +497,14 @@ def test_depths_are_never_averaged_and_the_mask_goes_with_the_majority():
 def test_the_network_is_trained_on_the_pixels_it_is_served():
     from adapters import bundled
 
-    from server.model.engine import to_input
+    from server.model.engine import input_size, resized, to_input
     from server.model.manifest import InputSpec
 
     sample = sphere()
     image, _ = data.collate([sample])
     spec = InputSpec(**bundled.input_spec(SIDE, 32, [bundled.MEAN] * 3, [bundled.STD] * 3))
-    assert np.allclose(image.numpy(), to_input(sample.rgb, spec, SIDE)[0], atol=1e-5)
+    sizes = input_size(sample.rgb.shape[1], sample.rgb.shape[0], SIDE, spec.multiple, spec.size_rule)
+    assert np.allclose(image.numpy(), to_input(resized(sample.rgb, sizes), spec, sizes)[0], atol=1e-5)
 
 
 def test_a_shard_that_goes_while_it_is_read_is_no_fault(shards):

@@ -87,6 +87,10 @@ class Maps:
         """Is the picture so small that its bands are kept?"""
         return self.size[0] * self.size[1] <= KEPT_PIXELS
 
+    def bands(self, threads: int) -> List[slice]:
+        """The rows of the picture, in the bands in which so many threads light it."""
+        return bands(self.size, PIXELS if threads == 1 or self.keeps else PIXELS_A_THREAD)
+
     def band(self, rows: slice) -> Band:
         """All but the depth of these rows; of a picture of at most KEPT_PIXELS it is kept."""
         return self._kept(self._bands, rows, self._make_band)

@@ -9,10 +9,10 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 import cv2
 import numpy as np
 
-from ..image.resample import bands, in_threads
+from ..image.resample import in_threads
 from ..image.srgb import TO_LINEAR, decode, decode_to_steps, encode, encode_steps
 from .lights import WHITE, Light, Rig, unit
-from .maps import PIXELS, PIXELS_A_THREAD, Band, GridPlane, Maps, prepare
+from .maps import Band, GridPlane, Maps, prepare
 
 __all__ = ["illuminate", "prepare", "relight"]
 
@@ -31,10 +31,8 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
     even = np.exp(np.float32(rig.delight) * maps.light_samples).mean(dtype=np.float64)
     factor = float(even * 2.0**rig.exposure)
     out = np.empty(maps.rgb.shape, np.uint8)
-    if maps.keeps:
-        threads = 1
-    parts = bands(maps.size, PIXELS if threads == 1 else PIXELS_A_THREAD)
-    in_threads(lambda rows: _relight_rows(maps, rig, shades, factor, rows, out), parts, threads)
+    threads = 1 if maps.keeps else threads
+    in_threads(lambda rows: _relight_rows(maps, rig, shades, factor, rows, out), maps.bands(threads), threads)
     return out
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Protocol, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 import cv2
 import numpy as np
@@ -40,8 +40,17 @@ def digest(engine: Engine) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def input_size(width: int, height: int, size: int, multiple: int, rule: str) -> Tuple[int, int, int, int]:
-    """How a photo is brought to a network: (w, h) to resize it to and (W, H) >= (w, h) to pad it to.
+class Sizes(NamedTuple):
+    """How a photo is brought to a network: it is resized to w x h, and padded to padded_w x padded_h."""
+
+    w: int
+    h: int
+    padded_w: int
+    padded_h: int
+
+
+def input_size(width: int, height: int, size: int, multiple: int, rule: str) -> Sizes:
+    """How a photo of that size is brought to a network.
 
     `size` is the length of the long (or short) side. Sides are rounded to the multiple where that changes their ratio
     by less than 1/16; otherwise the aspect ratio is kept exactly and the rest is padded.
@@ -58,24 +67,28 @@ def input_size(width: int, height: int, size: int, multiple: int, rule: str) -> 
         else:
             inner = max(1, round(exact))
             out.append((inner, math.ceil(inner / multiple) * multiple))
-    return out[0][0], out[1][0], out[0][1], out[1][1]
+    return Sizes(out[0][0], out[1][0], out[0][1], out[1][1])
 
 
-def to_input(rgb: np.ndarray, spec: InputSpec, size: int) -> Tuple[np.ndarray, Tuple[int, int, int, int]]:
-    """A photo (H, W, 3) uint8 as the tensor (1, 3, H', W') float32 a manifest's `input` asks for, and its sizes."""
-    sizes = w, h, padded_w, padded_h = input_size(rgb.shape[1], rgb.shape[0], size, spec.multiple, spec.size_rule)
-    shrinks = w < rgb.shape[1] or h < rgb.shape[0]
-    small = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    small = cv2.copyMakeBorder(small, 0, padded_h - h, 0, padded_w - w, cv2.BORDER_REPLICATE)
+def resized(rgb: np.ndarray, sizes: Sizes) -> np.ndarray:
+    """A photo (H, W, 3) uint8 brought to (h, w, 3) uint8."""
+    shrinks = sizes.w < rgb.shape[1] or sizes.h < rgb.shape[0]
+    return cv2.resize(rgb, (sizes.w, sizes.h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def to_input(small: np.ndarray, spec: InputSpec, sizes: Sizes) -> np.ndarray:
+    """A resized photo (h, w, 3) uint8 as the tensor (1, 3, H', W') float32 that a manifest's `input` asks for."""
+    right, below = sizes.padded_w - sizes.w, sizes.padded_h - sizes.h
+    small = cv2.copyMakeBorder(small, 0, below, 0, right, cv2.BORDER_REPLICATE)
     if spec.channels == "BGR":
         small = small[..., ::-1]
-    x = (small.astype(np.float32) * np.float32(spec.scale) - np.array(spec.mean, np.float32)) / np.array(
-        spec.std, np.float32
-    )
-    return np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32), sizes
+    x = small.astype(np.float32) * np.float32(spec.scale)
+    x -= np.array(spec.mean, np.float32)
+    x /= np.array(spec.std, np.float32)
+    return np.ascontiguousarray(x.transpose(2, 0, 1)[None], np.float32)
 
 
-def plane(value: np.ndarray, channels: int, sizes: Tuple[int, int, int, int]) -> np.ndarray:
+def plane(value: np.ndarray, channels: int, sizes: Sizes) -> np.ndarray:
     """An output, (1, channels, h, w) or the like, as (h, w) or (h, w, channels) float32 with the padding cut off.
 
     Raises ModelError where values are not finite.
@@ -85,8 +98,8 @@ def plane(value: np.ndarray, channels: int, sizes: Tuple[int, int, int, int]) ->
         a = a[0]
     if channels > 1 and a.shape[0] == channels and a.shape[-1] != channels:
         a = a.transpose(1, 2, 0)
-    w, h, padded_w, padded_h = sizes
-    rows, cols = max(1, round(a.shape[0] * h / padded_h)), max(1, round(a.shape[1] * w / padded_w))
+    rows = max(1, round(a.shape[0] * sizes.h / sizes.padded_h))
+    cols = max(1, round(a.shape[1] * sizes.w / sizes.padded_w))
     a = np.ascontiguousarray(a[:rows, :cols])
     if not np.isfinite(a).all():
         raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
@@ -120,7 +133,7 @@ def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
     return (1.0 / near).astype(np.float32)
 
 
-def to_role(value: np.ndarray, output: Output, sizes: Tuple[int, int, int, int]) -> np.ndarray:
+def to_role(value: np.ndarray, output: Output, sizes: Sizes) -> np.ndarray:
     """An output of a graph as the server takes it: inverse depth, unit normals in our axes, or a mask 0..1, float32."""
     if isinstance(output, DepthOutput):
         return inverse_depth(plane(value, 3 if output.meaning == "points" else 1, sizes), output.meaning)
@@ -188,11 +201,9 @@ class OnnxEngine:
         for role in ("normals", "mask"):
             if role in found and found[role].shape[:2] != (h, w):
                 found[role] = cv2.resize(found[role], (w, h), interpolation=cv2.INTER_LINEAR)
-        normals = found.get("normals")
+        normals, relief = found.get("normals"), 0.0
         if normals is not None:
             normals = normalise(normals)
-        relief = 0.0
-        if normals is not None:
             said = self.roles["normals"].manifest.outputs.normals
             relief = said.relief if said is not None else 0.0
         return Geometry(found["depth"], normals, found.get("mask"), focal, relief)
@@ -212,9 +223,12 @@ class OnnxEngine:
 
     def _run_mirrored(self, graph: Graph, roles: List[Role], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
         """The outputs at one size; with `mirror` in the manifest, the mean over the photo and its mirror image."""
-        found = self._run_once(graph, roles, rgb, size)
-        if graph.manifest.input.mirror:
-            twin = self._run_once(graph, roles, np.ascontiguousarray(rgb[:, ::-1]), size)
+        spec = graph.manifest.input
+        sizes = input_size(rgb.shape[1], rgb.shape[0], size, spec.multiple, spec.size_rule)
+        small = resized(rgb, sizes)
+        found = self._run_once(graph, roles, small, sizes)
+        if spec.mirror:
+            twin = self._run_once(graph, roles, cv2.flip(small, 1), sizes)
             for role, value in twin.items():
                 value = value[:, ::-1] * (MIRRORED if role == "normals" else np.float32(1))
                 found[role] = (found[role] + value) / 2
@@ -222,11 +236,10 @@ class OnnxEngine:
                 found["normals"] = normalise(found["normals"])
         return found
 
-    def _run_once(self, graph: Graph, roles: List[Role], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
+    def _run_once(self, graph: Graph, roles: List[Role], small: np.ndarray, sizes: Sizes) -> Dict[str, np.ndarray]:
         spec, outputs = graph.manifest.input, graph.manifest.outputs.by_role()
-        x, sizes = to_input(rgb, spec, size)
         try:
-            values = graph.session.run([outputs[r].name for r in roles], {spec.name: x})
+            values = graph.session.run([outputs[r].name for r in roles], {spec.name: to_input(small, spec, sizes)})
         except Exception as exc:
             raise ModelError() from exc
         return {role: to_role(value, outputs[role], sizes) for role, value in zip(roles, values)}

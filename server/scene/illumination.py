@@ -13,6 +13,7 @@ from typing import Any, Optional, Tuple
 import cv2
 import numpy as np
 
+from ..image.resample import bands
 from ..image.srgb import TO_LINEAR
 
 SIDE = 256  # long side of the grid the fit is made on
@@ -25,6 +26,7 @@ BINS = 48  # of red's and of green's share of a colour
 ALIKE = 1.2  # bins: standard deviation of the colours that share a reflectance
 ROUNDS = 8  # of reflectance and light in turn: colours that each face another way need that many
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
+PIXELS = 1 << 17  # linearised at a time
 TERMS = 9  # harmonics up to order 2
 
 
@@ -166,6 +168,13 @@ def light_slope(x: np.ndarray, y: np.ndarray, z: np.ndarray, light: EstimatedLig
 
 
 def linear_small(rgb: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
-    """Area-averaged linear colours (h, w, 3) float32 of rgb (H, W, 3) uint8; size is (h, w)."""
-    planes = [cv2.LUT(np.ascontiguousarray(rgb[..., k]), TO_LINEAR) for k in range(3)]
-    return np.stack([cv2.resize(plane, size[::-1], interpolation=cv2.INTER_AREA) for plane in planes], 2)
+    """Area-averaged linear colours (h, w, 3) float32 of rgb (H, W, 3) uint8; size is (h, w).
+
+    First along the rows, a band at a time: the linear colours of a large photo would fill the memory.
+    """
+    (H, W), (h, w) = rgb.shape[:2], size
+    narrow = np.empty((H, w, 3), np.float32)
+    for rows in bands((H, W), PIXELS):
+        linear = cv2.LUT(rgb[rows], TO_LINEAR)
+        narrow[rows] = cv2.resize(linear, (w, len(linear)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(narrow, (w, h), interpolation=cv2.INTER_AREA).reshape(h, w, 3)
