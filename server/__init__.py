@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
     """Build the application the first time somebody asks for `server.app` (PEP 562)."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .application import build_app
+    from .startup import build_app
 
     globals()["app"] = app = build_app()
     return app

@@ -2,23 +2,24 @@
 
 import asyncio
 import logging
-import sys
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import AsyncIterator, Callable, Optional, Sequence
 
 import cv2
 from fastapi import FastAPI
 
 from . import __version__
-from .errors import ModelMissing, RelightError, StartupError
+from .errors import ModelMissing, RelightError
 from .jobs.processes import check_writable
 from .jobs.service import Service
 from .jobs.sweep import sweep
 from .metrics import Metrics
 from .model import sessions
 from .model.engine import Engine, load_engine
-from .settings import Settings, load
+from .settings import Settings
+from .settings import load as load_settings
 from .web import problems, routes
 from .web.body import BodyLimitMiddleware
 from .web.middleware import CrossOriginMiddleware, KnownHostsMiddleware, RequestContextMiddleware, RequestIdFilter
@@ -84,12 +85,17 @@ def _register_gauges(metrics: Metrics, service: Service) -> None:
     metrics.gauge("relight_analyses_stuck", "Analyses that hang", lambda: service.analyst.stuck)
 
 
-async def _load(settings: Settings, engine: Optional[Engine], observe: Callable[[str, float], None]) -> Service:
-    """The service, with the engine handed in or the one that the settings ask for; without one where it is missing."""
+async def _load(
+    settings: Settings,
+    engine: Optional[Engine],
+    load_one: Callable[[], Engine],
+    observe: Callable[[str, float], None],
+) -> Service:
+    """The service, with the engine handed in or the one that is loaded; without one where it is missing."""
     problem: Optional[RelightError] = None
     if engine is None:
         try:
-            engine = await asyncio.to_thread(load_engine, settings)
+            engine = await asyncio.to_thread(load_one)
         except ModelMissing as exc:
             problem = exc
             log.error("%s Uploads are refused until then.", exc.detail)
@@ -99,9 +105,17 @@ async def _load(settings: Settings, engine: Optional[Engine], observe: Callable[
     return service
 
 
-def create_app(settings: Optional[Settings] = None, engine: Optional[Engine] = None) -> FastAPI:
-    """The application. With an `engine` no graph is loaded. Raises StartupError when a setting is bad."""
-    settings = settings or load()
+def create_app(
+    settings: Optional[Settings] = None,
+    engine: Optional[Engine] = None,
+    load: Optional[Callable[[], Engine]] = None,
+) -> FastAPI:
+    """The application. Raises StartupError when a setting is bad.
+
+    With an `engine` no graph is loaded; else, once it starts, `load` gives one, or the settings say which.
+    """
+    settings = settings or load_settings()
+    load_one = load or partial(load_engine, settings)
     api_keys = settings.keys()
     check_writable(settings.jobs_dir)
     if engine is None:
@@ -112,7 +126,7 @@ def create_app(settings: Optional[Settings] = None, engine: Optional[Engine] = N
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         cv2.setNumThreads(settings.processors)
-        app.state.service = service = await _load(settings, engine, metrics.observe)
+        app.state.service = service = await _load(settings, engine, load_one, metrics.observe)
         _register_gauges(metrics, service)
         if not api_keys:
             log.warning("no RELIGHT_API_KEYS: everyone who reaches this server may use it")
@@ -169,12 +183,3 @@ def _add_middleware(app: FastAPI, settings: Settings, metrics: Metrics, api_keys
     if "*" not in settings.allowed_hosts:
         app.add_middleware(KnownHostsMiddleware, allowed_hosts=settings.allowed_hosts)
     app.add_middleware(RequestContextMiddleware, metrics=metrics)
-
-
-def build_app() -> FastAPI:
-    """What `uvicorn server:app` serves. A bad setting ends the process with one clear line."""
-    try:
-        return create_app()
-    except StartupError as exc:
-        print(f"relight: {exc}", file=sys.stderr)
-        raise SystemExit(2) from None

@@ -25,6 +25,7 @@ from ..errors import (
     Superseded,
     from_oserror,
 )
+from ..memory import give_back
 from ..metrics import StageTimer
 from ..model.engine import Engine
 from ..scene.geometry import Geometry, checked, pack, unpack
@@ -198,6 +199,7 @@ class Analyst:
         timer.lap("reading")
         self._step(record, "estimating")
         geometry = estimate(rgb, lambda inside: self._ask(engine, inside))
+        give_back()
         if record.focal is not None:
             geometry = dataclasses.replace(geometry, focal=record.focal)
         timer.lap("estimating")

@@ -14,6 +14,7 @@ from ..image.resample import shrink_image
 from ..light.lights import Rig
 from ..light.maps import Maps, prepare
 from ..light.shading import relight
+from ..memory import give_back
 from ..metrics import StageTimer
 from ..scene.geometry import Geometry, unpack
 from ..scene.passes import depth_pass, normals_pass
@@ -174,6 +175,8 @@ class Renderer:
         timer.lap("encode")
         self.store.put(record.job_id, JobFile.RELIT, data)
         timer.lap("store")
+        del out, data
+        give_back()
 
     async def make_pass(self, record: Record, file: JobFile) -> None:
         """Make depth.png or normals.png of a job that is ready.

@@ -94,7 +94,7 @@ def joint_bilateral(
     scale = np.float32(-0.5 / COLOUR**2)
     ahead = np.repeat(np.arange(-1, 3, dtype=np.float32), 4), np.tile(np.arange(-1, 3, dtype=np.float32), 4)
     nearness = np.stack([*ahead, np.full(16, -0.5, np.float32), (ahead[0] ** 2 + ahead[1] ** 2) / -2])
-    values = np.empty((*cells.whole.shape, n), np.float32)
+    values = np.empty((n, *cells.whole.shape), np.float32)
 
     def match(part: slice) -> None:
         y, x = cells.rows[part], cells.columns[part]
@@ -118,14 +118,14 @@ def joint_bilateral(
         won = t * t * (3 - 2 * t)
         found = sums[..., :n] * (won / np.maximum(near, np.float32(1e-12)))[..., None]
         found += sums[..., n + 1 : 2 * n + 1] * ((1 - won) / np.maximum(far, np.float32(1e-12)))[..., None]
-        values[part] = found.reshape(values[part].shape)
+        values[:, part] = np.moveaxis(found, 2, 0).reshape(n, c, y.shape[1], x.shape[1])
 
     step = max(1, CHUNK // max(1, cells.whole[:1].size))
     in_threads(match, [slice(k, k + step) for k in range(0, len(cells.top), step)], threads)
     order, whole = cells.in_order()
     pixels = (cells.rows[:, :, None] * sampler.size[1] + cells.columns[:, None, :]).reshape(-1, whole.shape[1])
-    found = values.reshape(*pixels.shape, n)[order][whole]
-    return _sparse(pixels[order][whole], np.ascontiguousarray(found.T), sampler.size)
+    found = np.stack([plane.reshape(pixels.shape)[order][whole] for plane in values])
+    return _sparse(pixels[order][whole], found, sampler.size)
 
 
 def _texels_of(cells: CellPixels, planes: np.ndarray, layer: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

@@ -139,6 +139,7 @@ def open_session(
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        options.enable_mem_pattern = False  # a block of memory for each shape that ever came, and not quicker
         options.log_severity_level = 3
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are for shading meanwhile
