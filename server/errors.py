@@ -99,7 +99,10 @@ class UnsupportedImage(RelightError):
     status = 415
     code = "unsupported_image"
     title = "Unsupported image"
-    default_detail = "The file is not an image of a kind this server reads: JPEG, PNG, WebP, AVIF, TIFF, BMP, GIF."
+    default_detail = (
+        "The file is not an image of a kind this server reads: JPEG, PNG, WebP, AVIF, HEIC, TIFF, BMP, GIF, JPEG 2000, "
+        "OpenEXR, Radiance HDR, and JPEG XL where its decoder is installed."
+    )
 
 
 class FileTooLarge(RelightError):

@@ -268,12 +268,6 @@ def test_a_large_16_bit_picture_is_whole(monkeypatch):
     assert np.array_equal(read(encoded(Image.fromarray(deep))).rgb[..., 0], np.floor(deep / 257 + 0.5).astype(np.uint8))
 
 
-@pytest.mark.parametrize("values", [np.int32([[0, 70_000]]), np.int32([[-1, 5]]), np.float32([[0.0, 0.5]])])
-def test_samples_of_more_than_16_bits_are_refused(values):
-    with pytest.raises(errors.UnsupportedImage, match="16 bits"):
-        read(encoded(Image.fromarray(values), "TIFF"))
-
-
 @pytest.mark.parametrize("millimetres, known", [(1, False), (28, True), (65535, False)])
 def test_a_focal_length_that_no_camera_has_is_none(millimetres, known):
     exif = Image.Exif()

@@ -1,4 +1,8 @@
-"""Photos in: whatever people upload becomes 8-bit sRGB, upright, with its alpha set aside."""
+"""Photos in: whatever people upload becomes 8-bit sRGB, upright, with its alpha set aside.
+
+Pillow reads most kinds of files. The decoders of the others are imported when the first such file comes, and cost the
+start nothing: HEIC (pi-heif), JPEG XL (pillow-jxl-plugin), EXR (OpenEXR) and the readers of this package.
+"""
 
 import io
 import math
@@ -8,15 +12,14 @@ import zlib
 from typing import Any, BinaryIO, Callable, Optional, Tuple
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms
 
 from ..errors import CorruptImage, DamagedFile, EmptyFile, ImageTooLarge, UnsupportedImage
+from . import metadata
+from .signatures import HEAD, kind_of
 
-FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "BMP", "GIF")
-# How a file of each kind begins: what begins so and does not open is damaged; what begins otherwise is no image of
-# ours.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "JPEG2000", "BMP", "GIF", "JXL", "EXR", "HDR")
 MAX_SIDE = 1_000_000  # what a PNG written by libpng may have
-MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"BM", b"GIF8", b"II+\0", b"MM\0+")
 DIAGONAL_35MM = math.hypot(36.0, 24.0)
 EXIF_IFD, FOCAL_35MM = 0x8769, 0xA405
 BAND = 1 << 20  # pixels converted at a time
@@ -29,53 +32,91 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # EXIF orientation -> what makes it 1
+PACKAGES = {"HEIF": ("HEIC", "pi-heif"), "JXL": ("JPEG XL", "pillow-jxl-plugin"), "EXR": ("EXR", "OpenEXR")}
+Check = Callable[[int, int], None]
 
 
-def heif_formats() -> Tuple[str, ...]:
-    """("HEIF",) where pillow-heif is installed, else ()."""
+def _size_check(max_pixels: int, opened: Check) -> Check:
+    """What every reader calls with width and height before it decodes a pixel.
+
+    It raises CorruptImage or ImageTooLarge, and passes the first size alone on to `opened`: a file that is tried twice
+    gets no more time than one.
+    """
+    told: list = []
+
+    def check(width: int, height: int) -> None:
+        if width < 1 or height < 1:
+            raise CorruptImage()
+        if max(width, height) > MAX_SIDE:
+            raise ImageTooLarge(f"The image is {width} x {height} pixels; no side may be longer than {MAX_SIDE}.")
+        if width * height > max_pixels:
+            raise ImageTooLarge(
+                f"The image has {width} x {height} pixels; at most {max_pixels} are taken. Make it smaller."
+            )
+        if not told:
+            told.append((width, height))
+            opened(width, height)
+
+    return check
+
+
+def _plug_in(kind: str) -> None:
+    """Load what reads that kind. Raises UnsupportedImage where the package is not installed."""
     try:
-        import pillow_heif  # type: ignore[import-not-found]  # optional: read HEIC where it is installed
+        if kind == "HEIF":
+            import pi_heif
+
+            pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
+        elif kind == "JXL":
+            import pillow_jxl.JpegXLImagePlugin as jxl
+
+            jxl.DECODE_THREADS = 0
+        elif kind == "EXR":
+            import OpenEXR
+
+            OpenEXR.set_global_thread_count(0)
     except ImportError:
-        return ()
-    pillow_heif.register_heif_opener(thumbnails=False)
-    return ("HEIF",)
+        name, package = PACKAGES[kind]
+        raise UnsupportedImage(
+            f"{name} is read where the Python package {package} is installed beside the server, and here it is not. "
+            "Save the image as JPEG or PNG."
+        ) from None
 
 
-def _looks_like_image(head: bytes) -> bool:
-    if head[:4] == b"RIFF":
-        return head[8:12] == b"WEBP"
-    return head.startswith(MAGIC) or (
-        head[4:8] == b"ftyp" and head[8:12] in (b"avif", b"avis", b"heic", b"heix", b"mif1")
-    )
+def _open(data: bytes, kind: str, check: Check) -> Any:
+    """Read the header only. Raises CorruptImage, ImageTooLarge."""
+    if kind == "JXL":  # its plug-in decodes at once
+        from . import jxl
 
-
-def _open(file: BinaryIO, formats: Tuple[str, ...], max_pixels: int) -> Image.Image:
-    """Read the header only. Raises EmptyFile, UnsupportedImage, CorruptImage, ImageTooLarge."""
-    head = file.read(16)
-    if not head:
-        raise EmptyFile()
-    file.seek(0)
+        try:
+            check(*jxl.size(data))
+        except ValueError:
+            raise CorruptImage() from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(file, formats=formats)
-    except UnidentifiedImageError:
-        raise (CorruptImage if _looks_like_image(head) else UnsupportedImage)() from None
+            image = Image.open(io.BytesIO(data), formats=(kind,))
     except Image.DecompressionBombError:
-        raise ImageTooLarge(f"The image has more than {max_pixels} pixels. Make it smaller.") from None
+        raise ImageTooLarge("The image has more pixels than are taken. Make it smaller.") from None
+    except MemoryError:
+        raise
     except Exception:
         raise CorruptImage() from None
-    if image.width < 1 or image.height < 1:
-        raise CorruptImage()
-    if max(image.width, image.height) > MAX_SIDE:
-        raise ImageTooLarge(
-            f"The image is {image.width} x {image.height} pixels; no side may be longer than {MAX_SIDE}."
-        )
-    if image.width * image.height > max_pixels:
-        raise ImageTooLarge(
-            f"The image has {image.width} x {image.height} pixels; at most {max_pixels} are taken. Make it smaller."
-        )
+    check(image.width, image.height)
     return image
+
+
+def _open_any(data: bytes, kind: str, check: Check) -> Any:
+    """The same; where the file is refused, without its metadata."""
+    try:
+        return _open(data, kind, check)
+    except CorruptImage:
+        for less in metadata.variants(kind, data):
+            try:
+                return _open(less, kind, check)
+            except CorruptImage:
+                continue
+        raise
 
 
 def _exif(image: Image.Image, w: int, h: int) -> Tuple[int, Optional[float]]:
@@ -127,7 +168,7 @@ def _sixteen_bits(image: Image.Image) -> Image.Image:
         values = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
         if values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 65535:
             raise UnsupportedImage(
-                "Samples of more than 16 bits or in floating point are not read. Save the image with 8 or 16 bits."
+                "Samples of more than 16 bits are not read in this kind of file. Save the image with 8 or 16 bits."
             )
         out.paste(Image.fromarray(((values.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)), (0, top))
     return out
@@ -172,11 +213,84 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     raise UnsupportedImage(f"Images in colour mode {mode} are not read. Save it as RGB.")
 
 
+def _upright(image: Any, orientation: int) -> Any:
+    return image.transpose(UPRIGHT[orientation]) if orientation in UPRIGHT else image
+
+
+def _by_pillow(image: Any, max_pixels: int, convert: Callable[[Any], Any]) -> Tuple[Any, Optional[float]]:
+    """An image that Pillow has opened, upright, and its focal length. `convert` makes RGB or RGBA of what is loaded."""
+    orientation, focal = 1, None
+    try:
+        _clear_in_eight_bits(image)
+        image.load()
+        orientation, focal = _exif(image, image.width, image.height)  # only now: Pillow turns a TIFF while it loads it
+    except (MemoryError, UnsupportedImage, ImageTooLarge):
+        raise
+    except Exception:
+        raise CorruptImage() from None
+    if image.width * image.height > max_pixels:
+        raise ImageTooLarge()
+    return _upright(convert(image), orientation), focal
+
+
+def _read_png(data: bytes, max_pixels: int, check: Check) -> Tuple[Any, Optional[float]]:
+    """A PNG, without its texts; its gAMA and cHRM are applied."""
+    data, colour = metadata.png(data)
+    image = _open(data, "PNG", check)
+    if colour == metadata.PngColour():
+        return _by_pillow(image, max_pixels, _eight_bits)
+    from . import png_colour
+
+    how = png_colour.conversion(colour, bool(image.info.get("icc_profile")))
+    if how is None:
+        return _by_pillow(image, max_pixels, _eight_bits)
+    if not png_colour.is_deep(image):
+        return _by_pillow(image, max_pixels, lambda loaded: png_colour.convert(_eight_bits(loaded), how))
+
+    def deep(loaded: Any) -> Any:
+        return png_colour.convert_deep(lambda: _open(data, "PNG", check), how)
+
+    return _by_pillow(image, max_pixels, deep)
+
+
+def _read_tiff(data: bytes, max_pixels: int, check: Check) -> Tuple[Any, Optional[float]]:
+    """A TIFF by Pillow, or where it reads that kind not, or not rightly, by our own reader."""
+    from . import tiff
+
+    found = tiff.directory(data)
+    if not tiff.needs_us(found):
+        for make in (lambda: data, lambda: tiff.bare(data)):
+            try:
+                return _by_pillow(_open(make(), "TIFF", check), max_pixels, _eight_bits)
+            except CorruptImage:
+                continue
+        if found.one(tiff.BITS, 1) < 8 or found.one(tiff.COMPRESSION, 1) in (6, 7):
+            raise CorruptImage()
+    return _upright(tiff.read(data, check), tiff.orientation(data)), None
+
+
+def _read(data: bytes, kind: str, max_pixels: int, check: Check) -> Any:
+    if kind == "PNG":
+        return _read_png(data, max_pixels, check)
+    if kind == "TIFF":
+        return _read_tiff(data, max_pixels, check)
+    _plug_in(kind)
+    if kind == "EXR":
+        from . import exr
+
+        return exr.read(data, check), None
+    if kind == "HDR":
+        from . import radiance
+
+        return radiance.read(data, check), None
+    return _by_pillow(_open_any(data, kind, check), max_pixels, _eight_bits)
+
+
 def read_upright(
     file: BinaryIO,
     max_pixels: int,
     formats: Tuple[str, ...] = FORMATS,
-    opened: Callable[[int, int], None] = lambda w, h: None,
+    opened: Check = lambda w, h: None,
 ) -> Tuple[Image.Image, str, Optional[float]]:
     """A photo's first frame, upright (EXIF), in sRGB (ICC), as RGB or RGBA; its format; its focal length.
 
@@ -184,24 +298,24 @@ def read_upright(
     `file` is seekable and at its start; `opened(width, height)` is called when the header is read and no pixel decoded.
     Raises EmptyFile, UnsupportedImage, CorruptImage, ImageTooLarge.
     """
-    image: Any = _open(file, formats, max_pixels)
-    kind = image.format or ""
-    opened(image.width, image.height)
+    head = file.read(HEAD)
+    if not head:
+        raise EmptyFile()
+    file.seek(0)
+    kind = kind_of(head)
+    if kind is None or kind not in formats:
+        raise UnsupportedImage()
+    data = file.read()
     try:
-        _clear_in_eight_bits(image)
-        image.load()
-        orientation, focal = _exif(image, image.width, image.height)  # only now: Pillow turns a TIFF while it loads it
-        if image.width * image.height > max_pixels:
-            raise ImageTooLarge()
-        image = _eight_bits(image)
-        if orientation in UPRIGHT:
-            image = image.transpose(UPRIGHT[orientation])
-    except (UnsupportedImage, ImageTooLarge):
-        raise
+        image, focal = _read(data, kind, max_pixels, _size_check(max_pixels, opened))
     except MemoryError:
         raise ImageTooLarge("Decoding the image takes more memory than a photo of its size may.") from None
-    except Exception:
-        raise CorruptImage() from None
+    except CorruptImage:
+        if kind == "AVIF" and metadata.avif_depth(data) == 12:
+            raise UnsupportedImage(
+                "This AVIF has 12 bits a channel and could not be read. Save it with 8 or 10 bits."
+            ) from None
+        raise
     return image, kind, focal
 
 

@@ -143,7 +143,7 @@ class Decoders:
 
     def __init__(self, count: int, max_pixels: int, max_bytes: int):
         self.count, self.max_pixels, self.max_bytes = count, max_pixels, max_bytes
-        self.formats = imaging.FORMATS + imaging.heif_formats()
+        self.formats = imaging.FORMATS
         self.deadline = PATIENCE * decoding.cpu_seconds(max_pixels)
         self._idle: queue.LifoQueue[Optional[_Process]] = queue.LifoQueue()  # None: a place for one not yet started
         for _ in range(count):

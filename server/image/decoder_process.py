@@ -136,7 +136,7 @@ def main() -> None:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
     source, sink = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints goes nowhere
-    formats = imaging.FORMATS + imaging.heif_formats()
+    formats = imaging.FORMATS
     Image.init()
     Image.MAX_IMAGE_PIXELS = max(1, max_pixels)
     _limit_memory(memory_bytes(max_pixels, max_bytes))

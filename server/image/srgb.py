@@ -1,24 +1,11 @@
-"""The two sRGB curves (IEC 61966-2-1) as tables."""
+"""The two sRGB curves (IEC 61966-2-1) as tables, for whole pictures."""
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+
+from .curve import linear_to_srgb, srgb_to_linear
 
 STEPS = 1 << 14  # 0.1 code per step at the steepest part of the curve, 16 KB: stays in the first cache
-
-
-def srgb_to_linear(value: npt.ArrayLike) -> np.ndarray:
-    """sRGB values 0..1 of any shape to linear light, float64."""
-    value = np.asarray(value, np.float64)
-    return np.where(value <= 0.04045, value / 12.92, ((np.maximum(value, 0.0) + 0.055) / 1.055) ** 2.4)
-
-
-def linear_to_srgb(value: npt.ArrayLike) -> np.ndarray:
-    """Linear light 0..1 of any shape to sRGB values, float64."""
-    value = np.clip(np.asarray(value, np.float64), 0.0, 1.0)
-    return np.where(value <= 0.0031308, value * 12.92, 1.055 * value ** (1 / 2.4) - 0.055)
-
-
 TO_LINEAR = srgb_to_linear(np.arange(256) / 255).astype(np.float32)  # code -> linear light
 TO_CODE = np.full((1, 1 << 16), 255, np.uint8)  # by the middle of each step; above 1 all is 255
 TO_CODE[0, :STEPS] = np.rint(255 * linear_to_srgb((np.arange(STEPS) + 0.5) / STEPS))
