@@ -1,12 +1,14 @@
 """Small files that ask for much: pixels, memory, time, loops. All stay under 8 MB."""
 
+import importlib.util
+import io
 import random
 import struct
 import zlib
 from typing import Iterator
 
 import numpy as np
-from files import Case, chunk, photo, png, saved, tiff
+from files import Case, chunk, exr, hdr, lzw, photo, png, saved, tiff
 from PIL import Image
 
 FLAT = np.zeros((2, 2, 3), np.uint8)
@@ -55,6 +57,88 @@ def scans(w, h, n, gray=True):
     data = saved(Image.new("L" if gray else "RGB", (w, h), 128 if gray else (90, 120, 200)), "JPEG", progressive=True)
     start, end = data.rfind(b"\xff\xda"), data.rfind(b"\xff\xd9")
     return data[:end] + data[start:end] * n + data[end:]
+
+
+def rare_bombs(side) -> Iterator[Case]:  # noqa: C901, PLR0912 -- a list of files, one after another
+    """Files of the kinds that have decoders of their own, which promise or hold more than they should."""
+    import pillow_heif
+
+    flat, megapixels = np.zeros((side, side, 3), np.uint8), side * side / 1e6
+    for n in (side, 2100):
+        out = io.BytesIO()
+        pillow_heif.from_bytes("RGB", (n, n), bytes(n * n * 3)).save(out, quality=50)
+        yield Case(f"heic-flat-{n}", out.getvalue(), megapixels=megapixels)
+        heic, at = out.getvalue(), out.getvalue().index(b"ispe") + 8
+        for v in (0, 1, 65_535, 2**31, 2**32 - 1):
+            yield Case(f"heic-ispe-{n}-{v}", heic[:at] + struct.pack(">II", v, v) + heic[at + 8 :], megapixels=4)
+        yield Case(f"jp2-flat-{n}", saved(Image.new("RGBA", (n, n)), "JPEG2000"), megapixels=2 * megapixels)
+    noise = np.random.default_rng(8).integers(0, 256, (1100, 1100, 3)).astype(np.uint8)
+    yield Case("jp2-noise", saved(Image.fromarray(noise), "JPEG2000", irreversible=False), megapixels=2 * 1.21)
+    j2k = saved(photo(), "JPEG2000", no_jp2=True)
+    for at in (8, 12, 16, 20, 24, 28, 32, 36):  # SIZ: size, offset, tile and its offset
+        for v in (0, 1, 7, 2000, 65_535, 2**31, 2**32 - 1):
+            yield Case(f"j2k-{at}-{v}", j2k[:at] + struct.pack(">I", v) + j2k[at + 4 :], megapixels=8)
+    for v in (0, 1, 2, 4, 5, 16_384, 65_535):
+        yield Case(f"j2k-components-{v}", j2k[:40] + struct.pack(">H", v) + j2k[42:], megapixels=4)
+    for name in ("RLE", "ZIP", "PIZ", "PXR24", "B44", "DWAA"):
+        yield Case(f"exr-flat-{name}", exr(flat, name), megapixels=megapixels)
+    small = exr(np.zeros((9, 9, 3), np.float32), "ZIP")
+    for name in (b"dataWindow\0box2i\0", b"displayWindow\0box2i\0"):
+        at = small.index(name) + len(name) + 4
+        for box in ((0, 0, 1899, 1899), (0, 0, 2**31 - 1, 2**31 - 1), (-(2**31), -(2**31), 2**31 - 1, 8), (9, 9, 0, 0)):
+            yield Case(
+                f"exr-window-{name[:4]}-{box}", small[:at] + struct.pack("<4i", *box) + small[at + 16 :], None, 4
+            )
+    at = small.index(b"channels\0chlist\0") + 16
+    for v in (0, 1, 2**31, 2**32 - 1):
+        yield Case(f"exr-channels-{v}", small[:at] + struct.pack("<I", v) + small[at + 4 :])
+    attributes = b"".join(b"a%d\0string\0" % k + struct.pack("<I", 0) for k in range(200_000))
+    yield Case("exr-attributes", small[:8] + attributes + small[8:])
+    yield Case("exr-text", small[:8] + b"a\0string\0" + struct.pack("<I", 4 << 20) + bytes(4 << 20) + small[8:])
+    yield Case("hdr-flat", hdr(flat), megapixels=megapixels)
+    one = b"\2\2" + struct.pack(">H", side) + b"\1\x55" * (4 * side)
+    head = b"#?RADIANCE\n\n-Y %d +X %d\n"
+    yield Case("hdr-runs-of-one", head % (side // 2, side) + one * (side // 2), megapixels=megapixels / 2)
+    for size in ((side, side), (2100, 2100), (10**8, 10**8), (1, 999_999), (999_999, 1), (0, 0)):
+        yield Case(f"hdr-says-{size}", head % size + bytes(99), megapixels=megapixels)
+    yield Case("hdr-old-runs", head % (side, 7) + b"\5\5\5\5" + b"\1\1\1\0" * 1_000_000, megapixels=0.02)
+    yield Case("hdr-zero-runs", head % (8, 8) + b"\2\2\0\x08" + bytes(2_000_000))
+    yield Case("hdr-header", b"#?RADIANCE\n" + b"a=b\n" * 1_000_000)
+    light = np.lib.stride_tricks.as_strided(np.zeros((1, 1, 3), np.float64), (side, side, 3), (0, 0, 0))
+    for c, packed in ((8, zlib.compress(bytes(128 << 20), 9)), (5, lzw(bytes(1 << 24))), (32_773, b"\x81\0" * 600_000)):
+        for p in (1, 2, 3):
+            more = [(317, 3, 1, p)]
+            yield Case(f"tiff-float-{c}-{p}", tiff(light, compression=c, strip=packed, entries=more), None, megapixels)
+            more += [(322, 4, 1, 30_000), (323, 4, 1, 30_000), (324, 4, 1, 400), (325, 4, 1, len(packed))]
+            yield Case(
+                f"tiff-float-tile-{c}-{p}", tiff(light, compression=c, strip=packed, entries=more), None, megapixels
+            )
+    few = np.zeros((2, 2, 3), np.float32)
+    for tag in (256, 257, 258, 273, 277, 278, 279, 284, 317, 339):
+        for v in (0, 2, 3, 65_535):
+            yield Case(f"tiff-float-tag-{tag}-{v}", tiff(few, entries=[(tag, 4, 1, v)]), megapixels=4)
+    for chroma in ((0,) * 8, (2**32 - 1,) * 8, (1, 1, 1, 1, 1, 1, 1, 1)):
+        extra = chunk(b"gAMA", struct.pack(">I", chroma[0])) + chunk(b"cHRM", struct.pack(">8I", *chroma))
+        yield Case(f"png-colours-{chroma[0]}", png(4, 4, zlib.compress(bytes(52)), extra=extra))
+    extra = chunk(b"gAMA", struct.pack(">I", 100_000))
+    deep = zlib.compress(bytes((side * 6 + 1) * side), 9)
+    yield Case("png-gama-16-flat", png(side, side, deep, bits=16, extra=extra), flat, megapixels)
+    yield Case("png-many-profiles", png(4, 4, zlib.compress(bytes(52)), extra=chunk(b"iCCP", b"k\0\0" + deep) * 400))
+    yield Case(
+        "png-many-exif-texts",
+        png(
+            4,
+            4,
+            zlib.compress(bytes(52)),
+            extra=chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(1 << 20))) * 400,
+        ),
+    )
+    if importlib.util.find_spec("pillow_jxl"):
+        import pillow_jxl  # noqa: F401 -- registers itself
+
+        for n in (side, 2100):
+            yield Case(f"jxl-flat-{n}", saved(Image.new("RGB", (n, n)), "JXL", effort=1), megapixels=megapixels)
+        yield Case("jxl-huge", b"\xff\x0a" + b"\xfe" * 40)
 
 
 def bombs() -> Iterator[Case]:  # noqa: C901, PLR0915 -- a list of files, one after another
@@ -113,6 +197,7 @@ def bombs() -> Iterator[Case]:  # noqa: C901, PLR0915 -- a list of files, one af
         yield Case(f"jpeg-icc-{name}", saved(photo(), "JPEG", icc_profile=data))
         yield Case(f"png-icc-{name}", saved(photo(), "PNG", icc_profile=data))
         yield Case(f"tiff-icc-{name}", saved(photo(), "TIFF", icc_profile=data))
+    yield from rare_bombs(side)
     tags = [(40_000 + k, 7, 1_000_000, 200_000) for k in range(15_000)]
     yield Case("tiff-15000-tags", tiff(FLAT, entries=tags, after=bytes(1_500_000)))
     yield Case(

@@ -5,9 +5,12 @@ store (None: accepting is fine only if Pillow's own reading agrees), `megapixels
 """
 
 import contextlib
+import importlib.util
 import io
+import os
 import random
 import struct
+import tempfile
 import zlib
 from typing import Iterator, NamedTuple, Optional
 
@@ -63,8 +66,89 @@ def whole():
     yield "tiff-pages", saved(pages[0], "TIFF", save_all=True, append_images=pages[1:])
     yield "bmp", saved(p, "BMP")
     yield "bmp-palette", saved(p.quantize(200), "BMP")
+    yield from rare()
     yield "gif", saved(p.quantize(60), "GIF")
     yield "gif-animated", saved(p.quantize(60), "GIF", save_all=True, append_images=[p.rotate(90).quantize(9)], loop=0)
+
+
+def rare():
+    """(name, bytes) of good files of the kinds that have decoders of their own."""
+    import pillow_heif
+
+    rgb = np.asarray(photo())
+    light = (rgb / 255.0).astype(np.float32)
+    out = io.BytesIO()
+    heif = pillow_heif.from_bytes("RGB", (48, 36), rgb.tobytes())
+    heif.save(out, quality=60)
+    yield "heic", out.getvalue()
+    heif.add_frombytes("RGB", (48, 36), rgb[::-1].tobytes())
+    out = io.BytesIO()
+    heif.save(out, quality=60, primary_index=1)
+    yield "heic-two", out.getvalue()
+    yield "jp2", saved(photo(), "JPEG2000")
+    yield "j2k", saved(photo(), "JPEG2000", no_jp2=True, irreversible=True)
+    if importlib.util.find_spec("pillow_jxl"):
+        import pillow_jxl  # noqa: F401 -- registers itself
+
+        yield "jxl", saved(photo(), "JXL", lossless=True)
+    for name in ("NO", "RLE", "ZIP", "PIZ", "PXR24", "B44", "DWAA"):
+        yield f"exr-{name}", exr(light, name)
+    yield "exr-tiled", exr(light, "ZIP", tiled=True)
+    yield "hdr", hdr(rgb)
+    yield "hdr-flat", hdr(rgb, runs=False)
+    for dtype in (np.float16, np.float32, np.float64, np.int32):
+        yield f"tiff-{np.dtype(dtype).name}", tiff((light * 60_000 if dtype == np.int32 else light).astype(dtype))
+    packed = zlib.compress(light.tobytes())
+    yield "tiff-float-zip", tiff(light, compression=8, strip=packed)
+    yield "tiff-float-zip-3", tiff(light, compression=8, strip=packed, entries=[(317, 3, 1, 3)])
+    yield "tiff-float-lzw", tiff(light, compression=5, strip=lzw(light.tobytes()))
+    yield "tiff-lab", tiff(rgb, photometric=8)
+    yield "tiff-la-16", tiff(rgb[..., :2].astype(np.uint16) * 257)
+    yield "png-gama", png(48, 36, scanlines(rgb), extra=chunk(b"gAMA", struct.pack(">I", 100_000)))
+    deep = np.frombuffer((rgb.astype(np.uint16) * 257).astype(">u2").tobytes(), np.uint8).reshape(36, -1)
+    yield "png-gama-16", png(48, 36, scanlines(deep), bits=16, extra=chunk(b"gAMA", struct.pack(">I", 100_000)))
+
+
+def scanlines(rows):
+    """Rows of bytes as the pixels of a PNG."""
+    return zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+
+
+def lzw(data):
+    """Bytes packed as a strip of a TIFF, by libtiff."""
+    out = io.BytesIO(saved(Image.fromarray(np.frombuffer(data, np.uint8)[None]), "TIFF", compression="tiff_lzw"))
+    with Image.open(out) as image:
+        at, n = image.tag_v2[273][0], image.tag_v2[279][0]
+    return out.getvalue()[at : at + n]
+
+
+def exr(light, compression="NO", tiled=False):
+    """(h, w, 3) as an EXR, by the library."""
+    import OpenEXR
+
+    header = {"compression": getattr(OpenEXR, f"{compression}_COMPRESSION"), "type": OpenEXR.scanlineimage}
+    if tiled:
+        header.update(type=OpenEXR.tiledimage, tiles=OpenEXR.TileDescription())
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "a.exr")
+        with OpenEXR.File(header, {"RGB": light.astype(np.float16)}) as file:
+            file.write(path)
+        with open(path, "rb") as file:
+            return file.read()
+
+
+def hdr(rgb, runs=True, size=None):
+    """(h, w, 3) uint8 as a Radiance HDR whose exponents are all alike; `size` is what it says (h, w)."""
+    h, w = rgb.shape[:2]
+    pixels = np.dstack([rgb, np.full((h, w), 128, np.uint8)])
+    head = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y %d +X %d\n" % (size or (h, w))
+    if not runs:
+        return head + pixels.tobytes()
+    lines = []
+    for row in pixels:
+        lines.append(b"\2\2" + struct.pack(">H", w))
+        lines += [bytes([len(part)]) + part.tobytes() for c in range(4) for part in np.array_split(row[:, c], w // 48)]
+    return head + b"".join(lines)
 
 
 def boundaries(kind, data):
@@ -97,7 +181,7 @@ def boundaries(kind, data):
             )[0]
             at |= {i, i + 4, i + 8, i + head + n}
             i += head + n + (4 if "png" in kind else n % 2)
-    elif kind == "avif":
+    elif kind in ("avif", "heic", "heic-two", "jp2", "jxl"):
         i = 0
         while i + 8 < len(data):
             n = max(8, struct.unpack(">I", data[i : i + 4])[0])
