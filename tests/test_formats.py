@@ -463,6 +463,35 @@ def test_a_tiff_of_floats_is_turned_as_it_says():
     assert near(out, np.rot90(srgb(values), -1), 0.53)
 
 
+def test_16_bit_planes_of_a_tiff():
+    values = np.random.default_rng(12).integers(0, 65536, (9, 11, 3), np.uint16)
+    assert near(read(tiff(values, planar=2, strips=2))[0], values / 257)
+
+
+@pytest.mark.parametrize("more", [[(254, 4, 1, 1), (330, 4, 1, 8)], [(50706, 1, 4, 1)]])
+def test_the_thumbnail_of_a_raw_file_is_not_taken_for_the_photo(more):
+    with pytest.raises(errors.UnsupportedImage, match="Raw"):
+        read(tiff(gradient(12, 16), more=more))
+
+
+def test_rare_codings_of_jpeg_and_png_are_named():
+    jpeg = encoded(gradient(12, 16), "JPEG")
+    at = jpeg.index(b"\xff\xc0")
+    for data in (
+        jpeg[: at + 4] + b"\x0c" + jpeg[at + 5 :],  # 12 bits
+        jpeg[: at + 1] + b"\xc3" + jpeg[at + 2 :],  # lossless
+        jpeg[: at + 1] + b"\xf7" + jpeg[at + 2 :],  # JPEG-LS
+    ):
+        with pytest.raises(errors.UnsupportedImage, match="JPEG of"):
+            read(data)
+    with pytest.raises(errors.CorruptImage):
+        read(jpeg[:-30])
+    whole = encoded(gradient(12, 16))
+    raw = whole[: whole.index(b"IDAT") - 4] + chunk(b"IDAT", zlib.compress(bytes(12 * 49))[2:-4]) + chunk(b"IEND")
+    with pytest.raises(errors.UnsupportedImage, match="Xcode"):
+        read(raw[:8] + chunk(b"CgBI", b"\x50\0\x20\2") + raw[8:])
+
+
 # -- EXR and Radiance HDR
 
 

@@ -259,6 +259,10 @@ def _read_tiff(data: bytes, max_pixels: int, check: Check) -> Tuple[Any, Optiona
     from . import tiff
 
     found = tiff.directory(data)
+    if tiff.is_raw(data, found):
+        raise UnsupportedImage(
+            "Raw files of cameras are not read. Develop the photo and save it as JPEG, HEIC or TIFF."
+        )
     if not tiff.needs_us(found):
         for make in (lambda: data, lambda: tiff.bare(data)):
             try:
@@ -313,10 +317,9 @@ def read_upright(
     except MemoryError:
         raise ImageTooLarge("Decoding the image takes more memory than a photo of its size may.") from None
     except CorruptImage:
-        if kind == "AVIF" and metadata.avif_depth(data) == 12:
-            raise UnsupportedImage(
-                "This AVIF has 12 bits a channel and could not be read. Save it with 8 or 10 bits."
-            ) from None
+        reason = metadata.rare_coding(kind, data)
+        if reason:
+            raise UnsupportedImage(reason) from None
         raise
     return image, kind, focal
 

@@ -162,9 +162,30 @@ def variants(kind: Optional[str], data: bytes) -> Iterator[bytes]:
             yield less
 
 
-def avif_depth(data: bytes) -> int:
-    """Bits a channel of the first picture of an AVIF (AV1 in ISOBMFF, 2.3.3: av1C), 0 where it does not tell."""
-    at = data.find(b"av1C", 0, 1 << 16)
-    if at < 0 or at + 7 > len(data):
-        return 0
-    return (8, 8, 10, 12)[data[at + 6] >> 5 & 3]
+def _jpeg_coding(data: bytes) -> Tuple[int, int]:
+    """(marker of the frame, bits a sample) of a JPEG (ITU-T T.81, B.2.2); (0, 0) where there is no frame."""
+    at = 2
+    while at + 5 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF:
+            at += 1
+        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):  # F7: JPEG-LS
+            return marker, data[at + 4]
+        else:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 0, 0
+
+
+def rare_coding(kind: str, data: bytes) -> Optional[str]:
+    """What to tell about a file that could not be read and is of a coding that few decoders know; None: nothing."""
+    if kind == "AVIF":
+        at = data.find(b"av1C", 0, 1 << 16)  # AV1 in ISOBMFF, 2.3.3
+        if 0 <= at < len(data) - 6 and data[at + 6] & 0x60 == 0x60:
+            return "This AVIF has 12 bits a channel and could not be read. Save it with 8 or 10 bits."
+    if kind == "JPEG":
+        marker, bits = _jpeg_coding(data)
+        if marker and (marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA) or bits != 8):
+            return f"A JPEG of {bits} bits that is lossless or of a rare coding is not read. Save it as PNG."
+    if kind == "PNG" and data[12:16] == b"CgBI":
+        return "A PNG that Xcode has rewritten for iPhones is not read. Use the original file."
+    return None

@@ -18,6 +18,7 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 
 STRIPS, ORIENTATION, SAMPLES, ROWS, STRIP_BYTES, PLANAR = 273, 274, 277, 278, 279, 284
 PREDICTOR, WHITE_POINT, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 317, 318, 322, 323, 324, 325
 EXTRA, FORMAT = 338, 339
+REDUCED, SUB_DIRECTORIES, DNG_VERSION = 254, 330, 50706
 PLACES = {STRIPS, STRIP_BYTES, TILES, TILE_BYTES}
 # every tag by which Pillow or libtiff reads pixels: those above, palette, JPEG tables, YCbCr and CCITT parameters
 PICTURE = {WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, ORIENTATION, SAMPLES, ROWS, PLANAR, PREDICTOR}
@@ -106,7 +107,16 @@ class Layout(NamedTuple):
 def needs_us(found: Directory) -> bool:
     """Does Pillow not read that kind, or not rightly? (It reads any other, or refuses it.)"""
     formats, bits = set(found.tags.get(FORMAT, (UNSIGNED,))), max(found.tags.get(BITS, (1,)))
-    return formats != {UNSIGNED} or bits > 16 or found.one(PHOTOMETRIC) in (CIELAB, ICCLAB)
+    deep_planes = bits == 16 and found.one(PLANAR, 1) == 2 and found.one(SAMPLES, 1) > 1  # Pillow mixes them up
+    return formats != {UNSIGNED} or bits > 16 or deep_planes or found.one(PHOTOMETRIC) in (CIELAB, ICCLAB)
+
+
+def is_raw(data: bytes, found: Directory) -> bool:
+    """Is that a camera's raw file (DNG, NEF, CR2, ARW)? Its first picture is a thumbnail or a preview, not the photo."""
+    entries = {struct.unpack_from(found.order + "H", e)[0]: e for e in found.entries if len(e) > 1}
+    reduced = entries.get(REDUCED, b"")
+    small = len(reduced) == 12 and struct.unpack(found.order + "I", reduced[8:])[0] & 1
+    return bool(small and SUB_DIRECTORIES in entries) or DNG_VERSION in entries or data[8:10] == b"CR"
 
 
 def layout(found: Directory) -> Layout:
