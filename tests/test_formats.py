@@ -5,6 +5,7 @@ Expected values come from the formulas of the formats' specifications, written o
 """
 
 import base64
+import contextlib
 import importlib.util
 import io
 import struct
@@ -468,6 +469,17 @@ def test_16_bit_planes_of_a_tiff():
     assert near(read(tiff(values, planar=2, strips=2))[0], values / 257)
 
 
+@pytest.mark.parametrize("tag", [256, 258, 259, 262, 273, 277, 278, 279, 284, 317, 339])
+@pytest.mark.parametrize("kind", [3, 4])
+def test_a_tag_of_a_tiff_without_values_is_a_fault_of_the_file(tag, kind):
+    data = bytearray(tiff(np.ones((4, 5, 2), np.uint16)))
+    n = struct.unpack_from("<H", data, 8)[0]
+    at = next(10 + 12 * k for k in range(n) if struct.unpack_from("<H", data, 10 + 12 * k)[0] == tag)
+    data[at + 2 : at + 8] = struct.pack("<HI", kind, 0)
+    with contextlib.suppress(errors.CorruptImage, errors.UnsupportedImage):
+        read(bytes(data))
+
+
 @pytest.mark.parametrize("more", [[(254, 4, 1, 1), (330, 4, 1, 8)], [(50706, 1, 4, 1)]])
 def test_the_thumbnail_of_a_raw_file_is_not_taken_for_the_photo(more):
     with pytest.raises(errors.UnsupportedImage, match="Raw"):
@@ -687,6 +699,21 @@ def test_jpeg_xl(mode, size):
         read(data, size[0] * size[1] - 1)
     with pytest.raises(errors.CorruptImage):
         read(data[: len(data) // 2])
+
+
+def test_a_fault_in_a_decoder_is_not_called_a_fault_of_the_file(monkeypatch, caplog):
+    """Broken on purpose: a radiance.py in the place of ours that raises what no file makes it raise."""
+    from server.image import decoder_pool
+
+    broken = "import server.image.radiance as r\nr.read = lambda data, check: {}['secret of the file']\n"
+    monkeypatch.setattr(decoder_pool, "PROGRAM", decoder_pool.PROGRAM.replace("; main()", "\n" + broken + "main()"))
+    decoders = decoder_pool.Decoders(1, MAX, 1 << 20)
+    try:
+        with pytest.raises(errors.RelightError) as caught:
+            decoders.decode(io.BytesIO(b"#?RADIANCE\n"), 11)
+    finally:
+        decoders.close()
+    assert caught.value.code == "internal" and "KeyError at" in caplog.text and "secret" not in caplog.text
 
 
 def test_decoders_of_rare_kinds_are_imported_when_such_a_file_comes():

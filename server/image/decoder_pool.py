@@ -115,6 +115,8 @@ class _Process:
             stdin.flush()
             facts = self._facts()
             if "error" in facts:
+                if "fault" in facts:
+                    log.error("a decoder failed through a fault of the program: %s", facts["fault"])
                 raise ALL[facts["error"]](facts.get("detail"))
             return Decoded(self._pixels(facts), str(facts["format"]), facts["focal"])
         finally:

@@ -12,7 +12,9 @@ import signal
 import struct
 import sys
 import time
+import traceback
 import zlib
+from pathlib import Path
 from typing import Any, BinaryIO, Dict
 
 from PIL import Image
@@ -122,6 +124,9 @@ def serve(source: BinaryIO, sink: BinaryIO, max_pixels: int, formats: tuple) -> 
             facts = {"error": exc.code, "detail": exc.detail}
         except MemoryError:
             facts = {"error": CorruptImage.code}
+        except Exception as exc:  # a fault of ours; its text may hold what the file holds, and stays here
+            where = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(exc.__traceback__)]
+            facts = {"error": RelightError.code, "fault": f"{type(exc).__name__} at {' < '.join(reversed(where))}"}
         _limit_time(0)
         del data
         tell(facts, pixels)

@@ -5,13 +5,14 @@ The directory is read here, within bounds, and only the tags that matter; zlib a
 
 import io
 import struct
+import warnings
 import zlib
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
 
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from ..errors import CorruptImage, UnsupportedImage
+from ..errors import CorruptImage, ImageTooLarge, UnsupportedImage
 from . import linear
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -59,7 +60,7 @@ def directory(data: bytes) -> Directory:
         tags: Dict[int, Tuple[int, ...]] = {}
         for e in entries:
             tag, kind, count = struct.unpack_from(order + "HH" + at_format, e)
-            if tag in PICTURE and tag not in tags and kind in TYPES:
+            if tag in PICTURE and tag not in tags and kind in TYPES and count:
                 tags[tag] = _values(data, order, kind, count, e[entry - inline :], at_format)
     except (struct.error, OverflowError):
         raise CorruptImage() from None
@@ -107,12 +108,12 @@ class Layout(NamedTuple):
 def needs_us(found: Directory) -> bool:
     """Does Pillow not read that kind, or not rightly? (It reads any other, or refuses it.)"""
     formats, bits = set(found.tags.get(FORMAT, (UNSIGNED,))), max(found.tags.get(BITS, (1,)))
-    deep_planes = bits == 16 and found.one(PLANAR, 1) == 2 and found.one(SAMPLES, 1) > 1  # Pillow mixes them up
+    deep_planes = bits == 16 and found.one(PLANAR, 1) == 2 and found.one(SAMPLES, 1) > 1  # Pillow mixes them
     return formats != {UNSIGNED} or bits > 16 or deep_planes or found.one(PHOTOMETRIC) in (CIELAB, ICCLAB)
 
 
 def is_raw(data: bytes, found: Directory) -> bool:
-    """Is that a camera's raw file (DNG, NEF, CR2, ARW)? Its first picture is a thumbnail or a preview, not the photo."""
+    """Is that a camera's raw file (DNG, NEF, CR2, ARW)? Its first picture is a thumbnail, not the photo."""
     entries = {struct.unpack_from(found.order + "H", e)[0]: e for e in found.entries if len(e) > 1}
     reduced = entries.get(REDUCED, b"")
     small = len(reduced) == 12 and struct.unpack(found.order + "I", reduced[8:])[0] & 1
@@ -185,8 +186,13 @@ def _by_libtiff(packed: bytes, how: int, row: int, rows: int) -> bytes:
     head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4)
     try:
         # not by Image.open: a row of bytes is no row of pixels, and is not to be counted as one
-        with TiffImagePlugin.TiffImageFile(io.BytesIO(head + packed)) as image:
+        with warnings.catch_warnings(), TiffImagePlugin.TiffImageFile(io.BytesIO(head + packed)) as image:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return image.tobytes()
+    except Image.DecompressionBombError:  # more bytes than twice the pixels that are taken
+        raise ImageTooLarge(
+            "A strip or tile of this TIFF is too large to be unpacked. Save it in smaller ones, or with ZIP."
+        ) from None
     except (OSError, ValueError, SyntaxError, EOFError, struct.error):
         raise CorruptImage() from None
 
