@@ -1,6 +1,7 @@
 """Relight Server: a photograph goes in, a picture in any light comes out. `uvicorn server:app` serves it.
 
-application   creates the app and owns its life; settings, errors, cpus and metrics are the ground floor all may use
+startup       loads the models while the rest is imported; application creates the app and owns its life
+              (settings, errors, cpus, memory and metrics are the ground floor all may use)
 web/          HTTP in, HTTP out: routes, bodies and answers, keys, limits, errors as problem details
 jobs/         what is done with a job (upload, analysis, relighting, sweep) and where jobs lie
 model/        from a graph file to Geometry: manifests, ONNX Runtime sessions, the engine

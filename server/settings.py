@@ -156,8 +156,8 @@ class Settings(BaseSettings):
         512 * 2**20,
         ge=0,
         json_schema_extra=shown("bytes"),
-        description="memory for prepared pictures; each takes 19 bytes a pixel, and a picture larger than the limit is "
-        "prepared again each time",
+        description="memory for photos and what lights them: about 40 bytes a pixel of a preview and 11 of a full "
+        "picture, and what is larger than the limit is prepared again each time",
     )
     cors_origins: Annotated[List[str], NoDecode] = Field(
         [f"http://{host}:{port}" for host in LOCAL_HOSTS for port in LOCAL_PORTS],
