@@ -69,10 +69,7 @@ class Metrics:
         return json.dumps(self.numbers()).encode()
 
     def text(self, others: Iterable[Tuple[bytes, bool]] = ()) -> bytes:
-        """The exposition format of the sum of this process and the dumps of others (of the dead.
-
-        What only ever grows).
-        """
+        """The exposition format: this process and the dumps of others, added; of the dead, what only ever grows."""
         total = add([self.numbers(), *(_read(dump, alive) for dump, alive in others)])
         families: List[Metric] = []
         for family in self.registry.collect():

@@ -45,7 +45,7 @@ def raising(error):
     ],
     ids=lambda e: type(e).__name__,
 )
-@pytest.mark.parametrize("place", ["unpack", "prepare", "relight", "encode_png"])
+@pytest.mark.parametrize("place", ["unpack", "prepare_picture", "relight", "encode_png"])
 def test_a_bug_is_internal_with_one_traceback_and_no_new_analysis(settings, monkeypatch, caplog, place, error):
     engine = FakeEngine()
     with TestClient(create_app(settings(), engine), raise_server_exceptions=False) as client:

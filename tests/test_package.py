@@ -9,6 +9,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from support import ROOT
 
 SHOW = "from server.settings import Settings; s = Settings(); print(s.jobs_dir, s.models_dir)"
@@ -48,13 +50,19 @@ def test_the_wheel_holds_the_package_the_page_and_the_graphs(wheel):
     assert graph == (ROOT / "onnx_models" / "relight-geometry.onnx").read_bytes()
 
 
+def same(requirement):
+    """What tells a requirement, however it is spelt."""
+    return canonicalize_name(requirement.name), str(requirement.specifier), str(requirement.marker)
+
+
 def test_what_the_wheel_needs_is_the_list_of_requirements(wheel):
     lines = [line.partition("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    listed = [Requirement(line) for line in lines if line]
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         metadata = archive.read(name).decode()
-    needed = re.findall(r"^Requires-Dist: (.*)$", metadata, re.M)
-    assert needed and {n.replace(" ", "") for n in needed} == {line.replace(" ", "") for line in lines if line}
+    needed = [Requirement(line) for line in re.findall(r"^Requires-Dist: (.*)$", metadata, re.M)]
+    assert needed and {same(r) for r in needed} == {same(r) for r in listed}
 
 
 def test_installed_the_jobs_lie_in_the_working_directory_and_the_graphs_in_the_package(wheel, tmp_path):

@@ -21,10 +21,7 @@ def make_folders(root: Path) -> None:
 
 
 def check_writable(root: Path) -> None:
-    """Raises StartupError when no file can be made there. (Files of no bytes.
-
-    A full disk is no reason not to start.)
-    """
+    """Raises StartupError when no file can be made there: files of no bytes, as a full disk is no reason to refuse."""
     name = uuid.uuid4().hex
     try:
         make_folders(root)
@@ -70,9 +67,9 @@ class ProcessRegistry:
         return FileLock(self.folder / "room", timeout=timeout, mode=0o600, thread_local=False, poll_interval=0.01)
 
     def analysis_lock(self, fingerprint: str) -> FileLock:
-        """The lock under which the analysis of one key, a hexadecimal digest, is made once.
+        """The lock under which an analysis, told by its fingerprint (hexadecimal), is made once.
 
-        256 locks serve all keys.
+        256 locks serve all of them.
         """
         return FileLock(self.folder / f"analysis-{fingerprint[:2]}", mode=0o600, thread_local=False)
 

@@ -12,7 +12,7 @@ from ..errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, Religh
 from ..image.encode import encode_jpeg, encode_png
 from ..image.resample import shrink_image
 from ..light.lights import Rig
-from ..light.maps import Maps, prepare
+from ..light.maps import GridMaps, Maps, prepare_grid, prepare_picture
 from ..light.shading import relight
 from ..memory import give_back
 from ..metrics import StageTimer
@@ -92,6 +92,16 @@ class Renderer:
         cached: CachedGeometry = self.cache.get((record.job_id, "geometry"), make)
         return cached.geometry
 
+    def _shared(self, record: Record) -> GridMaps:
+        def make() -> GridMaps:
+            geometry = self._geometry(record)
+            if record.fit is None:
+                raise self.damaged(record)
+            return prepare_grid(geometry, record.fit)
+
+        shared: GridMaps = self.cache.get((record.job_id, "grid"), make)
+        return shared
+
     def damaged(self, record: Record) -> RelightError:
         """A ready job whose files were lost is analysed anew, once; meanwhile the client is told to come back.
 
@@ -124,18 +134,16 @@ class Renderer:
         side = min(max_side, max(record.width, record.height))
 
         def make() -> PreparedImage:
-            geometry = self._geometry(record)
+            shared = self._shared(record)
             try:
                 pixels = self.photos.read(record)
             except (FileNotFound, DamagedFile) as exc:
                 raise self.damaged(record) from exc
-            if record.fit is None:
-                raise self.damaged(record)
             self.note_whole(record)
             pixels = shrink_image(pixels, side)
             alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
             rgb = np.ascontiguousarray(pixels[..., :3])
-            return PreparedImage(prepare(rgb, geometry, record.fit, self.pool.threads_per_task()), alpha)
+            return PreparedImage(prepare_picture(rgb, shared, self.pool.threads_per_task()), alpha)
 
         prepared: PreparedImage = self.cache.get((record.job_id, side), make)
         return prepared

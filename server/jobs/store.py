@@ -209,10 +209,7 @@ class LocalStore:
                 folder.mkdir(mode=0o700, exist_ok=True)
                 os.close(os.open(folder / job_id, os.O_WRONLY | os.O_CREAT, 0o600))
                 return
-            except (
-                FileNotFoundError,
-                FileExistsError,
-            ):  # the last note went, and the folder with it
+            except (FileNotFoundError, FileExistsError):  # the last note went, and the folder with it
                 continue
             except OSError:
                 return

@@ -47,6 +47,23 @@ class Band(NamedTuple):
     share: Optional[np.ndarray]  # 0..1, how much of a pixel is relit; None: all of it
 
 
+@dataclass(frozen=True)
+class GridMaps:
+    """What is the same for every size of the picture, on the grids of the geometry and of the shadows."""
+
+    planes: np.ndarray  # (4 or 5, h, w) float32, see _planes
+    light: EstimatedLight  # the photograph's own
+    light_samples: np.ndarray  # (n,) float32: its logarithm all over the photograph
+    focal: float
+    grid: ShadowGrid
+    occlusion: np.ndarray  # (h, w) float32 on the shadow grid
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.planes.nbytes + self.light_samples.nbytes + self.grid.nbytes + self.occlusion.nbytes
+
+
 @dataclass
 class Maps:
     """What relight needs of one picture size (H, W)."""
@@ -166,34 +183,51 @@ class GridPlane(NamedTuple):
         return self.texels.nbytes + self.wide.nbytes
 
 
-def prepare(rgb: np.ndarray, geometry: Geometry, fit: SceneFit, threads: int = 1) -> Maps:
-    """The maps of a picture rgb (H, W, 3) uint8 of any size, from the geometry and the fit of its photograph."""
+def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:
+    """The maps that pictures of all sizes share, from the geometry and the fit of their photograph."""
+    planes = _planes(geometry, fit)
+    coarse = coarse_depth(planes[-1], COARSE)
+    return GridMaps(
+        planes=planes,
+        light=fit.light,
+        light_samples=_light_samples(planes, fit.light),
+        focal=fit.focal,
+        grid=ShadowGrid(coarse, fit.focal),
+        occlusion=ambient_occlusion(coarse, fit.focal),
+    )
+
+
+def prepare_picture(rgb: np.ndarray, shared: GridMaps, threads: int = 1) -> Maps:
+    """The maps of a picture rgb (H, W, 3) uint8 of any size."""
     size = rgb.shape[:2]
-    all_planes = _planes(geometry, fit)
-    planes = shrink(all_planes, size)
-    sampler = Resampler(planes.shape[1:], size)
+    planes = shrink(shared.planes, size)
+    sampler, grid_sampler = Resampler(planes.shape[1:], size), Resampler(shared.grid.shape, size)
     if planes.shape[1:] == size:
         silhouettes = nowhere(len(planes), size)
     else:
         silhouettes = joint_bilateral(planes, edge_layer(planes[-1], *planes[3:-1]), rgb, sampler, threads)
-    wide, coarse = sampler.widen(planes), coarse_depth(all_planes[-1], COARSE)
-    grid_sampler, occlusion = Resampler(coarse.shape, size), ambient_occlusion(coarse, fit.focal)
+    wide = sampler.widen(planes)
     edges = depth_aware(
-        coarse, grid_sampler, lambda rows: _q_rows(sampler, wide, silhouettes, rows), bands(size, PIXELS)
+        shared.grid.q, grid_sampler, lambda rows: _q_rows(sampler, wide, silhouettes, rows), bands(size, PIXELS)
     )
     return Maps(
         rgb=rgb,
         wide=wide,
         sampler=sampler,
         silhouettes=silhouettes,
-        light=fit.light,
-        light_samples=_light_samples(all_planes, fit.light),
-        focal=fit.focal,
-        grid=ShadowGrid(coarse, fit.focal),
+        light=shared.light,
+        light_samples=shared.light_samples,
+        focal=shared.focal,
+        grid=shared.grid,
         grid_sampler=grid_sampler,
         edges=edges,
-        occlusion=GridPlane(occlusion, grid_sampler.widen(occlusion)),
+        occlusion=GridPlane(shared.occlusion, grid_sampler.widen(shared.occlusion)),
     )
+
+
+def prepare(rgb: np.ndarray, geometry: Geometry, fit: SceneFit, threads: int = 1) -> Maps:
+    """Both of the above: the maps of a picture rgb (H, W, 3) uint8 of any size."""
+    return prepare_picture(rgb, prepare_grid(geometry, fit), threads)
 
 
 def _planes(geometry: Geometry, fit: SceneFit) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Cast shadows: the share of a lamp that each texel of a coarse grid sees, marched through the depth.
 
-A ray of the scene is a straight line in (u, v, q), see scene.py, so its steps are additions. A surface in front of the
-ray stops it, unless it is so far in front that the ray passes behind the thing. Where there is no picture there is no
-occluder. Each texel marches one ray, to its own point of the lamp and with its own offset of the steps; those of a 4 x
-4 block are all different, and the average over a block, inside one surface, is the soft shadow. The pattern stands
+A ray of the scene is a straight line in (u, v, q), see scene/fit.py, so its steps are additions. A surface in front of
+the ray stops it, unless it is so far in front that the ray passes behind the thing. Where there is no picture there is
+no occluder. Each texel marches one ray, to its own point of the lamp and with its own offset of the steps; those of a 4
+x 4 block are all different, and the average over a block, inside one surface, is the soft shadow. The pattern stands
 still, so nothing swims.
 """
 

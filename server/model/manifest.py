@@ -125,5 +125,6 @@ def parse(manifest: Mapping[str, Any]) -> Manifest:
         parts = []
         for e in exc.errors():
             where = ".".join(str(p) for p in e["loc"])
-            parts.append(f"{where}: {e['msg']}" if where else e["msg"].removeprefix("Value error, "))
+            said = e["msg"].removeprefix("Value error, ")
+            parts.append(f"{where}: {said}" if where else said)
         raise ValueError("; ".join(parts)) from None

@@ -126,9 +126,9 @@ def open_session(
     """
     if both_wheels_installed():
         log.warning(
-            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other. To mend "
-            "it, with requirements-cuda.txt "
-            "or requirements.txt: pip uninstall onnxruntime onnxruntime-gpu, then pip install -r that file"
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other. To mend it, with "
+            "requirements-cuda.txt or requirements.txt: pip uninstall onnxruntime onnxruntime-gpu, then "
+            "pip install -r that file"
         )
     available = tuple(available) or tuple(ort.get_available_providers())
     providers = choose(provider, available)

@@ -34,7 +34,7 @@ class Geometry:
     normals: (h, w, 3) float32 unit vectors, +x right, +y up, +z toward the viewer; None: derived from the depth.
     mask: (h, w) float32 0..1, 1 where there is a surface (not sky or void); None: a surface everywhere.
     focal: focal length in units of the picture width (fx / width); None: unknown.
-    relief: 0..1, how much of what the photograph's own shading says against the normals is believed (see relief.py).
+    relief: 0..1, how much of what the photograph's shading says against the normals is believed (see refinement.py).
     """
 
     inverse_depth: np.ndarray

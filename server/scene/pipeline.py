@@ -15,7 +15,7 @@ from .sky import whole_sky
 def estimate(rgb: np.ndarray, analyse: Callable[[np.ndarray], Geometry]) -> Geometry:
     """The geometry of a photograph rgb (H, W, 3) uint8 with whole skies; the network is shown what is inside its frame.
 
-    analyse: what asks the network. See frames and void.
+    analyse: what asks the network. See borders.py and sky.py.
     """
     rows, columns = content_box(rgb)
     inside = np.ascontiguousarray(rgb[rows, columns])
@@ -26,6 +26,6 @@ def estimate(rgb: np.ndarray, analyse: Callable[[np.ndarray], Geometry]) -> Geom
 
 
 def read_scene(rgb: np.ndarray, geometry: Geometry) -> Tuple[Geometry, SceneFit]:
-    """(geometry with relief, its fit) of a photograph rgb (H, W, 3) uint8; see scene and relief."""
+    """(geometry with refined normals, its fit) of a photograph rgb (H, W, 3) uint8; see fit.py and refinement.py."""
     fit = fit_scene(rgb, geometry)
     return refine_normals(rgb, geometry, fit.light), fit

@@ -1,7 +1,4 @@
-"""Round every request.
-
-An id, one log line, limits on the body and on patience, security headers, a net under all faults.
-"""
+"""Round every request: an id, one log line, security headers, known hosts and origins, a net under all faults."""
 
 import asyncio
 import contextvars
@@ -66,9 +63,8 @@ class CrossOriginMiddleware(CORSMiddleware):
         response = super().preflight_response(Headers(raw=kept))
         if response.status_code >= 400:
             refusal.set(
-                f"A page of that origin may not send this request: RELIGHT_CORS_ORIGINS lists the "
-                f"origins that may; the methods "
-                f"are {', '.join(self.allow_methods)}, the headers {', '.join(self.allow_headers)}."
+                "A page of that origin may not send this request: RELIGHT_CORS_ORIGINS lists the origins that may; "
+                f"the methods are {', '.join(self.allow_methods)}, the headers {', '.join(self.allow_headers)}."
             )
         elif request_headers.get("access-control-request-private-network") == "true":
             response.headers["Access-Control-Allow-Private-Network"] = "true"

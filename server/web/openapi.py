@@ -17,10 +17,7 @@ def text_headers(*names: str) -> Dict[str, Any]:
 
 
 def problems(*codes: str, statuses: Sequence[int] = ()) -> Dict[Any, Dict[str, Any]]:
-    """The OpenAPI descriptions of these errors, grouped by status; `statuses`.
-
-    Others that `invalid_request` can have here.
-    """
+    """The OpenAPI descriptions of these errors, grouped by status; `statuses` are others of `invalid_request`."""
     out: Dict[Any, Dict[str, Any]] = {}
     for code, status in [*((c, ALL[c].status) for c in codes), *(("invalid_request", s) for s in statuses)]:
         e = ALL[code]

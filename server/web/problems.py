@@ -26,9 +26,8 @@ from ..errors import (
 log = logging.getLogger("relight")
 KINDS = ("directional", "point", "spot")
 UNREADABLE = (
-    "The body could not be read. /upload takes multipart/form-data with one file in the field "
-    "`file` and at most 8 other "
-    "fields, the others take JSON."
+    "The body could not be read. /upload takes multipart/form-data with one file in the field `file` and at most "
+    "8 other fields, the others take JSON."
 )
 LONGEST = 200  # characters of a client's own words that an answer repeats
 

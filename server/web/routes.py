@@ -56,6 +56,16 @@ async def get_owner(request: Request) -> str:
 Services = Annotated[Service, Depends(get_service)]
 Owner = Annotated[str, Depends(get_owner)]
 FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [p.value for p in jobs.PASSES]})]
+LIGHT_PROBLEMS = (
+    "invalid_request",
+    "invalid_light",
+    "job_not_found",
+    "file_too_large",
+    "model_error",
+    "model_missing",
+    "overloaded",
+    "storage_full",
+)
 router = APIRouter(responses=problems("internal"))
 guarded = APIRouter(responses=problems("unauthorized", "internal"), dependencies=[Depends(get_owner)])
 
@@ -94,11 +104,9 @@ guarded = APIRouter(responses=problems("unauthorized", "internal"), dependencies
 @takes(FILE_BODY)
 async def upload(request: Request, service: Services, owner: Owner) -> Any:
     """Store a photo and start its analysis in the background."""
-    if service.engine is None:
-        raise service.problem or ModelMissing()
-    if (
-        not request.headers.get("content-type", "").lower().startswith("multipart/form-data")
-    ):  # before a byte of anything else is parsed
+    service.check_model()
+    kind = request.headers.get("content-type", "").lower()
+    if not kind.startswith("multipart/form-data"):  # before a byte of anything else is parsed
         raise InvalidRequest(NO_PHOTO)
     with service.uploads():
         async with request.form(max_files=1, max_fields=8) as form:
@@ -123,17 +131,7 @@ async def upload(request: Request, service: Services, owner: Owner) -> Any:
     "/relight",
     response_model=schemas.RelightAnswer,
     tags=["light"],
-    responses=problems(
-        "invalid_request",
-        "invalid_light",
-        "job_not_found",
-        "file_too_large",
-        "model_error",
-        "model_missing",
-        "overloaded",
-        "storage_full",
-        statuses=(400, 408),
-    ),
+    responses=problems(*LIGHT_PROBLEMS, statuses=(400, 408)),
 )
 @takes(JSON_BODY)
 async def relight(body: schemas.RelightBody, request: Request, service: Services, owner: Owner) -> Any:
@@ -161,18 +159,7 @@ async def relight(body: schemas.RelightBody, request: Request, service: Services
             "description": "The relit picture",
             "headers": text_headers("Server-Timing", "Cache-Control"),
         },
-        **problems(
-            "invalid_request",
-            "invalid_light",
-            "job_not_found",
-            "superseded",
-            "file_too_large",
-            "model_error",
-            "model_missing",
-            "overloaded",
-            "storage_full",
-            statuses=(400, 408),
-        ),
+        **problems(*LIGHT_PROBLEMS, "superseded", statuses=(400, 408)),
     },
 )
 @takes(JSON_BODY)
@@ -202,7 +189,7 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
             "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges", "Content-Range"),
         },
         304: {"description": "Not modified", "headers": text_headers("ETag")},
-        **problems("job_not_found", "file_not_found", "overloaded", statuses=(416,)),
+        **problems("job_not_found", "file_not_found", "model_missing", "overloaded", "storage_full", statuses=(416,)),
     },
     openapi_extra={
         "parameters": [
@@ -251,11 +238,10 @@ async def download(job_id: str, filename: FileName, request: Request, service: S
 
 
 def byte_range(asked: str, size: int) -> Optional[Tuple[int, int]]:
-    """The first byte and the number of bytes that a Range header asks for of `size`; None: the whole (RFC 9110, section
-    14).
+    """The first byte and the number of bytes that a Range header asks for of `size`; None: the whole.
 
-    What is no single well-formed range of bytes is ignored, as the RFC allows. Raises InvalidRequest (416) for one
-    beyond the end.
+    RFC 9110, section 14. What is no single well-formed range of bytes is ignored, as the RFC allows. Raises
+    InvalidRequest (416) for one beyond the end.
     """
     found = re.fullmatch(r"bytes=[ \t]*([0-9]{0,18})-([0-9]{0,18})[ \t]*", asked, re.IGNORECASE)
     if not found or not (found[1] or found[2]) or (found[1] and found[2] and int(found[1]) > int(found[2])):

@@ -53,7 +53,7 @@ def test_kill_9_at_random_moments(tmp_path, capsys):
     "number,code", [(errno.ENOSPC, "storage_full"), (errno.EROFS, "storage_full"), (errno.EIO, "internal")]
 )
 def test_a_disk_that_fails_at_the_nth_write(settings, monkeypatch, failing, number, code):
-    """Upload, analysis and relight write about ten files; each write fails once.
+    """Upload, analysis, relight and the first download of passes write eleven files; each write fails once.
 
     Then the disk works again, and so does the job.
     """
@@ -79,6 +79,9 @@ def test_a_disk_that_fails_at_the_nth_write(settings, monkeypatch, failing, numb
                 state = client.get(f"/job/{job}").json()
             if state["state"] == "ready":
                 answer = relight(client, job)
+                for name in ("depth.png", "normals.png"):  # made when first asked for
+                    if answer.status_code == 200:
+                        answer = client.get(f"/download/{job}/{name}")
             elif state["state"] == "failed":
                 assert state["error"]["code"] == code
         if answer.status_code != 200:

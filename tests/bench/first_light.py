@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""From starting the process to the first light, over HTTP: where the time goes, and the memory.
+
+    PYTHONPATH=tests/bench:tests:. python tests/bench/first_light.py [--photo FILE ...] [--tree CHECKOUT ...] [--runs 3]
+
+Several checkouts are measured in turn, so that what slows the machine slows all of them. Without a photo, synthetic
+ones of 1, 12 and 40 megapixels. Start-up is told beside importing FastAPI, ONNX Runtime, NumPy and OpenCV alone.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LIGHT = {"x": -0.6, "y": 0.4, "z": 0.7}
+BARE = "import fastapi, onnxruntime, numpy, cv2"
+
+
+def seconds(call):
+    start = time.perf_counter()
+    answer = call()
+    return time.perf_counter() - start, answer
+
+
+def memory(pid):
+    """(resident, peak) megabytes (Linux)."""
+    lines = dict(line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
+    return [int(lines[k].split()[0]) / 1e3 for k in ("VmRSS", "VmHWM")]
+
+
+class Running:
+    """`uvicorn server:app` of a checkout, used with `with`."""
+
+    def __init__(self, tree):
+        self.folder = tempfile.TemporaryDirectory()
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            self.port = s.getsockname()[1]
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "uvicorn", "server:app", "--port", str(self.port), "--log-level", "error"],
+            cwd=tree,
+            env={**os.environ, "RELIGHT_JOBS_DIR": self.folder.name, "PYTHONPATH": str(tree)},
+            stderr=subprocess.DEVNULL,
+        )
+
+    def __enter__(self):
+        while True:
+            try:
+                if self.ask("GET", "/ready")[0] == 200:
+                    self.took = time.perf_counter() - self.started
+                    return self
+            except OSError:
+                time.sleep(0.005)
+
+    def __exit__(self, *_):
+        self.process.terminate()
+        self.process.wait(20)
+        self.folder.cleanup()
+
+    def ask(self, method, path, body=None, kind="application/json"):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        connection.request(method, path, data, {"Content-Type": kind} if data else {})
+        answer = connection.getresponse()
+        data = answer.read()
+        connection.close()
+        return answer.status, data
+
+    def good(self, *request):
+        status, data = self.ask(*request)
+        if status != 200:
+            raise RuntimeError(data)
+        return data
+
+
+def measure(tree, photo):
+    """{what: seconds or megabytes} of one photo, on a server of its own."""
+    with Running(tree) as server:
+        time.sleep(1)  # the decoder process starts meanwhile, as it would while somebody chooses a photo
+        mark = uuid.uuid4().hex
+        form = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'.encode()
+        form += photo + f"\r\n--{mark}--\r\n".encode()
+        found = {"start to /ready": server.took}
+        found["/upload"], answer = seconds(
+            lambda: server.good("POST", "/upload", form, f"multipart/form-data; boundary={mark}")
+        )
+        job = json.loads(answer)["job_id"]
+        start = time.perf_counter()
+        while json.loads(server.good("GET", f"/job/{job}"))["state"] != "ready":
+            time.sleep(0.005)
+        found["analysis until ready"] = time.perf_counter() - start
+        for name, k in (("first /preview", 0), ("next /preview", 1)):
+            found[name], _ = seconds(
+                lambda k=k: server.good("POST", "/preview", {"job_id": job, **LIGHT, "x": -0.6 + 0.1 * k})
+            )
+        found["MB, previews"], found["MB at most, previews"] = memory(server.process.pid)
+        for name, k in (("first /relight", 2), ("next /relight", 3)):
+            found[name], answer = seconds(
+                lambda k=k: server.good("POST", "/relight", {"job_id": job, **LIGHT, "x": -0.6 + 0.1 * k})
+            )
+            for stage, took in json.loads(answer).get("timings", {}).items():
+                found[f"  {name}, {stage}"] = took
+        for name in ("normals.png", "depth.png"):
+            found[f"first download of {name}"], _ = seconds(
+                lambda name=name: server.good("GET", f"/download/{job}/{name}")
+            )
+        found["MB at most, full size"] = memory(server.process.pid)[1]
+        return found
+
+
+def synthetic(megapixels):
+    from common import photo, size_of
+
+    from server.image.encode import encode_jpeg
+
+    return encode_jpeg(photo(*size_of(megapixels)), 92)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photo", nargs="*", type=pathlib.Path, default=[])
+    parser.add_argument("--tree", nargs="*", type=pathlib.Path, default=[ROOT])
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    bare = min(seconds(lambda: subprocess.run([sys.executable, "-c", BARE], check=True))[0] for _ in range(5))
+    print(f"{BARE}: {bare:.2f} s")
+    photos = {p.name: p.read_bytes() for p in arguments.photo} or {f"{m} MP": synthetic(m) for m in (1, 12, 40)}
+    for name, photo in photos.items():
+        runs = [[measure(tree.resolve(), photo) for tree in arguments.tree] for _ in range(arguments.runs)]
+        print(f"\n{name:32s}" + "".join(f"{tree!s:>24s}" for tree in arguments.tree))
+        for what in dict.fromkeys(w for run in runs for one in run for w in one):
+            best = [min(run[k].get(what, float("nan")) for run in runs) for k in range(len(arguments.tree))]
+            print(f"{what:32s}" + "".join(f"{b:24.0f}" if "MB" in what else f"{b:24.3f}" for b in best))
+
+
+if __name__ == "__main__":
+    main()
