@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from .errors import StartupError
+from .memory import keep_freed
 from .settings import Settings, load
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def build_app() -> "FastAPI":
     """The application. A bad setting ends the process with one clear line."""
     # Shading has threads of its own; those of OpenBLAS would only get into their way, and take memory.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    keep_freed()
     try:
         settings = load()
         early = EarlyEngine(settings)

@@ -9,8 +9,10 @@ if __name__ == "__main__":
         from fakes import SphereEngine
 
         from server.application import create_app
+        from server.memory import keep_freed
         from server.settings import load
 
+        keep_freed()
         app = create_app(load(), SphereEngine(side=384, mask=True))
     else:
         from server.startup import build_app
