@@ -34,7 +34,7 @@ COARSE = 256  # long side of the grid of shadows and occlusion
 PIXELS = 1 << 16  # of a band
 PIXELS_A_THREAD = 1 << 18  # of a band where threads share a picture: below, they wait for each other more than they do
 KEPT_PIXELS = 3 << 20  # a picture up to so large, a preview, keeps its bands: 31 bytes a pixel
-LEAST, MOST = np.float32(0.02), np.float32(50)  # of the old light
+LEAST = np.float32(0.02)  # of the old light
 
 
 class Band(NamedTuple):
@@ -136,13 +136,14 @@ class Maps:
         x, y, z = planes[:3]
         planes[:3] /= _length(x, y, z)
         old = light_at(x, y, z, self.light)
-        np.clip(old, LEAST, MOST, out=old)
+        if self.light.floor < LEAST:
+            np.maximum(old, LEAST, out=old)
         return Band(
             codes=tuple(c.reshape(x.shape) for c in cv2.split(self.rgb[rows])),
             normals=planes[:3],
             log_light=cv2.log(old, dst=old).reshape(x.shape),
             occlusion=self.from_grid(self.occlusion, rows),
-            share=None if len(planes) == 3 else np.clip(planes[3], 0, 1, out=planes[3]),
+            share=planes[3] if len(planes) > 3 else None,
         )
 
     def visibility(self, light: Light) -> np.ndarray:

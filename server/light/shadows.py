@@ -102,8 +102,8 @@ class ShadowGrid:
                 np.logical_and(hit, passed, out=hit)
                 np.logical_or(blocked, hit, out=blocked)
                 for a, s, t in zip(place, step, second_difference):
-                    np.add(a, s, out=a)
-                    np.add(s, t, out=s)
+                    cv2.add(a, s, dst=a)
+                    cv2.add(s, t, dst=s)
         return self._smooth(np.subtract(1, blocked, dtype=np.float32))
 
     def _rays(self, light: Light) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -139,7 +139,8 @@ def open_session(
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False  # a block of memory for each shape that ever came, and not quicker
+        # Both keep as much memory as the largest photo ever took; what a run frees is given back after it (memory.py).
+        options.enable_mem_pattern = options.enable_cpu_mem_arena = False
         options.log_severity_level = 3
         options.add_session_config_entry("session.set_denormal_as_zero", "1")
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the cores are for shading meanwhile

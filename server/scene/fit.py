@@ -51,8 +51,11 @@ class SceneFit:
             raise ValueError("a fit has a positive focal length and a finite scale and shift")
 
 
-def fit_scene(rgb: np.ndarray, geometry: Geometry) -> SceneFit:
-    """The fit of a photograph rgb (H, W, 3) uint8, at any size, from its geometry."""
+def fit_scene(rgb: np.ndarray, geometry: Geometry, linear: Optional[np.ndarray] = None) -> SceneFit:
+    """The fit of a photograph rgb (H, W, 3) uint8, at any size, from its geometry.
+
+    linear: its linear colours on the geometry's grid, where they are known; see linear_small.
+    """
     small = shrink(_planes(geometry), fit_within(geometry.inverse_depth.shape, FIT_SIDE))
     d, mask = small[0], small[1] > 0.5
     focal = float(geometry.focal or FOCAL)
@@ -71,7 +74,7 @@ def fit_scene(rgb: np.ndarray, geometry: Geometry) -> SceneFit:
         offset, angle = _search(relative, target, mask, focal)
         middle = (float(np.median(known)) - low) / span + offset
         fit = SceneFit(focal, 1 / (span * middle), (offset - low / span) / middle, EVEN_LIGHT, angle)
-    return dataclasses.replace(fit, light=estimate_light(rgb, scene_normals(geometry, fit), geometry.mask))
+    return dataclasses.replace(fit, light=estimate_light(rgb, scene_normals(geometry, fit), geometry.mask, linear))
 
 
 def _search(

@@ -57,15 +57,20 @@ def harmonics(x: np.ndarray, y: np.ndarray, z: np.ndarray, terms: int = TERMS) -
     return np.stack([np.ones_like(x), x, y, z, x * y, y * z, z * x, x * x - y * y, 3 * z * z - 1][:terms])
 
 
-def estimate_light(rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarray]) -> EstimatedLight:
+def estimate_light(
+    rgb: np.ndarray, normals: np.ndarray, mask: Optional[np.ndarray], linear: Optional[np.ndarray] = None
+) -> EstimatedLight:
     """Fit the light of rgb (H, W, 3) uint8 by the normals (h, w, 3) of its surfaces (mask (h, w) 0..1, or None).
 
-    Where too little can be seen of it, the light is taken to be even.
+    Where too little can be seen of it, the light is taken to be even. linear: the linear colours on the grid of the
+    normals, where they are known.
     """
     h, w = normals.shape[:2]
     scale = min(1.0, SIDE / max(h, w))
     size = max(1, round(w * scale)), max(1, round(h * scale))
-    pixels = linear_small(rgb, size[::-1]).reshape(-1, 3)
+    if linear is None or linear.shape[:2] != size[::-1]:
+        linear = linear_small(rgb, size[::-1])
+    pixels = linear.reshape(-1, 3)
     n = cv2.resize(normals, size, interpolation=cv2.INTER_AREA).reshape(-1, 3)
     np.divide(n, np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-6), out=n)
     y = pixels @ LUMINANCE

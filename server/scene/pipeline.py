@@ -8,6 +8,7 @@ import numpy as np
 from .borders import content_box, letterbox
 from .fit import SceneFit, fit_scene
 from .geometry import Geometry
+from .illumination import linear_small
 from .refinement import refine_normals
 from .sky import whole_sky
 
@@ -27,5 +28,6 @@ def estimate(rgb: np.ndarray, analyse: Callable[[np.ndarray], Geometry]) -> Geom
 
 def read_scene(rgb: np.ndarray, geometry: Geometry) -> Tuple[Geometry, SceneFit]:
     """(geometry with refined normals, its fit) of a photograph rgb (H, W, 3) uint8; see fit.py and refinement.py."""
-    fit = fit_scene(rgb, geometry)
-    return refine_normals(rgb, geometry, fit.light), fit
+    linear = linear_small(rgb, geometry.inverse_depth.shape)
+    fit = fit_scene(rgb, geometry, linear)
+    return refine_normals(rgb, geometry, fit.light, linear), fit

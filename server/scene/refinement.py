@@ -8,6 +8,7 @@ straight on).
 """
 
 import dataclasses
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -23,15 +24,18 @@ HUE = 0.05  # of chromaticity: so different from its surroundings a pixel is har
 MAX_BELIEVED = 0.5  # of log brightness that is believed
 
 
-def refine_normals(rgb: np.ndarray, geometry: Geometry, light: EstimatedLight) -> Geometry:
+def refine_normals(
+    rgb: np.ndarray, geometry: Geometry, light: EstimatedLight, linear: Optional[np.ndarray] = None
+) -> Geometry:
     """The geometry with normals that explain more of the photograph rgb (H, W, 3) uint8, lit by `light`.
 
-    The grid stays the same. With relief 0, without normals, or in an even light the geometry comes back unchanged.
+    linear: its linear colours on the grid of the geometry, where they are known. The grid stays the same. With
+    relief 0, without normals, or in an even light the geometry comes back unchanged.
     """
     if not geometry.relief or geometry.normals is None or len(light.harmonics) == 1:
         return geometry
     h, w = geometry.normals.shape[:2]
-    pixels = linear_small(rgb, (h, w))
+    pixels = linear_small(rgb, (h, w)) if linear is None else linear
     luminance = pixels @ LUMINANCE
     surface = np.ones((h, w), np.float32) if geometry.mask is None else (geometry.mask > 0.5).astype(np.float32)
     if not surface.any():

@@ -48,7 +48,11 @@ class Running:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "uvicorn", "server:app", "--port", str(self.port), "--log-level", "error"],
             cwd=tree,
-            env={**os.environ, "RELIGHT_JOBS_DIR": self.folder.name, "PYTHONPATH": str(tree)},
+            env={
+                **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},  # compiled, as anywhere
+                "RELIGHT_JOBS_DIR": self.folder.name,
+                "PYTHONPATH": str(tree),
+            },
             stderr=subprocess.DEVNULL,
         )
 
