@@ -24,19 +24,21 @@ class EarlyEngine:
 
     def _load(self) -> None:
         try:
-            from .model.engine import load_engine
-
-            self._loaded.set_result(load_engine(self._settings))
+            self._loaded.set_result(_load_engine(self._settings))
         except BaseException as exc:
             self._loaded.set_exception(exc)
 
     def result(self) -> Any:
         """Wait for the engine. Raises ModelMissing, StartupError."""
         if os.getpid() != self._process:  # a fork has none of the threads that the models run in
-            from .model.engine import load_engine
-
-            return load_engine(self._settings)
+            return _load_engine(self._settings)
         return self._loaded.result()
+
+
+def _load_engine(settings: Settings) -> Any:
+    from .model.engine import load_engine  # here, so that it is imported while the rest is
+
+    return load_engine(settings)
 
 
 def build_app() -> "FastAPI":

@@ -310,8 +310,8 @@ def test_float32_throughout(scene):
 def test_moving_one_light_marches_that_light_only(scene, monkeypatch):
     maps = prepare(*scene)
     marched = []
-    march = maps.grid.visibility
-    monkeypatch.setattr(maps.grid, "visibility", lambda light: marched.append(light) or march(light))
+    march = maps.shared.grid.visibility
+    monkeypatch.setattr(maps.shared.grid, "visibility", lambda light: marched.append(light) or march(light))
     lights = [key_light(1, 0.1 * k, 1) for k in range(4)]
     relight(maps, Rig(lights=tuple(lights)))
     assert marched == lights

@@ -89,7 +89,6 @@ def test_the_pixels_of_some_cells_each_once_in_order():
         sampler, flags = Resampler(grid, size), rng.uniform(size=grid) < 0.4
         cells = sampler.cells(flags)
         order, whole = cells.in_order()
-        flat = (cells.rows[:, :, None] * size[1] + cells.columns[:, None, :]).reshape(-1, whole.shape[1])
         wanted = [
             y * size[1] + x
             for y in range(size[0])
@@ -99,7 +98,7 @@ def test_the_pixels_of_some_cells_each_once_in_order():
                 min(int(place(x, grid[1], size[1])), max(grid[1] - 2, 0)),
             ]
         ]
-        assert flat[order][whole].tolist() == wanted
+        assert cells.flat(size[1])[order][whole].tolist() == wanted
 
 
 def test_silhouettes_are_where_the_layer_jumps():

@@ -1,7 +1,9 @@
-"""The sRGB curve (IEC 61966-2-1) in NumPy alone, for the decoder processes, which load no OpenCV."""
+"""The sRGB curve (IEC 61966-2-1) and luminance in NumPy alone, for the decoder processes, which load no OpenCV."""
 
 import numpy as np
 import numpy.typing as npt
+
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of linear sRGB (ITU-R BT.709)
 
 
 def srgb_to_linear(value: npt.ArrayLike) -> np.ndarray:

@@ -4,13 +4,13 @@ from typing import Optional, Sequence, Tuple
 
 import numpy as np
 
+from .curve import LUMINANCE as LUMINANCE
 from .curve import linear_to_srgb
 
 STEPS = 65535
 # linear light in so many steps -> code; the curve is steepest at black, where one step is 0.05 codes
 CODES = np.rint(255 * linear_to_srgb(np.arange(STEPS + 1) / STEPS)).astype(np.uint8)
 CODES.setflags(write=False)
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)  # of linear sRGB (ITU-R BT.709)
 
 Point = Tuple[float, float]  # chromaticity (x, y)
 D65, D50 = (0.3127, 0.3290), (0.3457, 0.3585)

@@ -48,6 +48,10 @@ class CellPixels(NamedTuple):
     top: np.ndarray
     left: np.ndarray
 
+    def flat(self, width: int) -> np.ndarray:
+        """(c * a, b) int: the pixels as flat indices into a picture of that width."""
+        return (self.rows[:, :, None] * width + self.columns[:, None, :]).reshape(-1, self.columns.shape[1])
+
     def in_order(self) -> Tuple[np.ndarray, np.ndarray]:
         """How to sort anything (c, a, b, ...) by rows, then columns, with nothing repeated.
 

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from .curve import LUMINANCE as LUMINANCE
 from .curve import linear_to_srgb, srgb_to_linear
 
 STEPS = 1 << 14  # 0.1 code per step at the steepest part of the curve, 16 KB: stays in the first cache

@@ -72,10 +72,7 @@ class Maps:
     wide: np.ndarray  # (4 or 5, h, W) float32: the planes of the geometry made ready, see _planes
     sampler: Resampler  # from the grid of the geometry to the picture
     silhouettes: SparsePlanes  # the same planes where pixels decide for a side
-    light: EstimatedLight  # the photograph's own
-    light_samples: np.ndarray  # (n,) float32: its logarithm all over the photograph, the same for every size
-    focal: float
-    grid: ShadowGrid
+    shared: GridMaps
     grid_sampler: Resampler  # from the shadow grid to the picture
     edges: DepthAwareUpsampler
     occlusion: "GridPlane"
@@ -93,10 +90,10 @@ class Maps:
     def nbytes(self) -> int:
         """Bytes held now."""
         with self.lock:
-            held: List[Any] = [self.rgb, self.light_samples, *self.shadows.values(), *self._depths.values()]
+            held: List[Any] = [self.rgb, self.shared.light_samples, *self.shadows.values(), *self._depths.values()]
             for band in self._bands.values():
                 held += [a for a in (*band.codes, *band[1:]) if a is not None]
-        held += [self.wide, self.occlusion, self.silhouettes, self.grid, self.edges]
+        held += [self.wide, self.occlusion, self.silhouettes, self.shared.grid, self.edges]
         return sum(int(h.nbytes) for h in held)
 
     @property
@@ -135,8 +132,8 @@ class Maps:
         self.silhouettes.write(planes, rows)
         x, y, z = planes[:3]
         planes[:3] /= _length(x, y, z)
-        old = light_at(x, y, z, self.light)
-        if self.light.floor < LEAST:
+        old = light_at(x, y, z, self.shared.light)
+        if self.shared.light.floor < LEAST:
             np.maximum(old, LEAST, out=old)
         return Band(
             codes=tuple(c.reshape(x.shape) for c in cv2.split(self.rgb[rows])),
@@ -154,7 +151,7 @@ class Maps:
             if key in self.shadows:
                 self.shadows.move_to_end(key)
                 return self.shadows[key]
-        seen = self.grid.visibility(light)
+        seen = self.shared.grid.visibility(light)
         with self.lock:
             self.shadows[key] = seen
             while len(self.shadows) > SHADOWS_KEPT:
@@ -216,10 +213,7 @@ def prepare_picture(rgb: np.ndarray, shared: GridMaps, threads: int = 1) -> Maps
         wide=wide,
         sampler=sampler,
         silhouettes=silhouettes,
-        light=shared.light,
-        light_samples=shared.light_samples,
-        focal=shared.focal,
-        grid=shared.grid,
+        shared=shared,
         grid_sampler=grid_sampler,
         edges=edges,
         occlusion=GridPlane(shared.occlusion, grid_sampler.widen(shared.occlusion)),

@@ -28,7 +28,7 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
     if rig.strength == 0:
         return maps.rgb.copy()
     shades = [_Shade(maps, light, rig) for light in rig.lights]
-    even = np.exp(np.float32(rig.delight) * maps.light_samples).mean(dtype=np.float64)
+    even = np.exp(np.float32(rig.delight) * maps.shared.light_samples).mean(dtype=np.float64)
     factor = float(even * 2.0**rig.exposure)
     out = np.empty(maps.rgb.shape, np.uint8)
     threads = 1 if maps.keeps else threads
@@ -213,7 +213,7 @@ def _scene_positions(maps: Maps, rows: slice) -> Tuple[np.ndarray, np.ndarray, n
     v = ((H - 2 * np.arange(H)[rows] - 1) / W).astype(np.float32)
     x, y = u * depth, v[:, None] * depth
     depth -= 1
-    depth *= np.float32(-2 * maps.focal)
+    depth *= np.float32(-2 * maps.shared.focal)
     return x, y, depth
 
 

@@ -123,7 +123,7 @@ def joint_bilateral(
     step = max(1, CHUNK // max(1, cells.whole[:1].size))
     in_threads(match, [slice(k, k + step) for k in range(0, len(cells.top), step)], threads)
     order, whole = cells.in_order()
-    pixels = (cells.rows[:, :, None] * sampler.size[1] + cells.columns[:, None, :]).reshape(-1, whole.shape[1])
+    pixels = cells.flat(sampler.size[1])
     found = np.stack([plane.reshape(pixels.shape)[order][whole] for plane in values])
     return _sparse(pixels[order][whole], found, sampler.size)
 
@@ -201,8 +201,7 @@ def depth_aware(
     log_q, (_, W) = np.log(q_texels), sampler.size
     cells = sampler.cells(local_ranges(log_q) > JUMP / 2)
     order, whole = cells.in_order()
-    flat = (cells.rows[:, :, None] * W + cells.columns[:, None, :]).reshape(-1, whole.shape[1])
-    pixels = flat[order][whole]
+    pixels = cells.flat(W)[order][whole]
     first = _first_in_rows(pixels, sampler.size)
     q = np.empty(pixels.shape, np.float32)
     for rows in parts:

@@ -13,8 +13,8 @@ from typing import Any, Optional, Tuple
 import cv2
 import numpy as np
 
-from ..image.resample import bands
-from ..image.srgb import TO_LINEAR
+from ..image.resample import bands, fit_within
+from ..image.srgb import LUMINANCE, TO_LINEAR
 
 SIDE = 256  # long side of the grid the fit is made on
 FLOOR = 0.05  # of the 95th percentile: the fitted light bends toward it, without a crease, and never falls below
@@ -25,7 +25,6 @@ DOUBT = 0.05
 BINS = 48  # of red's and of green's share of a colour
 ALIKE = 1.2  # bins: standard deviation of the colours that share a reflectance
 ROUNDS = 8  # of reflectance and light in turn: colours that each face another way need that many
-LUMINANCE = np.array([0.2126, 0.7152, 0.0722], np.float32)
 PIXELS = 1 << 17  # linearised at a time
 TERMS = 9  # harmonics up to order 2
 
@@ -65,9 +64,7 @@ def estimate_light(
     Where too little can be seen of it, the light is taken to be even. linear: the linear colours on the grid of the
     normals, where they are known.
     """
-    h, w = normals.shape[:2]
-    scale = min(1.0, SIDE / max(h, w))
-    size = max(1, round(w * scale)), max(1, round(h * scale))
+    size = fit_within(normals.shape[:2], SIDE)[::-1]
     if linear is None or linear.shape[:2] != size[::-1]:
         linear = linear_small(rgb, size[::-1])
     pixels = linear.reshape(-1, 3)

@@ -35,8 +35,8 @@ def normals_pass(geometry: Geometry, size: Size, threads: int = 1) -> np.ndarray
 
 def depth_pass(geometry: Geometry, size: Size, threads: int = 1) -> np.ndarray:
     """The inverse depth (H, W) uint16 of a picture of that size (H, W), white near: 0 and 65535 are its depth_range."""
-    plane = shrink(geometry.inverse_depth[None].astype(np.float32), size)[0]
-    low, high = depth_range(geometry, size)
+    plane = _depth(geometry, size)
+    low, high = float(plane.min()), float(plane.max())
     scale = np.float32(65535 / (high - low) if high > low else 0)
     sampler = Resampler(plane.shape, size)
     wide, out = sampler.widen(plane), np.empty(size, np.uint16)
@@ -53,5 +53,9 @@ def depth_pass(geometry: Geometry, size: Size, threads: int = 1) -> np.ndarray:
 
 def depth_range(geometry: Geometry, size: Size) -> Tuple[float, float]:
     """The least and the greatest inverse depth of a picture of that size (H, W)."""
-    plane = shrink(geometry.inverse_depth[None].astype(np.float32), size)
+    plane = _depth(geometry, size)
     return float(plane.min()), float(plane.max())
+
+
+def _depth(geometry: Geometry, size: Size) -> np.ndarray:
+    return shrink(geometry.inverse_depth[None].astype(np.float32), size)[0]

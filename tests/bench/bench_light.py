@@ -100,7 +100,7 @@ def growth():
                 count[n] = best(partial(relight, maps, Rig(lights=lights(n, True))))
             from server.light.shadows import ShadowGrid
 
-            grid = ShadowGrid(maps.grid.q, maps.focal)
+            grid = ShadowGrid(maps.shared.grid.q, maps.shared.focal)
             march = best(partial(grid.visibility, lights(1, True)[0]))
     return {"by_megapixels": pixels, "by_lights": count, "march": march}
 

@@ -117,12 +117,13 @@ class Server:
         while True:
             try:
                 if self.request("GET", "/ready")[0] == 200:
+                    self.ready_s = time.perf_counter() - self.started
                     return self
             except OSError:
                 pass
             if self.process.poll() is not None:
                 raise RuntimeError("the server did not start")
-            time.sleep(0.02)
+            time.sleep(0.005)
 
     def __exit__(self, *_):
         self.process.terminate()
@@ -143,15 +144,18 @@ class Server:
     def upload(self, rgb):
         from server.image.encode import encode_png
 
+        return self.upload_file(encode_png(rgb))
+
+    def upload_file(self, data):
         mark = uuid.uuid4().hex
         head = (
-            f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n'
-            "Content-Type: image/png\r\n\r\n"
+            f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="photo"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
         )
         status, _, answer = self.request(
             "POST",
             "/upload",
-            head.encode() + encode_png(rgb) + f"\r\n--{mark}--\r\n".encode(),
+            head.encode() + data + f"\r\n--{mark}--\r\n".encode(),
             f"multipart/form-data; boundary={mark}",
         )
         assert status == 200, answer

@@ -8,7 +8,6 @@ ones of 1, 12 and 40 megapixels. Start-up is told beside importing FastAPI, ONNX
 """
 
 import argparse
-import http.client
 import json
 import os
 import pathlib
@@ -17,9 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from common import ROOT, Server, memory, photo, size_of
+
 LIGHT = {"x": -0.6, "y": 0.4, "z": 0.7}
 BARE = "import fastapi, onnxruntime, numpy, cv2"
 
@@ -30,13 +29,7 @@ def seconds(call):
     return time.perf_counter() - start, answer
 
 
-def memory(pid):
-    """(resident, peak) megabytes (Linux)."""
-    lines = dict(line.split(":", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines())
-    return [int(lines[k].split()[0]) / 1e3 for k in ("VmRSS", "VmHWM")]
-
-
-class Running:
+class Running(Server):
     """`uvicorn server:app` of a checkout, used with `with`."""
 
     def __init__(self, tree):
@@ -56,48 +49,19 @@ class Running:
             stderr=subprocess.DEVNULL,
         )
 
-    def __enter__(self):
-        while True:
-            try:
-                if self.ask("GET", "/ready")[0] == 200:
-                    self.took = time.perf_counter() - self.started
-                    return self
-            except OSError:
-                time.sleep(0.005)
-
-    def __exit__(self, *_):
-        self.process.terminate()
-        self.process.wait(20)
-        self.folder.cleanup()
-
-    def ask(self, method, path, body=None, kind="application/json"):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
-        data = json.dumps(body).encode() if isinstance(body, dict) else body
-        connection.request(method, path, data, {"Content-Type": kind} if data else {})
-        answer = connection.getresponse()
-        data = answer.read()
-        connection.close()
-        return answer.status, data
-
     def good(self, *request):
-        status, data = self.ask(*request)
+        status, _, data = self.request(*request)
         if status != 200:
             raise RuntimeError(data)
         return data
 
 
-def measure(tree, photo):
+def measure(tree, file):
     """{what: seconds or megabytes} of one photo, on a server of its own."""
     with Running(tree) as server:
         time.sleep(1)  # the decoder process starts meanwhile, as it would while somebody chooses a photo
-        mark = uuid.uuid4().hex
-        form = f'--{mark}\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'.encode()
-        form += photo + f"\r\n--{mark}--\r\n".encode()
-        found = {"start to /ready": server.took}
-        found["/upload"], answer = seconds(
-            lambda: server.good("POST", "/upload", form, f"multipart/form-data; boundary={mark}")
-        )
-        job = json.loads(answer)["job_id"]
+        found = {"start to /ready": server.ready_s}
+        found["/upload"], job = seconds(lambda: server.upload_file(file))
         start = time.perf_counter()
         while json.loads(server.good("GET", f"/job/{job}"))["state"] != "ready":
             time.sleep(0.005)
@@ -106,7 +70,7 @@ def measure(tree, photo):
             found[name], _ = seconds(
                 lambda k=k: server.good("POST", "/preview", {"job_id": job, **LIGHT, "x": -0.6 + 0.1 * k})
             )
-        found["MB, previews"], found["MB at most, previews"] = memory(server.process.pid)
+        found["MB, previews"], found["MB at most, previews"] = (m / 1e6 for m in memory(server.process.pid))
         for name, k in (("first /relight", 2), ("next /relight", 3)):
             found[name], answer = seconds(
                 lambda k=k: server.good("POST", "/relight", {"job_id": job, **LIGHT, "x": -0.6 + 0.1 * k})
@@ -117,13 +81,11 @@ def measure(tree, photo):
             found[f"first download of {name}"], _ = seconds(
                 lambda name=name: server.good("GET", f"/download/{job}/{name}")
             )
-        found["MB at most, full size"] = memory(server.process.pid)[1]
+        found["MB at most, full size"] = memory(server.process.pid)[1] / 1e6
         return found
 
 
 def synthetic(megapixels):
-    from common import photo, size_of
-
     from server.image.encode import encode_jpeg
 
     return encode_jpeg(photo(*size_of(megapixels)), 92)
@@ -138,8 +100,8 @@ def main():
     bare = min(seconds(lambda: subprocess.run([sys.executable, "-c", BARE], check=True))[0] for _ in range(5))
     print(f"{BARE}: {bare:.2f} s")
     photos = {p.name: p.read_bytes() for p in arguments.photo} or {f"{m} MP": synthetic(m) for m in (1, 12, 40)}
-    for name, photo in photos.items():
-        runs = [[measure(tree.resolve(), photo) for tree in arguments.tree] for _ in range(arguments.runs)]
+    for name, file in photos.items():
+        runs = [[measure(tree.resolve(), file) for tree in arguments.tree] for _ in range(arguments.runs)]
         print(f"\n{name:32s}" + "".join(f"{tree!s:>24s}" for tree in arguments.tree))
         for what in dict.fromkeys(w for run in runs for one in run for w in one):
             best = [min(run[k].get(what, float("nan")) for run in runs) for k in range(len(arguments.tree))]
