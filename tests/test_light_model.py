@@ -22,6 +22,7 @@ from light_scenes import (
 
 from server.image.srgb import srgb_to_linear
 from server.light.lights import Light, Rig, key_light, unit
+from server.light.maps import prepare_grid, prepare_picture
 from server.light.occlusion import ambient_occlusion
 from server.light.shading import illuminate, prepare, relight
 from server.scene.fit import fit_scene, relative_inverse_depth
@@ -299,7 +300,7 @@ def test_float32_throughout(scene):
     for rig in (Rig(lights=LIGHTS, specular_strength=0.5), Rig(lights=LIGHTS[:1])):
         for plane in functools.reduce(operator.iadd, illuminate(maps, rig, slice(0, 96)), []):
             assert plane.dtype == np.float32
-    assert maps.visibility(LIGHTS[0]).dtype == np.float32
+    assert maps.shared.visibility(LIGHTS[0]).dtype == np.float32
     band = maps.band(slice(0, 96))
     assert {c.dtype for c in band.codes} == {np.dtype(np.uint8)}
     assert {p.dtype for p in (band.normals, band.log_light, band.occlusion, maps.depth(slice(0, 96)))} == {
@@ -325,8 +326,19 @@ def test_memory_held_is_bounded(scene):
     for k in range(100):
         relight(maps, Rig(lights=(key_light(1, k / 10, 1),)))
         if k == 40:
-            held = maps.nbytes
-    assert maps.nbytes == held
+            held = maps.nbytes, maps.shared.nbytes
+    assert (maps.nbytes, maps.shared.nbytes) == held
+
+
+def test_pictures_of_all_sizes_share_their_shadows(monkeypatch):
+    geometry, _, _ = ball_and_wall(90, 120)
+    shared = prepare_grid(geometry, FIT)
+    marched = []
+    march = shared.grid.visibility
+    monkeypatch.setattr(shared.grid, "visibility", lambda light: marched.append(light) or march(light))
+    for times in (1, 2):
+        relight(prepare_picture(np.full((90 * times, 120 * times, 3), 120, np.uint8), shared), Rig(lights=LIGHTS))
+    assert marched == list(LIGHTS)
 
 
 def test_a_shadow_takes_as_much_of_the_highlight_as_of_the_light():
@@ -365,7 +377,7 @@ def test_a_picture_too_large_to_keep_is_lit_the_same(monkeypatch):
     before = other.nbytes
     for threads in (1, 3):
         assert np.abs(relight(other, rig, threads).astype(int) - whole).max() <= 1
-    assert other.nbytes == before + sum(s.nbytes for s in other.shadows.values())
+    assert other.nbytes == before
 
 
 @pytest.mark.parametrize("scale,shift", [(250.0, -40.0), (0.04, 0.7)])

@@ -8,6 +8,7 @@ import pytest
 from light_scenes import FIT, FOCAL, ball_and_wall, ball_shadow, new_light, rays
 
 from server.light.lights import Light, Rig, key_light, unit
+from server.light.maps import prepare_grid
 from server.light.occlusion import ambient_occlusion
 from server.light.shading import prepare, relight
 from server.light.shadows import THICKNESS, ShadowGrid, area_light_samples
@@ -179,14 +180,13 @@ def test_thin_pictures():
 
 def test_a_sun_and_a_lamp_of_the_same_numbers_throw_shadows_of_their_own():
     geometry, _, _ = ball_and_wall(H, W, (-0.3, 0, 0.4), 0.15)
-    rgb = np.full((H, W, 3), 140, np.uint8)
     sun, lamp = Light(direction=(0, 0, 1), angle=0), Light(kind="point", position=(0, 0, 1), radius=0)
-    alone = [prepare(rgb, geometry, FIT).visibility(light) for light in (sun, lamp)]
+    alone = [prepare_grid(geometry, FIT).visibility(light) for light in (sun, lamp)]
     assert np.abs(alone[0] - alone[1]).mean() > 0.01
     for order in ((sun, lamp), (lamp, sun)):
-        maps = prepare(rgb, geometry, FIT)
+        shared = prepare_grid(geometry, FIT)
         for light in order:
-            assert np.array_equal(maps.visibility(light), alone[0] if light is sun else alone[1])
+            assert np.array_equal(shared.visibility(light), alone[0] if light is sun else alone[1])
 
 
 def card(h, w, left, right, front=1.3):
@@ -250,17 +250,16 @@ def test_what_is_far_before_a_wall_does_not_darken_it():
 def test_a_larger_lamp_at_the_same_place_throws_its_own_shadow(lamp):
     a, b = ((Light(**lamp, radius=r) if "kind" in lamp else Light(**lamp, angle=d)) for r, d in ((0.01, 1), (0.3, 30)))
     geometry, _, _ = ball_and_wall(96, 128, (-0.3, 0, 0.4), 0.15)
-    rgb = np.full((96, 128, 3), 140, np.uint8)
-    both = prepare(rgb, geometry, FIT)
+    both, other = (prepare_grid(geometry, FIT) for _ in range(2))
     first, second = both.visibility(a), both.visibility(b)
-    assert np.array_equal(second, prepare(rgb, geometry, FIT).visibility(b)) and not np.array_equal(first, second)
+    assert np.array_equal(second, other.visibility(b)) and not np.array_equal(first, second)
 
 
 def test_shadows_that_are_kept_are_counted():
-    maps = prepare(np.full((96, 128, 3), 140, np.uint8), ball_and_wall(96, 128)[0], FIT)
-    before = maps.nbytes
-    kept = [maps.visibility(key_light(1, k, 1)) for k in range(3)]
-    assert maps.nbytes == before + sum(s.nbytes for s in kept)
+    shared = prepare_grid(ball_and_wall(96, 128)[0], FIT)
+    before = shared.nbytes
+    kept = [shared.visibility(key_light(1, k, 1)) for k in range(3)]
+    assert shared.nbytes == before + sum(s.nbytes for s in kept)
 
 
 def test_ambient_occlusion_ends_at_silhouettes():

@@ -392,11 +392,12 @@ def test_a_decoder_that_cannot_be_started_does_not_spoil_the_end(settings, tmp_p
     assert not list((tmp_path / "jobs" / ".workers").glob("*.lock")), "its mark of life stayed"
 
 
-def test_what_is_too_large_for_the_cache_pushes_nothing_out():
-    class Value:
-        def __init__(self, nbytes):
-            self.nbytes = nbytes
+class Value:
+    def __init__(self, nbytes):
+        self.nbytes = nbytes
 
+
+def test_what_is_too_large_for_the_cache_pushes_nothing_out():
     cache = Cache(100)
     for k in range(5):
         cache.get((f"job {k}", 1), lambda: Value(10))
@@ -405,6 +406,17 @@ def test_what_is_too_large_for_the_cache_pushes_nothing_out():
     cache.get(("job 0", 1), lambda: None)
     cache.get(("another", 1), lambda: Value(60))
     assert cache.jobs() == {"job 0", "job 2", "job 3", "job 4", "another"} and cache.nbytes == 100
+
+
+def test_what_sizes_share_is_counted_as_long_as_one_of_them_is_kept(client):
+    """It is the last of a job to go: a picture that stayed would hold it uncounted."""
+    cache, job = client.app.state.service.cache, upload(client, encoded(gradient(200, 200)))
+    body = {"job_id": job, "x": 1, "y": 0, "z": 1, "max_side": 100}
+    assert client.post("/preview", json=body).status_code == 200
+    shared, one = (cache.get((job, key), lambda: None) for key in ("grid", 100))
+    assert client.post("/preview", json=body).status_code == 200
+    cache.put(("another", 1), Value(cache.max_bytes - shared.nbytes - one.nbytes + 1))
+    assert cache.get((job, "grid"), lambda: None) is shared and one.maps.shared is shared
 
 
 def test_an_unavailable_provider_ends_the_start_before_anything_is_begun(settings, tmp_path):

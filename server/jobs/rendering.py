@@ -146,6 +146,8 @@ class Renderer:
             return PreparedImage(prepare_picture(rgb, shared, self.pool.threads_per_task()), alpha)
 
         prepared: PreparedImage = self.cache.get((record.job_id, side), make)
+        # A picture holds what it shares with other sizes: used last, that leaves the cache last, and counts till then.
+        self.cache.get((record.job_id, "grid"), lambda: prepared.maps.shared)
         return prepared
 
     async def _ready(self, job_id: str, owner: str, is_disconnected: IsDisconnected) -> Record:

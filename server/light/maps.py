@@ -49,7 +49,10 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True)
 class GridMaps:
-    """What is the same for every size of the picture, on the grids of the geometry and of the shadows."""
+    """What is the same for every size of the picture, on the grids of the geometry and of the shadows.
+
+    The shadows that lamps cast are marched when they are asked for, and kept for the last lamps.
+    """
 
     planes: np.ndarray  # (4 or 5, h, w) float32, see _planes
     light: EstimatedLight  # the photograph's own
@@ -57,11 +60,31 @@ class GridMaps:
     focal: float
     grid: ShadowGrid
     occlusion: np.ndarray  # (h, w) float32 on the shadow grid
+    shadows: "OrderedDict[tuple, np.ndarray]" = field(default_factory=OrderedDict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held."""
-        return self.planes.nbytes + self.light_samples.nbytes + self.grid.nbytes + self.occlusion.nbytes
+        """Bytes held now."""
+        with self.lock:
+            held: List[Any] = [*self.shadows.values()]
+        held += [self.planes, self.light_samples, self.grid, self.occlusion]
+        return sum(int(h.nbytes) for h in held)
+
+    def visibility(self, light: Light) -> np.ndarray:
+        """The share of a lamp that each texel of the shadow grid sees, (h, w) float32; kept for the last lamps used."""
+        far = light.kind == "directional"
+        key = (far, light.direction, light.angle) if far else (far, light.position, light.radius)
+        with self.lock:
+            if key in self.shadows:
+                self.shadows.move_to_end(key)
+                return self.shadows[key]
+        seen = self.grid.visibility(light)
+        with self.lock:
+            self.shadows[key] = seen
+            while len(self.shadows) > SHADOWS_KEPT:
+                self.shadows.popitem(last=False)
+        return seen
 
 
 @dataclass
@@ -76,7 +99,6 @@ class Maps:
     grid_sampler: Resampler  # from the shadow grid to the picture
     edges: DepthAwareUpsampler
     occlusion: "GridPlane"
-    shadows: "OrderedDict[tuple, np.ndarray]" = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     _bands: Dict[Tuple[int, int], Band] = field(default_factory=dict)
     _depths: Dict[Tuple[int, int], np.ndarray] = field(default_factory=dict)
@@ -88,12 +110,12 @@ class Maps:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now."""
+        """Bytes held now, without what pictures of all sizes share."""
         with self.lock:
-            held: List[Any] = [self.rgb, self.shared.light_samples, *self.shadows.values(), *self._depths.values()]
+            held: List[Any] = [*self._depths.values()]
             for band in self._bands.values():
                 held += [a for a in (*band.codes, *band[1:]) if a is not None]
-        held += [self.wide, self.occlusion, self.silhouettes, self.shared.grid, self.edges]
+        held += [self.rgb, self.wide, self.occlusion.wide, self.silhouettes, self.edges]
         return sum(int(h.nbytes) for h in held)
 
     @property
@@ -143,21 +165,6 @@ class Maps:
             share=planes[3] if len(planes) > 3 else None,
         )
 
-    def visibility(self, light: Light) -> np.ndarray:
-        """The share of a lamp that each texel of the shadow grid sees, (h, w) float32; kept for the last lamps used."""
-        far = light.kind == "directional"
-        key = (far, light.direction, light.angle) if far else (far, light.position, light.radius)
-        with self.lock:
-            if key in self.shadows:
-                self.shadows.move_to_end(key)
-                return self.shadows[key]
-        seen = self.shared.grid.visibility(light)
-        with self.lock:
-            self.shadows[key] = seen
-            while len(self.shadows) > SHADOWS_KEPT:
-                self.shadows.popitem(last=False)
-        return seen
-
     def on_grid(self, texels: np.ndarray) -> "GridPlane":
         """A plane on the shadow grid, (h, w) float32, made ready for from_grid."""
         return GridPlane(texels, self.grid_sampler.widen(texels))
@@ -174,11 +181,6 @@ class GridPlane(NamedTuple):
 
     texels: np.ndarray  # (h, w) float32
     wide: np.ndarray  # (h, W) float32: made ready
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes held."""
-        return self.texels.nbytes + self.wide.nbytes
 
 
 def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:

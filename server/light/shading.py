@@ -43,7 +43,7 @@ class _Shade:
         self.light = light
         self.shadow: Optional[GridPlane] = None
         if light.shadow and rig.shadow_strength > 0:
-            seen = maps.visibility(light)
+            seen = maps.shared.visibility(light)
             self.shadow = maps.on_grid(np.float32(1 - rig.shadow_strength) + np.float32(rig.shadow_strength) * seen)
 
 
