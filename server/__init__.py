@@ -6,7 +6,7 @@ web/          HTTP in, HTTP out: routes, bodies and answers, keys, limits, error
 jobs/         what is done with a job (upload, analysis, relighting, sweep) and where jobs lie
 model/        from a graph file to Geometry: manifests, ONNX Runtime sessions, the engine
 scene/        what one photograph shows: geometry, sky, borders, normals, its own light (pure functions)
-light/        the new light on it: lights, shading, shadows, occlusion, upsampling (pure functions)
+light/        the new light on it: lights, shading, exposure, shadows, occlusion, upsampling (pure functions)
 image/        pixels in and out: decoding in processes of its own, encoding, sRGB, resampling
 static/       the page
 

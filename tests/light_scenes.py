@@ -115,7 +115,7 @@ def random_rig(rng):
         strength=some(1, 1, 0.5, 0.05),
         delight=some(0, 0.5, 1),
         shadow_strength=0.0,
-        exposure=some(0, 0, -2, 1),
+        exposure=(0.0, -2.0, 1.0, "auto", "auto")[rng.integers(5)],
         specular_strength=some(0, 0, 0.5, 1),
         roughness=some(0.1, 0.5, 1),
     )

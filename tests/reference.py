@@ -91,8 +91,9 @@ def relight(rgb, q, normals, mask, occlusion, estimate, focal, rig, visibilities
     old = old**rig.delight
     before = srgb_to_linear(rgb / 255)
     mean = mean_of_delight(n, estimate, surface, rig.delight)
-    after = 2.0**rig.exposure * (before * irradiance * mean / old[..., None] + highlights)
-    after = shoulder(before, after)
+    after = before * irradiance * mean / old[..., None] + highlights
+    exposure = auto_exposure(before, after, surface) if rig.exposure == "auto" else rig.exposure
+    after = shoulder(before, 2.0**exposure * after)
     blend = rig.strength * (1.0 if mask is None else np.asarray(mask, float)[..., None])
     return np.rint(255 * np.clip(linear_to_srgb(before + blend * (after - before)), 0, 1)).astype(np.uint8)
 
@@ -101,6 +102,19 @@ def mean_of_delight(n, estimate, surface, delight):
     """What makes the mean over the surfaces of the light that is divided out 1."""
     chosen = n[surface] if surface.any() else n.reshape(-1, 3)
     return (old_light(chosen, estimate) ** delight).mean()
+
+
+def auto_exposure(before, after, surface):
+    """The stops, within two either way, that give `after` the mean log luminance that `before` has on the surfaces.
+
+    Luminance under 1/32 of the photograph's mean counts as that much. Of pictures that are no larger than 64 pixels.
+    """
+    old, new = (linear[surface] @ np.array([0.2126, 0.7152, 0.0722]) for linear in (before, after))
+    if not old.any():
+        return 0.0
+    stops, black = np.linspace(-2, 2, 201), old.mean() / 32
+    seen = [np.log(np.maximum(2.0**s * new, black)).mean() for s in stops]
+    return np.interp(np.log(np.maximum(old, black)).mean(), seen, stops)
 
 
 def shoulder(before, after):

@@ -12,7 +12,7 @@ from ..errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, Religh
 from ..image.encode import encode_jpeg, encode_png
 from ..image.resample import shrink_image
 from ..light.lights import Rig
-from ..light.maps import GridMaps, Maps, prepare_grid, prepare_picture
+from ..light.maps import GridMaps, Maps, prepare_grid, prepare_picture, prepare_samples
 from ..light.shading import relight
 from ..memory import give_back
 from ..metrics import StageTimer
@@ -140,10 +140,11 @@ class Renderer:
             except (FileNotFound, DamagedFile) as exc:
                 raise self.damaged(record) from exc
             self.note_whole(record)
+            samples = prepare_samples(pixels[..., :3], shared)  # the same for all sizes
             pixels = shrink_image(pixels, side)
             alpha = np.ascontiguousarray(pixels[..., 3]) if pixels.shape[2] == 4 else None
             rgb = np.ascontiguousarray(pixels[..., :3])
-            return PreparedImage(prepare_picture(rgb, shared, self.pool.threads_per_task()), alpha)
+            return PreparedImage(prepare_picture(rgb, shared, self.pool.threads_per_task(), samples), alpha)
 
         prepared: PreparedImage = self.cache.get((record.job_id, side), make)
         # A picture holds what it shares with other sizes: used last, that leaves the cache last, and counts till then.

@@ -3,13 +3,14 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Literal, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..image.srgb import srgb_to_linear
 
 Vector = Tuple[float, float, float]
+Exposure = Union[float, Literal["auto"]]  # in stops
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of linear sRGB
 WHITE: Vector = (1.0, 1.0, 1.0)
@@ -42,7 +43,10 @@ class Light:
 
 @dataclass(frozen=True)
 class Rig:
-    """Everything one relit picture depends on besides the photograph; exposure in stops."""
+    """Everything one relit picture depends on besides the photograph.
+
+    exposure: stops, or "auto": those at which it is as bright as the photograph, see auto_exposure in shading.py.
+    """
 
     lights: Tuple[Light, ...] = ()
     ambient: float = 0.2
@@ -51,7 +55,7 @@ class Rig:
     shadow_strength: float = 0.8
     specular_strength: float = 0.0
     roughness: float = 0.5
-    exposure: float = 0.0
+    exposure: Exposure = 0.0
 
 
 def unit(vector: Sequence[float]) -> Vector:
@@ -100,6 +104,9 @@ def _luminance_one(rgb: np.ndarray) -> Vector:
         raise ValueError("black gives no light")
     r, g, b = (float(v) / luminance for v in rgb)
     return (r, g, b)
+
+
+SHORTHAND_EXPOSURE: Exposure = "auto"  # where only `x, y, z` gives the light
 
 
 def key_light(x: float, y: float, z: float, shadow: Optional[bool] = True) -> Light:

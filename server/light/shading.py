@@ -10,11 +10,12 @@ import cv2
 import numpy as np
 
 from ..image.resample import in_threads
-from ..image.srgb import TO_LINEAR, decode, decode_to_steps, encode, encode_steps
+from ..image.srgb import LUMINANCE, TO_LINEAR, decode, decode_to_steps, encode, encode_steps
+from .exposure import matching_exposure
 from .lights import WHITE, Light, Rig, unit
 from .maps import Band, GridPlane, Maps, prepare
 
-__all__ = ["illuminate", "prepare", "relight"]
+__all__ = ["auto_exposure", "illuminate", "prepare", "relight"]
 
 # linear / (1 - linear) of the 256 codes: how soon the tone curve bends a pixel's gain
 SHOULDER_BY_CODE = (TO_LINEAR / np.maximum(1 - TO_LINEAR, np.float32(1e-6))).astype(np.float32)
@@ -27,13 +28,34 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
     """The relit picture (H, W, 3) uint8. Strength 0 gives the photograph itself, to the code."""
     if rig.strength == 0:
         return maps.rgb.copy()
+    stops = auto_exposure(maps, rig) if isinstance(rig.exposure, str) else rig.exposure
     shades = [_Shade(maps, light, rig) for light in rig.lights]
-    even = np.exp(np.float32(rig.delight) * maps.shared.light_samples).mean(dtype=np.float64)
-    factor = float(even * 2.0**rig.exposure)
+    even, gain = _even(maps, rig), 2.0**stops
     out = np.empty(maps.rgb.shape, np.uint8)
     threads = 1 if maps.keeps else threads
-    in_threads(lambda rows: _relight_rows(maps, rig, shades, factor, rows, out), maps.bands(threads), threads)
+    in_threads(lambda rows: _relight_rows(maps, rig, shades, even, gain, rows, out), maps.bands(threads), threads)
     return out
+
+
+def auto_exposure(maps: Maps, rig: Rig) -> float:
+    """The exposure in stops, -2..2, that "auto" stands for: the relit picture is as bright as the photograph.
+
+    Measured on the samples of the photograph's surfaces, before the tone curve and whatever the strength, so that it
+    is the same for pictures of all sizes. The exposure of the rig is not used.
+    """
+    samples = maps if maps.samples is None else maps.samples
+    rows = slice(0, samples.size[0])
+    band, even = samples.band(rows), _even(maps, rig)
+    ratios, highlights = _ratios(samples, band, rig, rows, [_Shade(samples, light, rig) for light in rig.lights], even)
+    before = [decode(c) for c in band.codes]
+    after = _before_tone(before, ratios, highlights, 1 / even)
+    surface = np.s_[:] if band.share is None else band.share > 0.5
+    return matching_exposure(*(np.tensordot(LUMINANCE, np.stack(p), 1)[surface].ravel() for p in (before, after)))
+
+
+def _even(maps: Maps, rig: Rig) -> float:
+    """What makes the mean over the surfaces of the light that is divided out 1."""
+    return float(np.exp(np.float32(rig.delight) * maps.shared.light_samples).mean(dtype=np.float64))
 
 
 class _Shade:
@@ -110,24 +132,31 @@ def _n_dot_l(n: Sequence[np.ndarray], to_light: Planes) -> np.ndarray:
 
 
 def _relight_rows(
-    maps: Maps, rig: Rig, shades: Sequence["_Shade"], factor: float, rows: slice, out: np.ndarray
+    maps: Maps, rig: Rig, shades: Sequence["_Shade"], even: float, gain: float, rows: slice, out: np.ndarray
 ) -> None:
     band = maps.band(rows)
-    irradiance, highlights = _illuminate(maps, band, rig, rows, shades, factor)
-    if rig.delight > 0:
-        old: np.ndarray = band.log_light * np.float32(-rig.delight)
-        old = cv2.exp(old, dst=old)
-        for ratio in irradiance:
-            ratio *= old
+    ratios, highlights = _ratios(maps, band, rig, rows, shades, even * gain)
     blend: Blend = None if rig.strength == 1 else np.float32(rig.strength)
     if band.share is not None:
         blend = band.share * np.float32(rig.strength)
-    if len(irradiance) == 1 and not highlights:
-        codes = _under_white_light(band.codes, irradiance[0], blend)
+    if len(ratios) == 1 and not highlights:
+        codes = _under_white_light(band.codes, ratios[0], blend)
     else:
-        scale = 2.0**rig.exposure / factor
-        codes = _under_coloured_light(band.codes, irradiance, highlights, scale, blend)
+        codes = _under_coloured_light(band.codes, ratios, highlights, 1 / even, blend)
     cv2.merge(codes, dst=out[rows])
+
+
+def _ratios(
+    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Sequence["_Shade"], factor: float
+) -> Tuple[List[np.ndarray], List[np.ndarray]]:
+    """The same as _illuminate, but the irradiance is relative to the photograph's own, as far as delight goes."""
+    ratios, highlights = _illuminate(maps, band, rig, rows, shades, factor)
+    if rig.delight > 0:
+        old: np.ndarray = band.log_light * np.float32(-rig.delight)
+        old = cv2.exp(old, dst=old)
+        for ratio in ratios:
+            ratio *= old
+    return ratios, highlights
 
 
 def _under_white_light(codes: Sequence[np.ndarray], ratio: np.ndarray, blend: Blend) -> List[np.ndarray]:
@@ -145,13 +174,11 @@ def _under_white_light(codes: Sequence[np.ndarray], ratio: np.ndarray, blend: Bl
 
 
 def _under_coloured_light(
-    codes: Sequence[np.ndarray], irradiance: List[np.ndarray], highlights: List[np.ndarray], scale: float, blend: Blend
+    codes: Sequence[np.ndarray], ratios: List[np.ndarray], highlights: List[np.ndarray], scale: float, blend: Blend
 ) -> List[np.ndarray]:
-    """Three channels in linear light, each with its own irradiance and, times `scale`, its own highlights."""
+    """Three channels, each with its own ratio and highlights."""
     before = [decode(c) for c in codes]
-    after = [b * irradiance[k % len(irradiance)] for k, b in enumerate(before)]
-    for k, highlight in enumerate(highlights * (3 // max(len(highlights), 1))):
-        cv2.scaleAdd(highlight, scale, after[k], dst=after[k])
+    after = _before_tone(before, ratios, highlights, scale)
     kept = _tone_factor(_largest_channel(before), _largest_channel(after))
     for b, a in zip(before, after):
         a *= kept
@@ -160,6 +187,16 @@ def _under_coloured_light(
             a *= blend
             a += b
     return [encode(a) for a in after]
+
+
+def _before_tone(
+    before: Sequence[np.ndarray], ratios: List[np.ndarray], highlights: List[np.ndarray], scale: float
+) -> List[np.ndarray]:
+    """Three channels (r, W) in linear light times their ratios plus, times `scale`, their highlights."""
+    after = [b * ratios[k % len(ratios)] for k, b in enumerate(before)]
+    for k, highlight in enumerate(highlights * (3 // max(len(highlights), 1))):
+        cv2.scaleAdd(highlight, scale, after[k], dst=after[k])
+    return after
 
 
 # The tone curve: a pixel whose largest channel p becomes p + d > p is scaled so that it becomes

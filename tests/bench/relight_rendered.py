@@ -106,7 +106,8 @@ def main():
         for way, light in (("estimated", fit.light), ("even light", EVEN_LIGHT)):
             maps = prepare(photograph, geometry, replace(fit, light=light))
             for direction, truth in pairs:
-                rig = Rig(lights=(key_light(*map(float, direction)),), ambient=0.05, delight=1.0, shadow_strength=0.0)
+                sun = key_light(*map(float, direction))
+                rig = Rig(lights=(sun,), ambient=0.05, delight=1.0, shadow_strength=0.0, exposure=0.0)
                 found[kind, way].append(rel_rmse(relight(maps, rig), truth, surface))
         found[kind, "no change"] += [rel_rmse(photograph, truth, surface) for _, truth in pairs]
     ways = list(dict.fromkeys(way for _, way in found))

@@ -79,7 +79,7 @@ def score(folder, variants):
                 )
                 prepared[masked] = prepare(photo, geometry, fit_scene(photo, geometry))
             for direction, truth in pairs:
-                rig = Rig(lights=(key_light(*direction),), ambient=0.05, shadow_strength=0.0, **settings)
+                rig = Rig(lights=(key_light(*direction),), ambient=0.05, shadow_strength=0.0, exposure=0.0, **settings)
                 found[name][family].append(rel_rmse(relight(prepared[masked], rig), truth, mask))
     return found
 
