@@ -20,6 +20,8 @@ from server.application import create_app
 from server.jobs.base import JobFile
 from server.jobs.processes import ProcessRegistry
 from server.jobs.record import QUEUED, load_record, save_record
+from server.light.lights import Rig, key_light
+from server.light.shading import auto_exposure
 from server.scene.geometry import unpack
 
 LIGHT = {"x": 0.5, "y": 0.3, "z": 0.8}
@@ -93,7 +95,7 @@ def test_strength_0_is_exactly_the_input_whatever_else_is_asked(client):
     for more in (
         {},
         {"exposure": 3, "delight": 1, "ambient": 7},
-        {"specular": {"strength": 1}, "shadow": {"strength": 1}},
+        {"exposure": "auto", "specular": {"strength": 1}, "shadow": {"strength": 1}},
     ):
         assert relight(client, job, strength=0, **more).status_code == 200
         assert np.array_equal(picture(client, job), pixels)
@@ -132,6 +134,52 @@ def test_doubling_the_intensity_doubles_linear_light(client):
         relight(client, job, lights=[{**light, "intensity": intensity}], ambient=0, delight=0)
         outs.append(linear(picture(client, job))[45:55, 45:55].mean())
     assert outs[1] / outs[0] == pytest.approx(2, rel=0.03)  # 8-bit codes round
+
+
+SUN = {"type": "directional", "direction": [1, 0.2, 0.6]}
+SAME_SUN = {"x": 1, "y": 0.2, "z": 0.6}
+
+
+def shown(client, job, path, body):
+    """The picture that /relight or /preview makes."""
+    answer = client.post(path, json={"job_id": job, **body})
+    assert answer.status_code == 200, answer.text
+    return picture(client, job) if path == "/relight" else np.array(Image.open(io.BytesIO(answer.content)))
+
+
+@pytest.mark.parametrize("path", ["/relight", "/preview"])
+def test_exposure_is_auto_with_x_y_z_and_0_with_lights(client, path):
+    job = upload(client)
+    auto, fixed = (shown(client, job, path, {**SAME_SUN, "exposure": e}) for e in ("auto", 0))
+    assert not np.array_equal(auto, fixed)
+    assert np.array_equal(shown(client, job, path, SAME_SUN), auto)
+    assert np.array_equal(shown(client, job, path, {"lights": [SUN]}), fixed)
+    assert np.array_equal(shown(client, job, path, {"lights": [SUN], "exposure": "auto"}), auto)
+
+
+def test_with_x_y_z_the_brightness_stays_that_of_the_photo(client):
+    """In previews and at full size; of a dark photo, since the tone curve bends what becomes brighter."""
+    pixels = gradient(300, 400) // 4 + 30
+    job = upload(client, encoded(pixels))
+
+    def brightness(codes):
+        return np.exp(np.log(linear(codes) @ [0.2126, 0.7152, 0.0722]).mean())
+
+    for x, y, z in ((0, 0, 1), (-0.8, 0.3, 0.6), (0.4, -0.6, 0.8)):
+        light = {"x": x, "y": y, "z": z}
+        assert brightness(shown(client, job, "/relight", light)) == pytest.approx(brightness(pixels), rel=0.02)
+        for side in (64, 100, 400):
+            preview = shown(client, job, "/preview", {**light, "max_side": side, "quality": 100})
+            assert brightness(preview) == pytest.approx(brightness(pixels), rel=0.03)
+
+
+def test_exposure_is_measured_on_the_photo_for_previews_and_the_full_picture(client):
+    job = upload(client, encoded(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)))
+    for side in (64, 150, 400):
+        shown(client, job, "/preview", {**SAME_SUN, "max_side": side})
+    maps = [client.app.state.service.cache.get((job, side), lambda: None).maps for side in (64, 150, 400)]
+    assert len({m.samples.rgb.tobytes() for m in maps}) == 1
+    assert len({auto_exposure(m, Rig(lights=(key_light(1, 0.2, 0.6),))) for m in maps}) == 1
 
 
 def test_mirrored_photo_with_mirrored_light_gives_the_mirrored_picture(client):
@@ -267,6 +315,7 @@ def test_health_ready_models_metrics_and_pages(client):
     assert client.get("/ready").json()["ready"] is True
     body = client.get("/models").json()
     assert body["models"] and {"ambient", "delight", "shadow"} <= set(body["defaults"])
+    assert body["defaults"]["exposure"] == 0 and body["defaults"]["exposure_shorthand"] == "auto"
     upload(client)
     assert 'relight_requests_total{method="POST",route="/upload",status="200"} 1.0' in client.get("/metrics").text
     assert "text/html" in client.get("/").headers["content-type"]
@@ -315,7 +364,14 @@ def test_both_ways_of_light_and_neither_are_refused(client):
 
 
 @pytest.mark.parametrize(
-    "field,value", [("ambient", -0.1), ("strength", 1.01), ("delight", "1"), ("exposure", 6), ("surprise", 1)]
+    "field,value",
+    [
+        ("ambient", -0.1),
+        ("strength", 1.01),
+        ("delight", "1"),
+        *(("exposure", value) for value in (6, -5.01, True, "automatic", "", "1", [0], {})),
+        ("surprise", 1),
+    ],
 )
 def test_invalid_request_names_the_field(client, field, value):
     assert field in problem(
@@ -339,6 +395,14 @@ def test_invalid_request_names_the_field(client, field, value):
 def test_bodies_that_are_no_request(client, body, status):
     answer = client.post("/relight", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == status and answer.json()["code"] in ("invalid_request", "invalid_light")
+
+
+@pytest.mark.parametrize("path", ["/relight", "/preview"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "6", '"automatic"', "true"])
+def test_a_wrong_exposure_is_told_in_one_sentence(client, path, value):
+    body = f'{{"job_id": "{uuid.uuid4()}", "x": 1, "y": 0, "z": 1, "exposure": {value}}}'
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    assert problem(answer, 422, "invalid_request") == 'exposure: send stops from -5 to 5, or "auto"'
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400])

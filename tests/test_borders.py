@@ -129,7 +129,7 @@ def test_a_framed_photo_is_relit_like_the_photo_and_its_frame_not_at_all(setting
         got = []
         for photo in (rgb, framed(rgb, 10, 12, 14, 16)):
             job = upload(client, encoded(photo))
-            answer = client.post("/relight", json={"job_id": job, "x": -1, "y": 0.4, "z": 0.5})
+            answer = client.post("/relight", json={"job_id": job, "x": -1, "y": 0.4, "z": 0.5, "exposure": 0})
             assert answer.status_code == 200, answer.text
             got.append(picture(client, job).astype(int))
     alone, around = got

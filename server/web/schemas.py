@@ -2,7 +2,17 @@
 
 from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ..jobs.rendering import PreviewOptions
@@ -25,6 +35,18 @@ def _whole(value: Any) -> Any:
 
 
 Integer = Annotated[int, BeforeValidator(_whole)]
+
+
+def _one_message(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Pydantic would tell of each thing that an exposure may be, in words of its own."""
+    try:
+        return handler(value)
+    except ValidationError:
+        raise PydanticCustomError("exposure", 'send stops from -5 to 5, or "auto"') from None
+
+
+Stops = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-5, le=5)]
+Exposure = Annotated[Optional[Union[Stops, Literal["auto"]]], WrapValidator(_one_message)]
 
 
 def _number(default: Any, ge: float, le: float, description: str, **more: Any) -> Any:
@@ -195,7 +217,11 @@ class RelightBody(Strict):
     delight: float = _number(DEFAULT.delight, 0, 1, "how much of the photo's own shading is divided out first")
     shadow: Shadow = Field(default_factory=Shadow)
     specular: Specular = Field(default_factory=Specular)
-    exposure: float = _number(DEFAULT.exposure, -5, 5, "stops")
+    exposure: Exposure = Field(
+        None,
+        description='stops; or "auto", as a camera does: what keeps the picture as bright as the photo was, within 2 '
+        'stops. By default "auto" with x, y, z and 0 with lights',
+    )
 
     @model_validator(mode="after")
     def _one_way(self) -> "RelightBody":
@@ -213,6 +239,7 @@ class RelightBody(Strict):
     def rig(self) -> Rig:
         """As the engine takes it."""
         made: Tuple[Light, ...] = tuple(light.to_light() for light in self.lights or ())
+        usual = DEFAULT.exposure if self.lights else lights.SHORTHAND_EXPOSURE
         if self.x is not None and self.y is not None and self.z is not None:
             made = (lights.key_light(self.x, self.y, self.z),)
         return Rig(
@@ -223,7 +250,7 @@ class RelightBody(Strict):
             shadow_strength=self.shadow.strength,
             specular_strength=self.specular.strength,
             roughness=self.specular.roughness,
-            exposure=self.exposure,
+            exposure=usual if self.exposure is None else self.exposure,
         )
 
 
@@ -301,6 +328,7 @@ def defaults() -> Dict[str, Any]:
         "strength": DEFAULT.strength,
         "delight": DEFAULT.delight,
         "exposure": DEFAULT.exposure,
+        "exposure_shorthand": lights.SHORTHAND_EXPOSURE,
         "shadow": {"strength": DEFAULT.shadow_strength},
         "specular": {"strength": DEFAULT.specular_strength, "roughness": DEFAULT.roughness},
         "angle": KEY.angle,
