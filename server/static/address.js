@@ -1,4 +1,4 @@
-// The rig in the address, readable: #light=directional:-0.6,0.4,0.7;temperature=3200&ambient=0.2
+// The rig in the address, readable: #light=directional:-0.6,0.4,0.7;temperature=3200&ambient=0.2&auto=1
 
 import { cleanRig, isLightKey, placeOf, SCENE_KEYS, setScene, statedScene } from './rig.js';
 
@@ -21,6 +21,7 @@ export function encode(rig) {
     const value = statedScene(rig, key);
     if (value !== undefined) parts.push(`${key}=${short(value)}`);
   }
+  if (rig.auto) parts.push('auto=1');
   return `#${parts.join('&')}`;
 }
 
@@ -45,7 +46,7 @@ function encodeLight(light) {
 export function decode(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ''));
   /** @type {Fields} */
-  const raw = { lights: fields.getAll('light').map(decodeLight) };
+  const raw = { lights: fields.getAll('light').map(decodeLight), auto: fields.get('auto') === '1' };
   for (const key of SCENE_KEYS) {
     const text = fields.get(key);
     if (text) setScene(raw, key, Number(text));

@@ -1,7 +1,7 @@
 // The server's HTTP interface, and nothing else. Addresses are relative to the page, so a path prefix works.
 
 /**
- * @typedef {import('./rig.js').Rig} Rig
+ * @typedef {import('./rig.js').Body} Body
  * @typedef {'waiting' | 'reading' | 'estimating' | 'fitting' | 'storing' | 'ready' | 'failed'} Stage
  * @typedef {object} JobState  GET /job/{id}, and each event of its stream: what the page reads of it
  * @property {string} job_id
@@ -14,7 +14,7 @@
  * @typedef {{job_id: string, width: number, height: number}} UploadAnswer
  * @typedef {{defaults: Record<string, unknown>}} Models  GET /models
  * @typedef {{up: boolean, ready?: boolean, keys?: boolean}} Ready  GET /ready; `up`: it answered at all
- * @typedef {Rig & {max_side?: number, quality?: number, stream?: string}} PreviewBody  less the job
+ * @typedef {Body & {max_side?: number, quality?: number, stream?: string}} PreviewBody  less the job
  * @typedef {{blob: Blob, ms: number, stages: [string, number][]}} Preview  `stages`: names with milliseconds
  * @typedef {{status: number, code: string, title: string, detail: string, retryAfter: number}} ProblemFields
  * @typedef {(share: number) => void} OnProgress  0..1
@@ -122,7 +122,7 @@ export const models = async () => /** @type {Models} */ (await getJson('models')
 export const job = async (id, options) => /** @type {JobState} */ (await getJson(`job/${id}`, options));
 /** @param {string} id */
 export const erase = (id) => getJson(`job/${id}`, { method: 'DELETE' });
-/** @type {(id: string, body: Rig, options?: RequestInit) => Promise<unknown>} */
+/** @type {(id: string, body: Body, options?: RequestInit) => Promise<unknown>} */
 export const relight = (id, body, options) => getJson('relight', { json: { job_id: id, ...body }, ...options });
 
 /**

@@ -104,12 +104,12 @@ export function slider(look, { get, set, done, reset }) {
 /**
  * A switch.
  * @param {{label: string, get: () => boolean, set: (on: boolean) => void}} options
- * @returns {Control}
+ * @returns {Control & {input: HTMLInputElement}}
  */
 export function toggle({ label, get, set }) {
   const input = h('input', { type: 'checkbox', role: 'switch', onchange: () => set(input.checked) });
   const node = h('label', { className: 'switch' }, input, h('span', {}, label));
-  return { node, update: () => { input.checked = get(); } };
+  return { node, input, update: () => { input.checked = get(); } };
 }
 
 /**

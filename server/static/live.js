@@ -50,7 +50,7 @@ export class Live extends EventTarget {
   #pause = 0;
 
   /**
-   * @param {() => import('./rig.js').Rig} look  the rig at the moment of sending
+   * @param {() => import('./rig.js').Body} look  the body at the moment of sending
    * @param {() => number} fullSide  the side that the screen can show
    */
   constructor(look, fullSide) {

@@ -111,7 +111,7 @@ export class Panel {
       const { lights, ambient } = preset.make(1);
       drawBall(canvas, 48, lights, ambient * 0.5);
       const use = () => {
-        this.#store.apply(() => cleanRig(preset.make(this.#aspect())));
+        this.#store.apply(() => cleanRig({ ...preset.make(this.#aspect()), auto: true }));
         const count = this.#store.rig.lights.length;
         say(`${preset.name}: ${count === 1 ? 'one light' : `${count} lights`}`);
       };
@@ -248,12 +248,40 @@ export class Panel {
         done: () => store.commit(key),
         reset: () => store.apply((rig) => setScene(rig, key, undefined)),
       });
-      if (hint) {
-        control.node.title = hint;
-        control.input.setAttribute('aria-description', hint);
-      }
+      if (hint) explain(control, hint);
       this.#controls.push(control);
       $('#scene').append(control.node);
+      if (key === 'exposure') this.#auto(control);
     }
   }
+
+  /**
+   * The switch of auto exposure: while it is on, the slider rests and keeps its value.
+   * @param {ReturnType<typeof slider>} exposure
+   */
+  #auto(exposure) {
+    const store = this.#store;
+    const control = toggle({
+      label: 'Auto exposure', get: () => store.rig.auto === true,
+      set: (on) => store.apply((rig) => { rig.auto = on; }),
+    });
+    explain(control, 'Keeps the picture as bright as the photo, as a camera does');
+    const update = () => {
+      control.update();
+      exposure.input.disabled = control.input.checked;
+      exposure.node.classList.toggle('overruled', control.input.checked);
+    };
+    this.#controls.push({ node: control.node, update });
+    $('#scene').append(control.node);
+  }
+}
+
+/**
+ * Says more about a control, on hovering and to a screen reader.
+ * @param {{node: HTMLElement, input: HTMLElement}} control
+ * @param {string} hint
+ */
+function explain({ node, input }, hint) {
+  node.title = hint;
+  input.setAttribute('aria-description', hint);
 }

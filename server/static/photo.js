@@ -82,7 +82,7 @@ export class Photo {
 
   /**
    * The result at full size.
-   * @param {import('./rig.js').Rig} body
+   * @param {import('./rig.js').Body} body
    * @param {OnStep} onStep
    */
   async result(body, onStep) {

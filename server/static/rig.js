@@ -1,5 +1,5 @@
 // The light rig as plain data, in the server's own words. A value that was never touched is left out, so that the
-// server's default applies. Only `on` is the page's own.
+// server's default applies. Only `on` and `auto` are the page's own.
 
 import { clamp } from './dom.js';
 
@@ -21,7 +21,8 @@ import { clamp } from './dom.js';
  * @property {number} [exposure]
  * @property {{strength?: number}} [shadow]
  * @property {{strength?: number, roughness?: number}} [specular]
- * @typedef {Scene & {lights: Light[]}} Rig
+ * @typedef {Scene & {lights: Light[], auto?: boolean}} Rig  auto: exposure is not what is stated but automatic
+ * @typedef {Omit<Scene, 'exposure'> & {lights: Light[], exposure?: number | 'auto'}} Body  of /relight and /preview
  * @typedef {Record<string, unknown>} Fields  data from elsewhere, not looked at yet
  */
 
@@ -159,7 +160,7 @@ function blank(type, place, target) {
 }
 
 /** @type {() => Rig} */
-export const newRig = () => ({ lights: [newLight()] });
+export const newRig = () => ({ lights: [newLight()], auto: true });
 
 /**
  * The same light as another type, with what still applies.
@@ -228,6 +229,7 @@ export function cleanRig(raw) {
   if (!raw || !lights.length) return null;
   /** @type {Rig} */
   const rig = { lights };
+  if (raw.auto === true) rig.auto = true;
   for (const key of SCENE_KEYS) {
     const value = statedScene(raw, key);
     if (value !== undefined) setScene(rig, key, clamp(value, ...SCENE_BOUNDS[key]));
@@ -238,10 +240,10 @@ export function cleanRig(raw) {
 /**
  * The body of /relight and /preview, less the job. With every light off, one light of no intensity stands in.
  * @param {Rig} rig
- * @returns {Rig}
+ * @returns {Body}
  */
 export function toBody(rig) {
-  const { lights, ...scene } = structuredClone(rig);
+  const { lights, auto, ...scene } = structuredClone(rig);
   const lit = lights.filter((light) => light.on !== false);
   for (const light of lit) {
     delete light.on;
@@ -250,7 +252,8 @@ export function toBody(rig) {
       light.intensity = 0;
     }
   }
-  return { lights: lit.length ? lit : [{ type: 'directional', direction: [0, 0, 1], intensity: 0 }], ...scene };
+  if (!lit.length) lit.push({ type: 'directional', direction: [0, 0, 1], intensity: 0 });
+  return auto ? { lights: lit, ...scene, exposure: 'auto' } : { lights: lit, ...scene };
 }
 
 /**

@@ -10,7 +10,7 @@ from conftest import choose, handle, job_id, middle, on_screen, pixels, settled
 
 LOOK = (
     "#light=point:0.5,0.3,0.6;radius=0.2;temperature=3200&light=directional:-1,0.2,0.4;intensity=0.4;shadow=0"
-    "&ambient=0.2&specular.strength=0.3"
+    "&ambient=0.2&specular.strength=0.3&auto=1"
 )
 
 
@@ -154,6 +154,7 @@ HOSTILE = [
     "#",
     "#light=",
     "#light=directional:0.5,0.5,0.7;color=000000",
+    "#light=directional:0,0,1&auto=perhaps&exposure=auto",
 ]
 
 

@@ -147,6 +147,7 @@ def test_every_kind_and_control_reaches_the_server(open_page, photo, kind):
     choose(page, photo)
     page.get_by_label(kind, exact=True).check()
     settled(page)
+    page.get_by_label("Auto exposure").uncheck()
     asked = []
     page.on("request", lambda r: r.url.endswith("/preview") and asked.append(json.loads(r.post_data)))
     for slider in page.locator("#light input[type=range]:visible, #scene input[type=range]:visible").all():
@@ -173,6 +174,48 @@ def test_every_kind_and_control_reaches_the_server(open_page, photo, kind):
     assert not page.get_by_role("alert").filter(has_text=" ").is_visible()
 
 
+def test_auto_exposure_is_on_at_first_and_keeps_the_brightness(open_page, photo):
+    page, asked = open_page(), []
+    page.on("request", lambda r: r.url.endswith("/preview") and asked.append(json.loads(r.post_data)))
+    choose(page, photo)
+    auto, exposure = page.get_by_role("switch", name="Auto exposure"), page.get_by_role("slider", name="Exposure")
+    assert auto.is_checked() and exposure.is_disabled() and asked[-1]["exposure"] == "auto"
+    before = pixels(photo.read_bytes()).mean()
+    drag(page, handle(page, 1), edges(page)[0])
+    page.mouse.up()
+    settled(page)
+    assert on_screen(page).mean() == pytest.approx(before, rel=0.1)
+    auto.focus()
+    page.keyboard.press("Space")
+    settled(page)
+    assert not exposure.is_disabled() and "exposure" not in asked[-1] and "auto" not in page.url
+    assert on_screen(page).mean() < 0.85 * before
+    exposure.fill("1.5")
+    auto.check()
+    settled(page)
+    assert exposure.is_disabled() and asked[-1]["exposure"] == "auto"
+    page.reload()
+    settled(page)
+    assert auto.is_checked() and exposure.is_disabled()
+    auto.uncheck()
+    settled(page)
+    assert exposure.get_attribute("aria-valuetext") == "1.50 EV" and asked[-1]["exposure"] == 1.5
+    page.get_by_role("button", name="Undo").click()
+    settled(page)
+    assert auto.is_checked() and asked[-1]["exposure"] == "auto"
+
+
+def test_a_link_from_before_there_was_auto_exposure_shows_what_it_did(open_page, photo):
+    page, asked = open_page("#light=directional:-0.6,0.4,0.7"), []
+    page.on("request", lambda r: r.url.endswith("/preview") and asked.append(json.loads(r.post_data)))
+    choose(page, photo)
+    auto = page.get_by_role("switch", name="Auto exposure")
+    assert not auto.is_checked() and "exposure" not in asked[-1]
+    page.get_by_role("button", name="Softbox").click()
+    settled(page)
+    assert auto.is_checked() and asked[-1]["exposure"] == "auto"
+
+
 def test_presets_change_the_picture(open_page, photo):
     page = open_page()
     choose(page, photo)
@@ -194,7 +237,7 @@ def test_wheel_slider_and_ball_move_the_light(open_page, photo):
     page.mouse.wheel(0, -300)
     page.wait_for_timeout(400)
     assert float(nearness.input_value()) > before
-    assert page.url.endswith(",1")
+    assert "directional:-0.6,0.4,1&" in page.url
     nearness.fill("-0.4")
     settled(page)
     assert "directional:-0.6,0.4,-0.4" in page.url
