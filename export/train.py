@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import checkpoint
 import cv2
 import torch
-from network import DEPTHS, GeometryNet, load_imagenet
+from network import DEPTHS, PARTS, SKY, GeometryNet, load_imagenet
 from training import data, loop, processor
 
 from server import cpus
@@ -78,6 +78,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="N",
         help="residual blocks of the decoder at 1/32, 1/16, 1/8 and 1/4 of the size "
         "(default 3 3 2 2); with --resume a shallower network grows to these depths",
+    )
+    p.add_argument(
+        "--part",
+        choices=PARTS,
+        default="all",
+        help="what learns: everything, or only the branch that corrects the mask, which is quick",
     )
     p.add_argument(
         "--batch", type=int, default=16, metavar="N", help="pictures per step (default 16); half as many above 256 px"
@@ -157,13 +163,13 @@ def prepare(args: argparse.Namespace) -> loop.State:
     if before:
         net = GeometryNet(**before["network"])
     elif args.resume:
-        net, _ = checkpoint.load(args.resume, args.depths)
+        net, _ = checkpoint.load(args.resume, {"sky": SKY} | ({"depths": args.depths} if args.depths else {}))
     else:
         net = GeometryNet(args.variant, depths=args.depths or DEPTHS)
         load_imagenet(net.encoder, args.variant)
     if args.device == "cpu":
         processor.install(net)
-    state = loop.start(placed(net, args.device), args.rate, args.freeze)
+    state = loop.start(placed(net, args.device), args.rate, args.freeze, args.part)
     if before:
         state.restore(before)
         print(f"continuing from step {state.step}", flush=True)
@@ -190,7 +196,7 @@ def run(
         def make(part: int, size: int = size, count: int = count) -> loop.Batch:
             return data.batch(shards, args.seed, state.step, size, range(part * count, (part + 1) * count))
 
-        terms = loop.train_step(state, workers, make, done(), args.device, args.bf16)
+        terms = loop.train_step(state, workers, make, done(), args.device, args.bf16, args.part)
         recent = {k: 0.98 * recent.get(k, v) + 0.02 * v for k, v in terms.items()}
         now = time.monotonic()
         state.seconds = before + now - begun

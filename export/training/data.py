@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import skies
+
 FIELDS = ("rgb", "inv", "nrm", "mask")
 MEAN, STD = 127.0, 128.0
 
@@ -222,44 +224,12 @@ def recolour(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return out
 
 
-# (zenith, horizon, clouds) as sRGB 0..1: clear, overcast, dusk, night, blown out
-SKIES = (
-    ((0.15, 0.35, 0.7), (0.65, 0.8, 0.95), (1.0, 1.0, 1.0)),
-    ((0.55, 0.58, 0.62), (0.8, 0.8, 0.8), (0.4, 0.42, 0.45)),
-    ((0.25, 0.3, 0.5), (0.95, 0.6, 0.35), (0.85, 0.5, 0.45)),
-    ((0.01, 0.01, 0.04), (0.06, 0.08, 0.18), (0.12, 0.1, 0.1)),
-    ((0.95, 0.97, 1.0), (1.0, 1.0, 1.0), (0.85, 0.87, 0.9)),
-)
-
-
-def noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Smooth noise of four octaves, float32 (height, width), with mean 0 and standard deviation 1."""
-    total = np.zeros((height, width), np.float32)
-    cells = rng.uniform(1.5, 5)
-    for octave in range(4):
-        n = cells * 2**octave
-        rows, columns = int(n * rng.uniform(1, 2.5)) + 2, int(n) + 2
-        total += coarse_noise(rng, rows, columns, height, width) * np.float32(0.55**octave)
-    return (total - total.mean()) / max(float(total.std()), 1e-6)
-
-
 def paint_sky(sample: Sample, rng: np.random.Generator) -> Sample:
-    """The sample with another sky where there is no surface: a gradient with clouds, at any time of day.
-
-    The truth is unchanged.
-    """
+    """The sample with another sky where there is no surface, see skies.py. The truth is unchanged."""
     void = 1 - sample.mask
     if void.mean() < 0.04:
         return sample
-    h, w = void.shape
-    zenith, horizon, cloud = (
-        np.clip(np.array(c, np.float32) * rng.uniform(0.7, 1.2) + rng.normal(0, 0.06, 3), 0, 1)
-        for c in SKIES[rng.integers(len(SKIES))]
-    )
-    down = np.clip(np.linspace(0, rng.uniform(0.8, 2.0), h, dtype=np.float32), 0, 1)[:, None, None]
-    sky = zenith + (horizon - zenith) * down + np.zeros((1, w, 1))
-    cover = np.clip((noise(rng, h, w) - rng.normal(0.4, 0.9)) * rng.uniform(0.5, 2.0), 0, 1) * rng.uniform(0, 1)
-    sky = sky + (cloud - sky) * cover[..., None]
+    sky = skies.behind(rng, *void.shape)
     alpha = cv2.GaussianBlur(void, (0, 0), 0.7)[..., None]
     rgb = sample.rgb + (sky * 255 - sample.rgb) * alpha
     return sample._replace(rgb=np.clip(rgb + 0.5, 0, 255).astype(np.uint8))
@@ -267,7 +237,7 @@ def paint_sky(sample: Sample, rng: np.random.Generator) -> Sample:
 
 def augment(sample: Sample, rng: np.random.Generator, height: int, width: int) -> Sample:
     """A random view of a sample at (height, width), and its truth at half that size."""
-    sample = paint_sky(sample, rng) if rng.random() < 0.4 else sample
+    sample = paint_sky(sample, rng) if rng.random() < 0.5 else sample
     view = crop(flip(sample) if rng.random() < 0.5 else sample, rng, height, width)
     return view._replace(rgb=recolour(view.rgb, rng))
 
@@ -296,6 +266,7 @@ READILY = {
     "table": 0.5,
     "portrait": 0.35,
     "outdoor": 0.25,
+    "skyline": 0.6,
     "facade": 0.25,
 }
 

@@ -3,7 +3,8 @@
 A shard of n pictures of size S is <seed>_<index:05d> with these files: .rgb.npy, uint8 (n, S, S, 3), sRGB; .inv.npy,
 float16 (n, S, S), inverse z-depth scaled so that the largest value in each picture is 1, and 0 where there is no
 surface; .nrm.npy, int8 (n, S, S, 3), camera-space normals * 127 (+x right, +y up, +z towards the viewer), and 0 where
-there is no surface; .mask.npy, uint8 (n, S, S), 1 = surface; and, written last, .json with "kinds", "focal" (fx /
+there is no surface; .mask.npy, uint8 (n, S, S), 1 = surface; .vis.npy and .alb.npy, uint8 (n, S/2, S/2, ...), see
+visibility.py; and, written last, .json with "kinds", "focal" (fx /
 width), "seed" and "size". Pictures depend on (seed, number) alone.
 """
 
@@ -16,17 +17,17 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from . import camera, renderer, scenes
+from . import camera, renderer, scenes, visibility
 from .assets import Library
 
-Picture = dict[str, Any]  # rgb, inv, nrm and mask as arrays; kind, a string; focal, a float
+Picture = dict[str, Any]  # rgb, inv, nrm, mask, vis and alb as arrays; kind, a string; focal, a float
 
 SHARD, VIEWS = 32, 2
-ARRAYS = ("rgb", "inv", "nrm", "mask")
+ARRAYS = ("rgb", "inv", "nrm", "mask", "vis", "alb")
 
 
 def render_pair(library: Library, seed: int, number: int, size: int = 288, kind: str | None = None) -> list[Picture]:
-    """The VIEWS pictures of scene `number`, as dicts with rgb, inv, nrm, mask, kind and focal (see the module's
+    """The VIEWS pictures of scene `number`, as dicts with rgb, inv, nrm, mask, vis, alb, kind and focal (see the module's
     docstring).
     """
     for attempt in range(50):
@@ -53,6 +54,7 @@ def render_pair(library: Library, seed: int, number: int, size: int = 288, kind:
                     "mask": r["mask"].astype(np.uint8),
                     "kind": kind_,
                     "focal": float(focal),
+                    **visibility.trace(scene, eye, cam, focal, size // 2, size // 2),
                 }
             )
         return out

@@ -83,12 +83,18 @@ class State:
             setattr(self, name, saved[name])
 
 
-def start(net: GeometryNet, rate: float, freeze: int = 0) -> State:
+def start(net: GeometryNet, rate: float, freeze: int = 0, part: str = "all") -> State:
     """A fresh state: AdamW with a slower encoder, and a running average of the weights.
+
+    With another part than "all", only that branch of the network learns.
 
     The stem and the first `freeze` blocks of the encoder stay as they are: edges and colours look the same in every
     picture, and their gradients, at the highest resolution, are the most expensive.
     """
+    if part == "mask":
+        net.still = tuple(name for name, _ in net.named_children() if name != "sky")
+        for name in net.still:
+            net.get_submodule(name).requires_grad_(False)
     if freeze:
         net.encoder.stem.requires_grad_(False)
         net.encoder.blocks[:freeze].requires_grad_(False)
@@ -164,7 +170,7 @@ class Workers:
 
 
 def train_step(
-    state: State, workers: Workers, make: Callable[[int], Batch], done: float, device: str, bf16: bool
+    state: State, workers: Workers, make: Callable[[int], Batch], done: float, device: str, bf16: bool, learns: str = "all"
 ) -> dict[str, float]:
     """One optimiser step on the batches make(part), one per worker. Returns the loss terms by name.
 
@@ -177,7 +183,7 @@ def train_step(
             predicted = net.train()(image.to(device, memory_format=torch.channels_last))
         disparity, normals, mask = (p.float() for p in predicted)
         true_disparity, true_normals, true_mask = (t.to(device) for t in target)
-        terms = losses.losses((disparity, normals, mask), (true_disparity, true_normals, true_mask))
+        terms = losses.losses((disparity, normals, mask), (true_disparity, true_normals, true_mask), learns)
         loss = losses.total(terms)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"step {state.step}: loss is {loss.item()}")

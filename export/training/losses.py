@@ -88,9 +88,16 @@ def normal_losses(predicted: Tensor, target: Tensor, mask: Tensor) -> tuple[Tens
     return (weight * (1 - cosine)).sum() / total, (weight * chord).sum() / total
 
 
-def losses(predicted: tuple[Tensor, Tensor, Tensor], target: tuple[Tensor, Tensor, Tensor]) -> dict[str, Tensor]:
-    """Every term by name, unweighted. Both tuples are (disparity, normals, mask); the predicted mask is a logit."""
+def losses(
+    predicted: tuple[Tensor, Tensor, Tensor], target: tuple[Tensor, Tensor, Tensor], part: str = "all"
+) -> dict[str, Tensor]:
+    """Every term of a part (see network.PARTS) by name, unweighted.
+
+    Both tuples are (disparity, normals, mask); the predicted mask is a logit.
+    """
     disparity, normals, mask = target
+    if part == "mask":
+        return {"mask": F.binary_cross_entropy_with_logits(predicted[2], mask)}
     level, gradient = disparity_losses(predicted[0], disparity, mask)
     cosine, chord = normal_losses(predicted[1], normals, mask)
     order = order_loss(predicted[0], disparity, mask)

@@ -22,6 +22,7 @@ KINDS = {
     "animal": (0.05, scenes_objects.animal),
     "cloth": (0.03, scenes_objects.cloth),
     "facade": (0.03, scenes_outdoor.facade),
+    "skyline": (0.12, scenes_outdoor.skyline),
 }
 ALONE = ("object", "carved")  # things under a lamp of their own, kept away from the lens
 
@@ -84,7 +85,7 @@ def make(
     scene.lights = scene.lights[:4]
     scene.build()
     limit = 0.2 if kind in ALONE else 0.02
-    limit = 0.01 if kind == "outdoor" else limit
+    limit = 0.01 if kind in ("outdoor", "skyline") else limit
     good: list[tuple[np.ndarray, np.ndarray, float]] = []
     for share in (0.6, 0.97):  # views with several things in them are preferred
         for c in cams[:1] if flash else cams:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
 from . import geometry as G
-from . import sculpture
+from . import sculpture, skies
 from .assets import Library
 from .geometry import Mesh
 from .materials import Material
@@ -223,6 +224,8 @@ def lighting(s: Scene, rng: np.random.Generator, indoor: bool = False) -> None:
     over: np.ndarray | None = None
     made = sky_picture(rng)
     s.background = made
+    if not indoor and rng.random() < 0.6:
+        s.background = skies.dome(rng) * f32(2.0 ** rng.normal(0, 0.8))
     if lib.hdris and k < 0.6:
         name = str(rng.choice(lib.hdris))
         s.env, sd, over = lib.hdri(name)
@@ -231,9 +234,12 @@ def lighting(s: Scene, rng: np.random.Generator, indoor: bool = False) -> None:
         if sd[1] > 0.08:
             d = sd
         if "sky" in name:
-            s.background = s.env
+            s.background = s.env if rng.random() < 0.3 else skies.altered(rng, s.env)
     elif k < 0.85:
         s.env = made
+        if s.background is not made and rng.random() < 0.5:  # the light of the sky that is seen
+            s.env = cv2.resize(s.background, (192, 96), interpolation=cv2.INTER_AREA)
+            s.env = s.env / f32(max(float(s.env.mean()), 1e-3))
     else:
         g = np.linspace(rng.uniform(0.1, 1), rng.uniform(0.1, 1.2), 32)[:, None, None] * hue(rng, 0.2, 0.8, 1.0)
         if rng.random() < 0.6:  # a window or softbox

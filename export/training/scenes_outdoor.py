@@ -272,6 +272,52 @@ def street(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
         )
 
 
+def skyline(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """Things against much sky, seen from below or far away: walls, roofs, trees and branches, people, poles, hills."""
+    from .scenes_people import person
+
+    lib = s.assets
+    lighting(s, rng)
+    ground(s, rng, 0, 80)
+    for _ in range(int(rng.integers(0, 3))):
+        a = rng.uniform(-0.9, 0.9)
+        m = surface(rng, lib, ("wall", "brick", "stone", "wood"), ("brick", "noise", "streak"), 2, 0.3, 0.4)
+        x, z, w, h = rng.uniform(-7, 7), -rng.uniform(2.5, 14), rng.uniform(2, 9), rng.uniform(1.5, 8)
+        if rng.random() < 0.5:
+            house(s, rng, x, z, w, h, rng.uniform(3, 8), a)
+            continue
+        s.box(m, (w, h, 0.3), (x, h / 2, z), yaw(a))
+        for _ in range(int(rng.integers(0, 6))):  # things on the wall
+            at, up, size = rng.uniform(-0.45, 0.45) * w, rng.uniform(0.4, 1.0) * h, rng.uniform(0.2, 0.7)
+            place_object(s, rng, x + at * np.cos(a), up, z - at * np.sin(a) + 0.3, size)
+    for _ in range(int(rng.choice([0, 1, 2, 4, 8]))):
+        tree(s, rng, rng.uniform(-9, 9), 0, -rng.uniform(1.5, 20), rng.uniform(2, 9))
+    for _ in range(int(rng.choice([0, 0, 1, 3, 8]))):  # poles, masts and wires
+        x, z, h = rng.uniform(-6, 6), -rng.uniform(2, 14), rng.uniform(3, 12)
+        tilt = tumble(rng) if rng.random() < 0.3 else np.eye(3, dtype=np.float32)
+        s.add(G.cylinder(rng.uniform(0.01, 0.15), h, None, 12), plain(rng), tilt, 1, (x, h / 2, z))
+    for _ in range(int(rng.choice([0, 1, 1, 3]))):
+        if rng.random() < 0.5:
+            person(s, rng, rng.uniform(-2, 2), -rng.uniform(1.5, 7), rng.uniform(-1.5, 1.5))
+            continue
+        m = lib.pick(rng, "statue", "animal", "vehicle", "building", "object")
+        x, z = rng.uniform(-3, 3), -rng.uniform(2, 9)
+        if m is not None and len(m.f) < 40000:
+            stand(s, rng, m, None, rng.uniform(0.8, 4), x, 0, z)
+    wayside_things(s, rng)
+    if rng.random() < 0.5:
+        hills(s, rng)
+    for _ in range(16):
+        eye = np.array([rng.uniform(-3, 3), rng.uniform(0.3, 2.5), rng.uniform(0, 4)])
+        away = rng.uniform(5, 15)
+        yield (
+            eye + [rng.normal(0, 0.4) * away, np.tan(rng.uniform(-0.05, 0.75)) * away, -away],
+            None,
+            eye,
+            (25, 75),
+        )
+
+
 def facade(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
     """A wall from near: relief, windows, posters, graffiti and drainpipes, with things in front of it."""
     lib = s.assets

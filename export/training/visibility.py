@@ -1,0 +1,74 @@
+"""What a surface sees: for each point of a picture, which of a fixed set of directions nothing in the picture blocks.
+
+The truth is traced. A blocker counts only where it lies inside the picture and nearer than FAR median distances: a wall
+behind the camera, or a ceiling, must not keep a light out that someone adds to the photograph.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import kernels as K
+from .renderer import pixel_rays
+from .scene import Scene
+
+f32 = np.float32
+RINGS = ((0.0, 1), (26.0, 5), (50.0, 10), (72.0, 12), (94.0, 12))  # degrees from the view axis, number of directions
+FAR = 3.0  # median distances
+
+
+def directions() -> np.ndarray:
+    """(40, 3) float32 unit vectors toward the light, +x right, +y up, +z toward the viewer, 22 to 32 degrees apart.
+
+    The set is its own mirror image (x to -x). Its last ring lies a little behind the picture's plane.
+    """
+    rows = []
+    for k, (theta, n) in enumerate(RINGS):
+        azimuth = np.pi / 2 + 2 * np.pi * (np.arange(n) + 0.5 * (k % 2)) / n
+        t = np.radians(theta)
+        rows += [(np.sin(t) * np.cos(a), np.sin(t) * np.sin(a), np.cos(t)) for a in azimuth]
+    return np.array(rows, f32)
+
+
+def mirrored(d: np.ndarray) -> np.ndarray:
+    """(K,) indices: of each direction's mirror image (x to -x) in the set d (K, 3)."""
+    return (d @ (d * [-1, 1, 1]).T).argmax(1)
+
+
+def trace(scene: Scene, eye: np.ndarray, cam: np.ndarray, focal: float, w: int, h: int) -> dict[str, np.ndarray]:
+    """Labels on a grid (h, w) of the view: `vis`, uint8 (h, w, K / 8), bits as of np.packbits, 1 where a direction is
+    open, 0 where it is blocked or below the surface; `alb`, uint8 (h, w, 3), 255 * sqrt of the linear albedo, 0 where
+    there is no surface, or one of metal, or one that glows.
+    """
+    d_all = directions()
+    o, d, _ = pixel_rays(w, h, eye, cam, focal)
+    t, p, n, _, albedo, x = scene.hit(o, d, 1 / (w * focal))
+    on = np.flatnonzero(x[:, 0] >= 0)
+    seen = np.zeros((h * w, len(d_all)), bool)
+    dull = np.zeros(h * w, bool)
+    if len(on):
+        far = f32(FAR * np.median(t[on]))
+        for k, toward in enumerate((d_all @ cam).astype(f32)):
+            lit = on[n[on] @ toward > 0]
+            if len(lit):
+                seen[lit, k] = ~_blocked(scene, p[lit], toward, eye, cam, focal, h / w, far)
+        material = scene.m[x[on, 0].astype(int)]
+        dull[on] = (x[on, 2] < 0.5) & (material[:, K.EMIT] == 0)
+    coded = np.rint(255 * np.sqrt(np.clip(albedo, 0, 1))) * dull[:, None]
+    return {
+        "vis": np.packbits(seen.reshape(h, w, -1), axis=2),
+        "alb": coded.astype(np.uint8).reshape(h, w, 3),
+    }
+
+
+def _blocked(
+    scene: Scene, p: np.ndarray, toward: np.ndarray, eye: np.ndarray, cam: np.ndarray, focal: float, tall: float, far: np.float32
+) -> np.ndarray:
+    """(n,) bool: whether rays from points p (n, 3) meet something that counts; `tall` is the picture's height / width."""
+    rays = np.ascontiguousarray(np.broadcast_to(toward, p.shape))
+    hit = scene.shade.run(np.ascontiguousarray(p), rays, output=True)
+    there = hit["primID"] >= 0
+    way = np.where(there, hit["tfar"], f32(0))
+    x, y, z = (((p + way[:, None] * toward) - eye) @ cam.T).T
+    inside = (z < -1e-4) & (np.abs(x) * focal < -0.5 * z) & (np.abs(y) * focal < -0.5 * tall * z)
+    return there & inside & (way < far)
