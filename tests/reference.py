@@ -5,6 +5,7 @@ Written for reading. Everything is (H, W) or (H, W, 3) float64. Axes: +x right, 
 
 import numpy as np
 
+from server.light.maps import CLIPPED, CLIPPING
 from server.light.shadows import BIAS, THICKNESSES, area_light_samples
 
 
@@ -91,9 +92,11 @@ def relight(rgb, q, normals, mask, occlusion, estimate, focal, rig, visibilities
     old = old**rig.delight
     before = srgb_to_linear(rgb / 255)
     mean = mean_of_delight(n, estimate, surface, rig.delight)
-    after = before * irradiance * mean / old[..., None] + highlights
-    exposure = auto_exposure(before, after, surface) if rig.exposure == "auto" else rig.exposure
-    after = shoulder(before, 2.0**exposure * after)
+    ratio = irradiance * mean / old[..., None]
+    after = before * ratio + highlights
+    exposure = 2.0 ** (auto_exposure(before, after, surface) if rig.exposure == "auto" else rig.exposure)
+    after = exposure * (before * ratio * whiter(rgb, exposure * ratio) + highlights)
+    after = shoulder(before, after)
     blend = rig.strength * (1.0 if mask is None else np.asarray(mask, float)[..., None])
     return np.rint(255 * np.clip(linear_to_srgb(before + blend * (after - before)), 0, 1)).astype(np.uint8)
 
@@ -115,6 +118,15 @@ def auto_exposure(before, after, surface):
     stops, black = np.linspace(-2, 2, 201), old.mean() / 32
     seen = [np.log(np.maximum(2.0**s * new, black)).mean() for s in stops]
     return np.interp(np.log(np.maximum(old, black)).mean(), seen, stops)
+
+
+def whiter(rgb, ratio):
+    """What keeps clipped channels white where light is taken away: a third of the headroom for each of them."""
+    headroom = sum(
+        CLIPPED / 3 * np.clip((rgb[..., k].astype(float) - CLIPPING) / (255 - CLIPPING), 0, 1) ** 2 for k in range(3)
+    )
+    most = np.minimum(ratio.max(-1), 1)
+    return ((1 + headroom) / (1 + headroom * most))[..., None]
 
 
 def shoulder(before, after):

@@ -294,6 +294,40 @@ def test_nothing_is_blown_out():
         assert (np.diff(row) >= 0).all() and (row[:white] < 255).all(), intensity
 
 
+def gray_wall(codes, ratio, color=(1.0, 1.0, 1.0)):
+    """A facing wall of these codes, one column each, under `ratio` times the light it was taken in: (n, 3) codes."""
+    codes = np.array(codes, np.uint8)
+    rgb = np.repeat(np.broadcast_to(codes[None, :, None] if codes.ndim == 1 else codes, (9, len(codes), 3)), 9, 1)
+    maps = prepare(np.ascontiguousarray(rgb), ball_and_wall(*rgb.shape[:2], radius=1e-3)[0], FIT)
+    light = replace(key_light(0, 0, 1, shadow=False), intensity=ratio, color=color)
+    return relight(maps, Rig(lights=(light,), ambient=0.0, exposure=0.0))[4, 4::9].astype(int)
+
+
+@pytest.mark.parametrize("color", [(1.0, 1.0, 1.0), (1.3, 0.95, 0.6)], ids=["white", "warm"])
+def test_what_was_blown_out_does_not_turn_gray(color):
+    """Half the light: a gray of 180 loses what it must, white loses far less; without light both are black."""
+    gray, white = (srgb_to_linear(c / 255) for c in gray_wall([180, 255], 0.5, color))
+    assert np.allclose(gray, srgb_to_linear(180 / 255) * 0.5 * np.array(color), atol=0.01)
+    assert (white > 1.3 * 0.5 * np.array(color)).all() and (white < 0.97).all()
+    assert (gray_wall([180, 255], 0.0, color) == 0).all()
+
+
+def test_one_channel_at_255_leaves_the_hue():
+    """A red flower: its one clipped channel says less than three would, and the colour stays its own."""
+    half = srgb_to_linear(gray_wall([[255, 40, 90], [255, 255, 255]], 0.5) / 255)
+    flower = srgb_to_linear(np.array([255, 40, 90]) / 255)
+    assert 0.5 < half[0, 0] < half[1, 0]
+    assert np.allclose(half[0] / half[0, 0], flower / flower[0], atol=0.01)
+
+
+def test_near_white_the_order_of_tones_stays():
+    for ratio in (0.1, 0.5, 0.9, 1.0, 1.3):
+        tones = gray_wall(np.arange(256), ratio)[:, 1]
+        assert (np.diff(tones) >= 0).all() and np.diff(tones).max() <= 8
+        darker = gray_wall(np.arange(256), ratio * 0.9)[:, 1]
+        assert (darker <= tones).all()
+
+
 def test_float32_throughout(scene):
     rgb, geometry, fit = scene
     maps = prepare(rgb, geometry, fit)

@@ -7,7 +7,7 @@ silhouettes is kept for the pixels there alone.
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -36,6 +36,12 @@ PIXELS = 1 << 16  # of a band
 PIXELS_A_THREAD = 1 << 18  # of a band where threads share a picture: below, they wait for each other more than they do
 KEPT_PIXELS = 3 << 20  # a picture up to so large, a preview, keeps its bands: 31 bytes a pixel
 LEAST = np.float32(0.02)  # of the old light
+CLIPPING = 225  # codes above this may be clipped, and 255 is
+CLIPPED = 5.0  # where all three channels are 255 the photographed light was up to so much more than they say
+# of a channel: what it adds to the headroom, by its code
+HEADROOM_BY_CODE = (CLIPPED / 3 * np.square(np.clip((np.arange(256) - CLIPPING) / (255 - CLIPPING), 0, 1))).astype(
+    np.float32
+)
 
 
 class Band(NamedTuple):
@@ -46,6 +52,7 @@ class Band(NamedTuple):
     log_light: np.ndarray  # natural logarithm of the estimated old light
     occlusion: np.ndarray  # 0..1, of ambient light
     share: Optional[np.ndarray]  # 0..1, how much of a pixel is relit; None: all of it
+    headroom: Optional[np.ndarray]  # 0..CLIPPED, how much brighter a pixel may have been than its codes; None: nowhere
 
 
 @dataclass(frozen=True)
@@ -161,12 +168,14 @@ class Maps:
         old = light_at(x, y, z, self.shared.light)
         if self.shared.light.floor < LEAST:
             np.maximum(old, LEAST, out=old)
+        codes = tuple(c.reshape(x.shape) for c in cv2.split(self.rgb[rows]))
         return Band(
-            codes=tuple(c.reshape(x.shape) for c in cv2.split(self.rgb[rows])),
+            codes=codes,
             normals=planes[:3],
             log_light=cv2.log(old, dst=old).reshape(x.shape),
             occlusion=self.from_grid(self.occlusion, rows),
             share=planes[3] if len(planes) > 3 else None,
+            headroom=_headroom(codes),
         )
 
     def on_grid(self, texels: np.ndarray) -> "GridPlane":
@@ -258,6 +267,16 @@ def _q_rows(sampler: Resampler, wide: np.ndarray, silhouettes: SparsePlanes, row
     band = sampler.rows(wide[-1:], rows)
     silhouettes.write(band, rows, len(wide) - 1)
     return band[0]
+
+
+def _headroom(codes: Sequence[np.ndarray]) -> Optional[np.ndarray]:
+    """What the photograph cannot say at its channels of 255, see Band."""
+    if max(int(c.max()) for c in codes) <= CLIPPING:
+        return None
+    r, g, b = (cv2.LUT(c, HEADROOM_BY_CODE).reshape(c.shape) for c in codes)
+    r += g
+    r += b
+    return np.asarray(r)
 
 
 def _length(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -140,9 +140,9 @@ def _relight_rows(
     if band.share is not None:
         blend = band.share * np.float32(rig.strength)
     if len(ratios) == 1 and not highlights:
-        codes = _under_white_light(band.codes, ratios[0], blend)
+        codes = _under_white_light(band, ratios[0], blend)
     else:
-        codes = _under_coloured_light(band.codes, ratios, highlights, 1 / even, blend)
+        codes = _under_coloured_light(band, ratios, highlights, 1 / even, blend)
     cv2.merge(codes, dst=out[rows])
 
 
@@ -159,12 +159,13 @@ def _ratios(
     return ratios, highlights
 
 
-def _under_white_light(codes: Sequence[np.ndarray], ratio: np.ndarray, blend: Blend) -> List[np.ndarray]:
+def _under_white_light(band: Band, ratio: np.ndarray, blend: Blend) -> List[np.ndarray]:
     """The fast path: where all light is white and nothing shines, one gain (r, W) does for the three channels.
 
     Returns their codes.
     """
-    gain = _tone_gain_in_place(ratio, codes)
+    codes = band.codes
+    gain = _tone_gain_in_place(ratio, codes, band.headroom)
     if blend is not None:
         gain -= 1
         gain *= blend
@@ -174,10 +175,14 @@ def _under_white_light(codes: Sequence[np.ndarray], ratio: np.ndarray, blend: Bl
 
 
 def _under_coloured_light(
-    codes: Sequence[np.ndarray], ratios: List[np.ndarray], highlights: List[np.ndarray], scale: float, blend: Blend
+    band: Band, ratios: List[np.ndarray], highlights: List[np.ndarray], scale: float, blend: Blend
 ) -> List[np.ndarray]:
     """Three channels, each with its own ratio and highlights."""
-    before = [decode(c) for c in codes]
+    before = [decode(c) for c in band.codes]
+    if band.headroom is not None:
+        most = ratios[0].copy() if len(ratios) == 1 else _largest_channel(ratios)
+        whiter = _whiter(np.minimum(most, 1, out=most), band.headroom)
+        ratios = [ratio * whiter for ratio in ratios]
     after = _before_tone(before, ratios, highlights, scale)
     kept = _tone_factor(_largest_channel(before), _largest_channel(after))
     for b, a in zip(before, after):
@@ -203,12 +208,24 @@ def _before_tone(
 # p + d / sqrt(1 + (d / (1 - p))^2) instead, which never reaches white; what does not grow brighter stays as it is.
 
 
+# Where the photograph is clipped, by how much is unknown: the surface may have been 1 + h times as bright as its codes
+# say. As light is taken away, it stays white the longer: a ratio r < 1 becomes r (1 + h) / (1 + h r), which is 1 at 1,
+# without a crease, and (1 + h) r in the dark.
+
+
+def _whiter(ratio: np.ndarray, headroom: np.ndarray) -> np.ndarray:
+    """(1 + h) / (1 + h r) for ratios r (r, W) of at most 1."""
+    below = headroom * ratio
+    below += 1
+    return np.asarray((headroom + 1) / below)
+
+
 def _largest_channel(planes: Sequence[np.ndarray]) -> np.ndarray:
     largest = np.maximum(planes[0], planes[1])
     return np.maximum(largest, planes[2], out=largest)
 
 
-def _tone_gain_in_place(ratio: np.ndarray, codes: Sequence[np.ndarray]) -> np.ndarray:
+def _tone_gain_in_place(ratio: np.ndarray, codes: Sequence[np.ndarray], headroom: Optional[np.ndarray]) -> np.ndarray:
     """The tone curve where all three channels (r, W) uint8 have one ratio (r, W), which becomes their gain.
 
     With e = ratio - 1 > 0, and d = e p: 1 + e / sqrt(1 + (e p / (1 - p))^2).
@@ -216,6 +233,8 @@ def _tone_gain_in_place(ratio: np.ndarray, codes: Sequence[np.ndarray]) -> np.nd
     largest = cv2.max(cv2.max(codes[0], codes[1]), codes[2])
     kept = np.minimum(ratio, 1)
     ratio -= kept
+    if headroom is not None:
+        kept *= _whiter(kept, headroom)
     bent: np.ndarray = cv2.LUT(largest, SHOULDER_BY_CODE).reshape(ratio.shape)
     bent *= ratio
     bent *= bent
