@@ -28,14 +28,16 @@ def save(net: GeometryNet, state: dict[str, torch.Tensor], path: Path, trained: 
 def load(path: Path, grown: Optional[dict[str, Any]] = None) -> tuple[GeometryNet, dict[str, Any]]:
     """The network in float32, and what was recorded about its training.
 
-    With `grown`, arguments of GeometryNet, it grows to this shape by parts that have no effect at first. Raises FileNotFoundError, or
-    ValueError when the file does not hold weights of this network.
+    With `grown`, arguments of GeometryNet, it grows to this shape by parts that have no effect at first (the light's
+    branch: that are untrained). Raises FileNotFoundError, or ValueError when the file does not hold weights of this
+    network.
     """
     try:
         with safe_open(path, "pt") as file:
             about = {k: json.loads(v) for k, v in file.metadata().items()}
             state = {k: file.get_tensor(k).float() for k in file.keys()}  # noqa: SIM118  # the file is not a dict
-        own = GeometryNet(about["variant"], about["widths"], about.get("depths", (1, 1, 1, 1)), about.get("sky", ()))
+        branches = {name: about.get(name, ()) for name in ("sky", "light")}
+        own = GeometryNet(about["variant"], about["widths"], about.get("depths", (1, 1, 1, 1)), **branches)
         net = GeometryNet(**own.shape | grown) if grown else own
         lacking = [k for k in own.state_dict() if k not in state and not k.endswith("num_batches_tracked")]
         unexpected = net.load_state_dict(state, strict=False).unexpected_keys

@@ -32,8 +32,10 @@ BLOCKS = (  # kernel, stride, expansion, channels, repeats: EfficientNet-B0 befo
     (3, 1, 6, 320, 1),
 )
 DEPTHS = (3, 3, 2, 2)  # residual blocks of the decoder at 1/32 to 1/4
-PARTS = ("all", "mask")  # what of the network may be trained alone
+PARTS = ("all", "mask", "light")  # what of the network may be trained alone
 SKY = (48, 40, 32, 24, 16)  # channels of the mask's branch at 1/32 to 1/2
+LIGHT, LIGHT_DEPTHS = (128, 112, 96, 72, 24), (2, 2, 2, 2, 1)  # of the light's branch
+DIRECTIONS = 40  # of the visibility, see training/visibility.py
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width and depth multipliers of Lite0 to Lite2
 
 
@@ -137,29 +139,56 @@ class Residual(nn.Module):
 class Branch(nn.Module):
     """A small decoder on the features of the encoder and of the geometry's decoder at all five scales.
 
-    `channels` are those of both together at 1/32 to 1/2 of the size, `widths` its own. It ends on half the input's
-    grid, with zeros until it is trained.
+    `channels` are those of both together at 1/32 to 1/2 of the size, `widths` its own, `depths` its residual blocks.
     """
 
-    def __init__(self, channels: list[int], widths: tuple[int, ...], outputs: int):
+    def __init__(self, channels: list[int], widths: tuple[int, ...], depths: tuple[int, ...] = (1, 1, 1, 1, 1)):
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, w, 1) for c, w in zip(channels, widths))
         self.context = nn.Sequential(nn.Conv2d(widths[0], widths[0], 1), nn.ReLU(inplace=True))
         self.reduce = nn.ModuleList(nn.Conv2d(a, b, 1) for a, b in zip(widths, widths[1:]))
-        self.refine = nn.ModuleList(Residual(w) for w in widths)
-        self.head = nn.Sequential(conv_bn_relu(widths[-1], widths[-1]), SameConv(widths[-1], outputs, 3))
-        last = self.head[-1]
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.refine = nn.ModuleList(nn.Sequential(*(Residual(w) for _ in range(d))) for w, d in zip(widths, depths))
 
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """(n, outputs, h/2, w/2) from the features (n, channels, ..., ...) of the scales, the smallest first."""
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """(n, width, ..., ...) at the scales, from the features (n, channels, ..., ...) there, the smallest first."""
         y = F.relu(self.lateral[0](features[0]))
         y = self.refine[0](y + self.context(y.mean((2, 3), keepdim=True)))
+        out = [y]
         for lateral, reduce, refine, feature in zip(self.lateral[1:], self.reduce, self.refine[1:], features[1:]):
             up = F.interpolate(reduce(y), scale_factor=2, mode="bilinear", align_corners=False)
             y = refine(F.relu(up + lateral(feature)))
-        return self.head(y)
+            out.append(y)
+        return out
+
+
+class Mask(nn.Module):
+    """What is added to the mask's logit, on half the input's grid: a branch that gives zeros until it is trained."""
+
+    def __init__(self, channels: list[int], widths: tuple[int, ...]):
+        super().__init__()
+        self.branch = Branch(channels, widths)
+        self.head = head(widths[-1], 1)
+        for p in self.head[-1].parameters():
+            nn.init.zeros_(p)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """(n, 1, h/2, w/2) from the features, see Branch."""
+        return self.head(self.branch(features)[-1])
+
+
+class Light(nn.Module):
+    """What the light does in a picture: a branch that says what each point can be reached from, and how it is lit."""
+
+    def __init__(self, channels: list[int], widths: tuple[int, ...], depths: tuple[int, ...], directions: int):
+        super().__init__()
+        self.branch = Branch(channels, widths, depths)
+        self.seen = head(widths[-2], directions)
+        self.shading = head(widths[-1], 3)
+
+    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits of the visibility (n, directions, h/4, w/4), and the logarithm of the shading (n, 3, h/2, w/2)."""
+        *_, coarse, fine = self.branch(features)
+        return self.seen(coarse), self.shading(fine)
 
 
 class GeometryNet(nn.Module):
@@ -172,7 +201,8 @@ class GeometryNet(nn.Module):
 
     `widths` are the decoder's channels at 1/32 to 1/2 of the size, `depths` its residual blocks at 1/32 to 1/4. All
     blocks but the first of each scale start silent, so that a deeper network begins where the weights of a shallower
-    one left off. `sky` are the channels of a branch that is added to the mask, () for none.
+    one left off. `sky` are the channels of a branch that is added to the mask, `light` those of
+    one for visibility and shading (see Light); () for none.
     """
 
     still: tuple[str, ...] = ()  # the parts that training leaves as they are, their running statistics too
@@ -183,9 +213,11 @@ class GeometryNet(nn.Module):
         widths: tuple[int, ...] = (160, 128, 96, 64, 32),
         depths: tuple[int, ...] = DEPTHS,
         sky: tuple[int, ...] = SKY,
+        light: tuple[int, ...] = (),
     ):
         super().__init__()
-        self.variant, self.widths, self.depths, self.sky_widths = variant, tuple(widths), tuple(depths), tuple(sky)
+        self.variant, self.widths, self.depths = variant, tuple(widths), tuple(depths)
+        self.branches = {"sky": tuple(sky), "light": tuple(light)}
         self.encoder = Encoder(variant)
         features = self.encoder.channels[::-1]
         self.top = conv_bn_relu(features[0], widths[0], 1)
@@ -197,12 +229,14 @@ class GeometryNet(nn.Module):
             nn.Sequential(*(Residual(w, silent=True) for _ in range(d - 1))) for w, d in zip(widths, depths)
         )
         self.head = nn.Sequential(conv_bn_relu(widths[-1], 48), SameConv(48, 5, 3))
-        self.sky = Branch([f + w for f, w in zip(features, widths)], self.sky_widths, 1) if sky else None
+        both = [f + w for f, w in zip(features, widths)]
+        self.sky = Mask(both, tuple(sky)) if sky else None
+        self.light = Light(both, tuple(light), LIGHT_DEPTHS, DIRECTIONS) if light else None
 
     @property
     def shape(self) -> dict[str, Any]:
         """The arguments that build another network of the same shape: GeometryNet(**shape)."""
-        return {"variant": self.variant, "widths": self.widths, "depths": self.depths, "sky": self.sky_widths}
+        return {"variant": self.variant, "widths": self.widths, "depths": self.depths, **self.branches}
 
     def train(self, mode: bool = True) -> GeometryNet:
         """Training mode, but for what is `still`."""
@@ -211,8 +245,8 @@ class GeometryNet(nn.Module):
             self.get_submodule(name).eval()
         return self
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Disparity, normals and mask logits of the pictures x, as the class says."""
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What the branches see of the pictures x: the encoder's and the decoder's features, the smallest first."""
         features = self.encoder(x)[::-1]
         y = self.top(features[0])
         y = self.refine[0](y + self.context(y.mean((2, 3), keepdim=True)))
@@ -223,9 +257,19 @@ class GeometryNet(nn.Module):
             y = reduce(further(y))
             y = refine(F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False) + lateral(feature))
             seen.append(torch.cat((feature, y), 1))
-        y = self.head(y)
+        return seen
+
+    def geometry(self, seen: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Disparity, normals and mask logits from the features."""
+        y = self.head(seen[-1][:, -self.widths[-1] :])
         mask = y[:, 4:] if self.sky is None else y[:, 4:] + self.sky(seen)
         return y[:, :1], y[:, 1:4], mask
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Disparity, normals and mask logits of the pictures x, as the class says; with a light branch also its two."""
+        seen = self.features(x)
+        out = self.geometry(seen)
+        return out if self.light is None else (*out, *self.light(seen))
 
 
 class ServedNetwork(nn.Module):
@@ -257,6 +301,11 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int = 3) -> nn.Sequential:
     """A convolution of stride 1 without bias, batch normalisation and ReLU."""
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+def head(channels: int, outputs: int) -> nn.Sequential:
+    """Two convolutions, the last without a nonlinearity."""
+    return nn.Sequential(conv_bn_relu(channels, channels), SameConv(channels, outputs, 3))
 
 
 def fold_batch_norm(net: nn.Module) -> nn.Module:

@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import checkpoint
 import cv2
 import torch
-from network import DEPTHS, PARTS, SKY, GeometryNet, load_imagenet
-from training import data, loop, processor
+from network import DEPTHS, LIGHT, PARTS, SKY, GeometryNet, load_imagenet
+from training import data, light, loop, processor
 
 from server import cpus
 
@@ -83,7 +83,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--part",
         choices=PARTS,
         default="all",
-        help="what learns: everything, or only the branch that corrects the mask, which is quick",
+        help="what learns: all of the geometry, or only the branch that corrects the mask, or the light's",
     )
     p.add_argument(
         "--batch", type=int, default=16, metavar="N", help="pictures per step (default 16); half as many above 256 px"
@@ -163,7 +163,8 @@ def prepare(args: argparse.Namespace) -> loop.State:
     if before:
         net = GeometryNet(**before["network"])
     elif args.resume:
-        net, _ = checkpoint.load(args.resume, {"sky": SKY} | ({"depths": args.depths} if args.depths else {}))
+        grown = {"sky": SKY} | ({"depths": args.depths} if args.depths else {})
+        net, _ = checkpoint.load(args.resume, grown | ({"light": LIGHT} if args.part == "light" else {}))
     else:
         net = GeometryNet(args.variant, depths=args.depths or DEPTHS)
         load_imagenet(net.encoder, args.variant)
@@ -194,7 +195,8 @@ def run(
         count = max(1, (args.batch if size <= 256 else args.batch // 2) // args.workers)
 
         def make(part: int, size: int = size, count: int = count) -> loop.Batch:
-            return data.batch(shards, args.seed, state.step, size, range(part * count, (part + 1) * count))
+            maker = light if args.part == "light" else data
+            return maker.batch(shards, args.seed, state.step, size, range(part * count, (part + 1) * count))
 
         terms = loop.train_step(state, workers, make, done(), args.device, args.bf16, args.part)
         recent = {k: 0.98 * recent.get(k, v) + 0.02 * v for k, v in terms.items()}
@@ -248,8 +250,12 @@ def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None)
     entry: dict[str, Any] = {"step": state.step, "samples": state.samples, "minutes": round(state.seconds / 60, 1)}
     if val:
         val.rescan()
-        entry["validation"] = loop.validate(net, val)
-        print(loop.table(entry["validation"]), flush=True)
+        if args.part == "light":
+            entry["validation"] = light.validate(net, val)
+            print(entry["validation"], flush=True)
+        else:
+            entry["validation"] = loop.validate(net, val)
+            print(loop.table(entry["validation"]), flush=True)
     state.log.append(entry)
     (args.out / "log.json").write_text(json.dumps(state.log, indent=1))
     checkpoint.save(net, state.ema, args.out / NAME, entry | {"seed": args.seed, "variant": net.variant})
@@ -305,7 +311,9 @@ def main(argv: list[str] | None = None) -> int:
     loop.keep_memory()
     args.out.mkdir(parents=True, exist_ok=True)
     with renderer(args) as (folder, check):
-        shards, val = data.Shards(folder), data.Shards(args.val) if args.val else None
+        fields = light.FIELDS if args.part == "light" else data.FIELDS
+        shards = data.Shards(folder, fields=fields)
+        val = data.Shards(args.val, fields=fields) if args.val else None
         for found, where in ((shards, folder), (val, args.val)):
             if found is not None and not len(found):
                 print(f"train: no shards in {where}", file=sys.stderr)

@@ -1,7 +1,8 @@
 """Rendered shards as an endless, seeded stream of augmented batches.
 
 A shard is `<stem>.rgb.npy` uint8 (n, s, s, 3) sRGB, `.inv.npy` float16 (n, s, s) inverse depth, `.nrm.npy` int8
-(n, s, s, 3) normals * 127, `.mask.npy` uint8 (n, s, s), and `<stem>.json`, written last.
+(n, s, s, 3) normals * 127, `.mask.npy` uint8 (n, s, s), and `<stem>.json`, written last. What is known of the light is
+beside them, see light.py.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ class Sample(NamedTuple):
 class Shards:
     """All shards of a folder, memory-mapped, as a sequence of samples."""
 
-    def __init__(self, folder: Path, every: float = 20.0):
-        self.folder, self.every, self.checked = Path(folder), every, 0.0
+    def __init__(self, folder: Path, every: float = 20.0, fields: tuple[str, ...] = FIELDS):
+        self.folder, self.every, self.checked, self.fields = Path(folder), every, 0.0, fields
         self.stems: list[str] = []
         self.arrays: dict[str, list[np.ndarray]] = {}
         self.kinds: dict[str, list[str]] = {}
@@ -57,7 +58,7 @@ class Shards:
         for stem in stems:
             try:
                 arrays[stem] = self.arrays.get(stem) or [
-                    np.load(self.folder / f"{stem}.{f}.npy", mmap_mode="r") for f in FIELDS
+                    np.load(self.folder / f"{stem}.{f}.npy", mmap_mode="r") for f in self.fields
                 ]
                 kinds[stem] = self.kinds.get(stem) or json.loads((self.folder / f"{stem}.json").read_text())["kinds"]
             except FileNotFoundError:  # the ring dropped it between the listing and now
@@ -73,9 +74,13 @@ class Shards:
         stem, j = self.index[k]
         return self.kinds[stem][j]
 
-    def __getitem__(self, k: int) -> Sample:
+    def rows(self, k: int) -> list[np.ndarray]:
+        """The arrays of picture k, in the order of the fields."""
         stem, j = self.index[k]
-        rgb, inverse, normals, mask = (a[j] for a in self.arrays[stem])
+        return [a[j] for a in self.arrays[stem]]
+
+    def __getitem__(self, k: int) -> Sample:
+        rgb, inverse, normals, mask = self.rows(k)[:4]
         return Sample(
             np.asarray(rgb), inverse.astype(np.float32), normals.astype(np.float32) / 127, (mask > 0).astype(np.float32)
         )

@@ -27,9 +27,7 @@ ARRAYS = ("rgb", "inv", "nrm", "mask", "vis", "alb")
 
 
 def render_pair(library: Library, seed: int, number: int, size: int = 288, kind: str | None = None) -> list[Picture]:
-    """The VIEWS pictures of scene `number`, as dicts with rgb, inv, nrm, mask, vis, alb, kind and focal (see the module's
-    docstring).
-    """
+    """The VIEWS pictures of scene `number`, as dicts with the ARRAYS, kind and focal (see the module's docstring)."""
     for attempt in range(50):
         rng = np.random.default_rng([seed, number, attempt])
         made = scenes.make(library, rng, VIEWS, kind)

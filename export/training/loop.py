@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from network import GeometryNet
 from torch import nn
 
-from . import data, losses
+from . import data, light, losses
 
-Batch = tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+Batch = tuple[torch.Tensor, Any]  # pictures and the truth, as data.collate or light.collate gives them
 ENCODER_RATE = 0.1  # of the decoder's learning rate, because the encoder starts from good weights
 WARM_UP = 150  # steps
 CLIP = 2.0  # gradient norm
@@ -86,13 +86,14 @@ class State:
 def start(net: GeometryNet, rate: float, freeze: int = 0, part: str = "all") -> State:
     """A fresh state: AdamW with a slower encoder, and a running average of the weights.
 
-    With another part than "all", only that branch of the network learns.
+    With another part than "all" (network.PARTS), only that branch of the network learns.
 
     The stem and the first `freeze` blocks of the encoder stay as they are: edges and colours look the same in every
     picture, and their gradients, at the highest resolution, are the most expensive.
     """
-    if part == "mask":
-        net.still = tuple(name for name, _ in net.named_children() if name != "sky")
+    if part != "all":
+        learns = {"mask": "sky", "light": "light"}[part]
+        net.still = tuple(name for name, _ in net.named_children() if name != learns)
         for name in net.still:
             net.get_submodule(name).requires_grad_(False)
     if freeze:
@@ -170,7 +171,13 @@ class Workers:
 
 
 def train_step(
-    state: State, workers: Workers, make: Callable[[int], Batch], done: float, device: str, bf16: bool, learns: str = "all"
+    state: State,
+    workers: Workers,
+    make: Callable[[int], Batch],
+    done: float,
+    device: str,
+    bf16: bool,
+    learns: str = "all",
 ) -> dict[str, float]:
     """One optimiser step on the batches make(part), one per worker. Returns the loss terms by name.
 
@@ -181,10 +188,14 @@ def train_step(
         image, target = make(part)
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             predicted = net.train()(image.to(device, memory_format=torch.channels_last))
-        disparity, normals, mask = (p.float() for p in predicted)
-        true_disparity, true_normals, true_mask = (t.to(device) for t in target)
-        terms = losses.losses((disparity, normals, mask), (true_disparity, true_normals, true_mask), learns)
-        loss = losses.total(terms)
+        predicted = tuple(p.float() for p in predicted)
+        truth: Any = tuple(t.to(device) for t in target)
+        if learns == "light":
+            terms = light.losses(predicted, truth)
+            loss = light.total(terms)
+        else:
+            terms = losses.losses(predicted[:3], truth, learns)
+            loss = losses.total(terms)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"step {state.step}: loss is {loss.item()}")
         loss.backward()

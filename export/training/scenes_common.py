@@ -215,6 +215,21 @@ def sky_picture(rng: np.random.Generator, h: int = 96, w: int = 192) -> np.ndarr
     return (a / a.mean()).astype(f32)
 
 
+def studio(rng: np.random.Generator) -> np.ndarray:
+    """Light from all around (32, 64, 3) float32 of unit mean: a gradient, mostly with a window or a softbox."""
+    g = np.linspace(rng.uniform(0.1, 1), rng.uniform(0.1, 1.2), 32)[:, None, None] * hue(rng, 0.2, 0.8, 1.0)
+    if rng.random() < 0.6:
+        g = np.broadcast_to(g, (32, 64, 3)).copy()
+        y, x, hh, ww = (
+            int(rng.integers(6, 14)),
+            int(rng.integers(0, 50)),
+            int(rng.integers(3, 8)),
+            int(rng.integers(4, 14)),
+        )
+        g[y : y + hh, x : x + ww] += rng.uniform(4, 30)
+    return np.broadcast_to(g / g.mean(), (32, 64, 3)).astype(f32)
+
+
 def lighting(s: Scene, rng: np.random.Generator, indoor: bool = False) -> None:
     """Sky and sun of a scene, photographed, procedural or from a studio; sets s.env, s.background and s.lights."""
     lib, k = s.assets, rng.random()
@@ -238,20 +253,10 @@ def lighting(s: Scene, rng: np.random.Generator, indoor: bool = False) -> None:
     elif k < 0.85:
         s.env = made
         if s.background is not made and rng.random() < 0.5:  # the light of the sky that is seen
-            s.env = cv2.resize(s.background, (192, 96), interpolation=cv2.INTER_AREA)
-            s.env = s.env / f32(max(float(s.env.mean()), 1e-3))
+            coarse = np.asarray(cv2.resize(s.background, (192, 96), interpolation=cv2.INTER_AREA), f32)
+            s.env = coarse / f32(max(float(coarse.mean()), 1e-3))
     else:
-        g = np.linspace(rng.uniform(0.1, 1), rng.uniform(0.1, 1.2), 32)[:, None, None] * hue(rng, 0.2, 0.8, 1.0)
-        if rng.random() < 0.6:  # a window or softbox
-            g = np.broadcast_to(g, (32, 64, 3)).copy()
-            y, x, hh, ww = (
-                int(rng.integers(6, 14)),
-                int(rng.integers(0, 50)),
-                int(rng.integers(3, 8)),
-                int(rng.integers(4, 14)),
-            )
-            g[y : y + hh, x : x + ww] += rng.uniform(4, 30)
-        s.env = np.broadcast_to(g / g.mean(), (32, 64, 3)).astype(f32)
+        s.env = studio(rng)
     if indoor or rng.random() < 0.3:
         s.env = s.env * f32(rng.uniform(0.3, 1))
     if rng.random() < 0.65:

@@ -272,13 +272,9 @@ def street(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
         )
 
 
-def skyline(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
-    """Things against much sky, seen from below or far away: walls, roofs, trees and branches, people, poles, hills."""
-    from .scenes_people import person
-
+def walls(s: Scene, rng: np.random.Generator) -> None:
+    """At most two houses, or walls with things on them."""
     lib = s.assets
-    lighting(s, rng)
-    ground(s, rng, 0, 80)
     for _ in range(int(rng.integers(0, 3))):
         a = rng.uniform(-0.9, 0.9)
         m = surface(rng, lib, ("wall", "brick", "stone", "wood"), ("brick", "noise", "streak"), 2, 0.3, 0.4)
@@ -290,6 +286,16 @@ def skyline(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
         for _ in range(int(rng.integers(0, 6))):  # things on the wall
             at, up, size = rng.uniform(-0.45, 0.45) * w, rng.uniform(0.4, 1.0) * h, rng.uniform(0.2, 0.7)
             place_object(s, rng, x + at * np.cos(a), up, z - at * np.sin(a) + 0.3, size)
+
+
+def skyline(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
+    """Things against much sky, seen from below or far away: walls, roofs, trees and branches, people, poles, hills."""
+    from .scenes_people import person
+
+    lib = s.assets
+    lighting(s, rng)
+    ground(s, rng, 0, 80)
+    walls(s, rng)
     for _ in range(int(rng.choice([0, 1, 2, 4, 8]))):
         tree(s, rng, rng.uniform(-9, 9), 0, -rng.uniform(1.5, 20), rng.uniform(2, 9))
     for _ in range(int(rng.choice([0, 0, 1, 3, 8]))):  # poles, masts and wires
@@ -310,12 +316,8 @@ def skyline(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:
     for _ in range(16):
         eye = np.array([rng.uniform(-3, 3), rng.uniform(0.3, 2.5), rng.uniform(0, 4)])
         away = rng.uniform(5, 15)
-        yield (
-            eye + [rng.normal(0, 0.4) * away, np.tan(rng.uniform(-0.05, 0.75)) * away, -away],
-            None,
-            eye,
-            (25, 75),
-        )
+        ahead = np.array([rng.normal(0, 0.4) * away, np.tan(rng.uniform(-0.05, 0.75)) * away, -away])
+        yield eye + ahead, None, eye, (25, 75)
 
 
 def facade(s: Scene, rng: np.random.Generator) -> Iterator[Shot]:

@@ -47,11 +47,11 @@ def trace(scene: Scene, eye: np.ndarray, cam: np.ndarray, focal: float, w: int, 
     seen = np.zeros((h * w, len(d_all)), bool)
     dull = np.zeros(h * w, bool)
     if len(on):
-        far = f32(FAR * np.median(t[on]))
+        far = float(FAR * np.median(t[on]))
         for k, toward in enumerate((d_all @ cam).astype(f32)):
             lit = on[n[on] @ toward > 0]
             if len(lit):
-                seen[lit, k] = ~_blocked(scene, p[lit], toward, eye, cam, focal, h / w, far)
+                seen[lit, k] = ~_blocked(p[lit], toward, scene, eye, cam, (focal, h / w, far))
         material = scene.m[x[on, 0].astype(int)]
         dull[on] = (x[on, 2] < 0.5) & (material[:, K.EMIT] == 0)
     coded = np.rint(255 * np.sqrt(np.clip(albedo, 0, 1))) * dull[:, None]
@@ -62,9 +62,13 @@ def trace(scene: Scene, eye: np.ndarray, cam: np.ndarray, focal: float, w: int, 
 
 
 def _blocked(
-    scene: Scene, p: np.ndarray, toward: np.ndarray, eye: np.ndarray, cam: np.ndarray, focal: float, tall: float, far: np.float32
+    p: np.ndarray, toward: np.ndarray, scene: Scene, eye: np.ndarray, cam: np.ndarray, view: tuple[float, float, float]
 ) -> np.ndarray:
-    """(n,) bool: whether rays from points p (n, 3) meet something that counts; `tall` is the picture's height / width."""
+    """(n,) bool: whether rays from points p (n, 3) meet something that counts.
+
+    view: the focal length in widths of the picture, its height in widths, and how far away blockers count.
+    """
+    focal, tall, far = view
     rays = np.ascontiguousarray(np.broadcast_to(toward, p.shape))
     hit = scene.shade.run(np.ascontiguousarray(p), rays, output=True)
     there = hit["primID"] >= 0

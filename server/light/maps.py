@@ -273,10 +273,10 @@ def _headroom(codes: Sequence[np.ndarray]) -> Optional[np.ndarray]:
     """What the photograph cannot say at its channels of 255, see Band."""
     if max(int(c.max()) for c in codes) <= CLIPPING:
         return None
-    r, g, b = (cv2.LUT(c, HEADROOM_BY_CODE).reshape(c.shape) for c in codes)
-    r += g
-    r += b
-    return np.asarray(r)
+    total: np.ndarray = cv2.LUT(codes[0], HEADROOM_BY_CODE).reshape(codes[0].shape)
+    for c in codes[1:]:
+        total += np.asarray(cv2.LUT(c, HEADROOM_BY_CODE), np.float32).reshape(c.shape)
+    return total
 
 
 def _length(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:

@@ -99,7 +99,7 @@ def main():
     parser.add_argument("--models", type=pathlib.Path, default=ROOT / "onnx_models")
     a = parser.parse_args()
     graph = load_graph(a.models, "relight-geometry", provider="cpu", threads=1)
-    engine = OnnxEngine(dict.fromkeys(graph.manifest["roles"], graph))
+    engine = OnnxEngine(dict.fromkeys(graph.manifest.roles, graph))
     found = collections.defaultdict(list)
     for kind, photograph, surface, pairs in stacks(Library(a.assets), a.seed, a.count, a.own):
         geometry, fit = read_scene(photograph, estimate(photograph, engine.analyse))

@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--sheet", type=pathlib.Path, help="write the worst pictures with what is relit of them")
     args = parser.parse_args()
     graph = load_graph(args.models, "relight-geometry", provider="cpu", threads=2)
-    engine = OnnxEngine({role: graph for role in graph.manifest.roles})
+    engine = OnnxEngine(dict.fromkeys(graph.manifest.roles, graph))
     shards, rows = data.Shards(args.data), []
     for k in range(len(shards)):
         sample = shards[k]
