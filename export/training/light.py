@@ -1,4 +1,4 @@
-"""Training the light branch: visibility and shading, from pictures whose light is known (see visibility.py).
+"""Training the branches: mask, visibility and shading, from pictures whose light is known (see visibility.py).
 
 Visibility is learned as light transport: of what the predicted normals let in of a distant light, the share that truly
 arrives, V (n.d) / (n'.d) with the true V and n and the predicted n'. So where a normal is wrong, visibility makes up
@@ -21,7 +21,7 @@ from .data import MEAN, STD, Shards
 FIELDS = (*data.FIELDS, "vis", "alb")
 DARK = 0.02  # albedo under which shading is not learned
 CLIPPED, BLACK = 250, 5  # codes beyond which a photograph does not say how bright it is
-WEIGHTS = {"seen": 1.0, "shading": 0.5, "gradient": 1.0}
+WEIGHTS = {"seen": 1.0, "shading": 0.5, "gradient": 1.0, "mask": 1.0}
 
 
 class Lit(NamedTuple):
@@ -29,7 +29,7 @@ class Lit(NamedTuple):
 
     rgb is uint8 (h, w, 3); normals are float32 (h/2, w/2, 3), 0 where there is no surface; seen is uint8
     (h/2, w/2, K/8), bits; shading is float32 (h/2, w/2, 3), its logarithm; known is float32 (h/2, w/2), where that is
-    known.
+    known; mask is float32 (h/2, w/2), 1 where there is a surface.
     """
 
     rgb: np.ndarray
@@ -37,16 +37,31 @@ class Lit(NamedTuple):
     seen: np.ndarray
     shading: np.ndarray
     known: np.ndarray
+    mask: np.ndarray
 
 
-Truth = tuple[Tensor, Tensor, Tensor, Tensor]  # normals, seen, shading, known
+Truth = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # normals, seen, shading, known, mask
 Batch = tuple[Tensor, Truth]
 
 
-def window(shards: Shards, k: int, rows: slice, columns: slice, height: int, width: int) -> Lit:
-    """Rows and columns of picture k, which begin and end at even pixels, at (height, width)."""
-    rgb, _, nrm, _, vis, alb = shards.rows(k)
-    rgb, nrm = rgb[rows, columns], nrm[rows, columns].astype(np.float32) / 127
+def window(
+    shards: Shards,
+    k: int,
+    rows: slice,
+    columns: slice,
+    height: int,
+    width: int,
+    paint: np.random.Generator | None = None,
+) -> Lit:
+    """Rows and columns of picture k, which begin and end at even pixels, at (height, width).
+
+    With `paint` it may get another sky, see data.paint_sky.
+    """
+    _, _, nrm, _, vis, alb = shards.rows(k)
+    whole = shards[k]
+    if paint is not None and paint.random() < 0.5:
+        whole = data.paint_sky(whole, paint)
+    rgb, mask, nrm = whole.rgb[rows, columns], whole.mask[rows, columns], nrm[rows, columns].astype(np.float32) / 127
     halves = (slice(rows.start // 2, rows.stop // 2), slice(columns.start // 2, columns.stop // 2))
     bits, albedo = np.ascontiguousarray(vis[halves]), alb[halves].astype(np.float32) / 255
     size, half = (width, height), (width // 2, height // 2)
@@ -63,6 +78,7 @@ def window(shards: Shards, k: int, rows: slice, columns: slice, height: int, wid
         cv2.resize(bits, half, interpolation=cv2.INTER_NEAREST),
         cv2.resize(shading, half, interpolation=cv2.INTER_NEAREST),
         cv2.resize(known.astype(np.float32), half, interpolation=cv2.INTER_NEAREST),
+        (cv2.resize(np.ascontiguousarray(mask), half, interpolation=cv2.INTER_AREA) > 0.5).astype(np.float32),
     )
 
 
@@ -75,6 +91,7 @@ def flip(lit: Lit, mirrored: np.ndarray) -> Lit:
         np.packbits(bits, axis=2),
         lit.shading[:, ::-1],
         lit.known[:, ::-1],
+        lit.mask[:, ::-1],
     )
 
 
@@ -111,12 +128,13 @@ def sample(shards: Shards, rng: np.random.Generator, height: int, width: int, mi
     side = scale * min(h, w) / max(tall, 1 / tall) / 2
     ch, cw = 2 * int(side * tall), 2 * int(side / tall)
     y, x = (2 * int(rng.integers(0, (s - c) // 2 + 1)) for s, c in ((h, ch), (w, cw)))
-    lit = window(shards, k, slice(y, y + ch), slice(x, x + cw), height, width)
+    lit = window(shards, k, slice(y, y + ch), slice(x, x + cw), height, width, rng)
     return recolour(flip(lit, mirrored) if rng.random() < 0.5 else lit, rng)
 
 
 def collate(samples: list[Lit]) -> Batch:
-    """(normalised pictures, truth): normals (n, 3, h/2, w/2), seen (n, K, ...), shading (n, 3, ...), known (n, 1, ...).
+    """(normalised pictures, truth): normals (n, 3, h/2, w/2), seen (n, K, ...), shading (n, 3, ...), known (n, 1, ...),
+    mask (n, 1, ...).
 
     All are float32.
     """
@@ -125,8 +143,8 @@ def collate(samples: list[Lit]) -> Batch:
         return torch.from_numpy(np.stack(arrays).astype(np.float32, copy=False)).permute(0, 3, 1, 2)
 
     seen = torch.from_numpy(np.unpackbits(np.stack([s.seen for s in samples]), axis=3)).permute(0, 3, 1, 2)
-    known = stack([s.known[..., None] for s in samples])
-    truth = stack([s.normals for s in samples]), seen.float(), stack([s.shading for s in samples]), known
+    known, mask = (stack([s[k][..., None] for s in samples]) for k in (4, 5))
+    truth = stack([s.normals for s in samples]), seen.float(), stack([s.shading for s in samples]), known, mask
     return (stack([s.rgb for s in samples]) - MEAN) / STD, truth
 
 
@@ -155,7 +173,7 @@ def transport(truth: Truth, normals: Tensor) -> tuple[Tensor, Tensor]:
 
 def losses(predicted: tuple[Tensor, ...], truth: Truth) -> dict[str, Tensor]:
     """Every term by name, unweighted; predicted as GeometryNet gives it, with its light."""
-    _, normals, _, seen, shading = predicted
+    _, normals, mask, seen, shading = predicted
     target, weight = transport(truth, F.normalize(normals.detach(), dim=1))
     entropy = F.binary_cross_entropy_with_logits(seen, target, reduction="none")
     difference = shading - truth[2]
@@ -173,6 +191,7 @@ def losses(predicted: tuple[Tensor, ...], truth: Truth) -> dict[str, Tensor]:
         "seen": (entropy * weight).sum() / weight.sum().clamp(min=1),
         "shading": (difference.abs() * known).sum() / (3 * known.sum()).clamp(min=1),
         "gradient": gradient,
+        "mask": F.binary_cross_entropy_with_logits(mask, truth[4]),
     }
 
 
@@ -185,7 +204,7 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 @torch.no_grad()
 def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int = 96) -> dict[str, float]:
     """Root mean squares over unseen pictures: of (V - V true) n.d with the true normals where n.d > 0.05, the same of
-    V = 1; of V n'.d - V true n.d with the predicted normals; and of the shading's logarithm, and a constant one's.
+    V = 1; of V n'.d - V true n.d with the predicted normals; of the shading's logarithm, and a constant one's; and of the mask, 1 where it is wrong.
     """
     net.eval()
     d = torch.from_numpy(visibility.directions())
@@ -199,7 +218,7 @@ def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int =
     for k in np.linspace(0, len(shards) - 1, min(limit, len(shards))).astype(int):
         h, w = shards.rows(k)[0].shape[:2]
         image, truth = collate([window(shards, k, slice(0, h), slice(0, w), size, size)])
-        _, normals, _, seen, shading = (p.float() for p in net(image.contiguous(memory_format=torch.channels_last)))
+        _, normals, mask, seen, shading = (p.float() for p in net(image.contiguous(memory_format=torch.channels_last)))
         v = torch.sigmoid(F.interpolate(seen, scale_factor=2, mode="bilinear", align_corners=False))
         length = truth[0].norm(dim=1, keepdim=True)
         n_dot_d = torch.einsum("kc,nchw->nkhw", d, truth[0] / length.clamp(min=0.5)) * (length > 0.5)
@@ -211,6 +230,7 @@ def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int =
         arrives = truth[1] * n_dot_d.clamp(min=0)
         add("transport", (v * ours - arrives) ** 2, either)
         add("normals alone", (ours - arrives) ** 2, either)
+        add("mask", ((mask > 0) != (truth[4] > 0.5)).float(), torch.ones_like(mask))
         for name, guess in (("shading", shading), ("even", torch.zeros_like(shading))):
             e = guess - truth[2]
             e = e - (e * truth[3]).sum((2, 3), keepdim=True) / truth[3].sum((2, 3), keepdim=True).clamp(min=1)

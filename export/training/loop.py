@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from network import GeometryNet
+from network import PARTS, GeometryNet
 from torch import nn
 
 from . import data, light, losses
@@ -86,14 +86,13 @@ class State:
 def start(net: GeometryNet, rate: float, freeze: int = 0, part: str = "all") -> State:
     """A fresh state: AdamW with a slower encoder, and a running average of the weights.
 
-    With another part than "all" (network.PARTS), only that branch of the network learns.
+    With another part than "all" (network.PARTS), only those branches of the network learn.
 
     The stem and the first `freeze` blocks of the encoder stay as they are: edges and colours look the same in every
     picture, and their gradients, at the highest resolution, are the most expensive.
     """
     if part != "all":
-        learns = {"mask": "sky", "light": "light"}[part]
-        net.still = tuple(name for name, _ in net.named_children() if name != learns)
+        net.still = tuple(name for name, _ in net.named_children() if name not in PARTS[part])
         for name in net.still:
             net.get_submodule(name).requires_grad_(False)
     if freeze:
@@ -190,7 +189,7 @@ def train_step(
             predicted = net.train()(image.to(device, memory_format=torch.channels_last))
         predicted = tuple(p.float() for p in predicted)
         truth: Any = tuple(t.to(device) for t in target)
-        if learns == "light":
+        if learns == "branches":
             terms = light.losses(predicted, truth)
             loss = light.total(terms)
         else:

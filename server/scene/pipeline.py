@@ -22,7 +22,7 @@ def estimate(rgb: np.ndarray, analyse: Callable[[np.ndarray], Geometry]) -> Geom
     inside = np.ascontiguousarray(rgb[rows, columns])
     geometry = analyse(inside)
     if geometry.mask is not None:
-        geometry = dataclasses.replace(geometry, mask=whole_sky(inside, geometry))
+        geometry = dataclasses.replace(geometry, mask=whole_sky(geometry.mask))
     return letterbox(geometry, (rows, columns), *rgb.shape[:2])
 
 
