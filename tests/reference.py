@@ -122,9 +122,8 @@ def auto_exposure(before, after, surface):
 
 def whiter(rgb, ratio):
     """What keeps clipped channels white where light is taken away: a third of the headroom for each of them."""
-    headroom = sum(
-        CLIPPED / 3 * np.clip((rgb[..., k].astype(float) - CLIPPING) / (255 - CLIPPING), 0, 1) ** 2 for k in range(3)
-    )
+    clipped = np.clip((rgb.astype(float) - CLIPPING) / (255 - CLIPPING), 0, 1)
+    headroom = CLIPPED * (clipped**2).mean(-1)
     most = np.minimum(ratio.max(-1), 1)
     return ((1 + headroom) / (1 + headroom * most))[..., None]
 

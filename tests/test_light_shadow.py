@@ -277,3 +277,17 @@ def test_the_strength_of_shadows_is_their_share(strength):
     rig = Rig(lights=(key_light(-0.7, 0.2, 0.5),), ambient=0.0)
     whole, part, none = (new_light(maps, replace(rig, shadow_strength=s))[0] for s in (1, strength, 0))
     assert np.allclose(part, none + strength * (whole - none), atol=1e-3) and (whole < 0.1 * none).mean() > 0.02
+
+
+def test_where_a_surface_is_doubtful_no_shadow_shows():
+    """The shadow of a ball, and light from aside: over doubt there is no edge, over what is sure it is as before."""
+    light = replace(key_light(-0.7, 0.5, 0.6), angle=0.5)
+    geometry, _, on_ball = ball_and_wall(120, 160)
+    sure = prepare_grid(replace(geometry, mask=np.ones(on_ball.shape, np.float32)), FIT).visibility(light)
+    mask = np.where(on_ball, 1, 0.55).astype(np.float32)
+    mask[:, :40] = 1
+    seen = prepare_grid(replace(geometry, mask=mask), FIT).visibility(light)
+    wall = cv2.erode((~on_ball).astype(np.uint8), np.ones((13, 13))) > 0
+    doubtful = wall & (np.arange(160) > 50)
+    assert sure[doubtful].min() < 0.2 and seen[doubtful].min() > 0.99
+    assert np.array_equal(seen[:, :34], sure[:, :34])

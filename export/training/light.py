@@ -203,8 +203,11 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int = 96) -> dict[str, float]:
-    """Root mean squares over unseen pictures: of (V - V true) n.d with the true normals where n.d > 0.05, the same of
-    V = 1; of V n'.d - V true n.d with the predicted normals; of the shading's logarithm, and a constant one's; and of the mask, 1 where it is wrong.
+    """Root mean squares over unseen pictures.
+
+    "visibility" is of (V - V true) n.d with the true normals where n.d > 0.05, "open" the same of V = 1; "transport" is
+    of V n'.d - V true n.d with the predicted normals n', "normals alone" the same of V = 1; "shading" is of its
+    logarithm, "even" the same of a constant one; "mask" is of 1 where the mask is wrong.
     """
     net.eval()
     d = torch.from_numpy(visibility.directions())

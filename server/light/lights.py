@@ -33,8 +33,8 @@ class Light:
     target: Vector = (0.0, 0.0, 0.0)
     color: Vector = WHITE
     intensity: float = 1.0
-    angle: float = 5.0
-    radius: float = 0.08
+    angle: float = 20.0
+    radius: float = 0.2
     range: float = 1.0
     cone: float = 45.0
     blend: float = 0.3
@@ -51,8 +51,8 @@ class Rig:
     lights: Tuple[Light, ...] = ()
     ambient: float = 0.2
     strength: float = 1.0
-    delight: float = 0.6
-    shadow_strength: float = 0.8
+    delight: float = 0.8
+    shadow_strength: float = 0.4
     specular_strength: float = 0.0
     roughness: float = 0.5
     exposure: Exposure = 0.0

@@ -13,7 +13,15 @@ import cv2
 import numpy as np
 
 from ..image.resample import Resampler, bands, shrink, shrink_image
-from ..scene.fit import SceneFit, coarse_depth, relative_inverse_depth, scene_normals, snap_depth_edges, surface_share
+from ..scene.fit import (
+    SceneFit,
+    coarse_depth,
+    relative_inverse_depth,
+    scene_normals,
+    shadow_trust,
+    snap_depth_edges,
+    surface_share,
+)
 from ..scene.geometry import Geometry
 from ..scene.illumination import EstimatedLight, light_at
 from .lights import Light
@@ -36,8 +44,8 @@ PIXELS = 1 << 16  # of a band
 PIXELS_A_THREAD = 1 << 18  # of a band where threads share a picture: below, they wait for each other more than they do
 KEPT_PIXELS = 3 << 20  # a picture up to so large, a preview, keeps its bands: 31 bytes a pixel
 LEAST = np.float32(0.02)  # of the old light
-CLIPPING = 225  # codes above this may be clipped, and 255 is
-CLIPPED = 5.0  # where all three channels are 255 the photographed light was up to so much more than they say
+CLIPPING = 240  # codes above this may be clipped, and 255 is
+CLIPPED = 3.0  # where all three channels are 255 the photographed light was up to so much more than they say
 # of a channel: what it adds to the headroom, by its code
 HEADROOM_BY_CODE = (CLIPPED / 3 * np.square(np.clip((np.arange(256) - CLIPPING) / (255 - CLIPPING), 0, 1))).astype(
     np.float32
@@ -68,6 +76,7 @@ class GridMaps:
     focal: float
     grid: ShadowGrid
     occlusion: np.ndarray  # (h, w) float32 on the shadow grid
+    trust: Optional[np.ndarray]  # the same, 0..1: how far a shadow may show there; None: everywhere
     shadows: "OrderedDict[tuple, np.ndarray]" = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -77,6 +86,7 @@ class GridMaps:
         with self.lock:
             held: List[Any] = [*self.shadows.values()]
         held += [self.planes, self.light_samples, self.grid, self.occlusion]
+        held += [] if self.trust is None else [self.trust]
         return sum(int(h.nbytes) for h in held)
 
     def visibility(self, light: Light) -> np.ndarray:
@@ -88,6 +98,8 @@ class GridMaps:
                 self.shadows.move_to_end(key)
                 return self.shadows[key]
         seen = self.grid.visibility(light)
+        if self.trust is not None:
+            seen = 1 - self.trust * (1 - seen)
         with self.lock:
             self.shadows[key] = seen
             while len(self.shadows) > SHADOWS_KEPT:
@@ -207,6 +219,7 @@ def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:
         focal=fit.focal,
         grid=ShadowGrid(coarse, fit.focal),
         occlusion=ambient_occlusion(coarse, fit.focal),
+        trust=None if geometry.mask is None else shadow_trust(geometry.mask, coarse.shape),
     )
 
 

@@ -125,6 +125,17 @@ def surface_share(mask: np.ndarray) -> np.ndarray:
     return np.clip((np.asarray(mask, np.float32) - np.float32(0.2)) * np.float32(2.5), 0, 1)
 
 
+def shadow_trust(mask: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
+    """How far a cast shadow may show, (h, w) float32 0..1: where it is doubtful whether there is a surface, not at all.
+
+    The soft edges of what is surely a surface count as that.
+    """
+    here = cv2.resize(np.asarray(mask, np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+    here = cv2.dilate(here, np.ones((5, 5), np.uint8))
+    sure = np.clip((here - np.float32(0.6)) * np.float32(1 / 0.35), 0, 1)
+    return np.asarray(cv2.blur(sure, (5, 5)), np.float32)
+
+
 def coarse_depth(q: np.ndarray, side: int) -> np.ndarray:
     """q (h, w) float32 on a grid whose long side is at most `side`, by picking texels: silhouettes stay sharp."""
     h, w = fit_within(q.shape, side)
