@@ -42,6 +42,7 @@ def weights(tmp_path_factory):
         if isinstance(module, torch.nn.BatchNorm2d):  # statistics that folding can get wrong
             torch.nn.init.uniform_(module.running_mean, -0.5, 0.5), torch.nn.init.uniform_(module.running_var, 0.5, 2)
             torch.nn.init.uniform_(module.weight, 0.5, 2), torch.nn.init.uniform_(module.bias, -0.5, 0.5)
+    torch.nn.init.normal_(net.sky.head[-1].weight, std=0.1)  # as if trained
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
     checkpoint.save(net, net.state_dict(), path, {"minutes": 1})
     return path
@@ -116,11 +117,12 @@ def test_folding_changes_nothing(weights):
 
 def test_a_deeper_network_starts_as_what_the_shallower_one_was(tmp_path):
     torch.manual_seed(1)
-    shallow = GeometryNet(0, WIDTHS, (1, 1, 1, 1)).eval()
+    shallow = GeometryNet(0, WIDTHS, (1, 1, 1, 1), ()).eval()
     path = tmp_path / "shallow.safetensors"
     checkpoint.save(shallow, shallow.state_dict(), path, {"minutes": 1})
-    same, deep = (checkpoint.load(path, d)[0].eval() for d in (None, (1, 2, 3, 2)))
+    same, deep = (checkpoint.load(path, g)[0].eval() for g in (None, {"depths": (1, 2, 3, 2), "sky": (8, 8, 8, 8, 8)}))
     assert same.depths == (1, 1, 1, 1) and deep.depths == (1, 2, 3, 2)
+    assert same.sky is None and deep.sky is not None
     x = torch.from_numpy(graphs.probe(64, 96))
     with torch.no_grad():
         assert all(torch.equal(a, b) for a, b in zip(same(x), deep(x)))
@@ -129,10 +131,11 @@ def test_a_deeper_network_starts_as_what_the_shallower_one_was(tmp_path):
     assert all(block.second[1].weight.grad.abs().max() > 0 for scale in deep.further for block in scale), (
         "a block that would never wake"
     )
+    assert deep.sky.head[-1].weight.grad.abs().max() > 0, "a branch that would never wake"
     checkpoint.save(deep, deep.state_dict(), path, {"minutes": 2})
     assert checkpoint.load(path)[0].depths == (1, 2, 3, 2)
     with pytest.raises(ValueError, match="further"):
-        checkpoint.load(path, (1, 1, 1, 1))
+        checkpoint.load(path, {"depths": (1, 1, 1, 1)})
 
 
 def test_a_disturbed_graph_fails_parity(built, weights):
@@ -142,7 +145,9 @@ def test_a_disturbed_graph_fails_parity(built, weights):
     graphs.round_weights(network.module)
     graphs.check_parity(graph.SerializeToString(), network)
     broken = onnx.ModelProto.FromString(graph.SerializeToString())
-    tensor = next(t for t in reversed(broken.graph.initializer) if t.data_type == TensorProto.FLOAT16)
+    tensor = next(
+        t for t in broken.graph.initializer if t.name.startswith("net.head.") and t.data_type == TensorProto.FLOAT16
+    )
     values = numpy_helper.to_array(tensor).copy()
     values.flat[0] += np.float16(0.1 * np.abs(values).max())
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("embreex", reason="the generator needs requirements-export.txt (embreex)")
 pytest.importorskip("numba", reason="the generator needs requirements-export.txt (numba)")
 import render as cli
-from training import dataset, geometry, renderer, scenes, sculpture
+from training import dataset, geometry, renderer, scenes, sculpture, visibility
 from training.assets import Library, split_sun
 from training.materials import Arena, Material, Texture
 from training.scene import Scene
@@ -132,7 +132,45 @@ def test_every_kind_gives_sound_labels(library, kind):
         n = p["nrm"].astype(float) / 127
         assert np.allclose(np.linalg.norm(n[on], axis=-1), 1, atol=0.02) and (n[~on] == 0).all()
         assert (n[on][:, 2] > -0.9).all()
+        seen, on = np.unpackbits(p["vis"], axis=2), on[::2, ::2] & on[1::2, ::2] & on[::2, 1::2] & on[1::2, 1::2]
+        assert seen.shape == (24, 24, len(visibility.directions())) and p["alb"].shape == (24, 24, 3)
+        off = p["mask"].reshape(24, 2, 24, 2).max((1, 3)) == 0
+        assert seen[on].mean() > 0.05 and seen[off].any(1).sum() <= 0.03 * off.sum(), "but for things thinner than a pixel"
         assert (p["rgb"].std() > 2 and 8 < p["rgb"].mean() < 247) or kind == "object"
+
+
+def test_directions_are_even_and_mirror_each_other():
+    d = visibility.directions()
+    assert np.allclose(np.linalg.norm(d, axis=1), 1, atol=1e-6) and len(d) % 8 == 0
+    nearest = np.degrees(np.arccos(np.clip((d @ d.T) - 2 * np.eye(len(d)), -1, 1))).min(1)
+    assert nearest.min() > 20 and nearest.max() < 32
+    partner = visibility.mirrored(d)
+    assert np.allclose(d[partner], d * [-1, 1, 1], atol=1e-6) and (partner[partner] == np.arange(len(d))).all()
+
+
+def test_what_a_wall_before_a_plane_hides(library):
+    """A post on a plane, seen from above: the plane sees a light unless the post, or what is off the picture, is there;
+    what is off the picture does not count.
+    """
+    s = Scene(library)
+    white = Material(color=(0.36, 0.36, 0.36), spec=0.0)
+    s.box(white, (20, 20, 0.2), (0, 0, -5.1))
+    s.box(white, (0.4, 8, 2), (0, 0, -4))
+    s.box(white, (0.4, 40, 4), (7, 0, -3))  # off the picture
+    s.build()
+    found = visibility.trace(s, EYE, AHEAD, 1.0, 40, 40)
+    seen, d = np.unpackbits(found["vis"], axis=2), visibility.directions()
+    x = ((np.arange(40) + 0.5) / 40 - 0.5) * 5
+    for side in (-1, 1):
+        flat = np.abs(x - side * 1.2) < 0.1  # 1 m beside the post, which is 2 m high
+        for k, (right, up, near) in enumerate(d):
+            if near <= 0 or abs(up) > 0.3 * near + 0.5:
+                continue
+            hidden = -side * right > 1e-3 and near / (-side * right) < 2 / 1.1
+            clear = -side * right < 1e-3 or near / (-side * right) > 2 / 0.9
+            if hidden or clear:
+                assert (seen[18:22, flat, k] == clear).all(), (side, d[k])
+    assert np.abs(found["alb"].astype(int) - 153).max() <= 1, "255 * sqrt(0.36)"
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -176,6 +214,8 @@ def test_shards_ring_and_resume(tmp_path, monkeypatch):
                 "inv": z.astype(np.float16),
                 "nrm": np.dstack([z] * 3).astype(np.int8),
                 "mask": z,
+                "vis": z,
+                "alb": z,
                 "kind": "x",
                 "focal": 1.0,
             }
@@ -187,7 +227,7 @@ def test_shards_ring_and_resume(tmp_path, monkeypatch):
         cli.main(["--out", out, "--ring", "3", "--seed", "4"])
     left = [os.path.basename(s) for s in dataset.shards(out)]
     assert left == [dataset.name(4, i) for i in (6, 7, 8)]
-    assert len(list(tmp_path.glob("*.npy"))) == 3 * 4 and not list(tmp_path.glob("*.tmp"))
+    assert len(list(tmp_path.glob("*.npy"))) == 3 * len(dataset.ARRAYS) and not list(tmp_path.glob("*.tmp"))
     first = dataset.shards(out)[0]
     assert (
         np.load(f"{first}.rgb.npy").shape == (2, 4, 4, 3) and json.loads(Path(f"{first}.json").read_text())["seed"] == 4
@@ -241,7 +281,16 @@ def pictures(n=2):
     z = np.zeros((4, 4), np.uint8)
     three = np.dstack([z] * 3)
     return [
-        {"rgb": three, "inv": z.astype(np.float16), "nrm": three.astype(np.int8), "mask": z, "kind": "x", "focal": 1.0}
+        {
+            "rgb": three,
+            "inv": z.astype(np.float16),
+            "nrm": three.astype(np.int8),
+            "mask": z,
+            "vis": z,
+            "alb": three,
+            "kind": "x",
+            "focal": 1.0,
+        }
     ] * n
 
 

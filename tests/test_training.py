@@ -13,8 +13,8 @@ import checkpoint
 import torch
 import train
 from light_scenes import angles
-from network import GeometryNet
-from training import data, loop, losses, processor
+from network import DIRECTIONS, PARTS, GeometryNet
+from training import data, light, loop, losses, processor, visibility
 
 SIDE = 96
 
@@ -55,6 +55,9 @@ def write_shard(folder, index):
     np.save(f"{stem}.rgb.npy", np.stack([i.rgb for i in items]))
     np.save(f"{stem}.inv.npy", np.stack([i.disparity for i in items]).astype(np.float16))
     np.save(f"{stem}.nrm.npy", np.rint(np.stack([i.normals for i in items]) * 127).astype(np.int8))
+    half = SIDE // 2
+    np.save(f"{stem}.vis.npy", np.full((4, half, half, DIRECTIONS // 8), 255, np.uint8))
+    np.save(f"{stem}.alb.npy", np.full((4, half, half, 3), 180, np.uint8))
     np.save(f"{stem}.mask.npy", np.stack([i.mask for i in items]).astype(np.uint8))
     Path(f"{stem}.json").write_text(json.dumps({"kinds": ["ball"] * 4, "focal": [0.9] * 4, "seed": 0, "size": SIDE}))
 
@@ -356,6 +359,61 @@ def test_skies_are_painted_where_there_is_no_surface_alone():
     assert all(a is b for a, b in zip(painted[1:], sample[1:]))
     walls = sample._replace(mask=np.ones_like(sample.mask))
     assert data.paint_sky(walls, np.random.default_rng(1)) is walls
+
+
+@pytest.mark.parametrize("part", ["mask", "branches"])
+def test_a_branch_learns_and_the_rest_stays(part, trained, tmp_path):
+    after = trained(tmp_path / part, "--part", part, "--rate", "1e-2")["net"]
+    before = checkpoint.load(tmp_path / "small.safetensors")[0].state_dict()
+    moved = {k for k, v in before.items() if not torch.equal(v, after[k])}
+    assert moved and all(k.split(".")[0] in PARTS[part] for k in moved)
+    assert any(k.startswith("light.") for k in after) == (part == "branches")
+
+
+def lit_ball():
+    """A ball lit from the left, and what is known of its light: all of it open."""
+    ball = sphere()
+    half = SIDE // 2
+    n = data.cv2.resize(ball.normals, (half, half), interpolation=data.cv2.INTER_AREA)
+    bits = np.packbits(n @ visibility.directions().T > 0, axis=2)
+    on = (np.linalg.norm(n, axis=2) > 0.9).astype(np.float32)
+    return light.Lit(ball.rgb, n, bits, np.log(1.5 + n), on, on)
+
+
+def test_the_mirror_image_is_lit_from_the_other_side():
+    lit, mirrored = lit_ball(), visibility.mirrored(visibility.directions())
+    other = light.flip(lit, mirrored)
+    seen = np.unpackbits(other.seen, axis=2)
+    truth = other.normals @ visibility.directions().T > 0
+    assert (seen == truth)[np.linalg.norm(other.normals, axis=2) > 0.9].all()
+    again = light.flip(other, mirrored)
+    assert all(np.array_equal(a, b) for a, b in zip(lit, again))
+
+
+def test_light_losses_vanish_for_the_truth_and_a_factor_of_the_shading():
+    _, truth = light.collate([lit_ball(), light.flip(lit_ball(), visibility.mirrored(visibility.directions()))])
+    target, weight = light.transport(truth, torch.nn.functional.normalize(truth[0], dim=1, eps=1e-6))
+    inside = (torch.nn.functional.avg_pool2d(truth[3], 2) == 1) & (weight > 0.3)
+    assert target[inside].min() > 0.9, "all that true normals let in arrives"
+    logits, mask = torch.logit(target.clamp(1e-6, 1 - 1e-6)), (truth[4] * 2 - 1) * 20
+    brighter = truth[2] + torch.tensor([0.3, -0.2, 1.0]).view(1, 3, 1, 1)
+    right = light.losses((None, truth[0], mask, logits, brighter), truth)
+    wrong = light.losses((None, truth[0], -mask, -logits, -truth[2]), truth)
+    assert right["shading"] < 1e-5 and right["gradient"] < 1e-5 and right["mask"] < 1e-5
+    assert all(wrong[k] > 5 * right[k] + 0.05 for k in right)
+
+
+def test_where_normals_are_wrong_visibility_makes_up_for_it():
+    """A wall that faces the viewer, predicted to lean to the right, still lets in what it truly does."""
+    d = torch.from_numpy(visibility.directions())
+    normals = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    leaning = torch.nn.functional.normalize(torch.tensor([0.5, 0.0, 1.0]), dim=0).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    seen = (d[:, 2] > 0).float().view(1, -1, 1, 1).expand(1, -1, 4, 4)
+    target, weight = light.transport((normals, seen, normals, normals, normals), leaning)
+    arrives = (target * weight)[0, :, 0, 0]
+    truth = d[:, 2].clamp(min=0)
+    let_in = (d @ leaning[0, :, 0, 0]).clamp(min=0)
+    assert torch.allclose(arrives, torch.minimum(truth, let_in), atol=1e-5)
 
 
 def test_hard_kinds_are_drawn_more_often(shards):

@@ -311,7 +311,8 @@ def predict(net: nn.Module, rgb: np.ndarray, size: int) -> tuple[np.ndarray, np.
     height, width = (max(32, round(s * factor / 32) * 32) for s in rgb.shape[:2])
     small = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
     image = torch.from_numpy((small.astype(np.float32) - data.MEAN) / data.STD).permute(2, 0, 1)[None]
-    disparity, normals, mask = net.eval()(image.to(next(net.parameters()).device, memory_format=torch.channels_last))
+    image = image.to(next(net.parameters()).device, memory_format=torch.channels_last)
+    disparity, normals, mask = net.eval()(image)[:3]
     return (
         disparity[0, 0].cpu().numpy(),
         F.normalize(normals, dim=1)[0].permute(1, 2, 0).cpu().numpy(),
