@@ -50,12 +50,12 @@ const KEYS = {
 
 /** @type {Record<LightKey, number>} */
 const LIGHT_DEFAULTS = {
-  intensity: 1, angle: 5, radius: 0.08, range: 1, cone: 45, blend: 0.3, temperature: 6500,
+  intensity: 1, angle: 20, radius: 0.2, range: 1, cone: 45, blend: 0.3, temperature: 6500,
 };
 /** @type {Record<SceneKey, number>} */
 const SCENE_DEFAULTS = {
-  ambient: 0.2, delight: 0.6, strength: 1, exposure: 0,
-  'shadow.strength': 0.8, 'specular.strength': 0, 'specular.roughness': 0.5,
+  ambient: 0.2, delight: 0.8, strength: 1, exposure: 0,
+  'shadow.strength': 0.4, 'specular.strength': 0, 'specular.roughness': 0.5,
 };
 
 /** @param {unknown} value  @returns {value is number} */
