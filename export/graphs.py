@@ -53,6 +53,8 @@ class Exportable:
       normals  "axes": the direction of each channel in our axes (+x right, +y up, +z to the viewer), such as
                ["+x", "-y", "-z"]; and "relief", 0..1, if the server is to add relief from the photo's shading
       mask     "meaning": "probability" or "logit" of there being a surface
+      visibility "meaning": "probability" or "logit" of a distant light arriving; "directions": K unit vectors toward
+               the lights, in our axes; (1, K, h', w')
     `shapes` are the (height, width) pairs at which torch and ONNX Runtime must agree within `tolerance`, relative to
     the largest value of each output. `focal` is the focal length in widths of the picture, if the network assumes one.
     """
@@ -145,12 +147,12 @@ def check_answers(network: Exportable) -> None:
             f"it returns {', '.join(type(a).__name__ for a in answers)}"
         )
     for (role, output), answer in zip(network.outputs.items(), answers):
-        channels = 3 if role == "normals" or output.get("meaning") == "points" else 1
+        channels = 3 if role == "normals" or output.get("meaning") == "points" else len(output.get("directions", "1"))
         try:
             shape = plane(answer.float().numpy(), channels, Sizes(width, height, width, height)).shape
         except (ModelError, IndexError):
             shape = ()
-        if len(shape) != (3 if channels == 3 else 2) or shape[2:] not in ((), (3,)):
+        if len(shape) != (3 if channels > 1 else 2) or shape[2:] not in ((), (channels,)):
             raise ExportError(
                 f"{network.name}: {role} is {tuple(answer.shape)} and must be (1, {channels}, h, w), all values finite"
             )

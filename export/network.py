@@ -35,7 +35,7 @@ DEPTHS = (3, 3, 2, 2)  # residual blocks of the decoder at 1/32 to 1/4
 PARTS = {"all": (), "mask": ("sky",), "branches": ("sky", "light")}  # what of the network may be trained alone
 SKY = (48, 40, 32, 24, 16)  # channels of the mask's branch at 1/32 to 1/2
 LIGHT, LIGHT_DEPTHS = (128, 112, 96, 72, 24), (2, 2, 2, 2, 1)  # of the light's branch
-DIRECTIONS = 40  # of the visibility, see training/visibility.py
+DIRECTIONS = 40  # of the visibility, see training/directions.py
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width and depth multipliers of Lite0 to Lite2
 
 
@@ -273,7 +273,7 @@ class GeometryNet(nn.Module):
 
 
 class ServedNetwork(nn.Module):
-    """The network as it is exported, with unit normals and the mask as a probability.
+    """The network as it is exported, with unit normals, and mask and visibility as probabilities.
 
     `steeper` multiplies the slopes, that is, the tangents of the angles between the normals and the view.
     """
@@ -283,12 +283,14 @@ class ServedNetwork(nn.Module):
         self.net = fold_batch_norm(net)
         self.register_buffer("stretch", torch.tensor([steeper, steeper, 1.0]).view(1, 3, 1, 1))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Disparity, unit normals and mask probability of a picture (1, 3, h, w)."""
-        disparity, normals, mask = self.net(image)
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Disparity, unit normals and mask probability of a picture (1, 3, h, w); with a light branch also the
+        visibility.
+        """
+        disparity, normals, mask, *light = self.net(image)
         normals = normals * self.stretch
         length = torch.sqrt((normals * normals).sum(1, keepdim=True) + 1e-8)
-        return disparity, normals / length, torch.sigmoid(mask)
+        return disparity, normals / length, torch.sigmoid(mask), *(torch.sigmoid(seen) for seen in light[:1])
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:

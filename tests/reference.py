@@ -159,6 +159,25 @@ def visibility(light, q, focal, points=range(16), pixels_per_step=1.0):
     return seen / len(points)
 
 
+def field_visibility(light, seen, directions, spread, points):
+    """(H, W) share of a lamp that each of the points sees, from the share `seen` (K, H, W) of K distant lights.
+
+    The mean over the directions, weighted by a von Mises-Fisher distribution around that of the lamp. Its variance is
+    that of the kernel, `spread` squared in radians, and that of the lamp's disc.
+    """
+    if light.kind == "directional":
+        l, radius = (
+            np.broadcast_to(normalise(np.array(light.direction, float)), points.shape),
+            np.radians(light.angle) / 2,
+        )
+    else:
+        l, distance = normalise(np.array(light.position, float) - points), np.array(light.position, float) - points
+        radius = np.arctan(light.radius / np.linalg.norm(distance, axis=-1))
+    concentration = 1 / (spread**2 + radius**2 / 4)
+    weights = [np.exp(concentration * (l @ np.array(d, float) - 1)) for d in directions]
+    return sum(w * s for w, s in zip(weights, seen)) / sum(weights)
+
+
 def pixel(P, focal, W, H):
     """Column, row and q of scene points."""
     depth = 1 - P[..., 2] / (2 * focal)

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("embreex", reason="the generator needs requirements-export.txt (embreex)")
 pytest.importorskip("numba", reason="the generator needs requirements-export.txt (numba)")
 import render as cli
-from training import dataset, geometry, renderer, scenes, sculpture, visibility
+from training import dataset, directions, geometry, renderer, scenes, sculpture, visibility
 from training.assets import Library, split_sun
 from training.materials import Arena, Material, Texture
 from training.scene import Scene
@@ -133,18 +133,20 @@ def test_every_kind_gives_sound_labels(library, kind):
         assert np.allclose(np.linalg.norm(n[on], axis=-1), 1, atol=0.02) and (n[~on] == 0).all()
         assert (n[on][:, 2] > -0.9).all()
         seen, on = np.unpackbits(p["vis"], axis=2), on[::2, ::2] & on[1::2, ::2] & on[::2, 1::2] & on[1::2, 1::2]
-        assert seen.shape == (24, 24, len(visibility.directions())) and p["alb"].shape == (24, 24, 3)
+        assert seen.shape == (24, 24, len(directions.directions())) and p["alb"].shape == (24, 24, 3)
         off = p["mask"].reshape(24, 2, 24, 2).max((1, 3)) == 0
-        assert seen[on].mean() > 0.05 and seen[off].any(1).sum() <= 0.03 * off.sum(), "but for things thinner than a pixel"
+        assert seen[on].mean() > 0.05 and seen[off].any(1).sum() <= 0.03 * off.sum(), (
+            "but for things thinner than a pixel"
+        )
         assert (p["rgb"].std() > 2 and 8 < p["rgb"].mean() < 247) or kind == "object"
 
 
 def test_directions_are_even_and_mirror_each_other():
-    d = visibility.directions()
+    d = directions.directions()
     assert np.allclose(np.linalg.norm(d, axis=1), 1, atol=1e-6) and len(d) % 8 == 0
     nearest = np.degrees(np.arccos(np.clip((d @ d.T) - 2 * np.eye(len(d)), -1, 1))).min(1)
     assert nearest.min() > 20 and nearest.max() < 32
-    partner = visibility.mirrored(d)
+    partner = directions.mirrored(d)
     assert np.allclose(d[partner], d * [-1, 1, 1], atol=1e-6) and (partner[partner] == np.arange(len(d))).all()
 
 
@@ -159,7 +161,7 @@ def test_what_a_wall_before_a_plane_hides(library):
     s.box(white, (0.4, 40, 4), (7, 0, -3))  # off the picture
     s.build()
     found = visibility.trace(s, EYE, AHEAD, 1.0, 40, 40)
-    seen, d = np.unpackbits(found["vis"], axis=2), visibility.directions()
+    seen, d = np.unpackbits(found["vis"], axis=2), directions.directions()
     x = ((np.arange(40) + 0.5) / 40 - 0.5) * 5
     for side in (-1, 1):
         flat = np.abs(x - side * 1.2) < 0.1  # 1 m beside the post, which is 2 m high

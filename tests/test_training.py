@@ -14,7 +14,7 @@ import torch
 import train
 from light_scenes import angles
 from network import DIRECTIONS, PARTS, GeometryNet
-from training import data, light, loop, losses, processor, visibility
+from training import data, directions, light, loop, losses, processor
 
 SIDE = 96
 
@@ -375,23 +375,23 @@ def lit_ball():
     ball = sphere()
     half = SIDE // 2
     n = data.cv2.resize(ball.normals, (half, half), interpolation=data.cv2.INTER_AREA)
-    bits = np.packbits(n @ visibility.directions().T > 0, axis=2)
+    bits = np.packbits(n @ directions.directions().T > 0, axis=2)
     on = (np.linalg.norm(n, axis=2) > 0.9).astype(np.float32)
     return light.Lit(ball.rgb, n, bits, np.log(1.5 + n), on, on)
 
 
 def test_the_mirror_image_is_lit_from_the_other_side():
-    lit, mirrored = lit_ball(), visibility.mirrored(visibility.directions())
+    lit, mirrored = lit_ball(), directions.mirrored(directions.directions())
     other = light.flip(lit, mirrored)
     seen = np.unpackbits(other.seen, axis=2)
-    truth = other.normals @ visibility.directions().T > 0
+    truth = other.normals @ directions.directions().T > 0
     assert (seen == truth)[np.linalg.norm(other.normals, axis=2) > 0.9].all()
     again = light.flip(other, mirrored)
     assert all(np.array_equal(a, b) for a, b in zip(lit, again))
 
 
 def test_light_losses_vanish_for_the_truth_and_a_factor_of_the_shading():
-    _, truth = light.collate([lit_ball(), light.flip(lit_ball(), visibility.mirrored(visibility.directions()))])
+    _, truth = light.collate([lit_ball(), light.flip(lit_ball(), directions.mirrored(directions.directions()))])
     target, weight = light.transport(truth, torch.nn.functional.normalize(truth[0], dim=1, eps=1e-6))
     inside = (torch.nn.functional.avg_pool2d(truth[3], 2) == 1) & (weight > 0.3)
     assert target[inside].min() > 0.9, "all that true normals let in arrives"
@@ -405,7 +405,7 @@ def test_light_losses_vanish_for_the_truth_and_a_factor_of_the_shading():
 
 def test_where_normals_are_wrong_visibility_makes_up_for_it():
     """A wall that faces the viewer, predicted to lean to the right, still lets in what it truly does."""
-    d = torch.from_numpy(visibility.directions())
+    d = torch.from_numpy(directions.directions())
     normals = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
     leaning = torch.nn.functional.normalize(torch.tensor([0.5, 0.0, 1.0]), dim=0).view(1, 3, 1, 1).expand(1, 3, 4, 4)
     seen = (d[:, 2] > 0).float().view(1, -1, 1, 1).expand(1, -1, 4, 4)

@@ -8,6 +8,7 @@ from typing import Any, Optional
 import checkpoint
 from graphs import Exportable, input_spec
 from network import MEAN, STD, STRIDE, ServedNetwork
+from training.directions import directions
 
 from . import Adapter
 
@@ -21,13 +22,16 @@ FOCAL = 0.9  # in widths of the picture: the middle of the training scenes' rang
 
 
 def bundled(weights: Optional[Path] = None, adapter: Optional[Adapter] = None) -> Exportable:
-    """Disparity, normals and mask in one graph, each on half the input's grid."""
+    """Disparity, normals and mask in one graph, on half the input's grid, and visibility, on a quarter's."""
     net, trained = checkpoint.load(weights or checkpoint.WEIGHTS / f"{NAME}.safetensors")
     outputs: dict[str, dict[str, Any]] = {
         "depth": {"name": "inverse_depth", "meaning": "disparity", "metric": False},
         "normals": {"name": "normals", "axes": ["+x", "+y", "+z"], "relief": RELIEF},
         "mask": {"name": "mask", "meaning": "probability"},
     }
+    if net.light is not None:
+        toward = [[round(float(c), 6) for c in d] for d in directions()]
+        outputs["visibility"] = {"name": "visibility", "meaning": "probability", "directions": toward}
     spec = input_spec(SIZE, STRIDE, [MEAN] * 3, [STD] * 3) | {"scales": SCALES, "mirror": MIRROR}
     return Exportable(
         NAME,

@@ -15,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import data, visibility
+from . import data
 from .data import MEAN, STD, Shards
+from .directions import directions
+from .directions import mirrored as mirrored_directions
 
 FIELDS = (*data.FIELDS, "vis", "alb")
 DARK = 0.02  # albedo under which shading is not learned
@@ -83,7 +85,7 @@ def window(
 
 
 def flip(lit: Lit, mirrored: np.ndarray) -> Lit:
-    """The mirror image; `mirrored` are the mirror images of the directions, see visibility.mirrored."""
+    """The mirror image; `mirrored` are the mirror images of the directions, see directions.mirrored."""
     bits = np.unpackbits(lit.seen[:, ::-1], axis=2)[..., mirrored]
     return Lit(
         np.ascontiguousarray(lit.rgb[:, ::-1]),
@@ -151,7 +153,7 @@ def collate(samples: list[Lit]) -> Batch:
 def batch(shards: Shards, seed: int, step: int, size: int, part: range) -> Batch:
     """Samples `part` of one step's batch: a function of seed, step, shards and size alone, see data.batch."""
     height, width = data.shape_of(size, np.random.default_rng([seed, step]))
-    mirrored = visibility.mirrored(visibility.directions())
+    mirrored = mirrored_directions(directions())
     return collate([sample(shards, np.random.default_rng([seed, step, j]), height, width, mirrored) for j in part])
 
 
@@ -162,7 +164,7 @@ def transport(truth: Truth, normals: Tensor) -> tuple[Tensor, Tensor]:
     The target is the share of what the predicted normals let in of a direction that truly arrives, at most 1; the
     weight is what they let in, 0 where there is no surface.
     """
-    d = torch.from_numpy(visibility.directions()).to(normals)
+    d = torch.from_numpy(directions()).to(normals)
     length = truth[0].norm(dim=1, keepdim=True)
     surface = (length > 0.5).float()
     true = torch.einsum("kc,nchw->nkhw", d, truth[0] / length.clamp(min=0.5)).clamp(min=0)
@@ -210,7 +212,7 @@ def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int =
     logarithm, "even" the same of a constant one; "mask" is of 1 where the mask is wrong.
     """
     net.eval()
-    d = torch.from_numpy(visibility.directions())
+    d = torch.from_numpy(directions())
     sums: dict[str, float] = {}
     counts: dict[str, float] = {}
 

@@ -7,7 +7,7 @@ silhouettes is kept for the pixels there alone.
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ from ..scene.fit import (
 )
 from ..scene.geometry import Geometry
 from ..scene.illumination import EstimatedLight, light_at
+from .field import VisibilityField
 from .lights import Light
 from .occlusion import ambient_occlusion
 from .shadows import ShadowGrid
@@ -74,7 +75,7 @@ class GridMaps:
     light: EstimatedLight  # the photograph's own
     light_samples: np.ndarray  # (n,) float32: its logarithm all over the photograph
     focal: float
-    grid: ShadowGrid
+    grid: Union[ShadowGrid, VisibilityField]  # what tells which lamps are seen
     occlusion: np.ndarray  # (h, w) float32 on the shadow grid
     trust: Optional[np.ndarray]  # the same, 0..1: how far a shadow may show there; None: everywhere
     shadows: "OrderedDict[tuple, np.ndarray]" = field(default_factory=OrderedDict)
@@ -211,14 +212,21 @@ class GridPlane(NamedTuple):
 def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:
     """The maps that pictures of all sizes share, from the geometry and the fit of their photograph."""
     planes = _planes(geometry, fit)
-    coarse = coarse_depth(planes[-1], COARSE)
+    seen = geometry.visibility
+    coarse = coarse_depth(planes[-1], COARSE if seen is None else min(COARSE, max(seen.seen.shape[1:])))
+    grid: Union[ShadowGrid, VisibilityField]
+    if seen is None:
+        grid, occlusion = ShadowGrid(coarse, fit.focal), ambient_occlusion(coarse, fit.focal)
+    else:
+        grid = VisibilityField(seen, coarse, fit.focal)
+        occlusion = grid.openness(np.stack([coarse_depth(p, max(coarse.shape)) for p in planes[:3]]))
     return GridMaps(
         planes=planes,
         light=fit.light,
         light_samples=_light_samples(planes, fit.light),
         focal=fit.focal,
-        grid=ShadowGrid(coarse, fit.focal),
-        occlusion=ambient_occlusion(coarse, fit.focal),
+        grid=grid,
+        occlusion=occlusion,
         trust=None if geometry.mask is None else shadow_trust(geometry.mask, coarse.shape),
     )
 

@@ -13,9 +13,20 @@ import numpy as np
 
 from ..errors import ModelError, ModelMissing, StartupError
 from ..memory import give_back
-from ..scene.geometry import Geometry
+from ..scene.geometry import Geometry, Visibility
 from . import sessions
-from .manifest import REBUILD, ROLES, DepthOutput, InputSpec, Manifest, NormalsOutput, Output, Role, parse
+from .manifest import (
+    REBUILD,
+    ROLES,
+    DepthOutput,
+    InputSpec,
+    Manifest,
+    NormalsOutput,
+    Output,
+    Role,
+    VisibilityOutput,
+    parse,
+)
 
 log = logging.getLogger("relight")
 
@@ -135,13 +146,21 @@ def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
 
 
 def to_role(value: np.ndarray, output: Output, sizes: Sizes) -> np.ndarray:
-    """An output of a graph as the server takes it: inverse depth, unit normals in our axes, or a mask 0..1, float32."""
+    """An output of a graph as the server takes it, float32.
+
+    Inverse depth, unit normals in our axes, a mask 0..1, or visibility (h, w, K) 0..1. Raises ModelError.
+    """
     if isinstance(output, DepthOutput):
         return inverse_depth(plane(value, 3 if output.meaning == "points" else 1, sizes), output.meaning)
     if isinstance(output, NormalsOutput):
         return to_canonical_axes(plane(value, 3, sizes), output.axes)
-    mask = plane(value, 1, sizes)
-    return np.clip(1 / (1 + np.exp(-mask)) if output.meaning == "logit" else mask, 0, 1).astype(np.float32)
+    if isinstance(output, VisibilityOutput):
+        if value.ndim != 4 or value.shape[:2] != (1, len(output.directions)):
+            raise ModelError()
+        share = plane(value.transpose(0, 2, 3, 1), len(output.directions), sizes)
+    else:
+        share = plane(value, 1, sizes)
+    return np.clip(1 / (1 + np.exp(-share)) if output.meaning == "logit" else share, 0, 1).astype(np.float32)
 
 
 def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
@@ -166,7 +185,7 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
             ]
         difference = sum(planes) / np.float32(len(planes)) - finest
         out[role] = finest + cv2.GaussianBlur(difference, (0, 0), max(h, w) / DETAILS)
-        if role == "mask":
+        if role in ("mask", "visibility"):
             out[role] = np.clip(out[role], 0, 1)
     if "normals" in out:
         out["normals"] = normalise(out["normals"])
@@ -207,7 +226,14 @@ class OnnxEngine:
             normals = normalise(normals)
             said = self.roles["normals"].manifest.outputs.normals
             relief = said.relief if said is not None else 0.0
-        return Geometry(found["depth"], normals, found.get("mask"), focal, relief)
+        return Geometry(found["depth"], normals, found.get("mask"), focal, relief, self._visibility(found))
+
+    def _visibility(self, found: Mapping[str, np.ndarray]) -> Optional[Visibility]:
+        said = self.roles["visibility"].manifest.outputs.visibility if "visibility" in found else None
+        if said is None:
+            return None
+        seen = np.rint(found["visibility"].transpose(2, 0, 1) * np.float32(255))
+        return Visibility(np.ascontiguousarray(seen, np.uint8), np.array(said.directions, np.float32))
 
     def _sizes(self, graph: Graph) -> List[int]:
         """The setting's size, or where that is 0 the `scales` of the manifest's.
@@ -231,7 +257,11 @@ class OnnxEngine:
         if spec.mirror:
             twin = self._run_once(graph, roles, cv2.flip(small, 1), sizes)
             for role, value in twin.items():
-                value = value[:, ::-1] * (MIRRORED if role == "normals" else np.float32(1))
+                value = value[:, ::-1]
+                if role == "normals":
+                    value = value * MIRRORED
+                elif role == "visibility" and graph.manifest.outputs.visibility is not None:
+                    value = value[..., graph.manifest.outputs.visibility.mirror_images()]
                 found[role] = (found[role] + value) / 2
             if "normals" in found:
                 found["normals"] = normalise(found["normals"])
@@ -341,6 +371,8 @@ def load_engine(settings: Any) -> OnnxEngine:
                 f"The model {name} has no output for the role {role}, only {', '.join(outputs)}. "
                 f"Set RELIGHT_{role.upper()}_MODEL to one that has{less}."
             )
+    if "visibility" in roles["depth"].manifest.outputs.by_role():  # it goes with the depth and has no setting
+        roles["visibility"] = roles["depth"]
     engine = OnnxEngine(roles, settings.analysis_size)
     give_back()  # what opening a session leaves is more than the graph
     try:

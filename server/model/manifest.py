@@ -4,8 +4,8 @@ from typing import Annotated, Any, Dict, List, Literal, Mapping, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-Role = Literal["depth", "normals", "mask"]
-ROLES: List[Role] = ["depth", "normals", "mask"]
+Role = Literal["depth", "normals", "mask", "visibility"]
+ROLES: List[Role] = ["depth", "normals", "mask", "visibility"]
 REBUILD = "python export/export_models.py"
 
 Name = Annotated[str, Field(min_length=1)]
@@ -72,7 +72,35 @@ class MaskOutput(_Part):
     meaning: Literal["probability", "logit"]
 
 
-Output = Union[DepthOutput, NormalsOutput, MaskOutput]
+class VisibilityOutput(_Part):
+    """How much of a distant light arrives from each of many directions, (1, K, h, w), as a probability or its logit.
+
+    `directions`: the K unit vectors toward the light, in the axes of the server.
+    """
+
+    name: Name
+    meaning: Literal["probability", "logit"]
+    directions: List[Annotated[List[Bounded], Field(min_length=3, max_length=3)]] = Field(min_length=4, max_length=256)
+
+    @field_validator("directions")
+    @classmethod
+    def _unit_vectors(cls, directions: List[List[float]]) -> List[List[float]]:
+        if any(abs(sum(c * c for c in d) - 1) > 1e-3 for d in directions):
+            raise ValueError("vectors of length 1")
+        return directions
+
+    def mirror_images(self) -> List[int]:
+        """For each direction, which one is its mirror image (x to -x). Raises ValueError where one has none."""
+        found = []
+        for x, y, z in self.directions:
+            apart = [(a + x) ** 2 + (b - y) ** 2 + (c - z) ** 2 for a, b, c in self.directions]
+            found.append(apart.index(min(apart)))
+            if min(apart) > 1e-6:
+                raise ValueError("with input.mirror each direction needs its mirror image among them")
+        return found
+
+
+Output = Union[DepthOutput, NormalsOutput, MaskOutput, VisibilityOutput]
 
 
 class Outputs(BaseModel):
@@ -83,6 +111,7 @@ class Outputs(BaseModel):
     depth: Optional[DepthOutput] = None
     normals: Optional[NormalsOutput] = None
     mask: Optional[MaskOutput] = None
+    visibility: Optional[VisibilityOutput] = None
 
     @model_validator(mode="after")
     def _something(self) -> "Outputs":
@@ -110,6 +139,12 @@ class Manifest(_Part):
     def _roles_are_those_of_the_outputs(self) -> "Manifest":
         if "roles" in self.model_fields_set and sorted(self.roles) != sorted(self.outputs.by_role()):
             raise ValueError("roles: they are the outputs' names, at least one")
+        return self
+
+    @model_validator(mode="after")
+    def _directions_can_be_mirrored(self) -> "Manifest":
+        if self.input.mirror and self.outputs.visibility is not None:
+            self.outputs.visibility.mirror_images()
         return self
 
     def described(self) -> Dict[str, Any]:

@@ -5,7 +5,7 @@ import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Any, Dict, NamedTuple, Optional
 
 import numpy as np
 
@@ -26,6 +26,17 @@ UNREADABLE = (
 )
 
 
+class Visibility(NamedTuple):
+    """What a photograph's surfaces see, whatever the lights: the share of a distant light that arrives.
+
+    seen: (K, h', w') uint8, 255 = all of it, on a grid of its own over the photograph.
+    directions: (K, 3) float32 unit vectors toward the light, +x right, +y up, +z toward the viewer.
+    """
+
+    seen: np.ndarray
+    directions: np.ndarray
+
+
 @dataclass(frozen=True)
 class Geometry:
     """Arrays of one size (h, w) that keep the photograph's aspect ratio.
@@ -35,6 +46,7 @@ class Geometry:
     mask: (h, w) float32 0..1, 1 where there is a surface (not sky or void); None: a surface everywhere.
     focal: focal length in units of the picture width (fx / width); None: unknown.
     relief: 0..1, how much of what the photograph's shading says against the normals is believed (see refinement.py).
+    visibility: what the surfaces see; None: unknown.
     """
 
     inverse_depth: np.ndarray
@@ -42,10 +54,11 @@ class Geometry:
     mask: Optional[np.ndarray] = None
     focal: Optional[float] = None
     relief: float = 0.0
+    visibility: Optional[Visibility] = None
 
 
 def pack(geometry: Geometry) -> bytes:
-    """Geometry as geometry.npz: inverse depth float32, normals and mask float16."""
+    """Geometry as geometry.npz: inverse depth float32, normals and mask float16, visibility uint8."""
     arrays: Dict[str, Any] = {"inverse_depth": geometry.inverse_depth.astype(np.float32)}
     if geometry.normals is not None:
         arrays["normals"] = geometry.normals.astype(np.float16)
@@ -53,6 +66,8 @@ def pack(geometry: Geometry) -> bytes:
         arrays["mask"] = geometry.mask.astype(np.float16)
     if geometry.focal is not None:
         arrays["focal"] = np.float32(geometry.focal)
+    if geometry.visibility is not None:
+        arrays["seen"], arrays["directions"] = geometry.visibility
     out = io.BytesIO()
     np.savez(out, **arrays)
     return out.getvalue()
@@ -68,6 +83,7 @@ def unpack(data: bytes) -> Geometry:
         found.get("normals"),
         found.get("mask"),
         float(found["focal"]) if "focal" in found else None,
+        visibility=Visibility(found["seen"], found["directions"]) if {"seen", "directions"} <= set(found) else None,
     )
     try:
         return checked(geometry)
@@ -76,12 +92,12 @@ def unpack(data: bytes) -> Geometry:
 
 
 def _arrays(data: bytes) -> Dict[str, np.ndarray]:
-    """The arrays of an .npz archive that a geometry may have, float32. Raises DamagedFile."""
+    """The arrays of an .npz archive that a geometry may have, float32 (`seen`: uint8). Raises DamagedFile."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as z:
             return {
-                name: np.asarray(z[name], np.float32)
-                for name in ("inverse_depth", "normals", "mask", "focal")
+                name: np.asarray(z[name], np.uint8 if name == "seen" else np.float32)
+                for name in ("inverse_depth", "normals", "mask", "focal", "seen", "directions")
                 if name in z
             }
     except UNREADABLE as exc:
@@ -99,4 +115,9 @@ def checked(geometry: Geometry) -> Geometry:
             raise ModelError()
         if array is not None and not np.isfinite(array).all():
             raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
+    if geometry.visibility is not None:
+        seen, directions = geometry.visibility
+        fits = np.ndim(seen) == 3 and np.shape(directions) == (len(seen), 3) and 0 not in np.shape(seen)
+        if not fits or seen.dtype != np.uint8 or not np.isfinite(directions).all():
+            raise ModelError()
     return geometry

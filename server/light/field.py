@@ -1,0 +1,77 @@
+"""What a scene's surfaces see, looked up for a light.
+
+A network says, once for a photograph and whatever the lights, which share of a distant light arrives from each of many
+directions (Sloan, Kautz, Snyder, "Precomputed radiance transfer", 2002; by a network: Kanamori, Endo, "Relighting
+humans", 2018). A light's shadow is the mean of the directions around it, weighted by a von Mises-Fisher distribution
+(Fisher, "Dispersion on a sphere", 1953) as wide as the directions are apart, wider for a large source: it is smooth in
+the light, so nothing flickers.
+"""
+
+from typing import Tuple
+
+import cv2
+import numpy as np
+
+from ..scene.geometry import Visibility
+from .lights import Light
+
+SPREAD = 0.4  # of the mean distance between neighbouring directions: standard deviation of the kernel
+
+
+class VisibilityField:
+    """A visibility on the grid of the depth q (h, w) float32; visibility() may run in many threads."""
+
+    def __init__(self, visibility: Visibility, q: np.ndarray, focal: float):
+        self.q, self.focal, self.shape = q, float(focal), q.shape
+        self.directions = np.asarray(visibility.directions, np.float32)
+        h, w = self.shape
+        seen = [
+            p if p.shape == self.shape else cv2.resize(p, (w, h), interpolation=cv2.INTER_AREA) for p in visibility.seen
+        ]
+        self.seen = np.stack(seen).reshape(len(seen), h * w).astype(np.float32) / np.float32(255)
+        cosines = self.directions @ self.directions.T - 2 * np.eye(len(seen), dtype=np.float32)
+        apart = float(np.arccos(np.clip(cosines.max(1), -1, 1)).mean())
+        self.variance = max(SPREAD * apart, 1e-3) ** 2
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.q.nbytes + self.seen.nbytes
+
+    def visibility(self, light: Light) -> np.ndarray:
+        """(h, w) float32 0..1: the share of the lamp that is seen. What lies beyond a lamp in the scene counts too."""
+        if light.kind == "directional":
+            toward = np.array([light.direction], np.float32)
+            radius = np.array([np.radians(light.angle) / 2], np.float32)
+            return (self._weights(toward, radius)[0] @ self.seen).reshape(self.shape)
+        toward, distance = self._toward(light)
+        weights = self._weights(toward, np.arctan(np.float32(light.radius) / distance))
+        return np.einsum("pk,kp->p", weights, self.seen).reshape(self.shape)
+
+    def openness(self, normals: np.ndarray) -> np.ndarray:
+        """(h, w) float32 0..1: the share of the light from all around that arrives on normals (3, h, w); open: 1."""
+        n_dot_d = np.maximum(self.directions @ normals.reshape(3, -1), np.float32(1e-6))
+        return ((n_dot_d * self.seen).sum(0) / n_dot_d.sum(0)).reshape(self.shape)
+
+    def _weights(self, toward: np.ndarray, radius: np.ndarray) -> np.ndarray:
+        """(n, K) float32: of the directions, for sources toward unit vectors (n, 3) of angular radii (n,), in radians.
+
+        The variances of kernel and source, a disc, add up.
+        """
+        concentration = 1 / (np.float32(self.variance) + np.square(radius, dtype=np.float32) / 4)
+        cosine = toward @ self.directions.T
+        cosine -= cosine.max(1, keepdims=True)
+        weights: np.ndarray = np.exp(np.reshape(concentration, (-1, 1)) * cosine)
+        weights /= weights.sum(1, keepdims=True)
+        return weights
+
+    def _toward(self, light: Light) -> Tuple[np.ndarray, np.ndarray]:
+        """From each texel to a lamp: unit vectors (n, 3) and distances (n,), float32."""
+        h, w = self.shape
+        depth = 1 / self.q
+        u = ((np.arange(w) + 0.5) / w * 2 - 1).astype(np.float32)
+        v = ((h - 2 * np.arange(h) - 1) / w).astype(np.float32)[:, None]
+        place = np.stack([u * depth, v * depth, np.float32(2 * self.focal) * (1 - depth)], 2).reshape(-1, 3)
+        to_light = np.array(light.position, np.float32) - place
+        distance = np.maximum(np.linalg.norm(to_light, axis=1), np.float32(1e-6))
+        return to_light / distance[:, None], distance
