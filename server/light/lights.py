@@ -51,7 +51,7 @@ class Rig:
     lights: Tuple[Light, ...] = ()
     ambient: float = 0.2
     strength: float = 1.0
-    delight: float = 0.8
+    delight: float = 0.85
     shadow_strength: float = 0.4
     specular_strength: float = 0.0
     roughness: float = 0.5

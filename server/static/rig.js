@@ -54,7 +54,7 @@ const LIGHT_DEFAULTS = {
 };
 /** @type {Record<SceneKey, number>} */
 const SCENE_DEFAULTS = {
-  ambient: 0.2, delight: 0.8, strength: 1, exposure: 0,
+  ambient: 0.2, delight: 0.85, strength: 1, exposure: 0,
   'shadow.strength': 0.4, 'specular.strength': 0, 'specular.roughness': 0.5,
 };
 
