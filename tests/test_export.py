@@ -25,6 +25,7 @@ from onnx import TensorProto, numpy_helper
 from safetensors.torch import save_file
 from serving import multipart
 from support import encoded
+from training import directions
 
 from server.model import engine as models
 from server.model.engine import OnnxEngine, load_graph
@@ -85,6 +86,24 @@ def test_slopes_are_steeper_by_the_factor_the_adapter_gives(weights, monkeypatch
     assert torch.allclose(after.norm(dim=1), torch.ones(1), atol=1e-3)
     assert torch.allclose(after[:, :2] * before[:, 2:], 1.5 * before[:, :2] * after[:, 2:], atol=1e-5)
     assert (before[:, :2].abs() > 0.1).any()
+
+
+def test_the_light_s_branch_is_exported_as_visibility(tmp_path, monkeypatch):
+    """On a quarter of the grid, in the axes of the server, and read there as one more thing the graph estimates."""
+    torch.manual_seed(3)
+    net = GeometryNet(0, WIDTHS, (1, 1, 1, 1), (), (8, 8, 8, 8, 8))
+    path = tmp_path / "lit.safetensors"
+    checkpoint.save(net, net.state_dict(), path, {})
+    assert export_models.main(["--weights", str(path), "--out", str(tmp_path)]) == 0
+    assert "visibility" not in json.loads((tmp_path / "relight-geometry.json").read_text())["outputs"]
+    monkeypatch.setattr(bundled, "VISIBILITY", True)
+    assert export_models.main(["--weights", str(path), "--out", str(tmp_path)]) == 0
+    graph = load_graph(tmp_path, "relight-geometry", provider="cpu")
+    engine = OnnxEngine(dict.fromkeys(graph.manifest.outputs.by_role(), graph), 128)
+    found = engine.analyse(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8))
+    assert found.visibility.seen.shape == (40, 24, 32) and found.inverse_depth.shape == (48, 64)
+    assert np.allclose(found.visibility.directions, directions.directions(), atol=1e-5)
+    assert np.ptp(found.visibility.seen) > 3
 
 
 @pytest.mark.parametrize("height,width", [(32, 32), (96, 160), (224, 64)])
