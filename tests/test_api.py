@@ -706,6 +706,14 @@ def test_refusals_of_a_preflight_a_host_and_a_range_are_told_apart_and_counted(s
         assert 'relight_errors_total{code="invalid_request"} 3.0' in client.get("/metrics").text
 
 
+def test_openapi_says_in_words_what_each_operation_does(client):
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for operation in operations.values():
+            words = operation["summary"].split()
+            assert len(words) > 1 and not operation["summary"].endswith("."), path
+            assert operation.get("description") != operation["summary"]
+
+
 def test_openapi_says_how_a_key_is_sent_and_where(settings):
     for keys, open_too in (([], True), (["k"], False)):
         with TestClient(create_app(settings(api_keys=keys), FakeEngine())) as client:

@@ -45,6 +45,10 @@ def problems(*codes: str, statuses: Sequence[int] = ()) -> Dict[Any, Dict[str, A
 
 
 def _mend(operation: Dict[str, Any], keys: bool) -> None:
+    first, _, rest = operation.pop("description").partition("\n")
+    operation["summary"] = first.rstrip(".")  # of FastAPI's it is the function's name
+    if rest.strip():
+        operation["description"] = rest.strip()
     answers = operation["responses"]
     if "401" in answers:
         operation["security"] = [{"key": []}] if keys else [{}, {"key": []}]  # {}: none
