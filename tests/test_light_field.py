@@ -124,11 +124,9 @@ def test_a_lamp_far_away_is_a_distant_light(scene):
 def test_two_lamps_are_the_sum_of_each(scene):
     geometry, _, _ = scene
     maps = prepare(np.full((H, W, 3), 60, np.uint8), geometry, FIT)
-    lamps = [Light(kind="point", position=p) for p in ((-0.7, 0.3, 0.8), (0.6, -0.2, 1.0))]
-    both, *each = (
-        new_light(maps, Rig(lights=lights, ambient=0.0, shadow_strength=1.0))
-        for lights in (tuple(lamps), (lamps[0],), (lamps[1],))
-    )
+    lamps = tuple(Light(kind="point", position=p) for p in ((-0.7, 0.3, 0.8), (0.6, -0.2, 1.0)))
+    rigs = [Rig(lights=lights, ambient=0.0, shadow_strength=1.0) for lights in (lamps, lamps[:1], lamps[1:])]
+    both, *each = (new_light(maps, rig)[0] for rig in rigs)
     assert both.min() < 0.1 < both.max() and np.allclose(both, sum(each), atol=1e-5)
 
 
