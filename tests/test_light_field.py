@@ -10,12 +10,13 @@ import reference
 from light_scenes import FIT, FOCAL, ball_and_wall, ball_shadow, new_light, smooth_field
 
 from server.errors import DamagedFile, ModelError
+from server.jobs.rendering import CachedGeometry
 from server.light.field import SPREAD, VisibilityField
 from server.light.lights import Light, Rig, key_light, unit
 from server.light.maps import prepare_grid
 from server.light.shading import prepare, relight
 from server.light.shadows import ShadowGrid
-from server.model.engine import Graph, OnnxEngine
+from server.model.engine import Graph, OnnxEngine, mean_of_scales
 from server.model.manifest import parse
 from server.scene.borders import letterbox
 from server.scene.geometry import Geometry, Visibility, checked, pack, unpack
@@ -191,6 +192,17 @@ def test_a_job_keeps_its_field_and_older_ones_have_none(scene):
     assert len(pack(geometry)) - len(without) < 1.02 * geometry.visibility.seen.size + 2000, "a byte a direction"
 
 
+def test_a_field_counts_among_the_bytes_held(scene):
+    geometry, _, _ = scene
+    seen, without = geometry.visibility.seen, replace(geometry, visibility=None)
+    assert CachedGeometry(geometry).nbytes - CachedGeometry(without).nbytes >= seen.nbytes
+    more = VisibilityField(
+        Visibility(np.concatenate([seen, seen]), np.tile(DIRECTIONS, (2, 1))), geometry.inverse_depth, FOCAL
+    )
+    alone = VisibilityField(geometry.visibility, geometry.inverse_depth, FOCAL)
+    assert more.nbytes - alone.nbytes >= seen.nbytes
+
+
 @pytest.mark.parametrize(
     "field",
     [
@@ -277,6 +289,19 @@ def test_the_mirrored_photo_s_field_is_mirrored_back():
 def test_sizes_are_averaged_within_bounds():
     found = engine(Field(lean=0.5), scales=(1.0, 2.0)).analyse(np.zeros((160, 160, 3), np.uint8)).visibility.seen
     assert found.shape == (40, 80, 80) and found.max() == 255
+
+
+@pytest.mark.parametrize("count", [4, 129, 256])
+def test_sizes_are_averaged_whatever_the_number_of_directions(count):
+    """A ramp is the same at all sizes but at its ends, and each direction keeps its own."""
+    slopes = np.linspace(0.2, 0.8, count).astype(np.float32)
+    views = [
+        {"visibility": np.tile(((np.arange(w) + 0.5) / w)[None, :, None] * slopes, (w * 3 // 4, 1, 1))}
+        for w in (32, 64)
+    ]
+    mean = mean_of_scales([{"visibility": v["visibility"].astype(np.float32)} for v in views])["visibility"]
+    assert mean.shape == (48, 64, count)
+    assert np.abs(mean - views[1]["visibility"])[:, 4:-4].max() < 2e-3
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,8 @@ class CachedGeometry:
     def nbytes(self) -> int:
         """Bytes held now."""
         g = self.geometry
-        return sum(a.nbytes for a in (g.inverse_depth, g.normals, g.mask) if a is not None)
+        held = [g.inverse_depth, g.normals, g.mask, *(g.visibility or ())]
+        return sum(a.nbytes for a in held if a is not None)
 
 
 class Renderer:

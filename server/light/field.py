@@ -15,6 +15,8 @@ import numpy as np
 from ..scene.geometry import Visibility
 from .lights import Light
 
+TEXELS = 2048  # looked up at a time: their weights stay in the processor's cache
+NEGLIGIBLE = 1e-6  # of the weight of all directions
 SPREAD = 0.4  # of the mean distance between neighbouring directions: standard deviation of the kernel
 
 
@@ -28,7 +30,7 @@ class VisibilityField:
         seen = [
             p if p.shape == self.shape else cv2.resize(p, (w, h), interpolation=cv2.INTER_AREA) for p in visibility.seen
         ]
-        self.seen = np.stack(seen).reshape(len(seen), h * w).astype(np.float32) / np.float32(255)
+        self.seen = np.ascontiguousarray(np.stack(seen).reshape(len(seen), h * w))  # (K, h * w) uint8, 255: all
         cosines = self.directions @ self.directions.T - 2 * np.eye(len(seen), dtype=np.float32)
         apart = float(np.arccos(np.clip(cosines.max(1), -1, 1)).mean())
         self.variance = max(SPREAD * apart, 1e-3) ** 2
@@ -43,26 +45,36 @@ class VisibilityField:
         if light.kind == "directional":
             toward = np.array([light.direction], np.float32)
             radius = np.array([np.radians(light.angle) / 2], np.float32)
-            return (self._weights(toward, radius)[0] @ self.seen).reshape(self.shape)
-        toward, distance = self._toward(light)
-        weights = self._weights(toward, np.arctan(np.float32(light.radius) / distance))
-        return np.einsum("pk,kp->p", weights, self.seen).reshape(self.shape)
+            weights = self._weights(toward, radius)[:, 0]
+            near = weights > NEGLIGIBLE
+            share: np.ndarray = (weights[near] / weights[near].sum()) @ self.seen[near].astype(np.float32)
+        else:
+            toward, distance = self._toward(light)
+            radius, share = np.arctan(np.float32(light.radius) / distance), np.empty(len(toward), np.float32)
+            for first in range(0, len(toward), TEXELS):
+                some = slice(first, first + TEXELS)
+                np.einsum("kp,kp->p", self._weights(toward[some], radius[some]), self.seen[:, some], out=share[some])
+        share *= np.float32(1 / 255)
+        return share.reshape(self.shape)
 
     def openness(self, normals: np.ndarray) -> np.ndarray:
         """(h, w) float32 0..1: the share of the light from all around that arrives on normals (3, h, w); open: 1."""
         n_dot_d = np.maximum(self.directions @ normals.reshape(3, -1), np.float32(1e-6))
-        return ((n_dot_d * self.seen).sum(0) / n_dot_d.sum(0)).reshape(self.shape)
+        total = n_dot_d.sum(0)
+        n_dot_d *= self.seen
+        return (n_dot_d.sum(0) / (total * np.float32(255))).reshape(self.shape)
 
     def _weights(self, toward: np.ndarray, radius: np.ndarray) -> np.ndarray:
-        """(n, K) float32: of the directions, for sources toward unit vectors (n, 3) of angular radii (n,), in radians.
+        """(K, n) float32: of the directions, for sources toward unit vectors (n, 3) of angular radii (n,), in radians.
 
         The variances of kernel and source, a disc, add up.
         """
         concentration = 1 / (np.float32(self.variance) + np.square(radius, dtype=np.float32) / 4)
-        cosine = toward @ self.directions.T
-        cosine -= cosine.max(1, keepdims=True)
-        weights: np.ndarray = np.exp(np.reshape(concentration, (-1, 1)) * cosine)
-        weights /= weights.sum(1, keepdims=True)
+        weights = self.directions @ toward.T
+        weights -= weights.max(0)
+        weights *= concentration
+        weights = cv2.exp(weights, dst=weights).reshape(weights.shape)
+        weights /= weights.sum(0)
         return weights
 
     def _toward(self, light: Light) -> Tuple[np.ndarray, np.ndarray]:

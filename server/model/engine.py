@@ -5,8 +5,9 @@ import json
 import logging
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 import cv2
 import numpy as np
@@ -163,6 +164,13 @@ def to_role(value: np.ndarray, output: Output, sizes: Sizes) -> np.ndarray:
     return np.clip(1 / (1 + np.exp(-share)) if output.meaning == "logit" else share, 0, 1).astype(np.float32)
 
 
+def by_channel(change: Callable[[np.ndarray], np.ndarray], value: np.ndarray) -> np.ndarray:
+    """What an operation of OpenCV, which takes 128 channels at most, makes of (h, w) or (h, w, K) float32."""
+    if value.ndim == 2:
+        return change(value)
+    return np.stack([change(np.ascontiguousarray(plane)) for plane in np.moveaxis(value, 2, 0)], 2)
+
+
 def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
     """The mean of one graph's outputs by role at several sizes, on the grid of the finest (the last), with its details.
 
@@ -176,7 +184,8 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
     out = {}
     for role, finest in views[-1].items():
         h, w = finest.shape[:2]
-        planes = [cv2.resize(v[role], (w, h), interpolation=cv2.INTER_LINEAR) for v in views[:-1]] + [finest]
+        to_finest = partial(cv2.resize, dsize=(w, h), interpolation=cv2.INTER_LINEAR)
+        planes = [by_channel(to_finest, v[role]) for v in views[:-1]] + [finest]
         if role == "depth":
             middle = [float(np.median(p)) for p in planes]
             spread = [max(float(np.abs(p - m).mean()), 1e-9) for p, m in zip(planes, middle)]
@@ -184,7 +193,8 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
                 (p - m) * np.float32(spread[-1] / s) + np.float32(middle[-1]) for p, m, s in zip(planes, middle, spread)
             ]
         difference = sum(planes) / np.float32(len(planes)) - finest
-        out[role] = finest + cv2.GaussianBlur(difference, (0, 0), max(h, w) / DETAILS)
+        blur = partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=max(h, w) / DETAILS)
+        out[role] = finest + by_channel(blur, difference)
         if role in ("mask", "visibility"):
             out[role] = np.clip(out[role], 0, 1)
     if "normals" in out:
