@@ -18,20 +18,20 @@ NAME = "relight-geometry"
 SIZE, SCALES, MIRROR = 256, [1.0, 2.0], True
 RELIEF = 0.5  # how far the smooth normals are bent to explain the photo's shading, 0..1; measured too
 STEEPER = 1.15  # slopes are multiplied by this: photographed things come out flatter than rendered ones; measured
-VISIBILITY = False  # is the visibility of the light's branch exported? It is not yet better than a march; measured
 FOCAL = 0.9  # in widths of the picture: the middle of the training scenes' range
 
 
 def bundled(weights: Optional[Path] = None, adapter: Optional[Adapter] = None) -> Exportable:
-    """Disparity, normals and mask in one graph, on half the input's grid; with VISIBILITY that too, on a quarter's."""
+    """Disparity, normals and mask in one graph, on half the input's grid.
+
+    Of weights with a light branch also the visibility, on a quarter's. Those committed have none: see MODEL_CARD.md.
+    """
     net, trained = checkpoint.load(weights or checkpoint.WEIGHTS / f"{NAME}.safetensors")
     outputs: dict[str, dict[str, Any]] = {
         "depth": {"name": "inverse_depth", "meaning": "disparity", "metric": False},
         "normals": {"name": "normals", "axes": ["+x", "+y", "+z"], "relief": RELIEF},
         "mask": {"name": "mask", "meaning": "probability"},
     }
-    if not VISIBILITY:
-        net.light = None
     if net.light is not None:
         toward = [[round(float(c), 6) for c in d] for d in directions()]
         outputs["visibility"] = {"name": "visibility", "meaning": "probability", "directions": toward}
