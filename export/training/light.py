@@ -104,17 +104,8 @@ def recolour(lit: Lit, rng: np.random.Generator) -> Lit:
         x = data.roughen(x, rng)
     gamma = np.float32(np.exp(rng.uniform(-0.25, 0.25)))
     x = np.clip(x, 1e-4, 1) ** gamma * rng.uniform(0.8, 1.1, 3).astype(np.float32)
-    gray = x @ np.array([0.299, 0.587, 0.114], np.float32)
-    saturation = np.float32(0.0 if rng.random() < 0.15 else rng.uniform(0.7, 1.3))
-    x = gray[..., None] + (x - gray[..., None]) * saturation
-    if rng.random() < 0.3:
-        x = x + rng.standard_normal(x.shape, dtype=np.float32) * np.float32(rng.uniform(0.005, 0.04))
-    out = (np.clip(x, 0, 1) * 255 + 0.5).astype(np.uint8)
-    if rng.random() < 0.4:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.uniform(25, 95))]
-        decoded = cv2.imdecode(cv2.imencode(".jpg", out, quality)[1], cv2.IMREAD_COLOR)
-        assert decoded is not None  # it was encoded in the same line
-        out = np.asarray(decoded)
+    saturation = 0.0 if rng.random() < 0.15 else rng.uniform(0.7, 1.3)
+    out = data.developed(data.saturated(x, saturation), rng, 0.04, (25, 95))
     shading = lit.shading * gamma
     if saturation == 0:
         shading = np.broadcast_to(shading.mean(2, keepdims=True), shading.shape)

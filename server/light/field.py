@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ..scene.geometry import Visibility
+from ..scene.normals import scene_positions, view_grid
 from .lights import Light
 
 TEXELS = 2048  # looked up at a time: their weights stay in the processor's cache
@@ -79,11 +80,7 @@ class VisibilityField:
 
     def _toward(self, light: Light) -> Tuple[np.ndarray, np.ndarray]:
         """From each texel to a lamp: unit vectors (n, 3) and distances (n,), float32."""
-        h, w = self.shape
-        depth = 1 / self.q
-        u = ((np.arange(w) + 0.5) / w * 2 - 1).astype(np.float32)
-        v = ((h - 2 * np.arange(h) - 1) / w).astype(np.float32)[:, None]
-        place = np.stack([u * depth, v * depth, np.float32(2 * self.focal) * (1 - depth)], 2).reshape(-1, 3)
+        place = np.stack(scene_positions(self.q, *view_grid(*self.shape), self.focal), 2).reshape(-1, 3)
         to_light = np.array(light.position, np.float32) - place
         distance = np.maximum(np.linalg.norm(to_light, axis=1), np.float32(1e-6))
         return to_light / distance[:, None], distance

@@ -68,7 +68,7 @@ class Band(NamedTuple):
 class GridMaps:
     """What is the same for every size of the picture, on the grids of the geometry and of the shadows.
 
-    The shadows that lamps cast are marched when they are asked for, and kept for the last lamps.
+    The shadows that lamps cast are made when they are asked for, and kept for the last lamps.
     """
 
     planes: np.ndarray  # (4 or 5, h, w) float32, see _planes

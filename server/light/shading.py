@@ -11,6 +11,7 @@ import numpy as np
 
 from ..image.resample import in_threads
 from ..image.srgb import LUMINANCE, TO_LINEAR, decode, decode_to_steps, encode, encode_steps
+from ..scene.normals import scene_positions, view_grid
 from .exposure import matching_exposure
 from .lights import WHITE, Light, Rig, unit
 from .maps import Band, GridPlane, Maps, prepare
@@ -95,7 +96,7 @@ def _illuminate(
         to_light: Planes = [np.float32(c) for c in light.direction]
         attenuation: Optional[np.ndarray] = None
         if light.kind != "directional":
-            place = _scene_positions(maps, rows) if place is None else place
+            place = _places(maps, rows) if place is None else place
             to_light, attenuation = _toward_lamp(light, place)
         n_dot_l = _n_dot_l(n, to_light)
         specular = _ggx(n, to_light, n_dot_l, rig.roughness) if glossy else None
@@ -177,7 +178,7 @@ def _under_white_light(band: Band, ratio: np.ndarray, blend: Blend) -> List[np.n
 def _under_coloured_light(
     band: Band, ratios: List[np.ndarray], highlights: List[np.ndarray], scale: float, blend: Blend
 ) -> List[np.ndarray]:
-    """Three channels, each with its own ratio and highlights."""
+    """Three channels in linear light, each with its own ratio and, times `scale`, its own highlights."""
     before = [decode(c) for c in band.codes]
     if band.headroom is not None:
         most = ratios[0].copy() if len(ratios) == 1 else _largest_channel(ratios)
@@ -204,10 +205,6 @@ def _before_tone(
     return after
 
 
-# The tone curve: a pixel whose largest channel p becomes p + d > p is scaled so that it becomes
-# p + d / sqrt(1 + (d / (1 - p))^2) instead, which never reaches white; what does not grow brighter stays as it is.
-
-
 # Where the photograph is clipped, by how much is unknown: the surface may have been 1 + h times as bright as its codes
 # say. As light is taken away, it stays white the longer: a ratio r < 1 becomes r (1 + h) / (1 + h r), which is 1 at 1,
 # without a crease, and (1 + h) r in the dark.
@@ -218,6 +215,10 @@ def _whiter(ratio: np.ndarray, headroom: np.ndarray) -> np.ndarray:
     below = headroom * ratio
     below += 1
     return np.asarray((headroom + 1) / below)
+
+
+# The tone curve: a pixel whose largest channel p becomes p + d > p is scaled so that it becomes
+# p + d / sqrt(1 + (d / (1 - p))^2) instead, which never reaches white; what does not grow brighter stays as it is.
 
 
 def _largest_channel(planes: Sequence[np.ndarray]) -> np.ndarray:
@@ -261,16 +262,10 @@ def _tone_factor(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return kept
 
 
-def _scene_positions(maps: Maps, rows: slice) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _places(maps: Maps, rows: slice) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Scene positions of rows of the picture: three planes (r, W) float32."""
-    H, W = maps.size
-    depth = 1 / maps.depth(rows)
-    u = ((np.arange(W) + 0.5) / W * 2 - 1).astype(np.float32)
-    v = ((H - 2 * np.arange(H)[rows] - 1) / W).astype(np.float32)
-    x, y = u * depth, v[:, None] * depth
-    depth -= 1
-    depth *= np.float32(-2 * maps.shared.focal)
-    return x, y, depth
+    u, v = view_grid(*maps.size)
+    return scene_positions(maps.depth(rows), u, v[rows], maps.shared.focal)
 
 
 def _toward_lamp(light: Light, place: Sequence[np.ndarray]) -> Tuple[List[np.ndarray], np.ndarray]:

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -222,8 +222,7 @@ class OnnxEngine:
         """See Engine."""
         found: Dict[str, np.ndarray] = {}
         focal: Optional[float] = None
-        for graph in {id(g): g for g in self.roles.values()}.values():
-            mine = [r for r in ROLES if self.roles.get(r) is graph]
+        for graph, mine in self._graphs():
             found.update(self._run(graph, mine, rgb))
             if "depth" in mine:
                 focal = graph.manifest.focal
@@ -237,6 +236,11 @@ class OnnxEngine:
             said = self.roles["normals"].manifest.outputs.normals
             relief = said.relief if said is not None else 0.0
         return Geometry(found["depth"], normals, found.get("mask"), focal, relief, self._visibility(found))
+
+    def _graphs(self) -> List[Tuple[Graph, List[Role]]]:
+        """Each graph once, with the roles that it fills."""
+        graphs = {id(g): g for g in self.roles.values()}.values()
+        return [(g, [r for r in ROLES if self.roles.get(r) is g]) for g in graphs]
 
     def _visibility(self, found: Mapping[str, np.ndarray]) -> Optional[Visibility]:
         said = self.roles["visibility"].manifest.outputs.visibility if "visibility" in found else None
@@ -271,7 +275,7 @@ class OnnxEngine:
                 if role == "normals":
                     value = value * MIRRORED
                 elif role == "visibility" and graph.manifest.outputs.visibility is not None:
-                    value = value[..., graph.manifest.outputs.visibility.mirror_images()]
+                    value = value[..., graph.manifest.outputs.visibility.mirror_images]
                 found[role] = (found[role] + value) / 2
             if "normals" in found:
                 found["normals"] = normalise(found["normals"])
@@ -287,15 +291,14 @@ class OnnxEngine:
 
     def describe(self) -> List[Dict[str, Any]]:
         """See Engine."""
-        graphs = {id(g): g for g in self.roles.values()}.values()
         return [
             {
                 **g.manifest.described(),
                 "provider": g.provider,
-                "roles_filled": [r for r in ROLES if self.roles.get(r) is g],
+                "roles_filled": mine,
                 "analysis_sizes": self._sizes(g),
             }
-            for g in graphs
+            for g, mine in self._graphs()
         ]
 
     def warm_up(self) -> None:
@@ -305,14 +308,11 @@ class OnnxEngine:
         """
         if all(g.provider == sessions.CPU and not g.manifest.input.fixed for g in self.roles.values()):
             try:
-                for role in ROLES:
-                    graph = self.roles.get(role)
-                    if graph is None:
-                        continue
+                for graph, mine in self._graphs():
                     spec = graph.manifest.input
                     side = max(2, spec.size // spec.multiple // 4) * spec.multiple
                     sizes = Sizes(side, side, side, side)
-                    self._run_once(graph, [role], np.full((side, side, 3), 128, np.uint8), sizes)
+                    self._run_once(graph, mine, np.full((side, side, 3), 128, np.uint8), sizes)
                 return
             except Exception as exc:
                 log.info("a small picture does not show whether the models run", exc_info=exc)

@@ -1,5 +1,6 @@
 """What a manifest may say of a graph: the contract between an exporter and the server, checked by both."""
 
+from functools import cached_property
 from typing import Annotated, Any, Dict, List, Literal, Mapping, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -89,6 +90,7 @@ class VisibilityOutput(_Part):
             raise ValueError("vectors of length 1")
         return directions
 
+    @cached_property
     def mirror_images(self) -> List[int]:
         """For each direction, which one is its mirror image (x to -x). Raises ValueError where one has none."""
         found = []
@@ -144,7 +146,7 @@ class Manifest(_Part):
     @model_validator(mode="after")
     def _directions_can_be_mirrored(self) -> "Manifest":
         if self.input.mirror and self.outputs.visibility is not None:
-            self.outputs.visibility.mirror_images()
+            self.outputs.visibility.mirror_images  # noqa: B018  # it raises
         return self
 
     def described(self) -> Dict[str, Any]:

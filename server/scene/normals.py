@@ -14,6 +14,20 @@ def view_grid(h: int, w: int) -> Tuple[np.ndarray, np.ndarray]:
     return u, v
 
 
+def scene_positions(
+    q: np.ndarray, u: np.ndarray, v: np.ndarray, focal: float
+) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scene positions x, y, z, three planes (h, w) float32, of the places u (w,) and v (h,), see view_grid.
+
+    q: (h, w) float32, relative inverse depth, see fit.py. focal: in picture widths.
+    """
+    depth = 1 / q
+    x, y = 2 * u * depth, 2 * v[:, None] * depth
+    depth -= 1
+    depth *= np.float32(-2 * focal)
+    return x, y, depth
+
+
 def normals_from_inverse_depth(inverse_depth: np.ndarray, focal: Optional[float] = None) -> np.ndarray:
     """Unit normals (h, w, 3) float32 of a perspective depth map (h, w) of positive inverse depths (any scale).
 

@@ -38,8 +38,11 @@ def main():
         if len(rows) == args.count or (sample.mask == 0).mean() < 0.05:
             continue
         rgb = np.ascontiguousarray(sample.rgb)
-        raw = engine.analyse(rgb).mask
-        share = surface_share(estimate(rgb, engine.analyse).mask)
+        seen = engine.analyse(rgb)  # again only where estimate shows the network less than the whole picture
+        whole = estimate(
+            rgb, lambda part, seen=seen, size=rgb.shape: seen if part.shape == size else engine.analyse(part)
+        )
+        share, raw = surface_share(whole.mask), seen.mask
         relit = cv2.resize(share, rgb.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0.5
         near = np.ones((5, 5), np.uint8)
         sky = cv2.dilate(sample.mask, near) == 0
