@@ -48,6 +48,17 @@ def test_kill_9_at_random_moments(tmp_path, capsys):
 # -- the disk
 
 
+def settled(client, service, job):
+    """What is said of a job when it is ready or failed, or has been let go of: one whose end cannot be written."""
+    held, end = True, time.monotonic() + 10
+    state = client.get(f"/job/{job}").json()
+    while state["state"] not in ("ready", "failed") and held and time.monotonic() < end:
+        held = service.analyst.holds(job)  # asked first: what is said afterwards is the last word
+        time.sleep(0.01)
+        state = client.get(f"/job/{job}").json()
+    return state
+
+
 @pytest.mark.parametrize("failing", range(1, 12))
 @pytest.mark.parametrize(
     "number,code", [(errno.ENOSPC, "storage_full"), (errno.EROFS, "storage_full"), (errno.EIO, "internal")]
@@ -72,11 +83,7 @@ def test_a_disk_that_fails_at_the_nth_write(settings, monkeypatch, failing, numb
         answer = client.post("/upload", files={"file": ("a.png", encoded(gradient()))})
         if answer.status_code == 200:
             job = answer.json()["job_id"]
-            state = client.get(f"/job/{job}").json()
-            end = time.monotonic() + 10
-            while state["state"] not in ("ready", "failed") and time.monotonic() < end and service.analyst.holds(job):
-                time.sleep(0.01)
-                state = client.get(f"/job/{job}").json()
+            state = settled(client, service, job)
             if state["state"] == "ready":
                 answer = relight(client, job)
                 for name in ("depth.png", "normals.png"):  # made when first asked for
