@@ -55,6 +55,8 @@ class Exportable:
       mask     "meaning": "probability" or "logit" of there being a surface
       visibility "meaning": "probability" or "logit" of a distant light arriving; "directions": K unit vectors toward
                the lights, in our axes; (1, K, h', w')
+      shading  "meaning": "linear" or "logarithm", of the light that the photo was taken in, red, green and blue each up
+               to a factor; "share", 0..1, of that light that is taken from it, not fitted; (1, 3, h', w')
     `shapes` are the (height, width) pairs at which torch and ONNX Runtime must agree within `tolerance`, relative to
     the largest value of each output. `focal` is the focal length in widths of the picture, if the network assumes one.
     """
@@ -147,7 +149,11 @@ def check_answers(network: Exportable) -> None:
             f"it returns {', '.join(type(a).__name__ for a in answers)}"
         )
     for (role, output), answer in zip(network.outputs.items(), answers):
-        channels = 3 if role == "normals" or output.get("meaning") == "points" else len(output.get("directions", "1"))
+        channels = (
+            3
+            if role in ("normals", "shading") or output.get("meaning") == "points"
+            else len(output.get("directions", "1"))
+        )
         try:
             shape = plane(answer.float().numpy(), channels, Sizes(width, height, width, height)).shape
         except (ModelError, IndexError):

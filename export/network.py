@@ -32,9 +32,9 @@ BLOCKS = (  # kernel, stride, expansion, channels, repeats: EfficientNet-B0 befo
     (3, 1, 6, 320, 1),
 )
 DEPTHS = (3, 3, 2, 2)  # residual blocks of the decoder at 1/32 to 1/4
-PARTS = {"all": (), "mask": ("sky",), "branches": ("sky", "light")}  # what of the network may be trained alone
+PARTS = {"all": (), "mask": ("sky",), "light": ("light",)}  # what of the network may be trained alone
 SKY = (48, 40, 32, 24, 16)  # channels of the mask's branch at 1/32 to 1/2
-LIGHT, LIGHT_DEPTHS = (128, 112, 96, 72, 24), (2, 2, 2, 2, 1)  # of the light's branch
+LIGHT, LIGHT_DEPTHS = (128, 112, 96, 72, 40), (2, 2, 2, 2, 1)  # of the light's branch
 DIRECTIONS = 40  # of the visibility, see training/directions.py
 SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2)}  # width and depth multipliers of Lite0 to Lite2
 
@@ -177,18 +177,26 @@ class Mask(nn.Module):
 
 
 class Light(nn.Module):
-    """What the light does in a picture: a branch that says what each point can be reached from, and how it is lit."""
+    """What the light does in a picture: a branch that says what each point can be reached from, and how it is lit.
+
+    Beside the features it sees the colours' logarithms, from which a shading differs by that of an albedo.
+    """
 
     def __init__(self, channels: list[int], widths: tuple[int, ...], depths: tuple[int, ...], directions: int):
         super().__init__()
-        self.branch = Branch(channels, widths, depths)
-        self.seen = head(widths[-2], directions)
+        self.branch = Branch([c + 3 for c in channels], widths, depths)
+        self.seen = head(widths[-1], directions)
         self.shading = head(widths[-1], 3)
 
-    def forward(self, features: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits of the visibility (n, directions, h/4, w/4), and the logarithm of the shading (n, 3, h/2, w/2)."""
-        *_, coarse, fine = self.branch(features)
-        return self.seen(coarse), self.shading(fine)
+    def forward(self, features: list[Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """Of the features and the normalised pictures x (n, 3, h, w): logits of the visibility (n, directions, h/2,
+        w/2), and the logarithm of the shading (n, 3, h/2, w/2).
+        """
+        colours = torch.log((x.float() * STD + MEAN).clamp(min=2 / 255)) + 0.7  # about 0 in the middle
+        scales = range(len(features), 0, -1)
+        beside = [torch.cat((f, F.avg_pool2d(colours, 2**k).to(f)), 1) for f, k in zip(features, scales)]
+        y = self.branch(beside)[-1]
+        return self.seen(y), self.shading(y)
 
 
 class GeometryNet(nn.Module):
@@ -269,7 +277,7 @@ class GeometryNet(nn.Module):
         """Disparity, normals and mask logits of the pictures x, as the class says; with a light branch also its two."""
         seen = self.features(x)
         out = self.geometry(seen)
-        return out if self.light is None else (*out, *self.light(seen))
+        return out if self.light is None else (*out, *self.light(seen, x))
 
 
 class ServedNetwork(nn.Module):
@@ -284,13 +292,19 @@ class ServedNetwork(nn.Module):
         self.register_buffer("stretch", torch.tensor([steeper, steeper, 1.0]).view(1, 3, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Disparity, unit normals and mask probability of a picture (1, 3, h, w); with a light branch also the
-        visibility.
+        """Disparity, unit normals and mask probability of a picture (1, 3, h, w); with a light branch also
+        visibility and the shading's logarithm.
         """
-        disparity, normals, mask, *light = self.net(image)
+        disparity, normals, mask, *light = self.net(image)  # light: logits of the visibility, shading
         normals = normals * self.stretch
         length = torch.sqrt((normals * normals).sum(1, keepdim=True) + 1e-8)
-        return disparity, normals / length, torch.sigmoid(mask), *(torch.sigmoid(seen) for seen in light[:1])
+        return (
+            disparity,
+            normals / length,
+            torch.sigmoid(mask),
+            *(torch.sigmoid(seen) for seen in light[:1]),
+            *light[1:],
+        )
 
 
 def round_channels(channels: float, divisor: int = 8) -> int:

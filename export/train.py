@@ -83,7 +83,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--part",
         choices=PARTS,
         default="all",
-        help="what learns: all but the light's branch, only the branch that corrects the mask, or both branches",
+        help="what learns: all but the light's branch, or only the branch that corrects the mask, or the light's",
     )
     p.add_argument(
         "--batch", type=int, default=16, metavar="N", help="pictures per step (default 16); half as many above 256 px"
@@ -164,7 +164,7 @@ def prepare(args: argparse.Namespace) -> loop.State:
         net = GeometryNet(**before["network"])
     elif args.resume:
         grown = {"sky": SKY} | ({"depths": args.depths} if args.depths else {})
-        net, _ = checkpoint.load(args.resume, grown | ({"light": LIGHT} if args.part == "branches" else {}))
+        net, _ = checkpoint.load(args.resume, grown | ({"light": LIGHT} if args.part == "light" else {}))
     else:
         net = GeometryNet(args.variant, depths=args.depths or DEPTHS)
         load_imagenet(net.encoder, args.variant)
@@ -188,7 +188,7 @@ def run(
         return state.step / args.steps if args.steps else state.seconds / total
 
     workers = loop.Workers(state.net, args.workers)
-    maker = light if args.part == "branches" else data
+    maker = light if args.part == "light" else data
     recent: dict[str, float] = {}
     while done() < 1:
         shards.rescan()
@@ -250,7 +250,7 @@ def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None)
     entry: dict[str, Any] = {"step": state.step, "samples": state.samples, "minutes": round(state.seconds / 60, 1)}
     if val:
         val.rescan()
-        if args.part == "branches":
+        if args.part == "light":
             entry["validation"] = light.validate(net, val)
             print(entry["validation"], flush=True)
         else:
@@ -311,7 +311,7 @@ def main(argv: list[str] | None = None) -> int:
     loop.keep_memory()
     args.out.mkdir(parents=True, exist_ok=True)
     with renderer(args) as (folder, check):
-        fields = light.FIELDS if args.part == "branches" else data.FIELDS
+        fields = light.FIELDS if args.part == "light" else data.FIELDS
         shards = data.Shards(folder, fields=fields)
         val = data.Shards(args.val, fields=fields) if args.val else None
         for found, where in ((shards, folder), (val, args.val)):

@@ -159,11 +159,12 @@ def visibility(light, q, focal, points=range(16), pixels_per_step=1.0):
     return seen / len(points)
 
 
-def field_visibility(light, seen, directions, spread, points):
+def field_visibility(light, seen, directions, spread, points, normals):
     """(H, W) share of a lamp that each of the points sees, from the share `seen` (K, H, W) of K distant lights.
 
     The mean over the directions, weighted by a von Mises-Fisher distribution around that of the lamp. Its variance is
-    that of the kernel, `spread` squared in radians, and that of the lamp's disc.
+    that of the kernel, `spread` squared in radians, and that of the lamp's disc. Directions below the horizon of a
+    point do not count, those just above it (8 n.d < 1) in part.
     """
     if light.kind == "directional":
         l, radius = (
@@ -174,7 +175,10 @@ def field_visibility(light, seen, directions, spread, points):
         l, distance = normalise(np.array(light.position, float) - points), np.array(light.position, float) - points
         radius = np.arctan(light.radius / np.linalg.norm(distance, axis=-1))
     concentration = 1 / (spread**2 + radius**2 / 4)
-    weights = [np.exp(concentration * (l @ np.array(d, float) - 1)) for d in directions]
+    weights = [
+        np.exp(concentration * ((l * d).sum(-1) - 1)) * np.clip(8 * (normals @ d), 0, 1)
+        for d in np.asarray(directions, float)
+    ]
     return sum(w * s for w, s in zip(weights, seen)) / sum(weights)
 
 

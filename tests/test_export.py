@@ -88,8 +88,8 @@ def test_slopes_are_steeper_by_the_factor_the_adapter_gives(weights, monkeypatch
     assert (before[:, :2].abs() > 0.1).any()
 
 
-def test_the_light_s_branch_is_exported_as_visibility(tmp_path, monkeypatch):
-    """On a quarter of the grid, in the axes of the server, and read there as one more thing the graph estimates."""
+def test_the_light_s_branch_is_exported_as_visibility_and_shading(tmp_path, monkeypatch):
+    """In the axes of the server, and read there as two more things that the graph estimates."""
     path = tmp_path / "small.safetensors"
     for light in ((), (8, 8, 8, 8, 8)):
         torch.manual_seed(3)
@@ -97,11 +97,12 @@ def test_the_light_s_branch_is_exported_as_visibility(tmp_path, monkeypatch):
         checkpoint.save(net, net.state_dict(), path, {})
         assert export_models.main(["--weights", str(path), "--out", str(tmp_path)]) == 0
         outputs = json.loads((tmp_path / "relight-geometry.json").read_text())["outputs"]
-        assert ("visibility" in outputs) == bool(light)
+        assert ("visibility" in outputs) == ("shading" in outputs) == bool(light)
     graph = load_graph(tmp_path, "relight-geometry", provider="cpu")
     engine = OnnxEngine(dict.fromkeys(graph.manifest.outputs.by_role(), graph), 128)
     found = engine.analyse(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8))
-    assert found.visibility.seen.shape == (40, 24, 32) and found.inverse_depth.shape == (48, 64)
+    assert found.visibility.seen.shape == (40, 48, 64) and found.inverse_depth.shape == (48, 64)
+    assert found.shading.shape == (48, 64, 3) and np.ptp(found.shading) > 0.01 and 0 < found.shading_share <= 1
     assert np.allclose(found.visibility.directions, directions.directions(), atol=1e-5)
     assert np.ptp(found.visibility.seen) > 3
 

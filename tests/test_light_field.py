@@ -37,6 +37,12 @@ def sphere_of_directions():
 DIRECTIONS = sphere_of_directions()
 
 
+def unit_normals(rng):
+    """(3, H, W) float32: of a wavy surface that mostly faces the viewer."""
+    n = np.stack([smooth_field(rng, H, W, -0.6, 0.6), smooth_field(rng, H, W, -0.6, 0.6), np.ones((H, W))])
+    return (n / np.linalg.norm(n, axis=0)).astype(np.float32)
+
+
 def exact(light, geometry, place, on_ball):
     """(H, W) 0..1: the light that the ball leaves of what falls on ball and wall."""
     n = np.asarray(geometry.normals, float)
@@ -82,7 +88,8 @@ def test_a_light_at_a_direction_sees_what_that_direction_sees(scene):
     grid = prepare_grid(geometry, FIT)
     for k in range(0, len(DIRECTIONS), 7):
         seen = grid.visibility(Light(direction=tuple(map(float, DIRECTIONS[k])), angle=0.1))
-        assert np.abs(seen - geometry.visibility.seen[k] / 255).mean() < 0.06
+        lit = geometry.normals @ DIRECTIONS[k] > 0.05
+        assert lit.any() and np.abs(seen - geometry.visibility.seen[k] / 255)[lit].mean() < 0.06
 
 
 @pytest.mark.parametrize(
@@ -100,12 +107,33 @@ def test_the_look_up_is_that_of_the_reference(scene, light):
     seen = np.stack([smooth_field(rng, H, W, 0, 1) for _ in DIRECTIONS])
     codes = np.rint(seen * 255).astype(np.uint8)
     q = smooth_field(rng, H, W, 0.6, 1.5).astype(np.float32)
-    field = VisibilityField(Visibility(codes, DIRECTIONS), q, FOCAL)
+    normals = unit_normals(rng)
+    field = VisibilityField(Visibility(codes, DIRECTIONS), q, normals, FOCAL)
     near = np.sort(np.degrees(np.arccos(np.clip(DIRECTIONS @ DIRECTIONS.T, -1, 1))), 1)[:, 1]
     expected = reference.field_visibility(
-        light, codes / 255, DIRECTIONS, SPREAD * np.radians(near.mean()), reference.positions(q, FOCAL)
+        light,
+        codes / 255,
+        DIRECTIONS,
+        SPREAD * np.radians(near.mean()),
+        reference.positions(q, FOCAL),
+        np.moveaxis(normals, 0, 2),
     )
-    assert np.abs(field.visibility(light) - expected).max() < 2e-3
+    l, _ = reference.arriving(light, reference.positions(q, FOCAL))
+    lit = (np.moveaxis(normals, 0, 2) * l).sum(-1) > 0
+    assert lit.any() and np.abs(field.visibility(light) - expected)[lit].max() < 1e-2
+
+
+@pytest.mark.parametrize("degrees", [0, 40, 70, 80, 86])
+def test_a_bare_wall_is_lit_whole_however_low_the_light(degrees):
+    """Directions below its horizon, which it cannot see, are no shadow."""
+    normals = np.broadcast_to(np.float32([0, 0, 1])[:, None, None], (3, H, W))
+    seen = np.where((DIRECTIONS[:, 2] > 0)[:, None, None], 255, 0).astype(np.uint8)
+    field = VisibilityField(
+        Visibility(np.broadcast_to(seen, (40, H, W)), DIRECTIONS), np.ones((H, W), np.float32), normals, FOCAL
+    )
+    a = np.radians(degrees)
+    assert field.visibility(Light(direction=(np.sin(a), 0.0, np.cos(a)), angle=20)).min() > 0.999
+    assert field.openness.min() > 0.999
 
 
 def test_light_from_the_viewer_is_not_in_shadow(scene):
@@ -196,10 +224,9 @@ def test_a_field_counts_among_the_bytes_held(scene):
     geometry, _, _ = scene
     seen, without = geometry.visibility.seen, replace(geometry, visibility=None)
     assert CachedGeometry(geometry).nbytes - CachedGeometry(without).nbytes >= seen.nbytes
-    more = VisibilityField(
-        Visibility(np.concatenate([seen, seen]), np.tile(DIRECTIONS, (2, 1))), geometry.inverse_depth, FOCAL
-    )
-    alone = VisibilityField(geometry.visibility, geometry.inverse_depth, FOCAL)
+    rest = geometry.inverse_depth, np.moveaxis(geometry.normals, 2, 0), FOCAL
+    more = VisibilityField(Visibility(np.concatenate([seen, seen]), np.tile(DIRECTIONS, (2, 1))), *rest)
+    alone = VisibilityField(geometry.visibility, *rest)
     assert more.nbytes - alone.nbytes >= seen.nbytes
 
 

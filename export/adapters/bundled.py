@@ -18,13 +18,14 @@ NAME = "relight-geometry"
 SIZE, SCALES, MIRROR = 256, [1.0, 2.0], True
 RELIEF = 0.5  # how far the smooth normals are bent to explain the photo's shading, 0..1; measured too
 STEEPER = 1.15  # slopes are multiplied by this: photographed things come out flatter than rendered ones; measured
+SHADING = 0.5  # how much of the photo's own light is the network's shading, the rest being harmonics; measured too
 FOCAL = 0.9  # in widths of the picture: the middle of the training scenes' range
 
 
 def bundled(weights: Optional[Path] = None, adapter: Optional[Adapter] = None) -> Exportable:
     """Disparity, normals and mask in one graph, on half the input's grid.
 
-    Of weights with a light branch also the visibility, on a quarter's. Those committed have none: see MODEL_CARD.md.
+    Of weights with a light branch also visibility and shading. Those committed have none: see MODEL_CARD.md.
     """
     net, trained = checkpoint.load(weights or checkpoint.WEIGHTS / f"{NAME}.safetensors")
     outputs: dict[str, dict[str, Any]] = {
@@ -35,6 +36,7 @@ def bundled(weights: Optional[Path] = None, adapter: Optional[Adapter] = None) -
     if net.light is not None:
         toward = [[round(float(c), 6) for c in d] for d in directions()]
         outputs["visibility"] = {"name": "visibility", "meaning": "probability", "directions": toward}
+        outputs["shading"] = {"name": "shading", "meaning": "logarithm", "share": SHADING}
     spec = input_spec(SIZE, STRIDE, [MEAN] * 3, [STD] * 3) | {"scales": SCALES, "mirror": MIRROR}
     return Exportable(
         NAME,

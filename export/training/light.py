@@ -1,8 +1,9 @@
-"""Training the branches: mask, visibility and shading, from pictures whose light is known (see visibility.py).
+"""Training the light's branch: visibility and shading, from pictures whose light is known (see visibility.py).
 
-Visibility is learned as light transport: of what the predicted normals let in of a distant light, the share that truly
-arrives, V (n.d) / (n'.d) with the true V and n and the predicted n'. So where a normal is wrong, visibility makes up
-for a part of it. Shading is what the photograph has over its albedo, each channel free of a factor.
+Shading is what the photograph has over its albedo, each channel free of a factor. Beside visibility and shading by
+themselves, the picture counts that they are for: the photograph divided by its shading and lit anew, with the predicted
+normals, from some of the directions. So an error that another one makes up for costs little, and doubt is spread where
+it harms least.
 """
 
 from __future__ import annotations
@@ -23,26 +24,29 @@ from .directions import mirrored as mirrored_directions
 FIELDS = (*data.FIELDS, "vis", "alb")
 DARK = 0.02  # albedo under which shading is not learned
 CLIPPED, BLACK = 250, 5  # codes beyond which a photograph does not say how bright it is
-WEIGHTS = {"seen": 1.0, "shading": 0.5, "gradient": 1.0, "mask": 1.0}
+WEIGHTS = {"seen": 1.0, "shading": 0.3, "gradient": 0.1, "relit": 1.5}
+LIT = 6  # directions a picture is lit from
+AMBIENT = 0.05  # of the light that it is lit with
+BRIGHTER = 2.0  # the most, as a logarithm, that a pixel counts too bright or too dark
 
 
 class Lit(NamedTuple):
     """A picture and, on half its grid, what is known of its light.
 
     rgb is uint8 (h, w, 3); normals are float32 (h/2, w/2, 3), 0 where there is no surface; seen is uint8
-    (h/2, w/2, K/8), bits; shading is float32 (h/2, w/2, 3), its logarithm; known is float32 (h/2, w/2), where that is
-    known; mask is float32 (h/2, w/2), 1 where there is a surface.
+    (h/2, w/2, K/8), bits; shading is float32 (h/2, w/2, 3), its logarithm, and albedo of the same shape, linear; known
+    is float32 (h/2, w/2), where these are known.
     """
 
     rgb: np.ndarray
     normals: np.ndarray
     seen: np.ndarray
     shading: np.ndarray
+    albedo: np.ndarray
     known: np.ndarray
-    mask: np.ndarray
 
 
-Truth = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  # normals, seen, shading, known, mask
+Truth = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # normals, seen, shading, albedo, known, lights
 Batch = tuple[Tensor, Truth]
 
 
@@ -63,7 +67,7 @@ def window(
     whole = shards[k]
     if paint is not None and paint.random() < 0.5:
         whole = data.paint_sky(whole, paint)
-    rgb, mask, nrm = whole.rgb[rows, columns], whole.mask[rows, columns], nrm[rows, columns].astype(np.float32) / 127
+    rgb, nrm = whole.rgb[rows, columns], nrm[rows, columns].astype(np.float32) / 127
     halves = (slice(rows.start // 2, rows.stop // 2), slice(columns.start // 2, columns.stop // 2))
     bits, albedo = np.ascontiguousarray(vis[halves]), alb[halves].astype(np.float32) / 255
     size, half = (width, height), (width // 2, height // 2)
@@ -79,8 +83,8 @@ def window(
         cv2.resize(nrm, half, interpolation=cv2.INTER_AREA),
         cv2.resize(bits, half, interpolation=cv2.INTER_NEAREST),
         cv2.resize(shading, half, interpolation=cv2.INTER_NEAREST),
+        cv2.resize(reflects, half, interpolation=cv2.INTER_NEAREST),
         cv2.resize(known.astype(np.float32), half, interpolation=cv2.INTER_NEAREST),
-        (cv2.resize(np.ascontiguousarray(mask), half, interpolation=cv2.INTER_AREA) > 0.5).astype(np.float32),
     )
 
 
@@ -92,8 +96,8 @@ def flip(lit: Lit, mirrored: np.ndarray) -> Lit:
         lit.normals[:, ::-1] * np.array([-1, 1, 1], np.float32),
         np.packbits(bits, axis=2),
         lit.shading[:, ::-1],
+        lit.albedo[:, ::-1],
         lit.known[:, ::-1],
-        lit.mask[:, ::-1],
     )
 
 
@@ -125,19 +129,18 @@ def sample(shards: Shards, rng: np.random.Generator, height: int, width: int, mi
     return recolour(flip(lit, mirrored) if rng.random() < 0.5 else lit, rng)
 
 
-def collate(samples: list[Lit]) -> Batch:
-    """(normalised pictures, truth): normals (n, 3, h/2, w/2), seen (n, K, ...), shading (n, 3, ...), known (n, 1, ...),
-    mask (n, 1, ...).
-
-    All are float32.
+def collate(samples: list[Lit], lights: np.ndarray) -> Batch:
+    """(normalised pictures, truth): normals (n, 3, h/2, w/2), seen (n, K, ...), shading and albedo (n, 3, ...), known
+    (n, 1, ...), all float32, and the indices of the directions that the pictures are lit from anew.
     """
 
     def stack(arrays: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(arrays).astype(np.float32, copy=False)).permute(0, 3, 1, 2)
 
     seen = torch.from_numpy(np.unpackbits(np.stack([s.seen for s in samples]), axis=3)).permute(0, 3, 1, 2)
-    known, mask = (stack([s[k][..., None] for s in samples]) for k in (4, 5))
-    truth = stack([s.normals for s in samples]), seen.float(), stack([s.shading for s in samples]), known, mask
+    known = stack([s.known[..., None] for s in samples])
+    normals, shading, albedo = (stack([s[k] for s in samples]) for k in (1, 3, 4))
+    truth = normals, seen.float(), shading, albedo, known, torch.from_numpy(lights)
     return (stack([s.rgb for s in samples]) - MEAN) / STD, truth
 
 
@@ -145,32 +148,32 @@ def batch(shards: Shards, seed: int, step: int, size: int, part: range) -> Batch
     """Samples `part` of one step's batch: a function of seed, step, shards and size alone, see data.batch."""
     height, width = data.shape_of(size, np.random.default_rng([seed, step]))
     mirrored = mirrored_directions(directions())
-    return collate([sample(shards, np.random.default_rng([seed, step, j]), height, width, mirrored) for j in part])
+    lights = np.random.default_rng([seed, step, part.start]).permutation(facing())[:LIT]
+    samples = [sample(shards, np.random.default_rng([seed, step, j]), height, width, mirrored) for j in part]
+    return collate(samples, lights)
 
 
-def transport(truth: Truth, normals: Tensor) -> tuple[Tensor, Tensor]:
-    """(target, weight) of the visibility (n, K, h/4, w/4), from the truth and the predicted unit normals (n, 3, h/2,
-    w/2).
+def facing() -> np.ndarray:
+    """The indices of the directions on the viewer's side, where people put lights."""
+    return np.flatnonzero(directions()[:, 2] > 0.2)
 
-    The target is the share of what the predicted normals let in of a direction that truly arrives, at most 1; the
-    weight is what they let in, 0 where there is no surface.
-    """
+
+def cosines(normals: Tensor) -> Tensor:
+    """max(n.d, 0) for normals (n, 3, ...) of any length, 0 for those shorter than a half: (n, K, ...)."""
+    length = normals.norm(dim=1, keepdim=True)
     d = torch.from_numpy(directions()).to(normals)
-    length = truth[0].norm(dim=1, keepdim=True)
-    surface = (length > 0.5).float()
-    true = torch.einsum("kc,nchw->nkhw", d, truth[0] / length.clamp(min=0.5)).clamp(min=0)
-    ours = torch.einsum("kc,nchw->nkhw", d, normals).clamp(min=0) * surface
-    arrives, let_in = F.avg_pool2d(truth[1] * true * surface, 2), F.avg_pool2d(ours, 2)
-    return (arrives / let_in.clamp(min=1e-3)).clamp(max=1), let_in
+    n_dot_d = torch.einsum("kc,nchw->nkhw", d, normals / length.clamp(min=0.5)).clamp(min=0)
+    return n_dot_d * (length > 0.5)
 
 
 def losses(predicted: tuple[Tensor, ...], truth: Truth) -> dict[str, Tensor]:
     """Every term by name, unweighted; predicted as GeometryNet gives it, with its light."""
-    _, normals, mask, seen, shading = predicted
-    target, weight = transport(truth, F.normalize(normals.detach(), dim=1))
-    entropy = F.binary_cross_entropy_with_logits(seen, target, reduction="none")
-    difference = shading - truth[2]
-    known = truth[3]
+    _, normals, _, seen, shading = predicted
+    true_normals, true_seen, true_shading, albedo, known, lights = truth
+    n_dot_d = cosines(true_normals)
+    entropy = F.binary_cross_entropy_with_logits(seen, true_seen, reduction="none")
+    weight = n_dot_d + 0.02 * (n_dot_d > 0)
+    difference = shading - true_shading
     total = known.sum((2, 3), keepdim=True).clamp(min=1)
     difference = (difference - (difference * known).sum((2, 3), keepdim=True) / total).clamp(-3, 3)
     gradient = difference.new_zeros(())
@@ -180,12 +183,28 @@ def losses(predicted: tuple[Tensor, ...], truth: Truth) -> dict[str, Tensor]:
             n = d.shape[dim] - 1
             both = m.narrow(dim, 0, n) * m.narrow(dim, 1, n)
             gradient = gradient + (d.diff(dim=dim).abs() * both).sum() / (3 * both.sum()).clamp(min=1)
+    arrives = torch.sigmoid(seen) * cosines(F.normalize(normals.detach(), dim=1))
     return {
         "seen": (entropy * weight).sum() / weight.sum().clamp(min=1),
         "shading": (difference.abs() * known).sum() / (3 * known.sum()).clamp(min=1),
         "gradient": gradient,
-        "mask": F.binary_cross_entropy_with_logits(mask, truth[4]),
+        "relit": relit_errors(arrives[:, lights], difference, (true_seen * n_dot_d)[:, lights], albedo, known).mean(),
     }
+
+
+def relit_errors(arrives: Tensor, too_much: Tensor, truly: Tensor, albedo: Tensor, known: Tensor) -> Tensor:
+    """The relative root mean square errors (n, m) of pictures that are lit anew from m directions, up to a factor each.
+
+    What arrives from each direction, (n, m, ...), and what truly does; by how much the shading's logarithm is
+    `too_much`, (n, 3, ...); the albedo, (n, 3, ...), linear; where all of this is known, (n, 1, ...).
+    """
+    reflects = (albedo * known)[:, None]  # (n, 1, 3, ...)
+    true = reflects * (AMBIENT + truly[:, :, None])
+    ours = reflects * torch.exp(-too_much.clamp(-BRIGHTER, BRIGHTER))[:, None] * (AMBIENT + arrives[:, :, None])
+    square = true.square().sum((2, 3, 4))
+    factor = (true * ours).sum((2, 3, 4)) / ours.square().sum((2, 3, 4)).clamp(min=1e-6)
+    error = (factor.detach()[..., None, None, None] * ours - true).square().sum((2, 3, 4))
+    return torch.sqrt(error / square.clamp(min=1e-3) + 1e-6)
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
@@ -196,39 +215,37 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 @torch.no_grad()
 def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int = 96) -> dict[str, float]:
-    """Root mean squares over unseen pictures.
+    """Errors over unseen pictures.
 
-    "visibility" is of (V - V true) n.d with the true normals where n.d > 0.05, "open" the same of V = 1; "transport" is
-    of V n'.d - V true n.d with the predicted normals n', "normals alone" the same of V = 1; "shading" is of its
-    logarithm, "even" the same of a constant one; "mask" is of 1 where the mask is wrong.
+    Root mean squares: "visibility" is of (V - V true) n.d with the true normals where n.d > 0.05, "open" the same of
+    V = 1; "shading" is of its logarithm, "even" the same of a constant one. "relit" is the mean of relit_errors, "flat"
+    the same with V = 1 and a constant shading.
     """
     net.eval()
-    d = torch.from_numpy(directions())
-    sums: dict[str, float] = {}
-    counts: dict[str, float] = {}
+    lights = facing()[::4]
+    squares: dict[str, list[float]] = {}
+    counts: dict[str, list[float]] = {}
 
-    def add(name: str, squares: Tensor, where: Tensor) -> None:
-        sums[name] = sums.get(name, 0.0) + float((squares * where).sum())
-        counts[name] = counts.get(name, 0.0) + float(where.sum())
+    def add(name: str, square: Tensor, where: Tensor) -> None:
+        squares.setdefault(name, []).append(float((square * where).sum()))
+        counts.setdefault(name, []).append(float(where.sum()))
 
     for k in np.linspace(0, len(shards) - 1, min(limit, len(shards))).astype(int):
         h, w = shards.rows(k)[0].shape[:2]
-        image, truth = collate([window(shards, k, slice(0, h), slice(0, w), size, size)])
-        _, normals, mask, seen, shading = (p.float() for p in net(image.contiguous(memory_format=torch.channels_last)))
-        v = torch.sigmoid(F.interpolate(seen, scale_factor=2, mode="bilinear", align_corners=False))
-        length = truth[0].norm(dim=1, keepdim=True)
-        n_dot_d = torch.einsum("kc,nchw->nkhw", d, truth[0] / length.clamp(min=0.5)) * (length > 0.5)
-        ours = torch.einsum("kc,nchw->nkhw", d, F.normalize(normals, dim=1)).clamp(min=0)
-        lit = (n_dot_d > 0.05).float()
-        add("visibility", ((v - truth[1]) * n_dot_d) ** 2, lit)
-        add("open", ((1 - truth[1]) * n_dot_d) ** 2, lit)
-        either = ((n_dot_d > 0.05) | (ours * (length > 0.5) > 0.05)).float()
-        arrives = truth[1] * n_dot_d.clamp(min=0)
-        add("transport", (v * ours - arrives) ** 2, either)
-        add("normals alone", (ours - arrives) ** 2, either)
-        add("mask", ((mask > 0) != (truth[4] > 0.5)).float(), torch.ones_like(mask))
-        for name, guess in (("shading", shading), ("even", torch.zeros_like(shading))):
-            e = guess - truth[2]
-            e = e - (e * truth[3]).sum((2, 3), keepdim=True) / truth[3].sum((2, 3), keepdim=True).clamp(min=1)
-            add(name, e.square(), truth[3].expand_as(e))
-    return {name: round((sums[name] / max(counts[name], 1)) ** 0.5, 4) for name in sums}
+        image, truth = collate([window(shards, k, slice(0, h), slice(0, w), size, size)], lights)
+        _, normals, _, seen, shading = (p.float() for p in net(image.contiguous(memory_format=torch.channels_last)))
+        v, n_dot_d, known = torch.sigmoid(seen), cosines(truth[0]), truth[4]
+        lit, ours, truly = (n_dot_d > 0.05).float(), cosines(F.normalize(normals, dim=1)), truth[1] * n_dot_d
+        for names, guess, guessed in (
+            (("visibility", "shading", "relit"), v, shading),
+            (("open", "even", "flat"), torch.ones_like(v), torch.zeros_like(shading)),
+        ):
+            add(names[0], ((guess - truth[1]) * n_dot_d) ** 2, lit)
+            e = guessed - truth[2]
+            e = e - (e * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
+            add(names[1], e.square(), known.expand_as(e))
+            if known.sum() > 100:
+                errors = relit_errors((guess * ours)[:, lights], e, truly[:, lights], truth[3], known)
+                add(names[2], errors, torch.ones_like(errors))
+    found = {name: sum(values) / max(sum(counts[name]), 1) for name, values in squares.items()}
+    return {name: round(v if name in ("relit", "flat") else v**0.5, 4) for name, v in found.items()}

@@ -189,7 +189,7 @@ def train_step(
             predicted = net.train()(image.to(device, memory_format=torch.channels_last))
         predicted = tuple(p.float() for p in predicted)
         truth: Any = tuple(t.to(device) for t in target)
-        if learns == "branches":
+        if learns == "light":
             terms = light.losses(predicted, truth)
             loss = light.total(terms)
         else:

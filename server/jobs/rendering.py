@@ -62,7 +62,7 @@ class CachedGeometry:
     def nbytes(self) -> int:
         """Bytes held now."""
         g = self.geometry
-        held = [g.inverse_depth, g.normals, g.mask, *(g.visibility or ())]
+        held = [g.inverse_depth, g.normals, g.mask, g.shading, *(g.visibility or ())]
         return sum(a.nbytes for a in held if a is not None)
 
 

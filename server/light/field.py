@@ -4,10 +4,10 @@ A network says, once for a photograph and whatever the lights, which share of a 
 directions (Sloan, Kautz, Snyder, "Precomputed radiance transfer", 2002; by a network: Kanamori, Endo, "Relighting
 humans", 2018). A light's shadow is the mean of the directions around it, weighted by a von Mises-Fisher distribution
 (Fisher, "Dispersion on a sphere", 1953) as wide as the directions are apart, wider for a large source: it is smooth in
-the light, so nothing flickers.
+the light, so nothing flickers. Directions below a surface's own horizon say nothing of it, and do not count.
 """
 
-from typing import Tuple
+from typing import Any, Tuple
 
 import cv2
 import numpy as np
@@ -16,15 +16,19 @@ from ..scene.geometry import Visibility
 from ..scene.normals import scene_positions, view_grid
 from .lights import Light
 
+HORIZON = 8.0  # times n.d, at most 1: how far a direction counts that is just above the horizon
 TEXELS = 2048  # looked up at a time: their weights stay in the processor's cache
 NEGLIGIBLE = 1e-6  # of the weight of all directions
 SPREAD = 0.4  # of the mean distance between neighbouring directions: standard deviation of the kernel
 
 
 class VisibilityField:
-    """A visibility on the grid of the depth q (h, w) float32; visibility() may run in many threads."""
+    """A visibility on the grid of the depth q (h, w) float32 and of unit normals (3, h, w).
 
-    def __init__(self, visibility: Visibility, q: np.ndarray, focal: float):
+    visibility() may run in many threads.
+    """
+
+    def __init__(self, visibility: Visibility, q: np.ndarray, normals: np.ndarray, focal: float):
         self.q, self.focal, self.shape = q, float(focal), q.shape
         self.directions = np.asarray(visibility.directions, np.float32)
         h, w = self.shape
@@ -32,6 +36,14 @@ class VisibilityField:
             p if p.shape == self.shape else cv2.resize(p, (w, h), interpolation=cv2.INTER_AREA) for p in visibility.seen
         ]
         self.seen = np.ascontiguousarray(np.stack(seen).reshape(len(seen), h * w))  # (K, h * w) uint8, 255: all
+        n_dot_d = self.directions @ normals.reshape(3, h * w)
+        self.above = np.empty_like(self.seen)  # 255: well above the horizon
+        np.rint(np.clip(n_dot_d * np.float32(255 * HORIZON), 0, 255), out=self.above, casting="unsafe")
+        np.maximum(n_dot_d, np.float32(1e-6), out=n_dot_d)
+        total = n_dot_d.sum(0)
+        n_dot_d *= self.seen
+        # (h, w) float32 0..1: the share of the light from all around that arrives; open: 1
+        self.openness = (n_dot_d.sum(0) / (total * np.float32(255))).reshape(self.shape)
         cosines = self.directions @ self.directions.T - 2 * np.eye(len(seen), dtype=np.float32)
         apart = float(np.arccos(np.clip(cosines.max(1), -1, 1)).mean())
         self.variance = max(SPREAD * apart, 1e-3) ** 2
@@ -39,7 +51,7 @@ class VisibilityField:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.q.nbytes + self.seen.nbytes
+        return self.q.nbytes + self.seen.nbytes + self.above.nbytes
 
     def visibility(self, light: Light) -> np.ndarray:
         """(h, w) float32 0..1: the share of the lamp that is seen. What lies beyond a lamp in the scene counts too."""
@@ -48,22 +60,23 @@ class VisibilityField:
             radius = np.array([np.radians(light.angle) / 2], np.float32)
             weights = self._weights(toward, radius)[:, 0]
             near = weights > NEGLIGIBLE
-            share: np.ndarray = (weights[near] / weights[near].sum()) @ self.seen[near].astype(np.float32)
+            share = self._mean(weights[near, None], near, slice(None))
         else:
             toward, distance = self._toward(light)
             radius, share = np.arctan(np.float32(light.radius) / distance), np.empty(len(toward), np.float32)
             for first in range(0, len(toward), TEXELS):
                 some = slice(first, first + TEXELS)
-                np.einsum("kp,kp->p", self._weights(toward[some], radius[some]), self.seen[:, some], out=share[some])
-        share *= np.float32(1 / 255)
+                share[some] = self._mean(self._weights(toward[some], radius[some]), slice(None), some)
         return share.reshape(self.shape)
 
-    def openness(self, normals: np.ndarray) -> np.ndarray:
-        """(h, w) float32 0..1: the share of the light from all around that arrives on normals (3, h, w); open: 1."""
-        n_dot_d = np.maximum(self.directions @ normals.reshape(3, -1), np.float32(1e-6))
-        total = n_dot_d.sum(0)
-        n_dot_d *= self.seen
-        return (n_dot_d.sum(0) / (total * np.float32(255))).reshape(self.shape)
+    def _mean(self, weights: np.ndarray, which: Any, some: slice) -> np.ndarray:
+        """(n,) float32 0..1: the mean of what some texels see, by weights (k, n) or (k, 1) of some directions."""
+        weights = weights * self.above[which, some]
+        total = weights.sum(0)
+        weights *= self.seen[which, some]
+        mean: np.ndarray = weights.sum(0) / np.maximum(total * np.float32(255), np.float32(1e-3))
+        mean[total < np.float32(1e-3)] = 1  # the light is below the horizon
+        return mean
 
     def _weights(self, toward: np.ndarray, radius: np.ndarray) -> np.ndarray:
         """(K, n) float32: of the directions, for sources toward unit vectors (n, 3) of angular radii (n,), in radians.

@@ -71,8 +71,9 @@ class GridMaps:
     The shadows that lamps cast are made when they are asked for, and kept for the last lamps.
     """
 
-    planes: np.ndarray  # (4 or 5, h, w) float32, see _planes
-    light: EstimatedLight  # the photograph's own
+    planes: np.ndarray  # (4 to 6, h, w) float32, see _planes
+    light: EstimatedLight  # the photograph's own, as fitted to the normals
+    shading_share: float  # 0..1: how much of it is not: the planes have a shading, if that is not 0
     light_samples: np.ndarray  # (n,) float32: its logarithm all over the photograph
     focal: float
     grid: Union[ShadowGrid, VisibilityField]  # what tells which lamps are seen
@@ -80,6 +81,11 @@ class GridMaps:
     trust: Optional[np.ndarray]  # the same, 0..1: how far a shadow may show there; None: everywhere
     shadows: "OrderedDict[tuple, np.ndarray]" = field(default_factory=OrderedDict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def sides(self) -> int:
+        """Which plane says how much of a texel is relit, if there is one: that before the last."""
+        return 4 if self.shading_share else 3
 
     @property
     def nbytes(self) -> int:
@@ -113,7 +119,7 @@ class Maps:
     """What relight needs of one picture size (H, W)."""
 
     rgb: np.ndarray  # (H, W, 3) uint8 sRGB
-    wide: np.ndarray  # (4 or 5, h, W) float32: the planes of the geometry made ready, see _planes
+    wide: np.ndarray  # (4 to 6, h, W) float32: the planes of the geometry made ready, see _planes
     sampler: Resampler  # from the grid of the geometry to the picture
     silhouettes: SparsePlanes  # the same planes where pixels decide for a side
     shared: GridMaps
@@ -178,16 +184,14 @@ class Maps:
         self.silhouettes.write(planes, rows)
         x, y, z = planes[:3]
         planes[:3] /= _length(x, y, z)
-        old = light_at(x, y, z, self.shared.light)
-        if self.shared.light.floor < LEAST:
-            np.maximum(old, LEAST, out=old)
+        sides = self.shared.sides
         codes = tuple(c.reshape(x.shape) for c in cv2.split(self.rgb[rows]))
         return Band(
             codes=codes,
             normals=planes[:3],
-            log_light=cv2.log(old, dst=old).reshape(x.shape),
+            log_light=_log_light(planes, self.shared.light, self.shared.shading_share),
             occlusion=self.from_grid(self.occlusion, rows),
-            share=planes[3] if len(planes) > 3 else None,
+            share=planes[sides] if len(planes) > sides else None,
             headroom=_headroom(codes),
         )
 
@@ -218,12 +222,15 @@ def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:
     if seen is None:
         grid, occlusion = ShadowGrid(coarse, fit.focal), ambient_occlusion(coarse, fit.focal)
     else:
-        grid = VisibilityField(seen, coarse, fit.focal)
-        occlusion = grid.openness(np.stack([coarse_depth(p, max(coarse.shape)) for p in planes[:3]]))
+        normals = np.stack([coarse_depth(p, max(coarse.shape)) for p in planes[:3]])
+        grid = VisibilityField(seen, coarse, normals / _length(*normals), fit.focal)
+        occlusion = grid.openness
+    share = 0.0 if geometry.shading is None else geometry.shading_share
     return GridMaps(
         planes=planes,
         light=fit.light,
-        light_samples=_light_samples(planes, fit.light),
+        shading_share=share,
+        light_samples=_light_samples(planes, fit.light, share),
         focal=fit.focal,
         grid=grid,
         occlusion=occlusion,
@@ -248,7 +255,7 @@ def prepare_picture(rgb: np.ndarray, shared: GridMaps, threads: int = 1, samples
     if planes.shape[1:] == size:
         silhouettes = nowhere(len(planes), size)
     else:
-        silhouettes = joint_bilateral(planes, edge_layer(planes[-1], *planes[3:-1]), rgb, sampler, threads)
+        silhouettes = joint_bilateral(planes, edge_layer(planes[-1], *planes[shared.sides : -1]), rgb, sampler, threads)
     wide = sampler.widen(planes)
     edges = depth_aware(
         shared.grid.q, grid_sampler, lambda rows: _q_rows(sampler, wide, silhouettes, rows), bands(size, PIXELS)
@@ -273,12 +280,15 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: SceneFit, threads: int = 1
 
 
 def _planes(geometry: Geometry, fit: SceneFit) -> np.ndarray:
-    """(4 or 5, h, w) float32: what the geometry says, on its own grid, with no blend of two surfaces at a silhouette.
+    """(4 to 6, h, w) float32: what the geometry says, on its own grid, with no blend of two surfaces at a silhouette.
 
-    Normals x, y, z, not quite of length 1; unless there is a surface everywhere, how much of a texel is relit, 0..1; q.
+    Normals x, y, z, not quite of length 1; where the photograph's light is not only fitted, the logarithm of its
+    shading times its share; unless there is a surface everywhere, how much of a texel is relit, 0..1; q.
     """
     q = snap_depth_edges(relative_inverse_depth(geometry.inverse_depth, fit))
     sides = [*np.moveaxis(scene_normals(geometry, fit), 2, 0)]
+    if geometry.shading is not None and geometry.shading_share > 0:
+        sides.append(geometry.shading.mean(2) * np.float32(geometry.shading_share))
     if geometry.mask is not None:
         sides.append(surface_share(geometry.mask))
     return np.concatenate([without_blends(np.stack(sides), q), q[None]])
@@ -305,10 +315,23 @@ def _length(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
     return np.maximum(length, np.float32(1e-6), out=length)
 
 
-def _light_samples(planes: np.ndarray, light: EstimatedLight) -> np.ndarray:
+def _log_light(planes: np.ndarray, light: EstimatedLight, share: float) -> np.ndarray:
+    """The logarithm of the photograph's own light, (r, W) float32, from planes whose normals are of length 1."""
+    x, y, z = planes[:3]
+    old = light_at(x, y, z, light)
+    if light.floor < LEAST:
+        np.maximum(old, LEAST, out=old)
+    cv2.log(old, dst=old)
+    if share:
+        cv2.scaleAdd(old, 1 - share, planes[3], dst=old)
+    return old.reshape(x.shape)
+
+
+def _light_samples(planes: np.ndarray, light: EstimatedLight, share: float) -> np.ndarray:
     """The logarithm of the old light at up to 20,000 places of the surfaces, (n,) float32."""
-    x, y, z = planes[:3] / _length(*planes[:3])
-    samples = np.log(light_at(x, y, z, light))
-    surface = planes[3] > 0.5 if len(planes) > 4 else np.ones(samples.shape, bool)
+    unit = planes.copy()
+    unit[:3] /= _length(*planes[:3])
+    samples, k = _log_light(unit, light, share), 4 if share else 3
+    surface = planes[k] > 0.5 if len(planes) > k + 1 else np.ones(samples.shape, bool)
     samples = samples[surface] if surface.any() else samples.ravel()
     return samples[:: -(-samples.size // 20000)]

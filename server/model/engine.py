@@ -25,6 +25,7 @@ from .manifest import (
     NormalsOutput,
     Output,
     Role,
+    ShadingOutput,
     VisibilityOutput,
     parse,
 )
@@ -32,6 +33,7 @@ from .manifest import (
 log = logging.getLogger("relight")
 
 DETAILS = 64  # to the long side: standard deviation of the blur that tells layout from details where sizes are averaged
+DARKEST = 1e-3  # of the brightest: less is no shading
 MIRRORED = np.array([-1, 1, 1], np.float32)  # what a mirror does to a normal
 
 
@@ -149,12 +151,18 @@ def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
 def to_role(value: np.ndarray, output: Output, sizes: Sizes) -> np.ndarray:
     """An output of a graph as the server takes it, float32.
 
-    Inverse depth, unit normals in our axes, a mask 0..1, or visibility (h, w, K) 0..1. Raises ModelError.
+    Inverse depth, unit normals in our axes, a mask 0..1, visibility (h, w, K) 0..1, or the logarithm of the shading
+    (h, w, 3), whose mean is 0. Raises ModelError.
     """
     if isinstance(output, DepthOutput):
         return inverse_depth(plane(value, 3 if output.meaning == "points" else 1, sizes), output.meaning)
     if isinstance(output, NormalsOutput):
         return to_canonical_axes(plane(value, 3, sizes), output.axes)
+    if isinstance(output, ShadingOutput):
+        shading = plane(value, 3, sizes)
+        if output.meaning == "linear":
+            shading = np.log(np.maximum(shading, np.float32(DARKEST) * max(float(shading.max()), 1e-6)))
+        return np.asarray(shading - shading.mean((0, 1)), np.float32)
     if isinstance(output, VisibilityOutput):
         if value.ndim != 4 or value.shape[:2] != (1, len(output.directions)):
             raise ModelError()
@@ -227,7 +235,7 @@ class OnnxEngine:
             if "depth" in mine:
                 focal = graph.manifest.focal
         h, w = found["depth"].shape
-        for role in ("normals", "mask"):
+        for role in ("normals", "mask", "shading"):
             if role in found and found[role].shape[:2] != (h, w):
                 found[role] = cv2.resize(found[role], (w, h), interpolation=cv2.INTER_LINEAR)
         normals, relief = found.get("normals"), 0.0
@@ -235,7 +243,13 @@ class OnnxEngine:
             normals = normalise(normals)
             said = self.roles["normals"].manifest.outputs.normals
             relief = said.relief if said is not None else 0.0
-        return Geometry(found["depth"], normals, found.get("mask"), focal, relief, self._visibility(found))
+        shading, share = found.get("shading"), 0.0
+        if shading is not None:
+            lit = self.roles["shading"].manifest.outputs.shading
+            share = lit.share if lit is not None else 0.0
+        return Geometry(
+            found["depth"], normals, found.get("mask"), focal, relief, self._visibility(found), shading, share
+        )
 
     def _graphs(self) -> List[Tuple[Graph, List[Role]]]:
         """Each graph once, with the roles that it fills."""

@@ -5,8 +5,8 @@ from typing import Annotated, Any, Dict, List, Literal, Mapping, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-Role = Literal["depth", "normals", "mask", "visibility"]
-ROLES: List[Role] = ["depth", "normals", "mask", "visibility"]
+Role = Literal["depth", "normals", "mask", "visibility", "shading"]
+ROLES: List[Role] = ["depth", "normals", "mask", "visibility", "shading"]
 REBUILD = "python export/export_models.py"
 
 Name = Annotated[str, Field(min_length=1)]
@@ -102,7 +102,18 @@ class VisibilityOutput(_Part):
         return found
 
 
-Output = Union[DepthOutput, NormalsOutput, MaskOutput, VisibilityOutput]
+class ShadingOutput(_Part):
+    """The light that the photo was taken in, (1, 3, h, w), red, green and blue, each up to a factor.
+
+    Linear, or its natural logarithm. `share`: see Geometry.
+    """
+
+    name: Name
+    meaning: Literal["linear", "logarithm"]
+    share: float = Field(0.5, ge=0, le=1)
+
+
+Output = Union[DepthOutput, NormalsOutput, MaskOutput, VisibilityOutput, ShadingOutput]
 
 
 class Outputs(BaseModel):
@@ -114,6 +125,7 @@ class Outputs(BaseModel):
     normals: Optional[NormalsOutput] = None
     mask: Optional[MaskOutput] = None
     visibility: Optional[VisibilityOutput] = None
+    shading: Optional[ShadingOutput] = None
 
     @model_validator(mode="after")
     def _something(self) -> "Outputs":

@@ -85,4 +85,5 @@ def letterbox(geometry: Geometry, inside: Tuple[slice, slice], height: int, widt
         normals=None if geometry.normals is None else normalise_in_place(moved(geometry.normals)),
         mask=moved(np.ones((h, w), np.float32) if geometry.mask is None else geometry.mask, cv2.BORDER_CONSTANT),
         focal=None if geometry.focal is None else geometry.focal * inner_w / width,
+        shading=None if geometry.shading is None else moved(geometry.shading),
     )

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DamagedFile, ModelError
 
+NUMBERS = ("focal", "shading_share")
 # What NumPy and the ZIP reader below it raise for damaged bytes; RuntimeError: flags of an encryption that is not
 # there.
 UNREADABLE = (
@@ -47,6 +48,9 @@ class Geometry:
     focal: focal length in units of the picture width (fx / width); None: unknown.
     relief: 0..1, how much of what the photograph's shading says against the normals is believed (see refinement.py).
     visibility: what the surfaces see; None: unknown.
+    shading: (h, w, 3) float32, the natural logarithm of the light that the photograph was taken in, red, green and
+    blue, each up to a factor; None: unknown.
+    shading_share: 0..1, how much of the photograph's own light is taken from it, the rest being fitted to the normals.
     """
 
     inverse_depth: np.ndarray
@@ -55,10 +59,12 @@ class Geometry:
     focal: Optional[float] = None
     relief: float = 0.0
     visibility: Optional[Visibility] = None
+    shading: Optional[np.ndarray] = None
+    shading_share: float = 0.0
 
 
 def pack(geometry: Geometry) -> bytes:
-    """Geometry as geometry.npz: inverse depth float32, normals and mask float16, visibility uint8."""
+    """Geometry as geometry.npz: inverse depth float32, visibility uint8, all else float16."""
     arrays: Dict[str, Any] = {"inverse_depth": geometry.inverse_depth.astype(np.float32)}
     if geometry.normals is not None:
         arrays["normals"] = geometry.normals.astype(np.float16)
@@ -68,6 +74,8 @@ def pack(geometry: Geometry) -> bytes:
         arrays["focal"] = np.float32(geometry.focal)
     if geometry.visibility is not None:
         arrays["seen"], arrays["directions"] = geometry.visibility
+    if geometry.shading is not None:
+        arrays["shading"], arrays["shading_share"] = geometry.shading.astype(np.float16), geometry.shading_share
     out = io.BytesIO()
     np.savez(out, **arrays)
     return out.getvalue()
@@ -76,7 +84,7 @@ def pack(geometry: Geometry) -> bytes:
 def unpack(data: bytes) -> Geometry:
     """The opposite of `pack`. Raises DamagedFile for bytes that are not what `pack` writes."""
     found = _arrays(data)
-    if "inverse_depth" not in found or ("focal" in found and found["focal"].shape != ()):
+    if "inverse_depth" not in found or any(found[name].shape != () for name in NUMBERS if name in found):
         raise DamagedFile("no geometry")
     geometry = Geometry(
         found["inverse_depth"],
@@ -84,6 +92,8 @@ def unpack(data: bytes) -> Geometry:
         found.get("mask"),
         float(found["focal"]) if "focal" in found else None,
         visibility=Visibility(found["seen"], found["directions"]) if {"seen", "directions"} <= set(found) else None,
+        shading=found.get("shading"),
+        shading_share=float(found.get("shading_share", 0)),
     )
     try:
         return checked(geometry)
@@ -97,7 +107,7 @@ def _arrays(data: bytes) -> Dict[str, np.ndarray]:
         with np.load(io.BytesIO(data), allow_pickle=False) as z:
             return {
                 name: np.asarray(z[name], np.uint8 if name == "seen" else np.float32)
-                for name in ("inverse_depth", "normals", "mask", "focal", "seen", "directions")
+                for name in ("inverse_depth", "normals", "mask", "seen", "directions", "shading", *NUMBERS)
                 if name in z
             }
     except UNREADABLE as exc:
@@ -109,12 +119,19 @@ def checked(geometry: Geometry) -> Geometry:
     if np.ndim(geometry.inverse_depth) != 2:
         raise ModelError()
     h, w = np.shape(geometry.inverse_depth)
-    wanted = ((geometry.inverse_depth, (h, w)), (geometry.normals, (h, w, 3)), (geometry.mask, (h, w)))
+    wanted = (
+        (geometry.inverse_depth, (h, w)),
+        (geometry.normals, (h, w, 3)),
+        (geometry.mask, (h, w)),
+        (geometry.shading, (h, w, 3)),
+    )
     for array, shape in wanted:
         if array is not None and np.shape(array) != shape:
             raise ModelError()
         if array is not None and not np.isfinite(array).all():
             raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
+    if not 0 <= geometry.shading_share <= 1:
+        raise ModelError()
     if geometry.visibility is not None:
         seen, directions = geometry.visibility
         fits = np.ndim(seen) == 3 and np.shape(directions) == (len(seen), 3) and 0 not in np.shape(seen)
