@@ -19,7 +19,7 @@ from serving import Server, free_port
 
 LIGHTS = [{"x": -1, "y": 0.5, "z": 0.6}, {"x": 1, "y": 0, "z": 0.3}, {"x": 0, "y": -1, "z": 1}]
 KEPT = 4  # jobs of one client
-SHARED = ("depth.png", "normals.png")
+SHARED = ("depth.png", "normals.png", "albedo.png", "shading.png", "surface.png")
 
 
 def pictures():

@@ -17,6 +17,7 @@ from PIL import Image
 from support import encoded, finished, gradient, linear, picture, problem, upload
 
 from server.application import create_app
+from server.image.srgb import linear_to_srgb, srgb_to_linear
 from server.jobs.base import JobFile
 from server.jobs.processes import ProcessRegistry
 from server.jobs.record import QUEUED, load_record, save_record
@@ -61,7 +62,7 @@ def test_state_tells_progress_files_and_times(client):
     job = upload(client)
     state = finished(client, job)
     assert state["state"] == "ready" and state["progress"] == 1 and state["error"] is None
-    assert set(state["files"]) == {"input.png", "depth.png", "normals.png"}
+    assert state["files"] == ["input.png", "depth.png", "normals.png", "albedo.png", "shading.png", "surface.png"]
     assert state["created"] < state["expires"] and state["depth_range"][0] < state["depth_range"][1]
     relight(client, job)
     assert "relit.png" in client.get(f"/job/{job}").json()["files"]
@@ -87,6 +88,26 @@ def test_passes_have_the_size_of_the_input_and_the_documented_encodings(client):
     assert depth.shape == (90, 70) and depth.dtype.itemsize > 1 and depth.min() == 0 and depth.max() == 65535
     length = np.linalg.norm(normals / 255 * 2 - 1, axis=-1)
     assert np.abs(length - 1).max() < 0.02
+
+
+def test_albedo_times_shading_times_factor_is_the_photo(client):
+    job = upload(client, encoded(gradient(90, 70)))
+    factor = finished(client, job)["shading_factor"]
+    albedo, shading, surface = (picture(client, job, f"{name}.png") for name in ("albedo", "shading", "surface"))
+    assert albedo.shape == shading.shape == (90, 70, 3) and surface.shape == (90, 70) and surface.max() == 255
+    linear = srgb_to_linear(albedo / 255) * srgb_to_linear(shading / 255) * factor
+    assert np.abs(np.rint(255 * linear_to_srgb(np.clip(linear, 0, 1))) - gradient(90, 70)).max() <= 1
+
+
+def test_a_job_of_an_older_version_gets_its_factor_when_it_is_asked_for(client):
+    job = upload(client)
+    factor, store = finished(client, job)["shading_factor"], client.app.state.service.store
+    record = json.loads(store.get(job, JobFile.JOB))
+    del record["shading_factor"]
+    store.put(job, JobFile.JOB, json.dumps(record).encode())
+    assert client.get(f"/job/{job}").json()["shading_factor"] is None
+    assert client.get(f"/download/{job}/shading.png").status_code == 200
+    assert client.get(f"/job/{job}").json()["shading_factor"] == factor
 
 
 def test_strength_0_is_exactly_the_input_whatever_else_is_asked(client):
@@ -724,8 +745,8 @@ def test_openapi_says_how_a_key_is_sent_and_where(settings):
                 wanted = None if path in ("/health", "/ready") else [*[{}] * open_too, {"key": []}]
                 assert operation.get("security") == wanted, path
         names = api["paths"]["/download/{job_id}/{filename}"]["get"]["parameters"]
-        assert {"input.png", "depth.png", "normals.png", "relit.png"} == {
-            v for p in names if p["name"] == "filename" for v in p["schema"]["enum"]
+        assert {"input", "depth", "normals", "relit", "albedo", "shading", "surface"} == {
+            v.removesuffix(".png") for p in names if p["name"] == "filename" for v in p["schema"]["enum"]
         }
 
 

@@ -25,6 +25,8 @@ from ..errors import (
     Superseded,
     from_oserror,
 )
+from ..light.maps import light_samples
+from ..light.passes import shading_factor
 from ..memory import give_back
 from ..metrics import StageTimer
 from ..model.engine import Engine
@@ -187,7 +189,8 @@ class Analyst:
                 if not (self.store.names(record.job_id)):
                     raise JobNotFound() from None
                 continue
-            record.models, record.depth_range, record.fit = twin.models, twin.depth_range, twin.fit
+            record.models, record.fit = twin.models, twin.fit
+            record.depth_range, record.shading_factor = twin.depth_range, twin.shading_factor
             record.timings = {"shared": 0.0}
             return True
         return False
@@ -208,6 +211,7 @@ class Analyst:
         timer.lap("fitting")
         self._step(record, "storing")
         self.store.put(record.job_id, JobFile.GEOMETRY, pack(geometry))
+        record.shading_factor = shading_factor(light_samples(geometry, record.fit))
         record.depth_range = list(depth_range(geometry, rgb.shape[:2]))
         record.models = [str(m.get("name", "")) for m in engine.describe()]
         timer.lap("storing")

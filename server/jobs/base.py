@@ -15,11 +15,15 @@ class JobFile(str, enum.Enum):
     DEPTH = "depth.png"
     NORMALS = "normals.png"
     RELIT = "relit.png"
+    ALBEDO = "albedo.png"
+    SHADING = "shading.png"
+    SURFACE = "surface.png"
     GEOMETRY = "geometry.npz"
 
 
-PASSES = (JobFile.INPUT, JobFile.DEPTH, JobFile.NORMALS, JobFile.RELIT)
-DERIVED = (JobFile.DEPTH, JobFile.NORMALS)  # made of the geometry when they are first asked for
+# Made of the geometry when they are first asked for
+DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobFile.SURFACE)
+PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT)
 ANALYSIS = (JobFile.GEOMETRY, *DERIVED)
 
 

@@ -61,6 +61,7 @@ class Record(BaseModel):
     focal: Optional[float] = None
     models: List[str] = Field(default_factory=list)
     depth_range: Optional[Annotated[List[float], Field(min_length=2, max_length=2)]] = None
+    shading_factor: Optional[Annotated[float, Field(gt=0)]] = None
     fit: Optional[SceneFit] = None  # of a job that is ready, None means that it was damaged: it is analysed anew
     timings: Dict[str, float] = Field(default_factory=dict)
     error: Optional[StoredError] = None
@@ -97,6 +98,7 @@ class Record(BaseModel):
             "models": self.models,
             "timings": self.timings,
             "depth_range": self.depth_range,
+            "shading_factor": self.shading_factor,
             "files": [f.value for f in PASSES if f in files or (f in DERIVED and self.state == READY)],
             "created": _iso(self.created),
             "expires": _iso(used + ttl),

@@ -13,6 +13,7 @@ from ..image.encode import encode_jpeg, encode_png
 from ..image.resample import shrink_image
 from ..light.lights import Rig
 from ..light.maps import GridMaps, Maps, prepare_grid, prepare_picture, prepare_samples
+from ..light.passes import albedo_pass, shading_factor, shading_pass, surface_pass
 from ..light.shading import relight
 from ..memory import give_back
 from ..metrics import StageTimer
@@ -191,7 +192,7 @@ class Renderer:
         give_back()
 
     async def make_pass(self, record: Record, file: JobFile) -> None:
-        """Make depth.png or normals.png of a job that is ready.
+        """Make one of the passes that follow from the geometry of a job that is ready.
 
         Raises Overloaded, StorageFull, JobNotFound; what `damaged` tells.
         """
@@ -199,10 +200,26 @@ class Renderer:
             await self.pool.run(self._make_pass, record, file, admitted=True)
 
     def _make_pass(self, record: Record, file: JobFile) -> None:
-        make = {JobFile.NORMALS: normals_pass, JobFile.DEPTH: depth_pass}[file]
-        threads = self.pool.threads_per_task()
-        data = encode_png(make(self._geometry(record), (record.height, record.width), threads), threads)
-        self.store.put(record.job_id, file, data)
+        threads, size = self.pool.threads_per_task(), (record.height, record.width)
+        if file in (JobFile.NORMALS, JobFile.DEPTH):
+            make = normals_pass if file == JobFile.NORMALS else depth_pass
+            pixels = make(self._geometry(record), size, threads)
+        else:
+            maps = self._prepared(record, max(size)).maps
+            if file == JobFile.SURFACE:
+                pixels = surface_pass(maps, threads)
+            else:
+                lit = albedo_pass if file == JobFile.ALBEDO else shading_pass
+                pixels = lit(maps, self._shading_factor(record, maps), threads)
+            self.cache.trim()
+        self.store.put(record.job_id, file, encode_png(pixels, threads))
+
+    def _shading_factor(self, record: Record, maps: Maps) -> float:
+        """That of the record. A job that an older version analysed is given one."""
+        if record.shading_factor is None:
+            record.shading_factor = shading_factor(maps.shared.light_samples)
+            save_record(self.store, record)
+        return record.shading_factor
 
     async def preview(
         self, job_id: str, rig: Rig, options: PreviewOptions, owner: str, is_disconnected: IsDisconnected

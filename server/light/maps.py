@@ -327,6 +327,18 @@ def _log_light(planes: np.ndarray, light: EstimatedLight, share: float) -> np.nd
     return old.reshape(x.shape)
 
 
+def mean_of_light(samples: np.ndarray, delight: float) -> float:
+    """The mean of the old light to the power of delight, from samples (n,) float32 of its logarithm."""
+    return float(np.exp(np.float32(delight) * samples).mean(dtype=np.float64))
+
+
+def light_samples(geometry: Geometry, fit: SceneFit) -> np.ndarray:
+    """The logarithm of a photograph's own light at up to 20,000 places of its surfaces, (n,) float32."""
+    return _light_samples(
+        _planes(geometry, fit), fit.light, 0.0 if geometry.shading is None else geometry.shading_share
+    )
+
+
 def _light_samples(planes: np.ndarray, light: EstimatedLight, share: float) -> np.ndarray:
     """The logarithm of the old light at up to 20,000 places of the surfaces, (n,) float32."""
     unit = planes.copy()

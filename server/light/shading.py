@@ -14,7 +14,7 @@ from ..image.srgb import LUMINANCE, TO_LINEAR, decode, decode_to_steps, encode, 
 from ..scene.normals import scene_positions, view_grid
 from .exposure import matching_exposure
 from .lights import WHITE, Light, Rig, unit
-from .maps import Band, GridPlane, Maps, prepare
+from .maps import Band, GridPlane, Maps, mean_of_light, prepare
 
 __all__ = ["auto_exposure", "illuminate", "prepare", "relight"]
 
@@ -56,7 +56,7 @@ def auto_exposure(maps: Maps, rig: Rig) -> float:
 
 def _even(maps: Maps, rig: Rig) -> float:
     """What makes the mean over the surfaces of the light that is divided out 1."""
-    return float(np.exp(np.float32(rig.delight) * maps.shared.light_samples).mean(dtype=np.float64))
+    return mean_of_light(maps.shared.light_samples, rig.delight)
 
 
 class _Shade:

@@ -203,7 +203,7 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
     },
 )
 async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:
-    """One pass: input.png, depth.png, normals.png or relit.png. HEAD answers likewise, without the bytes."""
+    """One pass, such as normals.png or relit.png. HEAD answers likewise, without the bytes."""
     job_id = request.state.job_id = jobs.parse_id(job_id)
     name, file = await service.open_pass(job_id, filename, owner)
     stat = os.fstat(file.fileno())

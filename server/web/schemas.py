@@ -304,6 +304,9 @@ class JobState(BaseModel):
     models: List[str]
     timings: Dict[str, float] = Field(description="seconds by stage")
     depth_range: Optional[List[float]] = Field(None, description="inverse depth at 0 and at 65535 of depth.png")
+    shading_factor: Optional[float] = Field(
+        None, description="linear photo = albedo.png * shading.png * this; null for jobs of older versions, until asked"
+    )
     files: List[str]
     created: str
     expires: str = Field(description="when it is deleted if it is not used again")
