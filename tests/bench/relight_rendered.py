@@ -6,8 +6,9 @@ light.
 
 Each scene of the generator is rendered under one distant light (with --own: in the light that it came with), which is
 the photograph, and under others. The server's network and engine relight the photograph to each of the others: relRMSE
-as in relight_truth.py, over the surfaces, with the light as estimated and with an even one in its place. Ambient 0.05.
-The truth has cast shadows and the relit pictures have none: compare columns, not the figures with others. Needs
+as in relight_truth.py, over the surfaces. "off" and "on" are without and with full shadows (ambient 0.05, delight 1),
+"even light" is without, and with an even light instead of the estimated one, "default" is what x, y, z alone get,
+"default off" the same without shadows. The truth has cast shadows, bounces and highlights. Needs
 requirements-export.txt.
 """
 
@@ -25,7 +26,7 @@ from training import kernels, renderer, scenes
 from training.assets import Library
 
 from server.image.srgb import linear_to_srgb
-from server.light.lights import Rig, key_light
+from server.light.lights import SHORTHAND_EXPOSURE, Rig, key_light
 from server.light.shading import prepare, relight
 from server.model.engine import OnnxEngine, load_graph
 from server.scene.illumination import EVEN_LIGHT
@@ -103,12 +104,19 @@ def main():
     found = collections.defaultdict(list)
     for kind, photograph, surface, pairs in stacks(Library(a.assets), a.seed, a.count, a.own):
         geometry, fit = read_scene(photograph, estimate(photograph, engine.analyse))
-        for way, light in (("estimated", fit.light), ("even light", EVEN_LIGHT)):
-            maps = prepare(photograph, geometry, replace(fit, light=light))
-            for direction, truth in pairs:
-                sun = key_light(*map(float, direction))
-                rig = Rig(lights=(sun,), ambient=0.05, delight=1.0, shadow_strength=0.0, exposure=0.0)
-                found[kind, way].append(rel_rmse(relight(maps, rig), truth, surface))
+        maps = prepare(photograph, geometry, fit)
+        even = prepare(photograph, replace(geometry, shading=None), replace(fit, light=EVEN_LIGHT))
+        for direction, truth in pairs:
+            default = Rig(lights=(key_light(*map(float, direction)),), exposure=SHORTHAND_EXPOSURE)
+            off = replace(default, ambient=0.05, delight=1.0, shadow_strength=0.0, exposure=0.0)
+            for way, rig, source in (
+                ("off", off, maps),
+                ("on", replace(off, shadow_strength=1.0), maps),
+                ("even light", off, even),
+                ("default", default, maps),
+                ("default off", replace(default, shadow_strength=0.0), maps),
+            ):
+                found[kind, way].append(rel_rmse(relight(source, rig), truth, surface))
         found[kind, "no change"] += [rel_rmse(photograph, truth, surface) for _, truth in pairs]
     ways = list(dict.fromkeys(way for _, way in found))
     print(" " * 12 + "".join(f"{way:>12s}" for way in ways))
