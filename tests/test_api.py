@@ -27,6 +27,8 @@ from server.scene.geometry import unpack
 
 LIGHT = {"x": 0.5, "y": 0.3, "z": 0.8}
 
+PASSES = ["input.png", "depth.png", "normals.png", "albedo.png", "shading.png", "surface.png"]
+
 
 def relight(client, job_id, **body):
     body = body if "lights" in body or "x" in body else {**LIGHT, **body}
@@ -62,7 +64,7 @@ def test_state_tells_progress_files_and_times(client):
     job = upload(client)
     state = finished(client, job)
     assert state["state"] == "ready" and state["progress"] == 1 and state["error"] is None
-    assert state["files"] == ["input.png", "depth.png", "normals.png", "albedo.png", "shading.png", "surface.png"]
+    assert state["files"] == PASSES
     assert state["created"] < state["expires"] and state["depth_range"][0] < state["depth_range"][1]
     relight(client, job)
     assert "relit.png" in client.get(f"/job/{job}").json()["files"]
@@ -745,8 +747,8 @@ def test_openapi_says_how_a_key_is_sent_and_where(settings):
                 wanted = None if path in ("/health", "/ready") else [*[{}] * open_too, {"key": []}]
                 assert operation.get("security") == wanted, path
         names = api["paths"]["/download/{job_id}/{filename}"]["get"]["parameters"]
-        assert {"input", "depth", "normals", "relit", "albedo", "shading", "surface"} == {
-            v.removesuffix(".png") for p in names if p["name"] == "filename" for v in p["schema"]["enum"]
+        assert set(PASSES) | {"relit.png", "relit16.png", "passes.exr", "passes.zip"} == {
+            v for p in names if p["name"] == "filename" for v in p["schema"]["enum"]
         }
 
 

@@ -1,4 +1,4 @@
-"""Pictures as bytes. No alpha is ever blended, no metadata written."""
+"""Pictures as bytes. No alpha is ever blended, no metadata written but what is asked for."""
 
 import struct
 import zlib
@@ -18,6 +18,8 @@ except ImportError:
 
 PART_BYTES = 1 << 20  # filtered and compressed at a time, each part on its own, as pigz does
 COLOUR_TYPE = {1: 0, 3: 2, 4: 6}
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+ABOUT = b"relight\0"  # keyword of a tEXt chunk
 RAW = -15  # deflate without a wrapper
 BASE = 65521  # of Adler-32
 
@@ -30,8 +32,10 @@ def encode_jpeg(rgb: np.ndarray, quality: int = 85) -> bytes:
     return data.tobytes()
 
 
-def encode_png(array: np.ndarray, threads: int = 1) -> bytes:
-    """(H, W) uint8 or uint16 gray, (H, W, 3) RGB or (H, W, 4) RGBA uint8 as a PNG (ISO/IEC 15948).
+def encode_png(array: np.ndarray, threads: int = 1, about: str = "") -> bytes:
+    """(H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16, as a PNG (ISO/IEC 15948).
+
+    about: what png_about reads of it again; ASCII.
 
     Every row is stored as its difference to the one above (filter 2), which suits photographs about as well as
     choosing. Parts are compressed one by one, by so many threads, and put in a row (RFC 1950, RFC 1951); the bytes do
@@ -54,10 +58,21 @@ def encode_png(array: np.ndarray, threads: int = 1) -> bytes:
     chunks[0] = b"\x78\x01" + chunks[0]
     chunks[-1] += struct.pack(">I", checksum)
     header = struct.pack(">IIBBBBB", W, H, 8 * array.itemsize, COLOUR_TYPE[channels], 0, 0, 0)
-    pieces = [b"\x89PNG\r\n\x1a\n", *_chunk(b"IHDR", header)]
+    pieces = [SIGNATURE, *_chunk(b"IHDR", header)]
+    if about:
+        pieces += _chunk(b"tEXt", ABOUT + about.encode("ascii"))
     for data in chunks:
         pieces += _chunk(b"IDAT", data)
     return b"".join([*pieces, *_chunk(b"IEND", b"")])
+
+
+def png_about(start: bytes) -> str:
+    """What encode_png was told, from the first bytes of its PNG; "" for other PNGs."""
+    at = len(SIGNATURE) + 25  # behind IHDR
+    if start[:8] != SIGNATURE or start[at + 4 : at + 8 + len(ABOUT)] != b"tEXt" + ABOUT:
+        return ""
+    (length,) = struct.unpack_from(">I", start, at)
+    return start[at + 8 + len(ABOUT) : at + 8 + length].decode("ascii", "replace")
 
 
 def _filtered(array: np.ndarray, rows: slice, width: int) -> np.ndarray:

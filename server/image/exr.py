@@ -1,8 +1,8 @@
-"""OpenEXR files: the header is read here, within bounds; the pixels by OpenEXR, a band of rows at a time."""
+"""OpenEXR files: read and written by OpenEXR, a band of rows at a time; headers are read here, within bounds."""
 
 import io
 import struct
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 from PIL import Image
@@ -14,6 +14,7 @@ MAX_ATTRIBUTES, MAX_NAME, MAX_CHANNELS = 1000, 256, 1024
 ROWS = 256  # decoded at a time: the blocks of rows that are packed together have at most 256
 BAND = 1 << 18  # pixels converted at a time
 SAMPLES = 1 << 20  # pixels at most whose luminance decides the exposure
+MAGIC = b"\x76\x2f\x31\x01"
 DEEP, MULTIPART = 0x800, 0x1000
 NUMBERS: Dict[int, Any] = {
     0: np.dtype(np.uint32),
@@ -203,3 +204,48 @@ def _codes(band: np.ndarray, n: int, factor: np.float32) -> np.ndarray:
             return rgb
         alpha = np.rint(np.clip(np.nan_to_num(band[..., n:], nan=1.0), 0, 1) * 255).astype(np.uint8)
     return np.concatenate([rgb, alpha], -1)
+
+
+class Writer:
+    """Writes a scanline file, ZIP-compressed, from top to bottom; use it in a `with` statement.
+
+    path: where to. size: (H, W). channels: np.float16 or np.float32 by name. about: the text of the attribute
+    `relight`; numbers: further attributes. Raises OSError.
+    """
+
+    def __init__(
+        self, path: str, size: Tuple[int, int], channels: Mapping[str, Any], about: str, numbers: Mapping[str, float]
+    ):
+        import Imath
+        import OpenEXR
+
+        self._types = channels
+        kinds: Dict[Any, Any] = {np.float16: Imath.PixelType.HALF, np.float32: Imath.PixelType.FLOAT}
+        head = OpenEXR.Header(size[1], size[0])
+        head["channels"] = {name: Imath.Channel(Imath.PixelType(kinds[kind])) for name, kind in channels.items()}
+        head["compression"] = Imath.Compression(Imath.Compression.ZIP_COMPRESSION)
+        head["relight"] = about.encode("ascii")
+        for name, number in numbers.items():
+            head[name] = float(number)
+        self._file = OpenEXR.OutputFile(path, head)
+
+    def write(self, planes: Mapping[str, np.ndarray]) -> None:
+        """The next rows of every channel, (r, W)."""
+        with np.errstate(over="ignore"):  # what half floats do not reach is infinite
+            packed = {name: np.ascontiguousarray(planes[name], kind).tobytes() for name, kind in self._types.items()}
+        self._file.writePixels(packed, len(next(iter(planes.values()))))
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.close()
+
+
+def about(start: bytes) -> str:
+    """The text of the attribute `relight`, from the first bytes of a file of Writer; "" for other files."""
+    name = start.find(b"relight\0string\0")
+    if not start.startswith(MAGIC) or name < 0 or len(start) < name + 19:
+        return ""
+    (length,) = struct.unpack_from("<I", start, name + 15)
+    return start[name + 19 : name + 19 + length].decode("ascii", "replace")

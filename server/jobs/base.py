@@ -18,12 +18,16 @@ class JobFile(str, enum.Enum):
     ALBEDO = "albedo.png"
     SHADING = "shading.png"
     SURFACE = "surface.png"
+    RELIT16 = "relit16.png"
+    EXR = "passes.exr"
     GEOMETRY = "geometry.npz"
 
 
 # Made of the geometry when they are first asked for
 DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobFile.SURFACE)
-PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT)
+LIT = (JobFile.RELIT16, JobFile.EXR)  # likewise, with the lights of the last relight
+PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
+ARCHIVE = "passes.zip"  # of all of them; never stored
 ANALYSIS = (JobFile.GEOMETRY, *DERIVED)
 
 
@@ -40,6 +44,7 @@ class JobStore(Protocol):
 
     def create(self, job_id: str, files: Mapping[JobFile, bytes]) -> None: ...
     def put(self, job_id: str, name: JobFile, data: bytes) -> None: ...
+    def put_written(self, job_id: str, name: JobFile, write: Callable[[str], None]) -> None: ...
     def discard(self, job_id: str, names: List[JobFile]) -> None: ...
     def get(self, job_id: str, name: JobFile) -> bytes: ...
     def open(self, job_id: str, name: JobFile) -> BinaryIO: ...
@@ -118,7 +123,7 @@ def parse_pass(text: str) -> JobFile:
     for name in PASSES:
         if name.value == text:
             return name
-    raise FileNotFound("There is no such file. A job has " + ", ".join(n.value for n in PASSES) + ".")
+    raise FileNotFound(f"There is no such file. A job has {', '.join(n.value for n in PASSES)} and {ARCHIVE}.")
 
 
 def jobs_to_evict(entries: List[Entry], quota: int, need: int, keep: Callable[[str], bool]) -> Optional[List[str]]:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import ALL, FileNotFound, JobNotFound, RelightError
 from ..scene.fit import SceneFit
-from .base import DERIVED, PASSES, JobFile, JobStore, parse_id
+from .base import ARCHIVE, DERIVED, LIT, PASSES, JobFile, JobStore, parse_id
 
 State = Literal["queued", "analysing", "ready", "failed"]
 QUEUED: State = "queued"
@@ -79,6 +79,12 @@ class Record(BaseModel):
         """Raise what the analysis failed with."""
         raise ALL[self.error.code](self.error.detail) if self.error is not None else RelightError()
 
+    def _downloads(self, files: List[JobFile]) -> List[str]:
+        """The names of what can be downloaded: what is there, and what is made when it is asked for."""
+        ready, lit = self.state == READY, self.state == READY and JobFile.RELIT in files
+        there = [f.value for f in PASSES if f in files or (f in DERIVED and ready) or (f in LIT and lit)]
+        return [*there, ARCHIVE] if lit else there
+
     def public(self, files: List[JobFile], used: float, ttl: float) -> Dict[str, Any]:
         """As clients see it."""
         error = None
@@ -99,7 +105,7 @@ class Record(BaseModel):
             "timings": self.timings,
             "depth_range": self.depth_range,
             "shading_factor": self.shading_factor,
-            "files": [f.value for f in PASSES if f in files or (f in DERIVED and self.state == READY)],
+            "files": self._downloads(files),
             "created": _iso(self.created),
             "expires": _iso(used + ttl),
             "error": error,

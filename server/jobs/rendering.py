@@ -4,23 +4,33 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple
 
 import numpy as np
 
 from ..errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, RelightError, StorageFull, Superseded
+from ..image import exr
 from ..image.encode import encode_jpeg, encode_png
 from ..image.resample import shrink_image
 from ..light.lights import Rig
 from ..light.maps import GridMaps, Maps, prepare_grid, prepare_picture, prepare_samples
-from ..light.passes import albedo_pass, shading_factor, shading_pass, surface_pass
+from ..light.passes import (
+    albedo_pass,
+    deep_pass,
+    layer_names,
+    layers,
+    shading_factor,
+    shading_pass,
+    surface_pass,
+)
 from ..light.shading import relight
 from ..memory import give_back
 from ..metrics import StageTimer
 from ..scene.geometry import Geometry, unpack
 from ..scene.passes import depth_pass, normals_pass
+from . import look
 from .analysis import Analyst, IsDisconnected
-from .base import JobFile, JobStore
+from .base import LIT, JobFile, JobStore
 from .cache import Cache
 from .photos import Photos
 from .pool import Pool
@@ -184,23 +194,27 @@ class Renderer:
         if prepared.alpha is not None:
             out = np.dstack([out, prepared.alpha])
         timer.lap("shade")
-        data = encode_png(out, self.pool.threads_per_task())
+        data = encode_png(out, self.pool.threads_per_task(), look.dump(rig))
         timer.lap("encode")
         self.store.put(record.job_id, JobFile.RELIT, data)
+        self.store.discard(record.job_id, list(LIT))
         timer.lap("store")
         del out, data
         give_back()
 
     async def make_pass(self, record: Record, file: JobFile) -> None:
-        """Make one of the passes that follow from the geometry of a job that is ready.
+        """Make one of the passes that follow from the geometry of a job that is ready, and from its last lights.
 
-        Raises Overloaded, StorageFull, JobNotFound; what `damaged` tells.
+        Raises Overloaded, StorageFull, JobNotFound, FileNotFound; what `damaged` tells.
         """
         with self.pool.admitted(), self.in_use.hold(record.job_id):
             await self.pool.run(self._make_pass, record, file, admitted=True)
 
     def _make_pass(self, record: Record, file: JobFile) -> None:
         threads, size = self.pool.threads_per_task(), (record.height, record.width)
+        if file in LIT:
+            self._make_lit_pass(record, file, threads)
+            return
         if file in (JobFile.NORMALS, JobFile.DEPTH):
             make = normals_pass if file == JobFile.NORMALS else depth_pass
             pixels = make(self._geometry(record), size, threads)
@@ -213,6 +227,35 @@ class Renderer:
                 pixels = lit(maps, self._shading_factor(record, maps), threads)
             self.cache.trim()
         self.store.put(record.job_id, file, encode_png(pixels, threads))
+
+    def _make_lit_pass(self, record: Record, file: JobFile, threads: int) -> None:
+        try:
+            with self.store.open(record.job_id, JobFile.RELIT) as relit:
+                text = look.carried(relit.read(look.HEAD))
+            rig = look.parse(text)
+        except (FileNotFound, DamagedFile):  # or one that an older version made
+            raise FileNotFound(f"{file.value} is made with the lights of relit.png. Relight the job first.") from None
+        prepared = self._prepared(record, max(record.width, record.height))
+        if file == JobFile.RELIT16:
+            pixels = deep_pass(prepared.maps, rig, threads)
+            if prepared.alpha is not None:
+                pixels = np.dstack([pixels, prepared.alpha * np.uint16(257)])
+            self.store.put(record.job_id, file, encode_png(pixels, threads, text))
+        else:
+            self.store.put_written(record.job_id, file, lambda path: _write_exr(path, prepared, rig, text))
+        self.cache.trim()
+        give_back()
+
+    def is_current(self, job_id: str, stream: BinaryIO) -> bool:
+        """Was a pass of LIT, open and at its beginning, made with the lights of relit.png? It stays at its beginning.
+
+        Raises FileNotFound where there is no relit.png.
+        """
+        with self.store.open(job_id, JobFile.RELIT) as relit:
+            wanted = look.carried(relit.read(look.HEAD))
+        found = look.carried(stream.read(look.HEAD))
+        stream.seek(0)
+        return bool(wanted) and found == wanted
 
     def _shading_factor(self, record: Record, maps: Maps) -> float:
         """That of the record. A job that an older version analysed is given one."""
@@ -268,3 +311,15 @@ class Renderer:
         data = encode_jpeg(out, options.quality)
         timer.lap("encode")
         return data
+
+
+def _write_exr(path: str, prepared: PreparedImage, rig: Rig, text: str) -> None:
+    """passes.exr of a picture, a band of rows at a time."""
+    maps, alpha = prepared.maps, prepared.alpha
+    planes_of, numbers = layers(maps, rig)
+    channels = {"A": np.float16, **layer_names(rig)}
+    with exr.Writer(path, maps.size, channels, text, {"relightGain": numbers["gain"]}) as file:
+        for rows in maps.bands(1):
+            planes = planes_of(rows)
+            planes["A"] = np.ones_like(planes["R"]) if alpha is None else alpha[rows] * np.float32(1 / 255)
+            file.write(planes)

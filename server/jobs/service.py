@@ -20,7 +20,7 @@ from ..model.engine import Engine
 from ..model.engine import digest as digest_of
 from ..settings import Settings
 from .analysis import Analyst, IsDisconnected
-from .base import DERIVED, Coordination, JobFile, JobStore, MetricsExchange, parse_pass
+from .base import ARCHIVE, DERIVED, LIT, PASSES, Coordination, JobFile, JobStore, MetricsExchange, parse_pass
 from .cache import Cache
 from .photos import Photos
 from .pool import Pool
@@ -33,6 +33,7 @@ from .usage import JobsInUse, Quota
 
 log = logging.getLogger("relight")
 ROOM_SECONDS = 30.0  # how long an upload may wait for its turn to take room
+LIT_BYTES = {JobFile.RELIT16: 6, JobFile.EXR: 40}  # a pixel, at most as a rule
 ARRIVING = 8  # uploads on their way for each place in line
 KEPT_ALIVE = 15.0  # seconds between two looks at a job that an event stream watches
 
@@ -213,7 +214,7 @@ class Service:
         png = encode_png(photo.pixels, self.pool.threads_per_task())
         try:
             with self.processes.room_lock(ROOM_SECONDS):
-                self.quota.make_room(owner, len(png))
+                self.quota.make_room(owner, len(png), jobs=1)
                 self.store.create(record.job_id, {JobFile.INPUT: png, JobFile.JOB: record.dump()})
         except Timeout:
             raise Overloaded() from None
@@ -263,25 +264,65 @@ class Service:
         finally:
             await watched.aclose()
 
-    async def open_pass(self, job_id: str, name: str, owner: str) -> Tuple[JobFile, BinaryIO]:
-        """A pass, open for reading; those that follow from the geometry alone are made when first asked for.
+    async def open_pass(self, job_id: str, name: str, owner: str, make: bool = True) -> Tuple[JobFile, BinaryIO]:
+        """A pass, open for reading; those that follow from others are made when first asked for.
 
-        Raises JobNotFound, FileNotFound; for what has to be made, Overloaded and StorageFull.
+        make: also those that take the lights of the last relight. Raises JobNotFound, FileNotFound; for what has to be
+        made, Overloaded and StorageFull.
         """
         record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
         file = parse_pass(name)
         await asyncio.to_thread(self.store.touch, record.job_id)
-        derived = record.state == READY and file in DERIVED
+        return file, await self._open(record, file, make)
+
+    async def _open(self, record: Record, file: JobFile, make: bool) -> BinaryIO:
+        derived, lit = (record.state == READY and file in kind for kind in (DERIVED, LIT))
         try:
-            stream = await asyncio.to_thread(self.store.open, record.job_id, file)
+            stream = await asyncio.to_thread(self._open_current if lit else self.store.open, record.job_id, file)
         except FileNotFound:
-            if not derived:
+            if not derived and not (lit and make):
                 raise
+            if lit:
+                await asyncio.to_thread(self._make_room, record, file)
             await self.renderer.make_pass(record, file)
             stream = await asyncio.to_thread(self.store.open, record.job_id, file)
         if derived:
             await asyncio.to_thread(self.renderer.note_whole, record)
-        return file, stream
+        return stream
+
+    def _open_current(self, job_id: str, file: JobFile) -> BinaryIO:
+        """A pass of LIT, unless it was made with other lights than those of relit.png. Raises FileNotFound."""
+        stream = self.store.open(job_id, file)
+        if not self.renderer.is_current(job_id, stream):
+            stream.close()
+            raise FileNotFound(f"{file.value} is not made yet for this job.")
+        return stream
+
+    def _make_room(self, record: Record, file: JobFile) -> None:
+        try:
+            with self.processes.room_lock(ROOM_SECONDS), self.renderer.in_use.hold(record.job_id):
+                self.quota.make_room(record.owner, record.width * record.height * LIT_BYTES[file])
+        except Timeout:
+            raise Overloaded() from None
+
+    async def open_archive(self, job_id: str, owner: str, make: bool = True) -> List[Tuple[str, BinaryIO]]:
+        """All passes of a job that was relit, open for reading, by name; none of them unless they are to be made.
+
+        Raises what open_pass does.
+        """
+        record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
+        await asyncio.to_thread(self.store.touch, record.job_id)
+        if record.state != READY or JobFile.RELIT not in await asyncio.to_thread(self.store.names, record.job_id):
+            raise FileNotFound(f"{ARCHIVE} holds what the last relight made. Relight the job first.")
+        files: List[Tuple[str, BinaryIO]] = []
+        try:
+            for file in PASSES if make else ():
+                files.append((file.value, await self._open(record, file, make=True)))
+        except BaseException:
+            for _, stream in files:
+                stream.close()
+            raise
+        return files
 
     async def delete(self, job_id: str, owner: str) -> None:
         """Delete a job. Raises JobNotFound."""

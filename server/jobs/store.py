@@ -84,14 +84,27 @@ class LocalStore:
 
     def put(self, job_id: str, name: JobFile, data: bytes) -> None:
         """Replace one file of a job, all or nothing."""
+        self._put(job_id, name, lambda draft: self._write(draft, data))
 
+    def put_written(self, job_id: str, name: JobFile, write: Callable[[str], None]) -> None:
+        """The same with what `write(path)` writes into an empty file: for what is too large to be held."""
+
+        def fill(draft: Path) -> None:
+            self._write(draft, b"")
+            write(str(draft))
+            with open(draft, "rb+") as f:
+                os.fsync(f.fileno())
+
+        self._put(job_id, name, fill)
+
+    def _put(self, job_id: str, name: JobFile, fill: Callable[[Path], None]) -> None:
         def work(folder: Path) -> None:
             draft = folder / self._temporary("tmp")
             try:
-                self._write(draft, data)
+                fill(draft)
                 _replace(draft, folder / name.value)
                 _sync_folder(folder)
-            except OSError:
+            except BaseException:
                 draft.unlink(missing_ok=True)
                 raise
 

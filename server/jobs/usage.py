@@ -53,15 +53,15 @@ class Quota:
         self._settings, self._store, self._processes = settings, store, processes
         self._in_use, self._remove = in_use, remove
 
-    def make_room(self, owner: str, need: int) -> None:
-        """Delete the least recently used jobs until `need` more bytes fit. Raises StorageFull."""
+    def make_room(self, owner: str, need: int, jobs: int = 0) -> None:
+        """Delete the least recently used jobs until `need` more bytes, of so many new jobs, fit. Raises StorageFull."""
         s = self._settings
         if not (s.jobs_quota_bytes or s.key_jobs or s.key_bytes):
             return
         entries = list(self._store.list())
         if owner and (s.key_jobs or s.key_bytes):
             mine = [e for e in entries if self._owner(e.job_id) == owner]
-            if s.key_jobs and len(mine) >= s.key_jobs:
+            if s.key_jobs and len(mine) + jobs > s.key_jobs:
                 raise StorageFull(f"This key has {len(mine)} jobs and may have {s.key_jobs}. Delete one first.")
             if s.key_bytes and sum(e.size for e in mine) + need > s.key_bytes:
                 raise StorageFull(f"The jobs of this key may take {s.key_bytes} bytes. Delete one first.")

@@ -1,4 +1,4 @@
-"""The passes that follow from a photograph's maps: albedo.png, shading.png and surface.png.
+"""The passes that follow from a photograph's maps: albedo.png, shading.png, surface.png; relit16.png, passes.exr.
 
 The shading is the photograph's own light, as relighting divides it out with delight 1; its mean over the surfaces is 1.
 The albedo is the photograph without it: linear photograph = albedo * shading * factor, of the 8-bit files too. Where
@@ -6,14 +6,16 @@ the photograph is brighter than any albedo would make it, the shading is brighte
 colours as its albedo.
 """
 
-from typing import List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import cv2
 import numpy as np
 
 from ..image.resample import in_threads
-from ..image.srgb import decode, encode
+from ..image.srgb import decode, encode, linear_to_srgb
+from .lights import Rig
 from .maps import Maps, mean_of_light
+from .shading import exposure_of, linear_rows
 
 # Times the mean: the greatest factor. With more, a code of a dark albedo would be more than a code of the photograph.
 BRIGHTEST = 2.4
@@ -73,3 +75,53 @@ def surface_pass(maps: Maps, threads: int = 1) -> np.ndarray:
 
     in_threads(fill, maps.bands(threads), threads)
     return out
+
+
+def deep_pass(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
+    """relit16.png, (H, W, 3) uint16: the relit picture in sRGB codes of 16 bits."""
+    out, light = np.empty((*maps.size, 3), np.uint16), linear_rows(maps, rig)
+
+    def fill(rows: slice) -> None:
+        for k, plane in enumerate(light(rows)):
+            np.rint(linear_to_srgb(np.clip(plane, 0, 1)) * 65535, out=out[rows, :, k], casting="unsafe")
+
+    in_threads(fill, maps.bands(threads), threads)
+    return out
+
+
+def layer_names(rig: Rig) -> Dict[str, Any]:
+    """The channels of passes.exr but for alpha, with their types."""
+    colours = [f"{layer}{c}" for layer in ("", "albedo.", "shading.") for c in "RGB"]
+    others = ["N.X", "N.Y", "N.Z", "surface.Y", "occlusion.Y", *(f"shadow{k:02d}.Y" for k in range(len(rig.lights)))]
+    return {**dict.fromkeys([*colours, *others], np.float16), "Z": np.float32}
+
+
+def layers(maps: Maps, rig: Rig) -> Tuple[Callable[[slice], Dict[str, np.ndarray]], Dict[str, float]]:
+    """What passes.exr holds: (a function of rows that gives the planes (r, W) float32 by name, numbers about them).
+
+    All is linear. Where there is a surface, R, G, B is, before the tone curve and with the lights' irradiance E (that
+    of the ambient light times `occlusion`, of each light times its `shadow`, which here has full strength):
+    albedo * shading ** (1 - delight) * E * gain. In sky and void shading is 1 and Z infinite.
+    """
+    light = linear_rows(maps, rig)
+    mean, stops = mean_of_light(maps.shared.light_samples, 1.0), exposure_of(maps, rig)
+    shadows = [maps.on_grid(maps.shared.visibility(lamp)) if lamp.shadow else None for lamp in rig.lights]
+    gain = mean_of_light(maps.shared.light_samples, rig.delight) * mean**-rig.delight * 2.0**stops
+
+    def of(rows: slice) -> Dict[str, np.ndarray]:
+        band = maps.band(rows)
+        shading = np.exp(band.log_light - np.float32(np.log(mean)))
+        if band.share is not None:
+            shading[band.share == 0] = 1
+        planes = dict(zip("RGB", light(rows)))
+        planes.update({f"albedo.{c}": decode(codes) / shading for c, codes in zip("RGB", band.codes)})
+        planes.update({f"shading.{c}": shading for c in "RGB"})
+        planes.update({f"N.{axis}": plane for axis, plane in zip("XYZ", band.normals)})
+        surface = np.ones_like(shading) if band.share is None else band.share
+        planes["Z"] = np.where(surface > 0.5, 1 / maps.depth(rows), np.float32(np.inf))
+        planes["surface.Y"], planes["occlusion.Y"] = surface, band.occlusion
+        for k, shadow in enumerate(shadows):
+            planes[f"shadow{k:02d}.Y"] = np.ones_like(shading) if shadow is None else maps.from_grid(shadow, rows)
+        return planes
+
+    return of, {"gain": gain, "exposure": stops}

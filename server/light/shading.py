@@ -4,7 +4,7 @@ The ratio image: every pixel of the photograph, in linear light, times (new ligh
 normal.
 """
 
-from typing import Any, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from .exposure import matching_exposure
 from .lights import WHITE, Light, Rig, unit
 from .maps import Band, GridPlane, Maps, mean_of_light, prepare
 
-__all__ = ["auto_exposure", "illuminate", "prepare", "relight"]
+__all__ = ["auto_exposure", "exposure_of", "illuminate", "linear_rows", "prepare", "relight"]
 
 # linear / (1 - linear) of the 256 codes: how soon the tone curve bends a pixel's gain
 SHOULDER_BY_CODE = (TO_LINEAR / np.maximum(1 - TO_LINEAR, np.float32(1e-6))).astype(np.float32)
@@ -29,13 +29,32 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
     """The relit picture (H, W, 3) uint8. Strength 0 gives the photograph itself, to the code."""
     if rig.strength == 0:
         return maps.rgb.copy()
-    stops = auto_exposure(maps, rig) if isinstance(rig.exposure, str) else rig.exposure
     shades = [_Shade(maps, light, rig) for light in rig.lights]
-    even, gain = _even(maps, rig), 2.0**stops
+    even, gain = _even(maps, rig), 2.0 ** exposure_of(maps, rig)
     out = np.empty(maps.rgb.shape, np.uint8)
     threads = 1 if maps.keeps else threads
     in_threads(lambda rows: _relight_rows(maps, rig, shades, even, gain, rows, out), maps.bands(threads), threads)
     return out
+
+
+def linear_rows(maps: Maps, rig: Rig) -> Callable[[slice], List[np.ndarray]]:
+    """What relights rows of a picture, as relight does, but to linear light: three planes (r, W) float32, 0..1."""
+    shades = [_Shade(maps, light, rig) for light in rig.lights]
+    even, gain = _even(maps, rig), 2.0 ** exposure_of(maps, rig)
+
+    def light(rows: slice) -> List[np.ndarray]:
+        band = maps.band(rows)
+        if rig.strength == 0:
+            return [decode(c) for c in band.codes]
+        ratios, highlights = _ratios(maps, band, rig, rows, shades, even * gain)
+        return _in_linear_light(band, ratios, highlights, 1 / even, _blend(band, rig))
+
+    return light
+
+
+def exposure_of(maps: Maps, rig: Rig) -> float:
+    """The exposure of a rig in stops."""
+    return auto_exposure(maps, rig) if isinstance(rig.exposure, str) else rig.exposure
 
 
 def auto_exposure(maps: Maps, rig: Rig) -> float:
@@ -137,14 +156,18 @@ def _relight_rows(
 ) -> None:
     band = maps.band(rows)
     ratios, highlights = _ratios(maps, band, rig, rows, shades, even * gain)
-    blend: Blend = None if rig.strength == 1 else np.float32(rig.strength)
-    if band.share is not None:
-        blend = band.share * np.float32(rig.strength)
+    blend = _blend(band, rig)
     if len(ratios) == 1 and not highlights:
         codes = _under_white_light(band, ratios[0], blend)
     else:
         codes = _under_coloured_light(band, ratios, highlights, 1 / even, blend)
     cv2.merge(codes, dst=out[rows])
+
+
+def _blend(band: Band, rig: Rig) -> Blend:
+    if band.share is not None:
+        return band.share * np.float32(rig.strength)
+    return None if rig.strength == 1 else np.float32(rig.strength)
 
 
 def _ratios(
@@ -178,7 +201,13 @@ def _under_white_light(band: Band, ratio: np.ndarray, blend: Blend) -> List[np.n
 def _under_coloured_light(
     band: Band, ratios: List[np.ndarray], highlights: List[np.ndarray], scale: float, blend: Blend
 ) -> List[np.ndarray]:
-    """Three channels in linear light, each with its own ratio and, times `scale`, its own highlights."""
+    """Three channels, each with its own ratio and, times `scale`, its own highlights. Returns their codes."""
+    return [encode(a) for a in _in_linear_light(band, ratios, highlights, scale, blend)]
+
+
+def _in_linear_light(
+    band: Band, ratios: List[np.ndarray], highlights: List[np.ndarray], scale: float, blend: Blend
+) -> List[np.ndarray]:
     before = [decode(c) for c in band.codes]
     if band.headroom is not None:
         most = ratios[0].copy() if len(ratios) == 1 else _largest_channel(ratios)
@@ -192,7 +221,7 @@ def _under_coloured_light(
             a -= b
             a *= blend
             a += b
-    return [encode(a) for a in after]
+    return after
 
 
 def _before_tone(

@@ -18,6 +18,7 @@ from starlette.datastructures import UploadFile
 from starlette.types import Receive, Scope, Send
 
 from ..errors import InvalidRequest, ModelMissing
+from ..jobs import archive
 from ..jobs import base as jobs
 from ..jobs.analysis import IsDisconnected
 from ..jobs.service import Service
@@ -29,7 +30,8 @@ from .problems import printable, problem_response
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
 BLOCK = 1 << 18
-PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+MEDIA_TYPES = {".png": "image/png", ".exr": "image/x-exr", ".zip": "application/zip"}
+PASS = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
 NO_PHOTO = "file: send the photo as multipart/form-data in the field `file`"
 
 
@@ -55,7 +57,7 @@ async def get_owner(request: Request) -> str:
 
 Services = Annotated[Service, Depends(get_service)]
 Owner = Annotated[str, Depends(get_owner)]
-FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [p.value for p in jobs.PASSES]})]
+FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [*(p.value for p in jobs.PASSES), jobs.ARCHIVE]})]
 LIGHT_PROBLEMS = (
     "invalid_request",
     "invalid_light",
@@ -179,12 +181,12 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
     tags=["jobs"],
     responses={
         200: {
-            "content": PNG,
+            "content": PASS,
             "description": "The pass",
             "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges"),
         },
         206: {
-            "content": PNG,
+            "content": PASS,
             "description": "The bytes asked for",
             "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges", "Content-Range"),
         },
@@ -203,27 +205,33 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
     },
 )
 async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:
-    """One pass, such as normals.png or relit.png. HEAD answers likewise, without the bytes."""
+    """One pass, such as normals.png or relit.png, or all of them in passes.zip.
+
+    Those that take the lights of the last relight are made when they are first asked for, unless by HEAD. HEAD answers
+    likewise, without the bytes.
+    """
     job_id = request.state.job_id = jobs.parse_id(job_id)
-    name, file = await service.open_pass(job_id, filename, owner)
+    make = request.method != "HEAD"
+    if filename == jobs.ARCHIVE:
+        return await _archive(await service.open_archive(job_id, owner, make), request)
+    name, file = await service.open_pass(job_id, filename, owner, make)
     stat = os.fstat(file.fileno())
-    etag = '"' + hashlib.sha256(f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}".encode()).hexdigest()[:32] + '"'
+    media_type = MEDIA_TYPES[Path(name.value).suffix]
     headers = {
-        "ETag": etag,
+        "ETag": _etag([file]),
         "Cache-Control": "private, no-cache",
         "Accept-Ranges": "bytes",
         "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
-        "Content-Disposition": f'inline; filename="{name.value}"',
+        "Content-Disposition": f'{"inline" if media_type == "image/png" else "attachment"}; filename="{name.value}"',
     }
-    known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
-    if etag in known or "*" in known:
+    if _is_known(headers["ETag"], request):
         file.close()
         return Response(status_code=304, headers=headers)
-    if request.method == "HEAD":
+    if not make:
         file.close()
-        return Response(headers={**headers, "Content-Length": str(stat.st_size)}, media_type="image/png")
+        return Response(headers={**headers, "Content-Length": str(stat.st_size)}, media_type=media_type)
     part = None
-    if request.headers.get("if-range", etag).strip() == etag:
+    if request.headers.get("if-range", headers["ETag"]).strip() == headers["ETag"]:
         try:
             part = byte_range(request.headers.get("range", ""), stat.st_size)
         except InvalidRequest:
@@ -234,7 +242,32 @@ async def download(job_id: str, filename: FileName, request: Request, service: S
     if part:
         headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stat.st_size}"
         file.seek(first)
-    return _FileResponse(file, count, 206 if part else 200, headers)
+    return _FilesResponse(_blocks(file, count), [file], 206 if part else 200, headers, media_type)
+
+
+async def _archive(files: List[Tuple[str, BinaryIO]], request: Request) -> Response:
+    """passes.zip of open files, which are closed; none: of HEAD, which makes nothing."""
+    headers = {"Cache-Control": "private, no-cache", "Content-Disposition": f'attachment; filename="{jobs.ARCHIVE}"'}
+    if files:
+        headers["ETag"] = _etag([file for _, file in files])
+    if not files or _is_known(headers["ETag"], request):
+        for _, file in files:
+            file.close()
+        return Response(status_code=304 if files else 200, headers=headers, media_type=MEDIA_TYPES[".zip"])
+    opened = [file for _, file in files]
+    return _FilesResponse(archive.stream(files), opened, 200, headers, MEDIA_TYPES[".zip"])
+
+
+def _etag(files: List[BinaryIO]) -> str:
+    """Changes whenever one of the open files is another."""
+    stats = (os.fstat(file.fileno()) for file in files)
+    text = " ".join(f"{s.st_mtime_ns}-{s.st_size}-{s.st_ino}" for s in stats)
+    return '"' + hashlib.sha256(text.encode()).hexdigest()[:32] + '"'
+
+
+def _is_known(etag: str, request: Request) -> bool:
+    known = [t.strip().removeprefix("W/") for t in request.headers.get("if-none-match", "").split(",")]
+    return etag in known or "*" in known
 
 
 def byte_range(asked: str, size: int) -> Optional[Tuple[int, int]]:
@@ -258,19 +291,20 @@ def byte_range(asked: str, size: int) -> Optional[Tuple[int, int]]:
     return first, count
 
 
-class _FileResponse(StreamingResponse):
-    """`count` bytes of an open PNG from where it stands; the file is closed however the answer ends."""
+class _FilesResponse(StreamingResponse):
+    """What is read from open files, which are closed however the answer ends."""
 
-    def __init__(self, file: BinaryIO, count: int, status_code: int, headers: Dict[str, str]):
-        super().__init__(_blocks(file, count), status_code, headers, media_type="image/png")
-        self._file = file
+    def __init__(self, content: Any, files: List[BinaryIO], status_code: int, headers: Dict[str, str], media_type: str):
+        super().__init__(content, status_code, headers, media_type)
+        self._files = files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._file.close()
+            for file in self._files:
+                file.close()
 
 
 async def _blocks(file: BinaryIO, count: int) -> AsyncIterator[bytes]:
