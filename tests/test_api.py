@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import os
+import re
 import threading
 import time
 import uuid
@@ -31,7 +32,7 @@ PASSES = ["input.png", "depth.png", "normals.png", "albedo.png", "shading.png", 
 
 
 def relight(client, job_id, **body):
-    body = body if "lights" in body or "x" in body else {**LIGHT, **body}
+    body = body if {"lights", "x", "preset"} & set(body) else {**LIGHT, **body}
     return client.post("/relight", json={"job_id": job_id, **body})
 
 
@@ -345,9 +346,39 @@ def test_health_ready_models_metrics_and_pages(client):
     assert client.get("/openapi.json").json()["paths"]["/relight"]["post"]["responses"]["422"]
 
 
+# -- looks by name
+
+
+def test_a_preset_is_what_models_says_of_it(client):
+    job, seen = upload(client, encoded(gradient(90, 70))), []
+    for preset in client.get("/models").json()["presets"]:
+        name, title, look = preset.pop("name"), preset.pop("title"), preset
+        assert re.fullmatch("[a-z0-9-]{1,32}", name) and title[0].isupper() and look["lights"]
+        assert relight(client, job, preset=name).status_code == 200
+        seen.append(picture(client, job).tobytes())
+        assert relight(client, job, **{"exposure": "auto", **look}).status_code == 200
+        assert picture(client, job).tobytes() == seen[-1], name
+    assert len(set(seen)) == len(seen) >= 13
+
+
+def test_what_a_body_says_goes_before_its_preset(client):
+    job = upload(client, encoded(gradient(90, 70)))
+    look = next(p for p in client.get("/models").json()["presets"] if p["name"] == "moonlight")
+    changed = {"ambient": 0.7, "exposure": 0.5, "shadow": {"strength": 1.0}}
+    assert relight(client, job, preset="moonlight", **changed).status_code == 200
+    named = picture(client, job)
+    assert relight(client, job, lights=look["lights"], **changed).status_code == 200
+    assert np.array_equal(picture(client, job), named)
+    preview = client.post("/preview", json={"job_id": job, "preset": "moonlight", "max_side": 64})
+    assert preview.status_code == 200
+
+
 # -- errors, each by its cause
 
 BAD_LIGHTS = {
+    "preset": {"preset": "sunshine"},
+    "preset: send": {"preset": "rim", "x": 0, "y": 0, "z": 1},
+    "lights: send": {"preset": "rim", "lights": [{"type": "directional", "direction": [0, 0, 1]}]},
     "x": {"x": "left", "y": 0, "z": 1},
     "y": {"x": 0, "y": None, "z": 1},
     "x, y, z": {"x": 0, "y": 0, "z": 0},

@@ -27,7 +27,7 @@ const store = new Store();
 const viewer = new Viewer(canvasAt('#canvas'));
 const live = new Live(() => toBody(store.rig), () => viewer.sharpSide);
 const handles = new Handles(store, viewer);
-const panel = new Panel(store, () => (viewer.size ? viewer.size[1] / viewer.size[0] : 1));
+const panel = new Panel(store);
 const drawHero = hero();
 const sharing = new Sharing(store, () => photo?.id || '…');
 /** @type {Photo | null} */
@@ -380,10 +380,11 @@ buttonAt('#delete').onclick = async () => {
 
 // ---- begin ---------------------------------------------------------------------------------------------------------
 
-/** The defaults of this server; it also proves the key. */
+/** The defaults and presets of this server; it also proves the key. */
 async function learn() {
-  const { defaults } = await api.models();
+  const { defaults, presets } = await api.models();
   learnDefaults(defaults);
+  panel.learnPresets(presets);
   panel.update();
 }
 onKey(learn);

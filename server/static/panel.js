@@ -5,7 +5,6 @@ import { drawBall, directionAt } from './ball.js';
 import { radios, slider, toggle } from './controls.js';
 import { swatch } from './colour.js';
 import { say } from './notices.js';
-import { PRESETS } from './presets.js';
 import {
   cleanRig, inWords, lightValue, MOST_LIGHTS, newLight, placeOf, retype, sceneValue, setPlace, setScene, TYPES,
 } from './rig.js';
@@ -50,9 +49,10 @@ const SCENE_SLIDERS = [
   { key: 'strength', label: 'Strength', low: 0, high: 1, hint: '0 is the photo as it was' },
 ];
 
+/** @typedef {import('./api.js').Preset} Preset */
+
 export class Panel {
   #store;
-  #aspect;
   /** @type {(Control & {types?: LightType[]})[]} */
   #controls = [];
   /** @type {{node: HTMLButtonElement, canvas: HTMLCanvasElement}[]} */
@@ -60,12 +60,9 @@ export class Panel {
 
   /**
    * @param {import('./store.js').Store} store
-   * @param {() => number} aspect  the photo's height / width
    */
-  constructor(store, aspect) {
+  constructor(store) {
     this.#store = store;
-    this.#aspect = aspect;
-    this.#presets();
     this.#list();
     this.#ball();
     this.#light();
@@ -104,20 +101,23 @@ export class Panel {
     say(`Removed. ${rig.lights.length} left.`);
   }
 
-  #presets() {
-    const row = $('#presets');
-    for (const preset of PRESETS) {
+  /**
+   * Show the server's looks to begin from.
+   * @param {Preset[]} presets
+   */
+  learnPresets(presets) {
+    $('#presets').replaceChildren(...presets.map(({ title, ...look }) => {
       const canvas = h('canvas', { ariaHidden: 'true' });
-      const { lights, ambient } = preset.make(1);
-      drawBall(canvas, 48, lights, ambient * 0.5);
+      const rig = cleanRig({ ...look, auto: !('exposure' in look) });
+      if (!rig) return '';
+      drawBall(canvas, 48, rig.lights, (rig.ambient ?? 0) * 0.5);
       const use = () => {
-        this.#store.apply(() => cleanRig({ ...preset.make(this.#aspect()), auto: true }));
-        const count = this.#store.rig.lights.length;
-        say(`${preset.name}: ${count === 1 ? 'one light' : `${count} lights`}`);
+        this.#store.apply(() => structuredClone(rig));
+        const count = rig.lights.length;
+        say(`${title}: ${count === 1 ? 'one light' : `${count} lights`}`);
       };
-      const name = h('span', {}, preset.name);
-      row.append(h('button', { type: 'button', className: 'preset', onclick: use }, canvas, name));
-    }
+      return h('button', { type: 'button', className: 'preset', onclick: use }, canvas, h('span', {}, title));
+    }));
   }
 
   #list() {

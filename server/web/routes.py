@@ -22,7 +22,7 @@ from ..jobs import archive
 from ..jobs import base as jobs
 from ..jobs.analysis import IsDisconnected
 from ..jobs.service import Service
-from . import schemas
+from . import presets, schemas
 from .auth import owner_of
 from .body import FILE_BODY, JSON_BODY, takes
 from .openapi import describe, problems, text_headers
@@ -386,10 +386,10 @@ async def ready(request: Request, service: Services) -> Any:
 
 @guarded.get("/models", tags=["server"])
 async def models(service: Services) -> Dict[str, Any]:
-    """The manifests of the models that run, and the defaults and limits of /relight and /upload."""
+    """The manifests of the models that run, the presets, and the defaults and limits of /relight and /upload."""
     told = await asyncio.to_thread(service.describe)
     limits = {"lights": schemas.MAX_LIGHTS, **told["limits"]}
-    return {**told, "defaults": schemas.defaults(), "limits": limits}
+    return {**told, "defaults": schemas.defaults(), "presets": presets.told(), "limits": limits}
 
 
 @guarded.get(

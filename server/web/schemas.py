@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 from ..jobs.rendering import PreviewOptions
 from ..light import lights
 from ..light.lights import Light, Rig
+from .presets import PRESETS
 
 DEFAULT = Rig()
 KEY = Light()
@@ -69,21 +70,31 @@ NOT_BOTH_COLOURS: Dict[str, Any] = {
         "properties": {"color": {"type": "string"}, "temperature": {"type": "number"}},
     }
 }
+
+
+def _none(*names: str) -> Dict[str, Any]:
+    return {name: {"type": "null"} for name in names}
+
+
 SHORTHAND: Dict[str, Any] = {
     "required": ["x", "y", "z"],
     "properties": {
         "x": {"type": "number"},
         "y": {"type": "number"},
         "z": {"type": "number"},
-        "lights": {"type": "null"},
+        **_none("lights", "preset"),
     },
     "not": {"properties": {"x": {"const": 0}, "y": {"const": 0}, "z": {"const": 0}}},
 }
 RIG: Dict[str, Any] = {
     "required": ["lights"],
-    "properties": {"lights": {"type": "array"}, "x": {"type": "null"}, "y": {"type": "null"}, "z": {"type": "null"}},
+    "properties": {"lights": {"type": "array"}, **_none("x", "y", "z", "preset")},
 }
-ONE_WAY: Dict[str, Any] = {"oneOf": [SHORTHAND, RIG]}
+NAMED: Dict[str, Any] = {
+    "required": ["preset"],
+    "properties": {"preset": {"type": "string"}, **_none("x", "y", "z", "lights")},
+}
+ONE_WAY: Dict[str, Any] = {"oneOf": [SHORTHAND, RIG, NAMED]}
 
 
 class BaseLight(Strict):
@@ -195,7 +206,7 @@ class Specular(Strict):
 
 
 class RelightBody(Strict):
-    """Which job, which lights, how much of what. Give either x, y, z (one white distant light) or lights."""
+    """Which job, which lights, how much of what. Give x, y, z (one white distant light), or lights, or a preset."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -210,6 +221,12 @@ class RelightBody(Strict):
     y: Optional[Number] = Field(None, description="toward the light, + up")
     z: Optional[Number] = Field(None, description="toward the light, + toward the viewer")
     lights: Optional[List[AnyLight]] = Field(None, min_length=1, max_length=MAX_LIGHTS)
+    preset: Optional[str] = Field(
+        None,
+        description="lights by name, with the ambient light and so on that belong to them, as GET /models lists them; "
+        "what else the body says goes before that",
+        json_schema_extra={"anyOf": [{"type": "string", "enum": list(PRESETS)}, {"type": "null"}]},
+    )
     ambient: float = _number(DEFAULT.ambient, 0, 10, "the light that comes from everywhere")
     strength: float = _number(
         DEFAULT.strength, 0, 1, "blend from the input (0) to the relit picture (1), in linear light"
@@ -220,24 +237,32 @@ class RelightBody(Strict):
     exposure: Exposure = Field(
         None,
         description='stops; or "auto", as a camera does: what keeps the picture as bright as the photo was, within 2 '
-        'stops. By default "auto" with x, y, z and 0 with lights',
+        'stops. By default "auto" with x, y, z or a preset, and 0 with lights',
     )
 
     @model_validator(mode="after")
     def _one_way(self) -> "RelightBody":
         short = (self.x, self.y, self.z)
         given = [v is not None for v in short]
-        if self.lights is not None and any(given):
-            raise _invalid_light("lights: send either x, y, z or lights, not both")
-        if self.lights is None and not all(given):
+        if (self.lights is not None) + (self.preset is not None) + any(given) > 1:
+            name = "lights" if self.lights is not None else "preset"
+            raise _invalid_light(f"{name}: send x, y, z, or lights, or a preset, not two of them")
+        if self.preset is not None and self.preset not in PRESETS:
+            raise _invalid_light(f"preset: there is none of that name; there are {', '.join(PRESETS)}")
+        if self.lights is None and self.preset is None and not all(given):
             missing = ", ".join(n for n, g in zip("xyz", given) if not g)
-            raise _invalid_light(f"{missing}: missing; send x, y and z, or lights")
+            raise _invalid_light(f"{missing}: missing; send x, y and z, or lights, or a preset")
         if all(given) and not any(short):
             raise _invalid_light("x, y, z: must not all be 0")
         return self
 
     def rig(self) -> Rig:
         """As the engine takes it."""
+        if self.preset is not None:
+            mine = (self.model_fields_set & set(RelightBody.model_fields)) - {"preset"}
+            said = {name: getattr(self, name) for name in mine if getattr(self, name) is not None}
+            usual_body = {"exposure": lights.SHORTHAND_EXPOSURE, **PRESETS[self.preset].body}
+            return RelightBody(**{**usual_body, **said}).rig()
         made: Tuple[Light, ...] = tuple(light.to_light() for light in self.lights or ())
         usual = DEFAULT.exposure if self.lights else lights.SHORTHAND_EXPOSURE
         if self.x is not None and self.y is not None and self.z is not None:
