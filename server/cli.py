@@ -1,8 +1,11 @@
-"""The command line: `relight-server serve`. It reads the settings' own fields, and imports the server only to serve."""
+"""The command line: `relight-server serve` and `relight-server relight`. It imports what they need only to do it."""
 
 import argparse
+import glob
+import json
 import os
 import sys
+from pathlib import Path
 from typing import Any, Dict, List, Literal, NoReturn, Optional, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -103,7 +106,112 @@ def parser() -> argparse.ArgumentParser:
             serve.epilog = (
                 f"{EPILOG} One is only read from there, since a process list shows options: {_help(name, field)}."
             )
+    _add_relight(commands)
     return top
+
+
+def _add_relight(commands: Any) -> None:
+    relight = commands.add_parser(
+        "relight",
+        help="relight files without a server",
+        description="Relight files without a server, on all processors. The same command goes on where it was stopped; "
+        "a report in JSON lies beside the pictures. Settings are read from the environment, see `relight-server serve "
+        "--help`.",
+        epilog="Exit status: 0 all is made, 1 some pictures could not be made, 2 the command is wrong.",
+        allow_abbrev=False,
+    )
+    relight.add_argument("photos", nargs="+", metavar="PHOTO", help="files, patterns such as '*.jpg', or folders")
+    relight.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of what is made")
+    light = relight.add_mutually_exclusive_group(required=True)
+    light.add_argument("--light", type=_light, metavar="X,Y,Z", help="toward a distant light: right, up, near")
+    light.add_argument("--preset", metavar="NAME", help="a look by name, such as golden-hour")
+    light.add_argument("--body", type=_body, metavar="BODY", help="as /relight takes it, or @FILE")
+    relight.add_argument("--format", choices=("png", "jpg"), default="png", help="of the relit pictures (default: png)")
+    relight.add_argument("--quality", type=_quality, default=92, metavar="N", help="of JPEGs, 1 to 100 (default: 92)")
+    relight.add_argument(
+        "--passes",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="LIST",
+        help="more files of each: normals, depth, albedo, shading, surface, relit16, exr",
+    )
+
+
+def _light(text: str) -> Dict[str, float]:
+    x, y, z = map(float, text.split(","))
+    return {"x": x, "y": y, "z": z}
+
+
+def _body(text: str) -> Dict[str, Any]:
+    try:
+        found = json.loads(Path(text[1:]).read_text("utf-8") if text.startswith("@") else text)
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(f"{text[1:]}: {exc.strerror}") from None
+    if not isinstance(found, dict):
+        raise ValueError
+    return found
+
+
+def _quality(text: str) -> int:
+    quality = int(text)
+    if not 1 <= quality <= 100:
+        raise ValueError
+    return quality
+
+
+_light.__name__, _body.__name__, _quality.__name__ = "direction", "JSON object", "quality"
+
+
+def photos(given: List[str]) -> List[Path]:
+    """The files that are meant: each once, those of a folder or a pattern in the order of their names."""
+    found: Dict[Path, None] = {}
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            some = sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
+        elif not path.exists() and glob.has_magic(text):
+            some = [Path(p) for p in sorted(glob.glob(text)) if Path(p).is_file()]
+        else:
+            some = [path]  # what is not there is told at the end
+        found.update(dict.fromkeys(some))
+    return list(found)
+
+
+def relight(given: Dict[str, Any]) -> int:
+    """Relight files; returns the exit status. Raises StartupError when something that was asked for makes no sense."""
+    from pydantic import ValidationError
+
+    from . import batch
+    from .web.schemas import RelightBody
+
+    fields = given["light"] or ({"preset": given["preset"]} if given["preset"] else given["body"])
+    try:
+        rig = RelightBody(**{**fields, "job_id": ""}).rig()
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise StartupError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+    unknown = [name for name in given["passes"] if name not in batch.PASSES]
+    if unknown:
+        raise StartupError(f"--passes: there is no {unknown[0]!r}; there are {', '.join(batch.PASSES)}")
+    paths, settings = photos(given["photos"]), load()
+    if not paths:
+        raise StartupError("no photos: nothing matches what was given")
+    from .errors import ModelMissing
+    from .model.engine import load_engine
+
+    many = len(paths) >= settings.processors
+    try:
+        engine = load_engine(settings.model_copy(update={"threads": 1 if many else settings.threads}))
+        order = batch.Order(rig, given["out"], given["format"], given["quality"], given["passes"])
+        return 1 if batch.run(order, paths, engine, settings) else 0
+    except ModelMissing as exc:
+        raise StartupError(exc.detail) from None
+    except OSError as exc:
+        raise StartupError(f"{given['out']}: {exc.strerror or exc}") from None
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 def serve(host: str, port: int, workers: int, root_path: str, settings: Dict[str, str]) -> None:
@@ -116,11 +224,24 @@ def serve(host: str, port: int, workers: int, root_path: str, settings: Dict[str
     uvicorn.run("server:app", host=host, port=port, workers=workers, root_path=root_path)
 
 
+def _joined(arguments: List[str]) -> List[str]:
+    """The arguments with `--light -1,0,1` as `--light=-1,0,1`: else argparse takes the direction for an option."""
+    out: List[str] = []
+    for text in arguments:
+        if out and out[-1] == "--light":
+            out[-1] = f"--light={text}"
+        else:
+            out.append(text)
+    return out
+
+
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run the command line; returns the exit status."""
-    given = vars(parser().parse_args(arguments))
+    given = vars(parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments)))
     settings = {name: given[name] for name in Settings.model_fields if given.get(name) is not None}
     try:
+        if given["command"] == "relight":
+            return relight(given)
         serve(given["host"], given["port"], given["workers"], given["root_path"], settings)
     except StartupError as exc:
         print(f"relight: {exc}", file=sys.stderr)

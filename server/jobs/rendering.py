@@ -9,7 +9,6 @@ from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple
 import numpy as np
 
 from ..errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, RelightError, StorageFull, Superseded
-from ..image import exr
 from ..image.encode import encode_jpeg, encode_png
 from ..image.resample import shrink_image
 from ..light.lights import Rig
@@ -17,8 +16,6 @@ from ..light.maps import GridMaps, Maps, prepare_grid, prepare_picture, prepare_
 from ..light.passes import (
     albedo_pass,
     deep_pass,
-    layer_names,
-    layers,
     shading_factor,
     shading_pass,
     surface_pass,
@@ -32,6 +29,7 @@ from . import look
 from .analysis import Analyst, IsDisconnected
 from .base import LIT, JobFile, JobStore
 from .cache import Cache
+from .look import write_exr
 from .photos import Photos
 from .pool import Pool
 from .preview_queue import PreviewQueue, PreviewTicket
@@ -242,7 +240,9 @@ class Renderer:
                 pixels = np.dstack([pixels, prepared.alpha * np.uint16(257)])
             self.store.put(record.job_id, file, encode_png(pixels, threads, text))
         else:
-            self.store.put_written(record.job_id, file, lambda path: _write_exr(path, prepared, rig, text))
+            self.store.put_written(
+                record.job_id, file, lambda path: write_exr(path, prepared.maps, prepared.alpha, rig, text)
+            )
         self.cache.trim()
         give_back()
 
@@ -311,15 +311,3 @@ class Renderer:
         data = encode_jpeg(out, options.quality)
         timer.lap("encode")
         return data
-
-
-def _write_exr(path: str, prepared: PreparedImage, rig: Rig, text: str) -> None:
-    """passes.exr of a picture, a band of rows at a time."""
-    maps, alpha = prepared.maps, prepared.alpha
-    planes_of, numbers = layers(maps, rig)
-    channels = {"A": np.float16, **layer_names(rig)}
-    with exr.Writer(path, maps.size, channels, text, {"relightGain": numbers["gain"]}) as file:
-        for rows in maps.bands(1):
-            planes = planes_of(rows)
-            planes["A"] = np.ones_like(planes["R"]) if alpha is None else alpha[rows] * np.float32(1 / 255)
-            file.write(planes)

@@ -395,8 +395,8 @@ def load_engine(settings: Any) -> OnnxEngine:
                 f"The model {name} has no output for the role {role}, only {', '.join(outputs)}. "
                 f"Set RELIGHT_{role.upper()}_MODEL to one that has{less}."
             )
-    if "visibility" in roles["depth"].manifest.outputs.by_role():  # it goes with the depth and has no setting
-        roles["visibility"] = roles["depth"]
+    light: List[Role] = ["visibility", "shading"]  # they go with the depth and have no setting
+    roles.update({role: roles["depth"] for role in light if role in roles["depth"].manifest.outputs.by_role()})
     engine = OnnxEngine(roles, settings.analysis_size)
     give_back()  # what opening a session leaves is more than the graph
     try:

@@ -1,0 +1,261 @@
+"""Folders of photographs, relit without a server: `relight-server relight photos/*.jpg --preset rim --out lit/`.
+
+Every processor works on a picture of its own. What is made is whole or not there; a report beside it tells what was
+made of what, so that the same command goes on where it was stopped.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
+
+import cv2
+import numpy as np
+
+from .errors import RelightError
+from .image.decoder_pool import Decoders
+from .image.encode import encode_jpeg, encode_png
+from .jobs import look
+from .light.lights import Rig
+from .light.maps import Maps, prepare
+from .light.passes import albedo_pass, deep_pass, shading_factor, shading_pass, surface_pass
+from .light.shading import relight
+from .model.engine import Engine, digest
+from .scene.geometry import Geometry, checked, pack, unpack
+from .scene.passes import depth_pass, normals_pass
+from .scene.pipeline import estimate, read_scene
+from .settings import Settings
+
+log = logging.getLogger("relight")
+
+REPORT = "relight-report.json"
+PASSES = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr")
+FORMATS = ("png", "jpg")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted of every picture. `passes` are names of PASSES; `out` is a folder; `quality` is of JPEGs."""
+
+    rig: Rig
+    out: Path
+    format: str = "png"
+    quality: int = 92
+    passes: Tuple[str, ...] = ()
+
+
+@dataclass
+class Picture:
+    """One photograph, and the stem of its files in the folder."""
+
+    path: Path
+    stem: str
+
+
+def pictures(paths: List[Path]) -> List[Picture]:
+    """The photographs with a stem each, no two alike whatever the case of letters: the second a.jpg becomes a-2."""
+    found, taken = [], set()
+    for path in paths:
+        stem, number = path.stem, 1
+        while stem.lower() in taken:
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem.lower())
+        found.append(Picture(path, stem))
+    return found
+
+
+def run(order: Order, paths: List[Path], engine: Engine, settings: Settings, stream: Optional[TextIO] = None) -> int:
+    """Relight all; returns how many could not be.
+
+    Progress goes to the stream, stderr by default; all that is known to out/REPORT.
+    """
+    order.out.mkdir(parents=True, exist_ok=True)
+    wanted = {"lights": json.loads(look.dump(order.rig)), "format": order.format, "passes": list(order.passes)}
+    wanted |= {"quality": order.quality, "models": digest(engine)}
+    report, told = _Report(order.out / REPORT, wanted), _Progress(len(paths), stream or sys.stderr)
+    todo = [picture for picture in pictures(paths) if not report.has(picture, order)]
+    told.skip(len(paths) - len(todo))
+    workers = max(1, min(settings.processors, len(todo)))
+    cv2.setNumThreads(1)
+    decoders = Decoders(min(workers, settings.decoder_processes), settings.max_pixels, settings.max_upload_bytes)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            works = {pool.submit(_one, order, picture, engine, decoders): picture for picture in todo}
+            try:
+                for work in as_completed(works):
+                    entry = work.result()
+                    report.add(works[work], entry)
+                    told.step(works[work], entry)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+    finally:
+        decoders.close()
+        report.save()
+    return told.end()
+
+
+def _one(order: Order, picture: Picture, engine: Engine, decoders: Decoders) -> Dict[str, Any]:
+    """Relight a picture. Returns its entry in the report."""
+    began = time.monotonic()
+    try:
+        with open(picture.path, "rb") as file:
+            decoded = decoders.decode(file, os.fstat(file.fileno()).st_size)
+        rgb = np.ascontiguousarray(decoded.pixels[..., :3])
+        alpha = np.ascontiguousarray(decoded.pixels[..., 3]) if decoded.pixels.shape[2] == 4 else None
+        geometry = estimate(rgb, lambda inside: checked(engine.analyse(inside)))
+        if decoded.focal is not None:
+            geometry = replace(geometry, focal=decoded.focal)
+        geometry, fit = read_scene(rgb, geometry)
+        geometry = unpack(pack(geometry))  # as precise as a job keeps it: the same picture as the server's
+        files = _write_all(order, picture.stem, prepare(rgb, geometry, fit), geometry, alpha)
+    except RelightError as exc:
+        return {"error": {"code": exc.code, "detail": exc.detail}}
+    except OSError as exc:
+        return {"error": {"code": "file", "detail": exc.strerror or str(exc)}}
+    except Exception as exc:  # whatever it is, the other pictures go on
+        log.error("%s: a fault of ours", picture.path, exc_info=exc)
+        return {"error": {"code": RelightError.code, "detail": f"A fault of ours: {type(exc).__name__}."}}
+    return {"files": files, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: Optional[np.ndarray]) -> List[str]:
+    """Write the relit picture, after its passes; returns the names."""
+    size, text = maps.size, look.dump(order.rig)
+    factor = shading_factor(maps.shared.light_samples)
+
+    def with_alpha(pixels: np.ndarray) -> np.ndarray:
+        return (
+            pixels
+            if alpha is None
+            else np.dstack([pixels, alpha * pixels.dtype.type(np.iinfo(pixels.dtype).max // 255)])
+        )
+
+    made: Dict[str, Callable[[], np.ndarray]] = {
+        "normals": lambda: normals_pass(geometry, size),
+        "depth": lambda: depth_pass(geometry, size),
+        "albedo": lambda: albedo_pass(maps, factor),
+        "shading": lambda: shading_pass(maps, factor),
+        "surface": lambda: surface_pass(maps),
+        "relit16": lambda: with_alpha(deep_pass(maps, order.rig)),
+    }
+    names = []
+    for name in order.passes:
+        if name == "exr":
+            names.append(f"{stem}.exr")
+            _whole(order.out / names[-1], lambda path: look.write_exr(path, maps, alpha, order.rig, text))
+        else:
+            names.append(f"{stem}_{name}.png")
+            _whole(order.out / names[-1], _bytes(encode_png(made[name](), 1, text if name == "relit16" else "")))
+    relit = relight(maps, order.rig)
+    data = encode_jpeg(relit, order.quality) if order.format == "jpg" else encode_png(with_alpha(relit), 1, text)
+    names.append(f"{stem}.{order.format}")
+    _whole(order.out / names[-1], _bytes(data))
+    return names
+
+
+def _bytes(data: bytes) -> Callable[[str], None]:
+    return lambda path: _save(path, data)
+
+
+def _save(path: str, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+
+
+def _whole(path: Path, write: Callable[[str], None]) -> None:
+    """Have a file written beside its place, and put it there when it is whole."""
+    draft = path.with_name(f".{path.name}.part")  # one that a killed run left is written anew
+    try:
+        write(str(draft))
+        os.replace(draft, path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+
+
+class _Report:
+    """out/REPORT: what was wanted, and what came of each photograph, by its path."""
+
+    def __init__(self, path: Path, wanted: Dict[str, Any]):
+        self._path, self._saved = path, 0.0
+        self._told: Dict[str, Any] = {"wanted": wanted, "pictures": {}}
+        try:
+            before = json.loads(path.read_text("utf-8"))
+            if before["wanted"] == wanted and isinstance(before["pictures"], dict):
+                self._told["pictures"] = before["pictures"]
+        except (OSError, ValueError, KeyError, TypeError):  # none yet, or not one of ours
+            pass
+
+    def has(self, picture: Picture, order: Order) -> bool:
+        """Was it made as it is wanted, of the same file?"""
+        entry = self._told["pictures"].get(str(picture.path), {})
+        try:
+            return (
+                entry.get("of") == _state(picture.path)
+                and f"{picture.stem}.{order.format}" in entry["files"]
+                and all((order.out / name).is_file() for name in entry["files"])
+            )
+        except (OSError, KeyError, TypeError):
+            return False
+
+    def add(self, picture: Picture, entry: Dict[str, Any]) -> None:
+        """Note what came of a photograph."""
+        if "files" in entry:
+            entry = {"of": _state(picture.path), **entry}
+        self._told["pictures"][str(picture.path)] = entry
+        if time.monotonic() - self._saved > 1:
+            self.save()
+
+    def save(self) -> None:
+        """Write it."""
+        _whole(self._path, _bytes(json.dumps(self._told, indent=1).encode()))
+        self._saved = time.monotonic()
+
+
+def _state(path: Path) -> List[int]:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+class _Progress:
+    """A bar with pictures a second and the time left; where nobody looks, a line now and then."""
+
+    def __init__(self, total: int, stream: TextIO):
+        self._total, self._stream, self._began, self._said = total, stream, time.monotonic(), -1e9
+        self._made = self._skipped = 0
+        self._failures: List[str] = []
+
+    def skip(self, count: int) -> None:
+        """So many were done before."""
+        self._skipped += count
+
+    def step(self, picture: Picture, entry: Dict[str, Any]) -> None:
+        """One more is done."""
+        self._made += 1
+        if "error" in entry:
+            self._failures.append(f"{picture.path}: {entry['error']['detail']}")
+        now, live, done = time.monotonic(), self._stream.isatty(), self._made + self._skipped
+        if now - self._said < (0.1 if live else 30) and done < self._total:
+            return
+        self._said = now
+        rate = self._made / max(now - self._began, 1e-9)
+        left = int((self._total - done) / rate)
+        bar = ("#" * (24 * done // self._total)).ljust(24)
+        text = f"[{bar}] {done}/{self._total}  {rate:.2f} pictures/s  {left // 60}:{left % 60:02d} left"
+        self._stream.write(f"\r{text}\033[K" if live else f"{text}\n")
+        self._stream.flush()
+
+    def end(self) -> int:
+        """Say how it went. Returns the number of failures."""
+        seconds = time.monotonic() - self._began
+        before = f", {self._skipped} were there before" if self._skipped else ""
+        lines = [f"{self._made - len(self._failures)} relit in {seconds:.1f} s{before}", *self._failures]
+        self._stream.write("\n" * self._stream.isatty() + "\n".join(lines) + "\n")
+        return len(self._failures)

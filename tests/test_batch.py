@@ -1,0 +1,241 @@
+"""Folders relit from the command line: the server's own pictures, each whole, all that can be made, nothing twice."""
+
+import io
+import json
+import os
+
+import cv2
+import numpy as np
+import OpenImageIO as oiio
+import pytest
+from fakes import FakeEngine
+from fastapi.testclient import TestClient
+from support import encoded, finished, gradient, upload
+
+from server import batch, cli
+from server.application import create_app
+from server.light.lights import Rig, key_light
+from server.settings import Settings
+
+RIG = Rig(lights=(key_light(-0.6, 0.4, 0.7),), exposure="auto")
+
+
+class Counting(FakeEngine):
+    """Counts photographs, and does what it is told at one of them."""
+
+    def __init__(self, at=None, then=None):
+        super().__init__()
+        self.asked, self.at, self.then = 0, at, then
+
+    def analyse(self, rgb):
+        self.asked += 1
+        if self.asked == self.at:
+            raise self.then
+        return super().analyse(rgb)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Five photographs, of which no two are alike."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for k in range(5):
+        (folder / f"{k}.png").write_bytes(encoded(np.roll(gradient(60, 80), 7 * k, 1)))
+    return sorted(folder.iterdir())
+
+
+def run(photos, out, engine=None, threads=2, stream=None, **order):
+    settings = Settings(threads=threads, decoders=0)
+    return batch.run(
+        batch.Order(**{"rig": RIG, "out": out, **order}),
+        photos,
+        engine or Counting(),
+        settings,
+        stream or io.StringIO(),
+    )
+
+
+def decoded(data, folder):
+    """A 16-bit PNG or an EXR as floats; infinities are 1."""
+    if data.startswith(b"\x89PNG"):
+        return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) / 65535
+    (folder / "a.exr").write_bytes(data)
+    pixels = oiio.ImageInput.open(str(folder / "a.exr")).read_image("float")
+    return np.where(np.isfinite(pixels), pixels, 1)
+
+
+def told(out):
+    return json.loads((out / batch.REPORT).read_text())["pictures"]
+
+
+def names(out):
+    return sorted(p.name for p in out.iterdir())
+
+
+def test_they_are_the_server_s_pictures(photos, settings, tmp_path):
+    alpha = np.dstack([gradient(60, 80), np.full((60, 80), 99, np.uint8)])
+    photos.append(photos[0].with_name("alpha.png"))
+    photos[-1].write_bytes(encoded(alpha))
+    passes = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr")
+    assert run(photos, tmp_path / "out", passes=passes) == 0
+    with TestClient(create_app(settings(), FakeEngine())) as client:
+        for photo in (photos[1], photos[-1]):
+            job = upload(client, photo.read_bytes())
+            finished(client, job)
+            client.post("/relight", json={"job_id": job, "x": -0.6, "y": 0.4, "z": 0.7})
+            for ours, theirs in [
+                (f"{photo.stem}.png", "relit.png"),
+                *((f"{photo.stem}_{p}.png", f"{p}.png") for p in passes[:-1]),
+                (f"{photo.stem}.exr", "passes.exr"),
+            ]:
+                pair = [(tmp_path / "out" / ours).read_bytes(), client.get(f"/download/{job}/{theirs}").content]
+                if ours.endswith(("16.png", ".exr")):  # where the last bits of a float can show
+                    assert np.abs(np.subtract(*(decoded(data, tmp_path) for data in pair))).max() < 2**-14, ours
+                else:
+                    assert pair[0] == pair[1], ours
+    entry = told(tmp_path / "out")[str(photos[-1])]
+    assert len(entry["files"]) == 8 and all((tmp_path / "out" / name).is_file() for name in entry["files"])
+
+
+def test_the_same_command_makes_nothing_twice(photos, tmp_path):
+    out, engine = tmp_path / "out", Counting()
+    assert run(photos, out, engine) == 0 and engine.asked == 5
+    before = {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.suffix == ".png"}
+    assert run(photos, out, engine) == 0 and engine.asked == 5
+    (out / "2.png").unlink()
+    photos[3].write_bytes(encoded(gradient(40, 40)))
+    assert run(photos, out, engine) == 0 and engine.asked == 7
+    after = {p.name: p.stat().st_mtime_ns for p in out.iterdir() if p.suffix == ".png"}
+    assert {n for n in before if before[n] != after[n]} == {"2.png", "3.png"}
+    assert run(photos, out, engine, rig=Rig(lights=(key_light(1, 0, 0),))) == 0 and engine.asked == 12
+    assert run(photos, out, engine, rig=Rig(lights=(key_light(1, 0, 0),)), format="jpg") == 0 and engine.asked == 17
+    (out / batch.REPORT).write_text("junk")
+    assert run(photos, out, engine, rig=Rig(lights=(key_light(1, 0, 0),)), format="jpg") == 0 and engine.asked == 22
+
+
+@pytest.mark.parametrize("then", [KeyboardInterrupt(), SystemExit(1)], ids=["^C", "the end"])
+def test_what_was_stopped_goes_on_where_it_was(photos, tmp_path, then):
+    out = tmp_path / "out"
+    with pytest.raises(type(then)):
+        run(photos, out, Counting(4, then), threads=1)
+    made = [n for n in names(out) if n.endswith(".png")]
+    assert 0 < len(made) < 5
+    for name in made:
+        assert cv2.imread(str(out / name)).shape == (60, 80, 3)
+    (out / ".4.png.part").write_bytes(b"of a run that was killed")
+    engine = Counting()
+    whole = len(told(out))
+    assert run(photos, out, engine) == 0 and engine.asked == 5 - whole and 0 < whole <= len(made)
+    assert names(out) == [*(f"{k}.png" for k in range(5)), batch.REPORT]
+
+
+def test_a_bad_file_is_named_and_stops_nothing(photos, tmp_path):
+    out, stream = tmp_path / "out", io.StringIO()
+    photos[1].write_bytes(b"junk")
+    photos[2].write_bytes(photos[2].read_bytes()[:30])
+    gone = photos[0].with_name("gone.png")
+    assert run([*photos, gone], out, Counting(2, ValueError("a secret")), threads=1, stream=stream) == 4
+    assert len(names(out)) == 3
+    said = stream.getvalue()
+    assert all(f"{path}: " in said for path in (photos[1], photos[2], gone)) and "No such file" in said
+    assert "A fault of ours: ValueError" in said and "a secret" not in said
+    codes = [entry["error"]["code"] for entry in told(out).values() if "error" in entry]
+    assert sorted(codes) == ["corrupt_image", "file", "internal", "unsupported_image"]
+    assert run([*photos, gone], out) == 3, "what was a fault of ours is tried again"
+
+
+def test_no_picture_takes_the_place_of_another(photos, tmp_path):
+    other = tmp_path / "more"
+    other.mkdir()
+    (other / "0.PNG").write_bytes(encoded(gradient(30, 30)))
+    (other / "0.jpg").write_bytes(encoded(gradient(20, 20), "JPEG"))
+    out = tmp_path / "out"
+    assert run([photos[0], other / "0.PNG", other / "0.jpg"], out) == 0
+    shapes = [cv2.imread(str(out / name)).shape[:2] for name in ("0.png", "0-2.png", "0-3.png")]
+    assert shapes == [(60, 80), (30, 30), (20, 20)]
+
+
+def test_nothing_half_written_stays(photos, tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(batch.look, "write_exr", fails)
+    assert run(photos[:1], tmp_path / "out", passes=("exr",)) == 1
+    assert names(tmp_path / "out") == [batch.REPORT]
+
+
+def test_progress_is_a_bar_where_somebody_looks(photos, tmp_path):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    live, log = Terminal(), io.StringIO()
+    run(photos, tmp_path / "a", stream=live)
+    run(photos, tmp_path / "b", stream=log)
+    assert "\r[####" in live.getvalue() and "5/5" in live.getvalue() and "pictures/s" in live.getvalue()
+    assert "\r" not in log.getvalue() and log.getvalue().splitlines()[-1].startswith("5 relit in ")
+
+
+# -- the command
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    engine = Counting()
+    monkeypatch.setattr("server.model.engine.load_engine", lambda settings: engine)
+    return engine
+
+
+@pytest.mark.parametrize(
+    "light",
+    [
+        ["--light", "-0.6,0.4,0.7"],
+        ["--preset", "rim"],
+        ["--body", '{"x": 0, "y": 1, "z": 1, "ambient": 0.5}'],
+        ["--body", "@look.json"],
+    ],
+    ids=["light", "preset", "body", "file"],
+)
+def test_the_command_relights(photos, engine, tmp_path, monkeypatch, capsys, light):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "look.json").write_text('{"preset": "moonlight"}')
+    arguments = ["relight", "photos/[012].png", "photos/2.png", *light, "--out", "lit", "--format", "jpg"]
+    assert cli.main(arguments) == 0 and engine.asked == 3
+    assert names(tmp_path / "lit") == ["0.jpg", "1.jpg", "2.jpg", batch.REPORT]
+    assert "3 relit" in capsys.readouterr().err
+    assert cli.main([*arguments[:1], "photos", *arguments[3:]]) == 0 and engine.asked == 5
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (["--light", "0,0,0"], "must not all be 0"),
+        (["--light", "1,2"], "direction"),
+        (["--preset", "sunshine"], "preset: there is none"),
+        (["--body", "[1]"], "JSON object"),
+        (["--body", '{"x": 1, "y": 1, "z": 1, "glow": 2}'], "glow"),
+        (["--body", "@nowhere.json"], "nowhere.json"),
+        (["--light", "0,0,1", "--preset", "rim"], "not allowed with"),
+        ([], "required"),
+        (["--light", "0,0,1", "--passes", "normals,halo"], "halo"),
+        (["--light", "0,0,1", "--quality", "0"], "quality"),
+    ],
+)
+def test_a_wrong_command_is_told_in_one_line_and_makes_nothing(photos, engine, tmp_path, capsys, wrong, words):
+    out = tmp_path / "lit"
+    try:
+        status = cli.main(["relight", str(photos[0]), "--out", str(out), *wrong])
+    except SystemExit as end:
+        status = end.code
+    said = capsys.readouterr().err.strip()
+    assert status == 2 and words in said and "\n" not in said and not out.exists() and engine.asked == 0
+
+
+def test_pictures_that_cannot_be_made_are_an_exit_status_of_1(photos, engine, tmp_path, capsys):
+    photos[0].write_bytes(b"junk")
+    assert cli.main(["relight", *map(str, photos), "--light", "0,0,1", "--out", str(tmp_path / "lit")]) == 1
+    assert f"{photos[0]}: The file is not an image" in capsys.readouterr().err
+    assert cli.main(["relight", str(tmp_path / "none*.jpg"), "--light", "0,0,1", "--out", str(tmp_path / "no")]) == 2
+    (tmp_path / "file").write_text("in the way")
+    assert cli.main(["relight", str(photos[1]), "--light", "0,0,1", "--out", str(tmp_path / "file")]) == 2
+    assert os.listdir(tmp_path / "lit")
