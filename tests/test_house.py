@@ -60,6 +60,7 @@ ALLOWED = {  # room -> the rooms, or single modules of rooms, that it may import
     "light": {"scene", "image.srgb", "image.resample"},
     "scene": {"image.srgb", "image.resample"},
     "image": set(),
+    "client": set(),
     "batch": {"model", "light", "scene", "image", "jobs.look"},
     "cli": {"batch", "model.engine", "web.schemas"},
     "__main__": {"cli"},

@@ -58,11 +58,13 @@ def test_curl(served, photo):
         assert picture.size == (64, 48)
 
 
-def test_python(served, photo):
-    (snippet,) = snippets("python")
+@pytest.mark.parametrize("number", [0, 1], ids=["client", "httpx"])
+def test_python(served, photo, number):
+    snippet = snippets("python")[number]
     done = subprocess.run(
         [sys.executable, "-c", snippet.replace("http://127.0.0.1:8000", served)],
         cwd=photo,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
