@@ -1,9 +1,10 @@
-"""Folders of photographs, relit without a server: `relight-server relight photos/*.jpg --preset rim --out lit/`.
+"""Folders of photographs, relit here or by a server: `relight-server relight photos/*.jpg --preset rim --out lit/`.
 
-Every processor works on a picture of its own. What is made is whole or not there; a report beside it tells what was
+What is made is whole or not there; a report beside it tells what was
 made of what, so that the same command goes on where it was stopped.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -12,12 +13,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, TextIO, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol, TextIO, Tuple
 
 import cv2
 import numpy as np
 
-from .errors import RelightError
+from .image.decode import read_png
 from .image.decoder_pool import Decoders
 from .image.encode import encode_jpeg, encode_png
 from .jobs import look
@@ -30,6 +31,9 @@ from .scene.geometry import Geometry, checked, pack, unpack
 from .scene.passes import depth_pass, normals_pass
 from .scene.pipeline import estimate, read_scene
 from .settings import Settings
+
+if TYPE_CHECKING:  # it takes httpx
+    from .client import RelightClient
 
 log = logging.getLogger("relight")
 
@@ -70,23 +74,35 @@ def pictures(paths: List[Path]) -> List[Picture]:
     return found
 
 
-def run(order: Order, paths: List[Path], engine: Engine, settings: Settings, stream: Optional[TextIO] = None) -> int:
+class Maker(Protocol):
+    """What makes the files of a picture. `identity` changes when it would make others; so many work at a time."""
+
+    identity: str
+    workers: int
+
+    def make(self, order: Order, picture: Picture) -> List[str]:
+        """Write all files into order.out; returns their names. Raises OSError, and what has a `code` and `detail`."""
+        ...
+
+    def close(self) -> None:
+        """No more will be made."""
+        ...
+
+
+def run(order: Order, paths: List[Path], maker: Maker, stream: Optional[TextIO] = None) -> int:
     """Relight all; returns how many could not be.
 
     Progress goes to the stream, stderr by default; all that is known to out/REPORT.
     """
     order.out.mkdir(parents=True, exist_ok=True)
     wanted = {"lights": json.loads(look.dump(order.rig)), "format": order.format, "passes": list(order.passes)}
-    wanted |= {"quality": order.quality, "models": digest(engine)}
+    wanted |= {"quality": order.quality, "made_by": maker.identity}
     report, told = _Report(order.out / REPORT, wanted), _Progress(len(paths), stream or sys.stderr)
     todo = [picture for picture in pictures(paths) if not report.has(picture, order)]
     told.skip(len(paths) - len(todo))
-    workers = max(1, min(settings.processors, len(todo)))
-    cv2.setNumThreads(1)
-    decoders = Decoders(min(workers, settings.decoder_processes), settings.max_pixels, settings.max_upload_bytes)
     try:
-        with ThreadPoolExecutor(workers) as pool:
-            works = {pool.submit(_one, order, picture, engine, decoders): picture for picture in todo}
+        with ThreadPoolExecutor(max(1, min(maker.workers, len(todo)))) as pool:
+            works = {pool.submit(_one, maker, order, picture): picture for picture in todo}
             try:
                 for work in as_completed(works):
                     entry = work.result()
@@ -96,33 +112,83 @@ def run(order: Order, paths: List[Path], engine: Engine, settings: Settings, str
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     finally:
-        decoders.close()
+        maker.close()
         report.save()
     return told.end()
 
 
-def _one(order: Order, picture: Picture, engine: Engine, decoders: Decoders) -> Dict[str, Any]:
+def _one(maker: Maker, order: Order, picture: Picture) -> Dict[str, Any]:
     """Relight a picture. Returns its entry in the report."""
     began = time.monotonic()
     try:
+        files = maker.make(order, picture)
+    except OSError as exc:
+        return {"error": {"code": "file", "detail": exc.strerror or str(exc)}}
+    except Exception as exc:  # whatever it is, the other pictures go on
+        code, detail = getattr(exc, "code", None), getattr(exc, "detail", None)
+        if code is None or detail is None:
+            log.error("%s: a fault of ours", picture.path, exc_info=exc)
+            code, detail = "internal", f"A fault of ours: {type(exc).__name__}."
+        return {"error": {"code": code, "detail": detail}}
+    return {"files": files, "seconds": round(time.monotonic() - began, 3)}
+
+
+class Here:
+    """Makes pictures in this process, each on a processor of its own."""
+
+    def __init__(self, engine: Engine, settings: Settings):
+        self._engine, self.identity, self.workers = engine, digest(engine), settings.processors
+        count = min(self.workers, settings.decoder_processes)
+        self._decoders = Decoders(count, settings.max_pixels, settings.max_upload_bytes)
+        cv2.setNumThreads(1)
+
+    def make(self, order: Order, picture: Picture) -> List[str]:
+        """See Maker."""
         with open(picture.path, "rb") as file:
-            decoded = decoders.decode(file, os.fstat(file.fileno()).st_size)
+            decoded = self._decoders.decode(file, os.fstat(file.fileno()).st_size)
         rgb = np.ascontiguousarray(decoded.pixels[..., :3])
         alpha = np.ascontiguousarray(decoded.pixels[..., 3]) if decoded.pixels.shape[2] == 4 else None
-        geometry = estimate(rgb, lambda inside: checked(engine.analyse(inside)))
+        geometry = estimate(rgb, lambda inside: checked(self._engine.analyse(inside)))
         if decoded.focal is not None:
             geometry = replace(geometry, focal=decoded.focal)
         geometry, fit = read_scene(rgb, geometry)
         geometry = unpack(pack(geometry))  # as precise as a job keeps it: the same picture as the server's
-        files = _write_all(order, picture.stem, prepare(rgb, geometry, fit), geometry, alpha)
-    except RelightError as exc:
-        return {"error": {"code": exc.code, "detail": exc.detail}}
-    except OSError as exc:
-        return {"error": {"code": "file", "detail": exc.strerror or str(exc)}}
-    except Exception as exc:  # whatever it is, the other pictures go on
-        log.error("%s: a fault of ours", picture.path, exc_info=exc)
-        return {"error": {"code": RelightError.code, "detail": f"A fault of ours: {type(exc).__name__}."}}
-    return {"files": files, "seconds": round(time.monotonic() - began, 3)}
+        return _write_all(order, picture.stem, prepare(rgb, geometry, fit), geometry, alpha)
+
+    def close(self) -> None:
+        """See Maker."""
+        self._decoders.close()
+
+
+class Elsewhere:
+    """Has a running server make pictures. body: of /relight, the same lights as those of the order."""
+
+    def __init__(self, client: "RelightClient", body: Dict[str, Any], workers: int):
+        self._client, self._body, self.workers = client, body, workers
+        self.identity = hashlib.sha256(json.dumps(client.models()["models"], sort_keys=True).encode()).hexdigest()[:32]
+
+    def make(self, order: Order, picture: Picture) -> List[str]:
+        """See Maker."""
+        job = self._client.upload(picture.path)
+        try:
+            self._client.relight(job, **self._body)
+            names = []
+            for name in order.passes:
+                theirs = "passes.exr" if name == "exr" else f"{name}.png"
+                names.append(f"{picture.stem}.exr" if name == "exr" else f"{picture.stem}_{name}.png")
+                self._client.download(job, theirs, to=order.out / names[-1])
+            data = self._client.download(job, "relit.png")
+            if order.format == "jpg":
+                data = encode_jpeg(np.ascontiguousarray(read_png(data)[..., :3]), order.quality)
+            names.append(f"{picture.stem}.{order.format}")
+            _whole(order.out / names[-1], _bytes(data))
+        finally:
+            self._client.delete(job)
+        return names
+
+    def close(self) -> None:
+        """See Maker."""
+        self._client.close()
 
 
 def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: Optional[np.ndarray]) -> List[str]:

@@ -114,14 +114,17 @@ def _add_relight(commands: Any) -> None:
     relight = commands.add_parser(
         "relight",
         help="relight files without a server",
-        description="Relight files without a server, on all processors. The same command goes on where it was stopped; "
-        "a report in JSON lies beside the pictures. Settings are read from the environment, see `relight-server serve "
-        "--help`.",
+        description="Relight files, without a server on all processors, or by one. The same command goes on where it was "
+        "stopped; a report in JSON lies beside the pictures. Settings are read from the environment, see "
+        "`relight-server serve --help`.",
         epilog="Exit status: 0 all is made, 1 some pictures could not be made, 2 the command is wrong.",
         allow_abbrev=False,
     )
     relight.add_argument("photos", nargs="+", metavar="PHOTO", help="files, patterns such as '*.jpg', or folders")
     relight.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder of what is made")
+    relight.add_argument(
+        "--url", metavar="URL", help="have this server make them; its key, if it has any, is read from RELIGHT_KEY"
+    )
     light = relight.add_mutually_exclusive_group(required=True)
     light.add_argument("--light", type=_light, metavar="X,Y,Z", help="toward a distant light: right, up, near")
     light.add_argument("--preset", metavar="NAME", help="a look by name, such as golden-hour")
@@ -197,21 +200,45 @@ def relight(given: Dict[str, Any]) -> int:
     paths, settings = photos(given["photos"]), load()
     if not paths:
         raise StartupError("no photos: nothing matches what was given")
-    from .errors import ModelMissing
-    from .model.engine import load_engine
-
-    many = len(paths) >= settings.processors
+    order = batch.Order(rig, given["out"], given["format"], given["quality"], given["passes"])
     try:
-        engine = load_engine(settings.model_copy(update={"threads": 1 if many else settings.threads}))
-        order = batch.Order(rig, given["out"], given["format"], given["quality"], given["passes"])
-        return 1 if batch.run(order, paths, engine, settings) else 0
-    except ModelMissing as exc:
-        raise StartupError(exc.detail) from None
+        maker = _server(given["url"], fields) if given["url"] else _here(settings, len(paths))
+        return 1 if batch.run(order, paths, maker) else 0
     except OSError as exc:
         raise StartupError(f"{given['out']}: {exc.strerror or exc}") from None
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _here(settings: Settings, count: int) -> Any:
+    """What makes `count` pictures in this process. Raises StartupError."""
+    from . import batch
+    from .errors import ModelMissing
+    from .model.engine import load_engine
+
+    threads = 1 if count >= settings.processors else settings.threads  # each picture has a processor of its own
+    try:
+        return batch.Here(load_engine(settings.model_copy(update={"threads": threads})), settings)
+    except ModelMissing as exc:
+        raise StartupError(exc.detail) from None
+
+
+def _server(url: str, body: Dict[str, Any]) -> Any:
+    """What has the server at that address make pictures. Raises StartupError."""
+    try:
+        import httpx
+
+        from . import batch, client
+    except ImportError:
+        raise StartupError('--url takes httpx: pip install "relight-server[client]"') from None
+    asked = client.RelightClient(url, os.environ.get("RELIGHT_KEY"), timeout=600)
+    try:
+        return batch.Elsewhere(asked, body, 4)
+    except (client.RelightError, httpx.HTTPError, httpx.InvalidURL) as exc:
+        asked.close()
+        words = f": {exc.detail}" if isinstance(exc, client.RelightError) else f" cannot be reached: {exc}"
+        raise StartupError(f"{url}{words}") from None
 
 
 def serve(host: str, port: int, workers: int, root_path: str, settings: Dict[str, str]) -> None:

@@ -3,11 +3,14 @@
 import io
 import json
 import os
+import threading
+import time
 
 import cv2
 import numpy as np
 import OpenImageIO as oiio
 import pytest
+import uvicorn
 from fakes import FakeEngine
 from fastapi.testclient import TestClient
 from support import encoded, finished, gradient, upload
@@ -49,8 +52,7 @@ def run(photos, out, engine=None, threads=2, stream=None, **order):
     return batch.run(
         batch.Order(**{"rig": RIG, "out": out, **order}),
         photos,
-        engine or Counting(),
-        settings,
+        batch.Here(engine or Counting(), settings),
         stream or io.StringIO(),
     )
 
@@ -239,3 +241,43 @@ def test_pictures_that_cannot_be_made_are_an_exit_status_of_1(photos, engine, tm
     (tmp_path / "file").write_text("in the way")
     assert cli.main(["relight", str(photos[1]), "--light", "0,0,1", "--out", str(tmp_path / "file")]) == 2
     assert os.listdir(tmp_path / "lit")
+
+
+# -- by a server
+
+
+@pytest.fixture
+def address(settings):
+    """Of a real server with a key."""
+    app = create_app(settings(api_keys=["sesame"]), FakeEngine())
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_server_makes_the_same_and_keeps_nothing(photos, address, engine, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RELIGHT_KEY", "sesame")
+    photos[1].write_bytes(b"junk")
+    words = ["relight", *map(str, photos[:3]), "--preset", "rim", "--passes", "albedo,exr", "--out"]
+    assert cli.main([*words, str(tmp_path / "there"), "--url", address]) == 1 and engine.asked == 0
+    assert f"{photos[1]}: The file is not an image" in capsys.readouterr().err
+    assert cli.main([*words, str(tmp_path / "here")]) == 1
+    for name in ("0.png", "0_albedo.png", "2.png"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+    assert names(tmp_path / "there") == names(tmp_path / "here")
+    assert [p.name for p in (tmp_path / "jobs").iterdir() if len(p.name) == 36] == [], "jobs stayed"
+
+
+@pytest.mark.parametrize("key, words", [("wrong", "key"), ("sesame", "cannot be reached")])
+def test_a_server_that_cannot_be_used_is_told_in_one_line(photos, address, tmp_path, monkeypatch, capsys, key, words):
+    monkeypatch.setenv("RELIGHT_KEY", key)
+    monkeypatch.setattr("server.client.PATIENCE", 0.01)
+    url = address if key == "wrong" else "http://127.0.0.1:1"
+    assert cli.main(["relight", str(photos[0]), "--light", "0,0,1", "--out", str(tmp_path / "o"), "--url", url]) == 2
+    said = capsys.readouterr().err.strip().splitlines()
+    assert words in said[-1] and not (tmp_path / "o").exists()
