@@ -114,8 +114,8 @@ def _add_relight(commands: Any) -> None:
     relight = commands.add_parser(
         "relight",
         help="relight files without a server",
-        description="Relight files, without a server on all processors, or by one. The same command goes on where it was "
-        "stopped; a report in JSON lies beside the pictures. Settings are read from the environment, see "
+        description="Relight files, without a server on all processors, or by one. The same command goes on where it "
+        "was stopped; a report in JSON lies beside the pictures. Settings are read from the environment, see "
         "`relight-server serve --help`.",
         epilog="Exit status: 0 all is made, 1 some pictures could not be made, 2 the command is wrong.",
         allow_abbrev=False,

@@ -94,7 +94,8 @@ NAMED: Dict[str, Any] = {
     "required": ["preset"],
     "properties": {"preset": {"type": "string"}, **_none("x", "y", "z", "lights")},
 }
-ONE_WAY: Dict[str, Any] = {"oneOf": [SHORTHAND, RIG, NAMED]}
+# In allOf: generators of clients take a bare oneOf for a union of types
+ONE_WAY: Dict[str, Any] = {"allOf": [{"oneOf": [SHORTHAND, RIG, NAMED]}]}
 
 
 class BaseLight(Strict):
