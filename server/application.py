@@ -23,6 +23,7 @@ from .settings import load as load_settings
 from .web import problems, routes
 from .web.body import BodyLimitMiddleware
 from .web.middleware import CrossOriginMiddleware, KnownHostsMiddleware, RequestContextMiddleware, RequestIdFilter
+from .web.schemas import sheet_looks
 
 log = logging.getLogger("relight")
 PUBLISH_SECONDS = 0.5
@@ -99,7 +100,7 @@ async def _load(
         except ModelMissing as exc:
             problem = exc
             log.error("%s Uploads are refused until then.", exc.detail)
-    service = Service(settings, engine, problem, observe)
+    service = Service(settings, engine, problem, observe, sheet_looks())
     for m in service.models():
         log.info("model %s runs on %s", m.get("name"), m.get("provider"))
     return service

@@ -208,6 +208,25 @@ def test_a_relit_png_of_an_older_version_has_to_be_made_again(client):
     assert client.get(f"/download/{job}/passes.zip").status_code == 200
 
 
+def test_the_sheet_shows_six_looks(client):
+    """Three in a row; each is the photograph under a preset, its title below it."""
+    job = upload(client, encoded(np.full((900, 600, 3), 128, np.uint8)))
+    finished(client, job)
+    answer = client.get(f"/download/{job}/sheet.jpg")
+    assert answer.headers["content-type"] == "image/jpeg"
+    paper = cv2.imdecode(np.frombuffer(answer.content, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+    h, w = 512, 341
+    assert paper.shape == (2 * (h + 40) + 12, 3 * (w + 12) + 12, 3)
+    for k, name in enumerate(("window-left", "softbox", "rembrandt", "golden-hour", "rim", "neon-pair")):
+        top, left = k // 3 * (h + 40) + 12, k % 3 * (w + 12) + 12
+        body = {"job_id": job, "preset": name, "max_side": 512, "quality": 95}
+        preview = client.post("/preview", json=body).content
+        alone = cv2.imdecode(np.frombuffer(preview, np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(int)
+        assert np.abs(paper[top : top + h, left : left + w] - alone).mean() < 2, name
+        caption = paper[top + h : top + h + 28, left : left + w]
+        assert np.abs(caption - 24).max() > 100, "no title"
+
+
 def test_the_archive_holds_what_the_downloads_give(client):
     job = relit(client)
     answer = client.get(f"/download/{job}/passes.zip")
@@ -226,8 +245,8 @@ def test_no_place_in_line_or_no_room_leaves_nothing_behind(client, monkeypatch, 
     job = relit(client)
     service = client.app.state.service
     folder = service.store.root / job
-    for file in ("depth", "normals", "albedo", "shading", "surface"):
-        picture(client, job, f"{file}.png")
+    for file in ("depth.png", "normals.png", "albedo.png", "shading.png", "surface.png", "sheet.jpg"):
+        picture(client, job, file)
     before = set(os.listdir(folder))
     monkeypatch.setattr(service.pool, "limit", 0)
     problem(client.get(f"/download/{job}/{name}"), 503, "overloaded")

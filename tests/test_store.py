@@ -327,7 +327,7 @@ def test_a_job_is_healed_as_often_as_it_is_damaged(settings, tmp_path):
             assert picture(client, job, "depth.png").shape == (60, 80)
 
 
-@pytest.mark.parametrize("name", ["depth.png", "normals.png", "albedo.png", "shading.png", "surface.png"])
+@pytest.mark.parametrize("name", ["depth.png", "normals.png", "albedo.png", "shading.png", "surface.png", "sheet.jpg"])
 def test_a_pass_is_made_when_it_is_first_asked_for(settings, tmp_path, name):
     """It is there as before: listed once the job is ready, and HEAD tells its length."""
     with TestClient(create_app(settings(), FakeEngine())) as client:

@@ -18,13 +18,14 @@ class JobFile(str, enum.Enum):
     ALBEDO = "albedo.png"
     SHADING = "shading.png"
     SURFACE = "surface.png"
+    SHEET = "sheet.jpg"
     RELIT16 = "relit16.png"
     EXR = "passes.exr"
     GEOMETRY = "geometry.npz"
 
 
 # Made of the geometry when they are first asked for
-DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobFile.SURFACE)
+DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobFile.SURFACE, JobFile.SHEET)
 LIT = (JobFile.RELIT16, JobFile.EXR)  # likewise, with the lights of the last relight
 PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
 ARCHIVE = "passes.zip"  # of all of them; never stored

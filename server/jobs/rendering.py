@@ -34,6 +34,7 @@ from .photos import Photos
 from .pool import Pool
 from .preview_queue import PreviewQueue, PreviewTicket
 from .record import READY, Record, load_owned_record, save_record
+from .sheet import SIDE, Looks, sheet
 from .usage import JobsInUse
 
 log = logging.getLogger("relight")
@@ -88,9 +89,10 @@ class Renderer:
         cache: Cache,
         in_use: JobsInUse,
         observe: Callable[[str, float], None],
+        looks: Looks,
     ):
         self.store, self.photos, self.previews, self.analyst = store, photos, previews, analyst
-        self.pool, self.cache, self.in_use, self.observe = pool, cache, in_use, observe
+        self.pool, self.cache, self.in_use, self.observe, self.looks = pool, cache, in_use, observe, looks
 
     def _geometry(self, record: Record) -> Geometry:
         def make() -> CachedGeometry:
@@ -212,6 +214,10 @@ class Renderer:
         threads, size = self.pool.threads_per_task(), (record.height, record.width)
         if file in LIT:
             self._make_lit_pass(record, file, threads)
+            return
+        if file == JobFile.SHEET:
+            data = sheet(self._prepared(record, SIDE).maps, self.looks, threads)
+            self.store.put(record.job_id, file, data)
             return
         if file in (JobFile.NORMALS, JobFile.DEPTH):
             make = normals_pass if file == JobFile.NORMALS else depth_pass

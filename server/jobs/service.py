@@ -28,6 +28,7 @@ from .preview_queue import PreviewQueue
 from .processes import LocalMetricsExchange, ProcessRegistry
 from .record import ANALYSING, QUEUED, READY, Record, load_owned_record, load_record
 from .rendering import PreviewOptions, Renderer
+from .sheet import Looks
 from .store import LocalStore
 from .usage import JobsInUse, Quota
 
@@ -47,6 +48,7 @@ class Service:
         engine: Optional[Engine],
         problem: Optional[RelightError],
         observe: Callable[[str, float], None],
+        looks: Looks = (),
     ):
         self.settings, self.engine, self.problem, self.observe = settings, engine, problem, observe
         self.processes: Coordination = ProcessRegistry(settings.jobs_dir)
@@ -72,7 +74,7 @@ class Service:
         self.quota = Quota(settings, self.store, self.processes, self.in_use, self.remove)
         previews = PreviewQueue(self.processes)
         self.renderer = Renderer(
-            self.store, self.photos, previews, self.analyst, self.pool, self.cache, self.jobs_in_use, observe
+            self.store, self.photos, previews, self.analyst, self.pool, self.cache, self.jobs_in_use, observe, looks
         )
         self._uploads = 0
         self.clock = (time.time(), time.monotonic())  # at the last sweep

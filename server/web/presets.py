@@ -33,7 +33,7 @@ PRESETS: Dict[str, Preset] = {
                 _sun(1, 0.45, -0.2, angle=6, temperature=4200, intensity=2.6),
             ],
             "ambient": 0.16,
-            "specular": {"strength": 0.35, "roughness": 0.4},
+            "specular": {"strength": 0.15, "roughness": 0.4},
             "exposure": -0.5,
         },
     ),
@@ -109,14 +109,15 @@ PRESETS: Dict[str, Preset] = {
         "Neon pair",
         {
             "lights": [
-                _lamp(-0.95, 0.1, 0.6, radius=0.3, range=0.9, color="#ff3d9a", intensity=2.2),
-                _lamp(0.95, -0.05, 0.6, radius=0.3, range=0.9, color="#2de2ff", intensity=1.8),
+                _lamp(-0.95, 0.1, 0.9, radius=0.3, range=0.9, color="#ff3d9a", intensity=2.2),
+                _lamp(0.95, -0.05, 0.9, radius=0.3, range=0.9, color="#2de2ff", intensity=1.8),
             ],
             "ambient": 0.06,
             "specular": {"strength": 0.2, "roughness": 0.4},
         },
     ),
 }
+SHEET = ("window-left", "softbox", "rembrandt", "golden-hour", "rim", "neon-pair")  # those of sheet.jpg
 
 
 def told() -> List[Dict[str, Any]]:

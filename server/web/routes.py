@@ -30,7 +30,8 @@ from .problems import printable, problem_response
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
 BLOCK = 1 << 18
-MEDIA_TYPES = {".png": "image/png", ".exr": "image/x-exr", ".zip": "application/zip"}
+MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".exr": "image/x-exr", ".zip": "application/zip"}
+SHOWN = ("image/png", "image/jpeg")  # by browsers
 PASS = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
 NO_PHOTO = "file: send the photo as multipart/form-data in the field `file`"
 
@@ -222,7 +223,7 @@ async def download(job_id: str, filename: FileName, request: Request, service: S
         "Cache-Control": "private, no-cache",
         "Accept-Ranges": "bytes",
         "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
-        "Content-Disposition": f'{"inline" if media_type == "image/png" else "attachment"}; filename="{name.value}"',
+        "Content-Disposition": f'{"inline" if media_type in SHOWN else "attachment"}; filename="{name.value}"',
     }
     if _is_known(headers["ETag"], request):
         file.close()

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 from ..jobs.rendering import PreviewOptions
 from ..light import lights
 from ..light.lights import Light, Rig
-from .presets import PRESETS
+from .presets import PRESETS, SHEET
 
 DEFAULT = Rig()
 KEY = Light()
@@ -278,6 +278,11 @@ class RelightBody(Strict):
             roughness=self.specular.roughness,
             exposure=usual if self.exposure is None else self.exposure,
         )
+
+
+def sheet_looks() -> List[Tuple[str, Rig]]:
+    """The looks of sheet.jpg with their titles."""
+    return [(PRESETS[name].title, RelightBody.model_validate({"job_id": "", "preset": name}).rig()) for name in SHEET]
 
 
 class PreviewBody(RelightBody):
