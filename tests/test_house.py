@@ -56,7 +56,7 @@ GROUND = {"settings", "errors", "cpus", "memory", "metrics"}
 ALLOWED = {  # room -> the rooms, or single modules of rooms, that it may import besides its own and the ground floor
     "web": {"jobs", "light.lights"},
     "jobs": {"model", "light", "scene", "image"},
-    "model": {"scene.geometry"},
+    "model": {"scene.geometry", "image.resample"},
     "light": {"scene", "image.srgb", "image.resample"},
     "scene": {"image.srgb", "image.resample"},
     "image": set(),

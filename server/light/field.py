@@ -39,11 +39,6 @@ class VisibilityField:
         n_dot_d = self.directions @ normals.reshape(3, h * w)
         self.above = np.empty_like(self.seen)  # 255: well above the horizon
         np.rint(np.clip(n_dot_d * np.float32(255 * HORIZON), 0, 255), out=self.above, casting="unsafe")
-        np.maximum(n_dot_d, np.float32(1e-6), out=n_dot_d)
-        total = n_dot_d.sum(0)
-        n_dot_d *= self.seen
-        # (h, w) float32 0..1: the share of the light from all around that arrives; open: 1
-        self.openness = (n_dot_d.sum(0) / (total * np.float32(255))).reshape(self.shape)
         cosines = self.directions @ self.directions.T - 2 * np.eye(len(seen), dtype=np.float32)
         apart = float(np.arccos(np.clip(cosines.max(1), -1, 1)).mean())
         self.variance = max(SPREAD * apart, 1e-3) ** 2

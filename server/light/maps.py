@@ -220,11 +220,10 @@ def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:
     coarse = coarse_depth(planes[-1], COARSE if seen is None else min(COARSE, max(seen.seen.shape[1:])))
     grid: Union[ShadowGrid, VisibilityField]
     if seen is None:
-        grid, occlusion = ShadowGrid(coarse, fit.focal), ambient_occlusion(coarse, fit.focal)
+        grid = ShadowGrid(coarse, fit.focal)
     else:
         normals = np.stack([coarse_depth(p, max(coarse.shape)) for p in planes[:3]])
         grid = VisibilityField(seen, coarse, normals / _length(*normals), fit.focal)
-        occlusion = grid.openness
     share = 0.0 if geometry.shading is None else geometry.shading_share
     return GridMaps(
         planes=planes,
@@ -233,7 +232,7 @@ def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:
         light_samples=_light_samples(planes, fit.light, share),
         focal=fit.focal,
         grid=grid,
-        occlusion=occlusion,
+        occlusion=ambient_occlusion(coarse, fit.focal),
         trust=None if geometry.mask is None else shadow_trust(geometry.mask, coarse.shape),
     )
 

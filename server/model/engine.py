@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from ..errors import ModelError, ModelMissing, StartupError
+from ..image.resample import fit_within, shrink
 from ..memory import give_back
 from ..scene.geometry import Geometry, Visibility
 from . import sessions
@@ -33,6 +34,7 @@ from .manifest import (
 log = logging.getLogger("relight")
 
 DETAILS = 64  # to the long side: standard deviation of the blur that tells layout from details where sizes are averaged
+FIELD = 128  # long side of the grid that visibility is kept on: a finer one gains nothing
 DARKEST = 1e-3  # of the brightest: less is no shading
 MIRRORED = np.array([-1, 1, 1], np.float32)  # what a mirror does to a normal
 
@@ -260,7 +262,8 @@ class OnnxEngine:
         said = self.roles["visibility"].manifest.outputs.visibility if "visibility" in found else None
         if said is None:
             return None
-        seen = np.rint(found["visibility"].transpose(2, 0, 1) * np.float32(255))
+        planes = np.ascontiguousarray(found["visibility"].transpose(2, 0, 1))
+        seen = np.rint(shrink(planes, fit_within(planes.shape[1:], FIELD)) * np.float32(255))
         return Visibility(np.ascontiguousarray(seen, np.uint8), np.array(said.directions, np.float32))
 
     def _sizes(self, graph: Graph) -> List[int]:
