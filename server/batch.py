@@ -1,7 +1,7 @@
 """Folders of photographs, relit here or by a server: `relight-server relight photos/*.jpg --preset rim --out lit/`.
 
-What is made is whole or not there; a report beside it tells what was
-made of what, so that the same command goes on where it was stopped.
+What is made is whole or not there; a report beside it tells what was made of what, so that the same command goes on
+where it was stopped.
 """
 
 import hashlib
@@ -39,7 +39,6 @@ log = logging.getLogger("relight")
 
 REPORT = "relight-report.json"
 PASSES = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr")
-FORMATS = ("png", "jpg")
 
 
 @dataclass(frozen=True)
