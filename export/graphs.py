@@ -57,6 +57,8 @@ class Exportable:
                the lights, in our axes; (1, K, h', w')
       shading  "meaning": "linear" or "logarithm", of the light that the photo was taken in, red, green and blue each up
                to a factor; "share", 0..1, of that light that is taken from it, not fitted; (1, 3, h', w')
+    With "light" in `input`, the name of a second input, the graph is told by it, (1,) int64, whether visibility and
+    shading are wanted: `module(image, light)` returns them for that many pictures, 1 or 0, and for 1 without `light`.
     `shapes` are the (height, width) pairs at which torch and ONNX Runtime must agree within `tolerance`, relative to
     the largest value of each output. `focal` is the focal length in widths of the picture, if the network assumes one.
     """
@@ -118,8 +120,9 @@ def only(network: Exportable, role: str) -> Exportable:
     if role not in network.outputs:
         raise ExportError(f"{network.name} has no {role}, only {', '.join(network.outputs)}")
     module = Selected(network.module, list(network.outputs).index(role))
+    told = {k: v for k, v in network.input.items() if k != "light"}  # its light, if that is the role, it always says
     return dataclasses.replace(
-        network, name=f"{network.name}-{role}", module=module, outputs={role: network.outputs[role]}
+        network, name=f"{network.name}-{role}", module=module, outputs={role: network.outputs[role]}, input=told
     )
 
 
@@ -213,9 +216,9 @@ class HalfArithmetic(nn.Module):
         super().__init__()
         self.module = module.half()
 
-    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, image: torch.Tensor, *light: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """All outputs for a picture (1, 3, h, w), float32."""
-        return tuple(t.float() for t in as_tuple(self.module(image.half())))
+        return tuple(t.float() for t in as_tuple(self.module(image.half(), *light)))
 
 
 def round_weights(module: nn.Module) -> None:
@@ -237,15 +240,18 @@ def trace(network: Exportable, module: nn.Module) -> onnx.ModelProto:
             for n in ["image", *names]
         }
     )
-    example = torch.zeros(1, 3, *network.shapes[0])
+    examples: tuple[torch.Tensor, ...] = (torch.zeros(1, 3, *network.shapes[0]),)
+    inputs = ["image"]
+    if "light" in network.input:
+        examples, inputs = (*examples, torch.ones(1, dtype=torch.int64)), [*inputs, network.input["light"]]
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 module,
-                (example,),
+                examples,
                 buffer,  # type: ignore[arg-type]  # the stubs want a path, but this exporter writes to buffers too
-                input_names=["image"],
+                input_names=inputs,
                 output_names=names,
                 dynamic_axes=axes,
                 opset_version=network.opset,
@@ -316,7 +322,7 @@ def check_parity(data: bytes, network: Exportable, tolerance: Optional[float] = 
         with torch.no_grad():
             expected = [t.float().numpy() for t in as_tuple(network.module(torch.from_numpy(x).to(dtype)))]
         for (role, output), a, b in zip(
-            network.outputs.items(), expected, session.run(None, {"image": x}), strict=True
+            network.outputs.items(), expected, session.run(None, feeds(session, x)), strict=True
         ):
             if a.shape != b.shape:
                 raise ExportError(
@@ -337,6 +343,11 @@ def check_parity(data: bytes, network: Exportable, tolerance: Optional[float] = 
         "torch": torch.__version__.split("+")[0],
         "worst": {k: float(f"{v:.0e}") for k, v in worst.items()},
     }
+
+
+def feeds(session: onnxruntime.InferenceSession, image: np.ndarray) -> dict[str, np.ndarray]:
+    """The inputs of a graph for a picture, with its light where the graph may be told to leave that out."""
+    return {i.name: image if i.name == "image" else np.ones(1, np.int64) for i in session.get_inputs()}
 
 
 def probe(height: int, width: int) -> np.ndarray:

@@ -273,11 +273,18 @@ class GeometryNet(nn.Module):
         mask = y[:, 4:] if self.sky is None else y[:, 4:] + self.sky(seen)
         return y[:, :1], y[:, 1:4], mask
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Disparity, normals and mask logits of the pictures x, as the class says; with a light branch also its two."""
+    def forward(self, x: Tensor, count: Optional[Tensor] = None) -> tuple[Tensor, ...]:
+        """Disparity, normals and mask logits of the pictures x, as the class says; with a light branch also its two,
+        of the first `count` (1,) int64 pictures, or of all.
+        """
         seen = self.features(x)
         out = self.geometry(seen)
-        return out if self.light is None else (*out, *self.light(seen, x))
+        if self.light is None:
+            return out
+        if count is not None:
+            first = count.reshape(())
+            seen, x = [f[:first] for f in seen], x[:first]
+        return *out, *self.light(seen, x)
 
 
 class ServedNetwork(nn.Module):
@@ -291,11 +298,11 @@ class ServedNetwork(nn.Module):
         self.net = fold_batch_norm(net)
         self.register_buffer("stretch", torch.tensor([steeper, steeper, 1.0]).view(1, 3, 1, 1))
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, image: Tensor, count: Optional[Tensor] = None) -> tuple[Tensor, ...]:
         """Disparity, unit normals and mask probability of a picture (1, 3, h, w); with a light branch also
-        visibility and the shading's logarithm.
+        visibility and the shading's logarithm, of `count` pictures.
         """
-        disparity, normals, mask, *light = self.net(image)  # light: logits of the visibility, shading
+        disparity, normals, mask, *light = self.net(image, count)  # light: logits of the visibility, shading
         normals = normals * self.stretch
         length = torch.sqrt((normals * normals).sum(1, keepdim=True) + 1e-8)
         return (

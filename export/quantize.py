@@ -9,7 +9,7 @@ from typing import Any, Iterator
 import cv2
 import numpy as np
 import onnx
-from graphs import Exportable, ExportError, session_of
+from graphs import Exportable, ExportError, feeds, session_of
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from training import data, loop
@@ -34,13 +34,13 @@ def pictures(
 class Reader(CalibrationDataReader):
     """The inputs in the form in which ONNX Runtime's calibration reads them."""
 
-    def __init__(self, inputs: Iterator[np.ndarray]):
-        self.inputs = inputs
+    def __init__(self, inputs: Iterator[np.ndarray], more: dict[str, np.ndarray]):
+        self.inputs, self.more = inputs, more
 
     def get_next(self) -> Any:
         """The next input by name, or None after the last."""
         x = next(self.inputs, None)
-        return None if x is None else {"image": x}
+        return None if x is None else {"image": x, **self.more}
 
 
 def square(network: Exportable) -> tuple[int, int]:
@@ -64,7 +64,7 @@ def to_int8(graph: onnx.ModelProto, network: Exportable, shards: data.Shards) ->
         quantize_static(
             ready,
             out,
-            Reader(inputs),
+            Reader(inputs, {network.input["light"]: np.ones(1, np.int64)} if "light" in network.input else {}),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
@@ -84,7 +84,7 @@ def measure(graph: bytes, network: Exportable, shards: data.Shards) -> dict[str,
     session, shape, names = session_of(graph), square(network), list(network.outputs)
     angles, orders = [], []
     for x, sample in pictures(shards, network.input, MEASURED, shape):
-        answers = dict(zip(names, session.run(None, {"image": x})))
+        answers = dict(zip(names, session.run(None, feeds(session, x))))
         if not all(np.isfinite(a).all() for a in answers.values()):
             raise ExportError(f"{network.name}: some outputs are not finite")
         surface = (sample.mask > 0) & (np.linalg.norm(sample.normals, axis=-1) > 0.5)

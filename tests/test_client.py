@@ -46,21 +46,26 @@ class Blocking:
 
     def __init__(self, *args, **more):
         self._loop = asyncio.new_event_loop()
-        self._client = self._loop.run_until_complete(self._make(args, more))
+        self._thread = threading.Thread(target=self._loop.run_forever)  # others may have a loop in this one
+        self._thread.start()
+        self._client = AsyncRelightClient(*args, **more)
 
-    async def _make(self, args, more):
-        return AsyncRelightClient(*args, **more)
+    def _wait(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def __enter__(self):
-        self._loop.run_until_complete(self._client.__aenter__())
+        self._wait(self._client.__aenter__())
         return self
 
     def __exit__(self, *exc):
-        self._loop.run_until_complete(self._client.__aexit__(*exc))
+        self._wait(self._client.__aexit__(*exc))
+        self._wait(self._loop.shutdown_asyncgens())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
         self._loop.close()
 
     def __getattr__(self, name):
-        return lambda *args, **more: self._loop.run_until_complete(getattr(self._client, name)(*args, **more))
+        return lambda *args, **more: self._wait(getattr(self._client, name)(*args, **more))
 
 
 both = pytest.mark.parametrize("client", [RelightClient, Blocking], ids=["blocking", "async"])

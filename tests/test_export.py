@@ -102,6 +102,11 @@ def test_the_light_s_branch_is_exported_as_visibility_and_shading(tmp_path, monk
     engine = OnnxEngine(dict.fromkeys(graph.manifest.outputs.by_role(), graph), 128)
     found = engine.analyse(np.random.default_rng(0).integers(0, 255, (96, 128, 3), np.uint8))
     assert found.visibility.seen.shape == (40, 48, 64) and found.inverse_depth.shape == (48, 64)
+    session = graphs.session_of((tmp_path / "relight-geometry.onnx").read_bytes())
+    x = graphs.probe(96, 128)
+    lit, dark = (session.run(None, {"image": x, "light": np.array([n], np.int64)}) for n in (1, 0))
+    assert [a.shape[0] for a in dark] == [1, 1, 1, 0, 0] and [a.shape[0] for a in lit] == [1] * 5
+    assert all(np.array_equal(a, b) for a, b in zip(lit[:3], dark[:3]))
     assert found.shading.shape == (48, 64, 3) and np.ptp(found.shading) > 0.01 and 0 < found.shading_share <= 1
     assert np.allclose(found.visibility.directions, directions.directions(), atol=1e-5)
     assert np.ptp(found.visibility.seen) > 3

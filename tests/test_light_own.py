@@ -134,13 +134,17 @@ def test_a_frame_leaves_the_shading_where_it_was(shaded):
 
 
 class Lamp:
-    """A session that says that the light falls off to the right by a factor of e, less so in blue, times `factor`."""
+    """A session that says that the light falls off to the right by a factor of e, less so in blue, times `factor`.
+
+    `asked` are the widths of the pictures with what else it was given.
+    """
 
     def __init__(self, linear, factor=1.0):
-        self.linear, self.factor = linear, factor
+        self.linear, self.factor, self.asked = linear, factor, []
 
     def run(self, names, feeds):
-        _, _, h, w = next(iter(feeds.values())).shape
+        _, _, h, w = feeds["image"].shape
+        self.asked.append((w, {name: value.tolist() for name, value in feeds.items() if name != "image"}, names))
         x = -(np.arange(w // 2) + 0.5) / (w // 2)
         logarithm = np.stack([x, x, x / 2]) + np.log(self.factor)
         shading = np.exp(logarithm) if self.linear else logarithm
@@ -151,10 +155,10 @@ class Lamp:
         return [answers[n] for n in names]
 
 
-def engine(session, meaning="logarithm", mirror=False, scales=(1.0,), **more):
+def engine(session, meaning="logarithm", mirror=False, scales=(1.0,), light=None, **more):
     manifest = {
         "input": {"name": "image", "size": 160, "size_rule": "long_side", "multiple": 32, "scale": 1.0}
-        | {"mean": [0.0] * 3, "std": [1.0] * 3, "scales": list(scales), "mirror": mirror},
+        | {"mean": [0.0] * 3, "std": [1.0] * 3, "scales": list(scales), "mirror": mirror, "light": light},
         "outputs": {
             "depth": {"name": "depth", "meaning": "disparity"},
             "shading": {"name": "shading", "meaning": meaning, **more},
@@ -175,6 +179,18 @@ def test_a_graph_s_shading_arrives_as_a_logarithm_without_its_factor(linear, fac
     inner = slice(w // 8, -w // 8)
     expected = (0.5 - x)[None, :, None] * np.float32([1, 1, 0.5])
     assert np.abs(found.shading - expected)[:, inner].max() < 0.02
+
+
+def test_a_graph_that_can_leave_its_light_out_is_asked_for_it_at_the_smallest_size():
+    session = Lamp(False)
+    switched = engine(session, scales=(2.0, 1.0), mirror=True, light="with_light")
+    found = switched.analyse(np.zeros((128, 160, 3), np.uint8))
+    assert session.asked == [
+        *[(160, {"with_light": [1]}, ["depth", "shading"])] * 2,
+        *[(320, {"with_light": [0]}, ["depth"])] * 2,
+    ]
+    assert found.inverse_depth.shape == (128, 160) and found.shading.shape == (128, 160, 3)
+    assert np.abs(found.shading).max() < 0.02, "of the mirrored photo, too"
 
 
 def test_the_mirrored_photo_s_shading_is_mirrored_back():

@@ -38,6 +38,8 @@ def bundled(weights: Optional[Path] = None, adapter: Optional[Adapter] = None) -
         outputs["visibility"] = {"name": "visibility", "meaning": "probability", "directions": toward}
         outputs["shading"] = {"name": "shading", "meaning": "logarithm", "share": SHADING}
     spec = input_spec(SIZE, STRIDE, [MEAN] * 3, [STD] * 3) | {"scales": SCALES, "mirror": MIRROR}
+    if net.light is not None:
+        spec["light"] = "light"  # it is asked for at the first of the scales alone: that is as good, and quicker
     return Exportable(
         NAME,
         ServedNetwork(net, STEEPER),

@@ -34,6 +34,7 @@ from .manifest import (
 log = logging.getLogger("relight")
 
 DETAILS = 64  # to the long side: standard deviation of the blur that tells layout from details where sizes are averaged
+LIGHT: Tuple[Role, ...] = ("visibility", "shading")  # what input.light switches
 FIELD = 128  # long side of the grid that visibility is kept on: a finer one gains nothing
 DARKEST = 1e-3  # of the brightest: less is no shading
 MIRRORED = np.array([-1, 1, 1], np.float32)  # what a mirror does to a normal
@@ -189,13 +190,15 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
     weaken the details. Disparity is known but for scale and shift: each view's is first given the median and the mean
     absolute deviation of the last's.
     """
-    if len(views) == 1:
-        return views[0]
     out = {}
-    for role, finest in views[-1].items():
+    for role in dict.fromkeys(role for v in views for role in v):
+        *coarser, finest = (v[role] for v in views if role in v)
+        if not coarser:
+            out[role] = finest
+            continue
         h, w = finest.shape[:2]
         to_finest = partial(cv2.resize, dsize=(w, h), interpolation=cv2.INTER_LINEAR)
-        planes = [by_channel(to_finest, v[role]) for v in views[:-1]] + [finest]
+        planes = [*(by_channel(to_finest, c) for c in coarser), finest]
         if role == "depth":
             middle = [float(np.median(p)) for p in planes]
             spread = [max(float(np.abs(p - m).mean()), 1e-9) for p, m in zip(planes, middle)]
@@ -207,8 +210,8 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
         out[role] = finest + by_channel(blur, difference)
         if role in ("mask", "visibility"):
             out[role] = np.clip(out[role], 0, 1)
-    if "normals" in out:
-        out["normals"] = normalise(out["normals"])
+        elif role == "normals":
+            out[role] = normalise(out[role])
     return out
 
 
@@ -277,7 +280,11 @@ class OnnxEngine:
 
     def _run(self, graph: Graph, roles: List[Role], rgb: np.ndarray) -> Dict[str, np.ndarray]:
         """The outputs of one graph by role, merged over its analysis sizes."""
-        return mean_of_scales([self._run_mirrored(graph, roles, rgb, size) for size in self._sizes(graph)])
+        sizes = self._sizes(graph)
+        dark: List[Role] = [r for r in roles if r not in LIGHT or graph.manifest.input.light is None]
+        return mean_of_scales(
+            [self._run_mirrored(graph, dark if k else roles, rgb, size) for k, size in enumerate(sizes)]
+        )
 
     def _run_mirrored(self, graph: Graph, roles: List[Role], rgb: np.ndarray, size: int) -> Dict[str, np.ndarray]:
         """The outputs at one size; with `mirror` in the manifest, the mean over the photo and its mirror image."""
@@ -300,8 +307,11 @@ class OnnxEngine:
 
     def _run_once(self, graph: Graph, roles: List[Role], small: np.ndarray, sizes: Sizes) -> Dict[str, np.ndarray]:
         spec, outputs = graph.manifest.input, graph.manifest.outputs.by_role()
+        feeds = {spec.name: to_input(small, spec, sizes)}
+        if spec.light is not None:
+            feeds[spec.light] = np.array([any(r in LIGHT for r in roles)], np.int64)
         try:
-            values = graph.session.run([outputs[r].name for r in roles], {spec.name: to_input(small, spec, sizes)})
+            values = graph.session.run([outputs[r].name for r in roles], feeds)
         except Exception as exc:
             raise ModelError() from exc
         return {role: to_role(value, outputs[role], sizes) for role, value in zip(roles, values)}
@@ -398,8 +408,8 @@ def load_engine(settings: Any) -> OnnxEngine:
                 f"The model {name} has no output for the role {role}, only {', '.join(outputs)}. "
                 f"Set RELIGHT_{role.upper()}_MODEL to one that has{less}."
             )
-    light: List[Role] = ["visibility", "shading"]  # they go with the depth and have no setting
-    roles.update({role: roles["depth"] for role in light if role in roles["depth"].manifest.outputs.by_role()})
+    # These go with the depth and have no setting.
+    roles.update({role: roles["depth"] for role in LIGHT if role in roles["depth"].manifest.outputs.by_role()})
     engine = OnnxEngine(roles, settings.analysis_size)
     give_back()  # what opening a session leaves is more than the graph
     try:

@@ -36,6 +36,8 @@ class InputSpec(_Part):
     mirror: bool = False  # average over the photo and its mirror image?
     scales: List[Annotated[float, Field(ge=0.1, le=10)]] = Field([1.0], min_length=1)  # of the size, averaged over
     fixed: bool = False  # does the graph take size x size alone?
+    # An input (1,) int64: 1 where visibility and shading are wanted, which is at the smallest of the sizes, else 0
+    light: Optional[Name] = None
 
     @model_validator(mode="after")
     def _fixed_has_one_size(self) -> "InputSpec":
