@@ -18,7 +18,7 @@ NAME = "relight-geometry"
 SIZE, SCALES, MIRROR = 256, [1.0, 2.0], True
 RELIEF = 0.5  # how far the smooth normals are bent to explain the photo's shading, 0..1; measured too
 STEEPER = 1.15  # slopes are multiplied by this: photographed things come out flatter than rendered ones; measured
-SHADING = 0.5  # how much of the photo's own light is the network's shading, the rest being harmonics; measured too
+SHADING = 0.4  # how much of the photo's own light is the network's shading, the rest being harmonics; measured too
 FOCAL = 0.9  # in widths of the picture: the middle of the training scenes' range
 
 
