@@ -25,7 +25,7 @@ FOCAL = 0.9  # in widths of the picture: the middle of the training scenes' rang
 def bundled(weights: Optional[Path] = None, adapter: Optional[Adapter] = None) -> Exportable:
     """Disparity, normals and mask in one graph, on half the input's grid.
 
-    Of weights with a light branch also visibility and shading. Those committed have none: see MODEL_CARD.md.
+    Of weights with a light branch also visibility and shading.
     """
     net, trained = checkpoint.load(weights or checkpoint.WEIGHTS / f"{NAME}.safetensors")
     outputs: dict[str, dict[str, Any]] = {
