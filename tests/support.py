@@ -1,10 +1,13 @@
 """What many tests do: make pictures, upload them, wait for a job, look at an answer."""
 
 import io
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import uvicorn
 from PIL import Image
 
 from server.jobs.processes import ProcessRegistry
@@ -30,6 +33,21 @@ def gradient(h=60, w=80):
     """A colourful picture, (h, w, 3) uint8, no two pixels of a row alike."""
     y, x = np.mgrid[0:h, 0:w]
     return np.stack([x * 255 // max(w - 1, 1), y * 255 // max(h - 1, 1), (x + y) % 256], -1).astype(np.uint8)
+
+
+@contextmanager
+def serving(app):
+    """The address of a real server over an application, in a thread."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def upload(client, data=None, name="photo.png", **more):

@@ -3,17 +3,14 @@
 import io
 import json
 import os
-import threading
-import time
 
 import cv2
 import numpy as np
 import OpenImageIO as oiio
 import pytest
-import uvicorn
 from fakes import FakeEngine
 from fastapi.testclient import TestClient
-from support import encoded, finished, gradient, upload
+from support import encoded, finished, gradient, serving, upload
 
 from server import batch, cli
 from server.application import create_app
@@ -250,14 +247,8 @@ def test_pictures_that_cannot_be_made_are_an_exit_status_of_1(photos, engine, tm
 def address(settings):
     """Of a real server with a key."""
     app = create_app(settings(api_keys=["sesame"]), FakeEngine())
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with serving(app) as address:
+        yield address
 
 
 def test_a_server_makes_the_same_and_keeps_nothing(photos, address, engine, tmp_path, monkeypatch, capsys):

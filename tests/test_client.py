@@ -4,15 +4,14 @@ import asyncio
 import io
 import re
 import threading
-import time
+from contextlib import ExitStack
 
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from fakes import FakeEngine, Raising
 from PIL import Image
-from support import encoded, gradient
+from support import encoded, gradient, serving
 
 from server import client as module
 from server.application import create_app
@@ -23,22 +22,10 @@ from server.errors import ModelError
 @pytest.fixture
 def serve(settings):
     """serve(engine=..., **settings) is the address of a real server."""
-    running = []
-
-    def start(engine=None, **more):
-        app = create_app(settings(**more), engine or FakeEngine())
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        running.append((server, thread))
-        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join()
+    with ExitStack() as running:
+        yield lambda engine=None, **more: running.enter_context(
+            serving(create_app(settings(**more), engine or FakeEngine()))
+        )
 
 
 class Blocking:

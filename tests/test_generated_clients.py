@@ -6,13 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
-import uvicorn
 from fakes import FakeEngine
-from support import encoded, gradient
+from support import encoded, gradient, serving
 
 from server.application import create_app
 
@@ -21,14 +18,8 @@ from server.application import create_app
 def served(settings):
     """(The address of a real server with a key, its OpenAPI document)."""
     app = create_app(settings(api_keys=["sesame"]), FakeEngine())
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", app.openapi()
-    server.should_exit = True
-    thread.join()
+    with serving(app) as address:
+        yield address, app.openapi()
 
 
 def test_openapi_python_client(served, tmp_path, monkeypatch):

@@ -5,14 +5,11 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
-import time
 
 import pytest
-import uvicorn
 from fakes import FakeEngine
 from PIL import Image
-from support import ROOT, encoded, gradient
+from support import ROOT, encoded, gradient, serving
 
 from server import cli
 from server.application import create_app
@@ -25,14 +22,8 @@ def snippets(language):
 @pytest.fixture
 def served(settings):
     """The address of a real server over an analytic engine."""
-    server = uvicorn.Server(uvicorn.Config(create_app(settings(), FakeEngine()), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+    with serving(create_app(settings(), FakeEngine())) as address:
+        yield address
 
 
 @pytest.fixture
