@@ -181,6 +181,20 @@ def test_they_take_a_relight_and_head_makes_none(client, name):
     assert client.get(f"/download/{job}/{name}", headers={"If-None-Match": answer.headers["etag"]}).status_code == 200
 
 
+def test_no_job_makes_room_for_what_cannot_be_made(settings):
+    """Without a relight there are no lights: nobody's job is deleted for a pass."""
+    with TestClient(create_app(settings(), FakeEngine())) as client:
+        service, jobs = client.app.state.service, [upload(client) for _ in range(3)]
+        for job in jobs:
+            finished(client, job)
+        service.settings.jobs_quota_bytes = sum(e.size for e in service.store.list()) + 60 * 80 * 40 - 1000
+        problem(client.get(f"/download/{jobs[0]}/passes.exr"), 404, "file_not_found")
+        assert all(service.store.exists(job) for job in jobs)
+        relight(client, jobs[0])
+        assert client.get(f"/download/{jobs[0]}/passes.exr").status_code == 200
+        assert not all(service.store.exists(job) for job in jobs) and service.store.exists(jobs[0])
+
+
 @pytest.mark.parametrize("name", ["relit16.png", "passes.exr"])
 def test_the_next_relight_drops_them_and_a_late_one_is_not_believed(client, name):
     """One that was still being made while the next relight came lands after it: it is made again."""

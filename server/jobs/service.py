@@ -301,6 +301,8 @@ class Service:
         return stream
 
     def _make_room(self, record: Record, file: JobFile) -> None:
+        if JobFile.RELIT not in self.store.names(record.job_id):
+            return  # nothing will be made
         try:
             with self.processes.room_lock(ROOM_SECONDS), self.renderer.in_use.hold(record.job_id):
                 self.quota.make_room(record.owner, record.width * record.height * LIT_BYTES[file])
