@@ -174,7 +174,7 @@ class Elsewhere:
             names = []
             for name in order.passes:
                 theirs = "passes.exr" if name == "exr" else f"{name}.png"
-                names.append(f"{picture.stem}.exr" if name == "exr" else f"{picture.stem}_{name}.png")
+                names.append(_file_name(picture.stem, name))
                 self._client.download(job, theirs, to=order.out / names[-1])
             data = self._client.download(job, "relit.png")
             if order.format == "jpg":
@@ -190,17 +190,15 @@ class Elsewhere:
         self._client.close()
 
 
+def _file_name(stem: str, name: str) -> str:
+    """The file of a pass."""
+    return f"{stem}.exr" if name == "exr" else f"{stem}_{name}.png"
+
+
 def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: Optional[np.ndarray]) -> List[str]:
     """Write the relit picture, after its passes; returns the names."""
     size, text = maps.size, look.dump(order.rig)
     factor = shading_factor(maps.shared.light_samples)
-
-    def with_alpha(pixels: np.ndarray) -> np.ndarray:
-        return (
-            pixels
-            if alpha is None
-            else np.dstack([pixels, alpha * pixels.dtype.type(np.iinfo(pixels.dtype).max // 255)])
-        )
 
     made: Dict[str, Callable[[], np.ndarray]] = {
         "normals": lambda: normals_pass(geometry, size),
@@ -208,18 +206,18 @@ def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: O
         "albedo": lambda: albedo_pass(maps, factor),
         "shading": lambda: shading_pass(maps, factor),
         "surface": lambda: surface_pass(maps),
-        "relit16": lambda: with_alpha(deep_pass(maps, order.rig)),
+        "relit16": lambda: look.with_alpha(deep_pass(maps, order.rig), alpha),
     }
     names = []
     for name in order.passes:
+        names.append(_file_name(stem, name))
         if name == "exr":
-            names.append(f"{stem}.exr")
             _whole(order.out / names[-1], lambda path: look.write_exr(path, maps, alpha, order.rig, text))
         else:
-            names.append(f"{stem}_{name}.png")
             _whole(order.out / names[-1], _bytes(encode_png(made[name](), 1, text if name == "relit16" else "")))
     relit = relight(maps, order.rig)
-    data = encode_jpeg(relit, order.quality) if order.format == "jpg" else encode_png(with_alpha(relit), 1, text)
+    jpg = order.format == "jpg"
+    data = encode_jpeg(relit, order.quality) if jpg else encode_png(look.with_alpha(relit, alpha), 1, text)
     names.append(f"{stem}.{order.format}")
     _whole(order.out / names[-1], _bytes(data))
     return names

@@ -118,12 +118,17 @@ def _failure(response: httpx.Response) -> RelightError:
         return RelightError(response.status_code, "unknown", text, f"The server answered: {text}.")
 
 
+def _backoff(attempt: int) -> float:
+    """Seconds until the next attempt, where the server does not say."""
+    return min(0.25 * 2.0**attempt, PATIENCE)
+
+
 def _pause(response: httpx.Response, attempt: int) -> float:
     """Seconds until the next attempt."""
     try:
         return min(max(float(response.headers["retry-after"]), 0.05), PATIENCE)
     except (KeyError, ValueError):
-        return min(0.25 * 2.0**attempt, PATIENCE)
+        return _backoff(attempt)
 
 
 @contextmanager
@@ -165,12 +170,21 @@ class _Client:
         if attempt >= self.retries:
             return None
         if response is None:
-            return min(0.25 * 2.0**attempt, PATIENCE) if call.repeatable else None
+            return _backoff(attempt) if call.repeatable else None
         return (
             _pause(response, attempt)
             if response.status_code == 503 and _failure(response).code == "overloaded"
             else None
         )
+
+    def _judged(self, call: _Call, attempt: int, response: httpx.Response) -> Tuple[Any, Optional[float]]:
+        """(what was answered, None), or seconds until the call is to be made again. Raises RelightError."""
+        if not response.is_error:
+            return call.read(response), None
+        pause = self._tries_again(call, attempt, response)
+        if pause is None:
+            raise _failure(response)
+        return None, pause
 
 
 class RelightClient(_Client):
@@ -248,7 +262,7 @@ class RelightClient(_Client):
             except httpx.TransportError:
                 if attempt == self.retries:
                     raise
-            time.sleep(min(0.25 * 2.0**attempt, PATIENCE))
+            time.sleep(_backoff(attempt))
         return _ended(self.state(job))
 
     def download(self, job: Job, filename: str, to: Optional[Union[str, "os.PathLike[str]"]] = None) -> bytes:
@@ -306,12 +320,7 @@ class RelightClient(_Client):
             if pause is None:
                 raise
             return None, pause
-        if not response.is_error:
-            return call.read(response), None
-        pause = self._tries_again(call, attempt, response)
-        if pause is None:
-            raise _failure(response)
-        return None, pause
+        return self._judged(call, attempt, response)
 
     def _do(self, call: _Call) -> Any:
         attempt = 0
@@ -390,7 +399,7 @@ class AsyncRelightClient(_Client):
             except httpx.TransportError:
                 if attempt == self.retries:
                     raise
-            await asyncio.sleep(min(0.25 * 2.0**attempt, PATIENCE))
+            await asyncio.sleep(_backoff(attempt))
         return _ended(await self.state(job))
 
     async def download(self, job: Job, filename: str) -> bytes:
@@ -421,17 +430,16 @@ class AsyncRelightClient(_Client):
     async def _do(self, call: _Call) -> Any:
         attempt = 0
         while True:
-            response: Optional[httpx.Response] = None
             try:
                 response = await self._http.request(call.method, call.path, **call.more)
-                if not response.is_error:
-                    return call.read(response)
             except httpx.TransportError:
-                if self._tries_again(call, attempt, None) is None:
+                pause = self._tries_again(call, attempt, None)
+                if pause is None:
                     raise
-            pause = self._tries_again(call, attempt, response)
-            if pause is None:
-                raise _failure(cast(httpx.Response, response))
+            else:
+                answer, pause = self._judged(call, attempt, response)
+                if pause is None:
+                    return answer
             await asyncio.sleep(pause)
             attempt += 1
 

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Tuple
 import cv2
 import numpy as np
 
+from .metadata import PNG_START
 from .resample import bands, in_threads
 
 # Intel's deflate, on ARM too: a third of the time of zlib's quickest
@@ -18,7 +19,6 @@ except ImportError:
 
 PART_BYTES = 1 << 20  # filtered and compressed at a time, each part on its own, as pigz does
 COLOUR_TYPE = {1: 0, 3: 2, 4: 6}
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ABOUT = b"relight\0"  # keyword of a tEXt chunk
 RAW = -15  # deflate without a wrapper
 BASE = 65521  # of Adler-32
@@ -58,7 +58,7 @@ def encode_png(array: np.ndarray, threads: int = 1, about: str = "") -> bytes:
     chunks[0] = b"\x78\x01" + chunks[0]
     chunks[-1] += struct.pack(">I", checksum)
     header = struct.pack(">IIBBBBB", W, H, 8 * array.itemsize, COLOUR_TYPE[channels], 0, 0, 0)
-    pieces = [SIGNATURE, *_chunk(b"IHDR", header)]
+    pieces = [PNG_START, *_chunk(b"IHDR", header)]
     if about:
         pieces += _chunk(b"tEXt", ABOUT + about.encode("ascii"))
     for data in chunks:
@@ -68,8 +68,8 @@ def encode_png(array: np.ndarray, threads: int = 1, about: str = "") -> bytes:
 
 def png_about(start: bytes) -> str:
     """What encode_png was told, from the first bytes of its PNG; "" for other PNGs."""
-    at = len(SIGNATURE) + 25  # behind IHDR
-    if start[:8] != SIGNATURE or start[at + 4 : at + 8 + len(ABOUT)] != b"tEXt" + ABOUT:
+    at = len(PNG_START) + 25  # behind IHDR
+    if not start.startswith(PNG_START) or start[at + 4 : at + 8 + len(ABOUT)] != b"tEXt" + ABOUT:
         return ""
     (length,) = struct.unpack_from(">I", start, at)
     return start[at + 8 + len(ABOUT) : at + 8 + length].decode("ascii", "replace")

@@ -9,12 +9,12 @@ from PIL import Image
 
 from ..errors import CorruptImage, UnsupportedImage
 from . import linear
+from .signatures import kind_of
 
 MAX_ATTRIBUTES, MAX_NAME, MAX_CHANNELS = 1000, 256, 1024
 ROWS = 256  # decoded at a time: the blocks of rows that are packed together have at most 256
 BAND = 1 << 18  # pixels converted at a time
 SAMPLES = 1 << 20  # pixels at most whose luminance decides the exposure
-MAGIC = b"\x76\x2f\x31\x01"
 DEEP, MULTIPART = 0x800, 0x1000
 NUMBERS: Dict[int, Any] = {
     0: np.dtype(np.uint32),
@@ -245,7 +245,7 @@ class Writer:
 def about(start: bytes) -> str:
     """The text of the attribute `relight`, from the first bytes of a file of Writer; "" for other files."""
     name = start.find(b"relight\0string\0")
-    if not start.startswith(MAGIC) or name < 0 or len(start) < name + 19:
+    if kind_of(start) != "EXR" or name < 0 or len(start) < name + 19:
         return ""
     (length,) = struct.unpack_from("<I", start, name + 15)
     return start[name + 19 : name + 19 + length].decode("ascii", "replace")

@@ -36,11 +36,18 @@ def carried(start: bytes) -> str:
     return exr.about(start) or png_about(start)
 
 
+def with_alpha(pixels: np.ndarray, alpha: Optional[np.ndarray]) -> np.ndarray:
+    """A picture (H, W, 3) uint8 or uint16 with its alpha (H, W) uint8, if it has one."""
+    if alpha is None:
+        return pixels
+    return np.dstack([pixels, alpha * pixels.dtype.type(np.iinfo(pixels.dtype).max // 255)])
+
+
 def write_exr(path: str, maps: Maps, alpha: Optional[np.ndarray], rig: Rig, text: str) -> None:
     """passes.exr of a picture and its alpha (H, W) uint8 under a rig, whose `text` it carries, a band at a time."""
-    planes_of, numbers = layers(maps, rig)
+    planes_of, gain = layers(maps, rig)
     channels = {"A": np.float16, **layer_names(rig)}
-    with exr.Writer(path, maps.size, channels, text, {"relightGain": numbers["gain"]}) as file:
+    with exr.Writer(path, maps.size, channels, text, {"relightGain": gain}) as file:
         for rows in maps.bands(1):
             planes = planes_of(rows)
             planes["A"] = np.ones_like(planes["R"]) if alpha is None else alpha[rows] * np.float32(1 / 255)

@@ -29,7 +29,6 @@ from . import look
 from .analysis import Analyst, IsDisconnected
 from .base import LIT, JobFile, JobStore
 from .cache import Cache
-from .look import write_exr
 from .photos import Photos
 from .pool import Pool
 from .preview_queue import PreviewQueue, PreviewTicket
@@ -191,8 +190,7 @@ class Renderer:
     def _relight(self, record: Record, rig: Rig, timer: StageTimer) -> None:
         timer.lap("queue")
         out, prepared = self._shade(record, max(record.width, record.height), rig, timer)
-        if prepared.alpha is not None:
-            out = np.dstack([out, prepared.alpha])
+        out = look.with_alpha(out, prepared.alpha)
         timer.lap("shade")
         data = encode_png(out, self.pool.threads_per_task(), look.dump(rig))
         timer.lap("encode")
@@ -216,8 +214,7 @@ class Renderer:
             self._make_lit_pass(record, file, threads)
             return
         if file == JobFile.SHEET:
-            data = sheet(self._prepared(record, SIDE).maps, self.looks, threads)
-            self.store.put(record.job_id, file, data)
+            self.store.put(record.job_id, file, sheet(self._prepared(record, SIDE).maps, self.looks, threads))
             return
         if file in (JobFile.NORMALS, JobFile.DEPTH):
             make = normals_pass if file == JobFile.NORMALS else depth_pass
@@ -241,13 +238,11 @@ class Renderer:
             raise FileNotFound(f"{file.value} is made with the lights of relit.png. Relight the job first.") from None
         prepared = self._prepared(record, max(record.width, record.height))
         if file == JobFile.RELIT16:
-            pixels = deep_pass(prepared.maps, rig, threads)
-            if prepared.alpha is not None:
-                pixels = np.dstack([pixels, prepared.alpha * np.uint16(257)])
+            pixels = look.with_alpha(deep_pass(prepared.maps, rig, threads), prepared.alpha)
             self.store.put(record.job_id, file, encode_png(pixels, threads, text))
         else:
             self.store.put_written(
-                record.job_id, file, lambda path: write_exr(path, prepared.maps, prepared.alpha, rig, text)
+                record.job_id, file, lambda path: look.write_exr(path, prepared.maps, prepared.alpha, rig, text)
             )
         self.cache.trim()
         give_back()

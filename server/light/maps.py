@@ -85,7 +85,7 @@ class GridMaps:
     @property
     def sides(self) -> int:
         """Which plane says how much of a texel is relit, if there is one: that before the last."""
-        return 4 if self.shading_share else 3
+        return _sides(self.shading_share)
 
     @property
     def nbytes(self) -> int:
@@ -224,7 +224,7 @@ def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:
     else:
         normals = np.stack([coarse_depth(p, max(coarse.shape)) for p in planes[:3]])
         grid = VisibilityField(seen, coarse, normals / _length(*normals), fit.focal)
-    share = 0.0 if geometry.shading is None else geometry.shading_share
+    share = _share(geometry)
     return GridMaps(
         planes=planes,
         light=fit.light,
@@ -278,6 +278,16 @@ def prepare(rgb: np.ndarray, geometry: Geometry, fit: SceneFit, threads: int = 1
     return prepare_picture(rgb, shared, threads, prepare_samples(rgb, shared))
 
 
+def _share(geometry: Geometry) -> float:
+    """How much of the photograph's own light its shading tells."""
+    return 0.0 if geometry.shading is None else geometry.shading_share
+
+
+def _sides(share: float) -> int:
+    """Which plane says how much of a texel is relit, see GridMaps.sides."""
+    return 4 if share else 3
+
+
 def _planes(geometry: Geometry, fit: SceneFit) -> np.ndarray:
     """(4 to 6, h, w) float32: what the geometry says, on its own grid, with no blend of two surfaces at a silhouette.
 
@@ -286,7 +296,7 @@ def _planes(geometry: Geometry, fit: SceneFit) -> np.ndarray:
     """
     q = snap_depth_edges(relative_inverse_depth(geometry.inverse_depth, fit))
     sides = [*np.moveaxis(scene_normals(geometry, fit), 2, 0)]
-    if geometry.shading is not None and geometry.shading_share > 0:
+    if geometry.shading is not None and _share(geometry):
         sides.append(geometry.shading.mean(2) * np.float32(geometry.shading_share))
     if geometry.mask is not None:
         sides.append(surface_share(geometry.mask))
@@ -333,16 +343,14 @@ def mean_of_light(samples: np.ndarray, delight: float) -> float:
 
 def light_samples(geometry: Geometry, fit: SceneFit) -> np.ndarray:
     """The logarithm of a photograph's own light at up to 20,000 places of its surfaces, (n,) float32."""
-    return _light_samples(
-        _planes(geometry, fit), fit.light, 0.0 if geometry.shading is None else geometry.shading_share
-    )
+    return _light_samples(_planes(geometry, fit), fit.light, _share(geometry))
 
 
 def _light_samples(planes: np.ndarray, light: EstimatedLight, share: float) -> np.ndarray:
     """The logarithm of the old light at up to 20,000 places of the surfaces, (n,) float32."""
     unit = planes.copy()
     unit[:3] /= _length(*planes[:3])
-    samples, k = _log_light(unit, light, share), 4 if share else 3
+    samples, k = _log_light(unit, light, share), _sides(share)
     surface = planes[k] > 0.5 if len(planes) > k + 1 else np.ones(samples.shape, bool)
     samples = samples[surface] if surface.any() else samples.ravel()
     return samples[:: -(-samples.size // 20000)]

@@ -96,8 +96,8 @@ def layer_names(rig: Rig) -> Dict[str, Any]:
     return {**dict.fromkeys([*colours, *others], np.float16), "Z": np.float32}
 
 
-def layers(maps: Maps, rig: Rig) -> Tuple[Callable[[slice], Dict[str, np.ndarray]], Dict[str, float]]:
-    """What passes.exr holds: (a function of rows that gives the planes (r, W) float32 by name, numbers about them).
+def layers(maps: Maps, rig: Rig) -> Tuple[Callable[[slice], Dict[str, np.ndarray]], float]:
+    """What passes.exr holds: (a function of rows that gives the planes (r, W) float32 by name, the gain of the light).
 
     All is linear. Where there is a surface, R, G, B is, before the tone curve and with the lights' irradiance E (that
     of the ambient light times `occlusion`, of each light times its `shadow`, which here has full strength):
@@ -124,4 +124,4 @@ def layers(maps: Maps, rig: Rig) -> Tuple[Callable[[slice], Dict[str, np.ndarray
             planes[f"shadow{k:02d}.Y"] = np.ones_like(shading) if shadow is None else maps.from_grid(shadow, rows)
         return planes
 
-    return of, {"gain": gain, "exposure": stops}
+    return of, gain
