@@ -238,12 +238,17 @@ def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:
 
 
 def prepare_samples(rgb: np.ndarray, shared: GridMaps) -> Maps:
-    """The maps of a photograph (H, W, 3) uint8 with a long side of at most SAMPLES, on which exposure is measured.
+    """The maps of a photograph (H, W, 3) uint8 with a long side of at most SAMPLES, on which exposure is measured."""
+    return prepare_picture(sampled(rgb), shared)
 
-    Of a large photograph not every pixel is looked at, which takes 3 ms instead of 40 for 12 megapixels.
+
+def sampled(rgb: np.ndarray) -> np.ndarray:
+    """A photograph (H, W, 3) uint8 with a long side of at most SAMPLES.
+
+    Of a large one not every pixel is looked at, which takes 3 ms instead of 40 for 12 megapixels.
     """
     step = max(1, max(rgb.shape[:2]) // (8 * SAMPLES))
-    return prepare_picture(shrink_image(np.ascontiguousarray(rgb[::step, ::step]), SAMPLES), shared)
+    return shrink_image(np.ascontiguousarray(rgb[::step, ::step]), SAMPLES)
 
 
 def prepare_picture(rgb: np.ndarray, shared: GridMaps, threads: int = 1, samples: Optional[Maps] = None) -> Maps:
@@ -339,11 +344,6 @@ def _log_light(planes: np.ndarray, light: EstimatedLight, share: float) -> np.nd
 def mean_of_light(samples: np.ndarray, delight: float) -> float:
     """The mean of the old light to the power of delight, from samples (n,) float32 of its logarithm."""
     return float(np.exp(np.float32(delight) * samples).mean(dtype=np.float64))
-
-
-def light_samples(geometry: Geometry, fit: SceneFit) -> np.ndarray:
-    """The logarithm of a photograph's own light at up to 20,000 places of its surfaces, (n,) float32."""
-    return _light_samples(_planes(geometry, fit), fit.light, _share(geometry))
 
 
 def _light_samples(planes: np.ndarray, light: EstimatedLight, share: float) -> np.ndarray:
