@@ -12,7 +12,7 @@ from ..image.resample import shrink
 from . import exposure, field, maps, upsampling
 from .field import VisibilityField
 from .lights import LUMINANCE
-from .maps import GridMaps, sampled
+from .maps import GridMaps, Maps, prepare_samples
 from .upsampling import broken, edge_layer, texel_colours, undecided
 
 BINS = 512  # of the logarithm of the old light, over the photograph
@@ -70,7 +70,7 @@ def planes(photo: np.ndarray, picture: np.ndarray, shared: GridMaps) -> List[Pla
     Those of the picture, then of the samples that exposure is measured on, then of the grid of the shadows. Raises
     ValueError where no network said what its surfaces see.
     """
-    grid, samples = _field(shared), sampled(photo)
+    grid = _field(shared)
     shadows = [
         _rounded("grid.q", grid.q[None], 16),
         _rounded("grid.normals", grid.normals, 12, -1, 1),
@@ -80,11 +80,10 @@ def planes(photo: np.ndarray, picture: np.ndarray, shared: GridMaps) -> List[Pla
     ]
     if shared.trust is not None:
         shadows.append(_rounded("grid.trust", shared.trust[None], 8, 0, 1))
-    colours = Plane("samples.photo", np.ascontiguousarray(np.moveaxis(samples, 2, 0)), 0, 1, 255)
-    return [*picture_planes("picture", picture, shared), colours, *picture_planes("samples", samples, shared), *shadows]
+    return [*picture_planes(picture, shared), *sample_planes(prepare_samples(photo, shared)), *shadows]
 
 
-def picture_planes(name: str, rgb: np.ndarray, shared: GridMaps) -> List[Plane]:
+def picture_planes(rgb: np.ndarray, shared: GridMaps) -> List[Plane]:
     """What prepare_picture takes for a picture (H, W, 3) uint8, on the grid of the geometry.
 
     Normals; the logarithm of the shading times its share and how much is relit, if they are known; q; where pixels
@@ -93,16 +92,41 @@ def picture_planes(name: str, rgb: np.ndarray, shared: GridMaps) -> List[Plane]:
     size = rgb.shape[:2]
     all_planes = shrink(shared.planes, size)
     q, sides = all_planes[-1], shared.sides
-    out = [_rounded(f"{name}.normals", all_planes[:3], 12, -1, 1), _rounded(f"{name}.q", q[None], 16)]
+    out = [_rounded("picture.normals", all_planes[:3], 12, -1, 1), _rounded("picture.q", q[None], 16)]
     if shared.shading_share:
-        out.append(_rounded(f"{name}.shading", all_planes[3:4], 12))
+        out.append(_rounded("picture.shading", all_planes[3:4], 12))
     if len(all_planes) > sides + 1:
-        out.append(_rounded(f"{name}.share", all_planes[sides : sides + 1], 8, 0, 1))
+        out.append(_rounded("picture.share", all_planes[sides : sides + 1], 8, 0, 1))
     if q.shape != size:
         where = undecided(edge_layer(q, *all_planes[sides:-1]))
         colours = np.moveaxis(texel_colours(rgb, q.shape), 2, 0) * _around(where)
-        out.append(Plane(f"{name}.undecided", where.astype(np.uint8)[None], 0, 1, 1))
-        out.append(Plane(f"{name}.colours", colours, 0, 1, 255))
+        out.append(Plane("picture.undecided", where.astype(np.uint8)[None], 0, 1, 1))
+        out.append(Plane("picture.colours", colours, 0, 1, 255))
+    return out
+
+
+def sample_planes(samples: Maps) -> List[Plane]:
+    """What lights the samples that exposure is measured on, see prepare_samples.
+
+    Their colours, and all that a Band tells; of the grid of the shadows, which texel and the three next to it count
+    how much.
+    """
+    size = samples.size
+    band, upsampler = samples.band(slice(0, size[0])), samples.edges
+    corners, weights = samples.grid_sampler.corners()
+    corners.ravel()[upsampler.pixels] = upsampler.corners
+    weights.reshape(4, -1)[:, upsampler.pixels] = upsampler.weights
+    out = [
+        Plane("samples.photo", np.stack(band.codes), 0, 1, 255),
+        _rounded("samples.normals", band.normals, 12, -1, 1),
+        _rounded("samples.light", band.log_light[None], 12),
+        _rounded("samples.occlusion", band.occlusion[None], 12, 0, 1),
+        _rounded("samples.q", samples.depth(slice(0, size[0]))[None], 16),
+        Plane("samples.corners", corners[None].astype(np.uint16), 0, 1, 1),
+        _rounded("samples.weights", weights, 12, 0, 1),
+    ]
+    if band.share is not None:
+        out.append(_rounded("samples.share", band.share[None], 8, 0, 1))
     return out
 
 

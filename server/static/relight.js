@@ -578,36 +578,148 @@ function need(planes, name) {
   return found;
 }
 
-// ---- exposure: server/light/exposure.py
+// ---- exposure: on a few samples of the photo, which the GPU need not be waited for; server/light/exposure.py
+
+class Samples {
+  /** @param {Maps} maps */
+  constructor({ planes, constants, scene }) {
+    const part = (/** @type {string} */ name) => need(planes, `samples.${name}`).data;
+    [, this.height, this.width] = need(planes, 'samples.photo').shape;
+    this.count = this.width * this.height;
+    this.linear = Float32Array.from(need(planes, 'samples.photo').data, (code) => toLinear(code / 255));
+    [this.normals, this.light, this.occlusion, this.q] = ['normals', 'light', 'occlusion', 'q'].map(part);
+    [this.corners, this.weights] = ['corners', 'weights'].map(part);
+    const share = planes.get('samples.share')?.data;
+    this.surface = Array.from({ length: this.count }, (_, i) => i).filter((i) => !share || share[i] > 0.5);
+    this.constants = constants;
+    this.focal = scene.focal;
+  }
+
+  /**
+   * The exposure in stops at which the photo, lit anew, is as bright as it was; 0 where it is black all over.
+   * @param {Rig} rig
+   * @param {Shadows} shadows
+   * @param {number} even  what makes the mean of the light that is divided out 1
+   */
+  exposure(rig, shadows, even) {
+    const { most, black: share, close } = this.constants;
+    const before = this.surface.map((i) => this.#luminance(i, [1, 1, 1]));
+    const black = share * mean(before);
+    if (!(black > 0)) return 0;
+    const wanted = mean(before.map((v) => Math.log2(Math.max(v / black, 1))));
+    const seen = rig.lights.map((light) => (light.shadow && rig.shadow > 0 ? shadows.visibility(light) : null));
+    const stops = this.surface.map((i) => (
+      Math.log2(Math.max(this.#relit(i, rig, seen, shadows, even) / black, 2 ** -most))));
+    let low = -most;
+    let high = most;
+    while (high - low > close) {
+      const middle = (low + high) / 2;
+      if (mean(stops.map((v) => Math.max(v + middle, 0))) < wanted) low = middle;
+      else high = middle;
+    }
+    return (low + high) / 2;
+  }
+
+  /** @type {(i: number, factors: number[], shine?: number[]) => number} */
+  #luminance(i, factors, shine = [0, 0, 0]) {
+    const { linear, count, constants: { luminance } } = this;
+    return [0, 1, 2].reduce((sum, k) => sum + luminance[k] * (linear[k * count + i] * factors[k] + shine[k]), 0);
+  }
+
+  /**
+   * The luminance of a sample under a rig, before the tone curve.
+   * @type {(i: number, rig: Rig, seen: (Float32Array | null)[], shadows: Shadows, even: number) => number}
+   */
+  #relit(i, rig, seen, { width, height }, even) {
+    const { count, normals } = this;
+    const n = [normals[i], normals[count + i], normals[2 * count + i]];
+    const place = this.#place(i);
+    const lit = Array(3).fill(rig.ambient * this.occlusion[i]);
+    const shine = [0, 0, 0];
+    rig.lights.forEach((light, k) => {
+      const { toward, arrives } = arrival(light, place);
+      const cosine = Math.max(n[0] * toward[0] + n[1] * toward[1] + n[2] * toward[2], 0);
+      const plane = seen[k];
+      const left = plane ? 1 - rig.shadow + rig.shadow * this.#upsampled(i, plane, width, height) : 1;
+      const strength = cosine * arrives * left * light.intensity;
+      const mirrored = rig.specular && strength ? rig.specular * ggx(n, toward, cosine, rig.roughness) : 0;
+      light.color.forEach((c, channel) => {
+        lit[channel] += c * strength;
+        shine[channel] += c * strength * mirrored;
+      });
+    });
+    const old = even * Math.exp(-rig.delight * this.light[i]);
+    return this.#luminance(i, lit.map((v) => v * old), shine);
+  }
+
+  /** @type {(i: number) => Vector} */
+  #place(i) {
+    const { width, height, focal } = this;
+    const depth = 1 / this.q[i];
+    return [2 * (((i % width) + 0.5) / width - 0.5) * depth,
+      2 * ((height / 2 - Math.floor(i / width) - 0.5) / width) * depth, -2 * focal * (depth - 1)];
+  }
+
+  /** @type {(i: number, plane: Float32Array, width: number, height: number) => number} */
+  #upsampled(i, plane, width, height) {
+    const { count, weights: w } = this;
+    const at = this.corners[i];
+    const right = width > 1 ? 1 : 0;
+    const below = height > 1 ? width : 0;
+    return w[i] * plane[at] + w[count + i] * plane[at + right] + w[2 * count + i] * plane[at + below]
+      + w[3 * count + i] * plane[at + below + right];
+  }
+}
+
+/** @param {number[]} values */
+const mean = (values) => values.reduce((sum, v) => sum + v, 0) / Math.max(values.length, 1);
+
+/** @type {(a: number[], b: number[]) => number} */
+const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
 
 /**
- * The exposure in stops at which pixels are as bright as they were.
- * @param {Float32Array} pixels  (before, after, does it count, -) of each
- * @param {Json} constants
+ * Unit vector from a place toward a light, and how much of it arrives, before cosine and shadow.
+ * @type {(light: Light, place: Vector) => {toward: Vector, arrives: number}}
  */
-function matchingExposure(pixels, { most, black: share, close }) {
-  const surface = pixels.some((value, i) => i % 4 === 2 && value > 0.5);
-  const before = [];
-  const after = [];
-  for (let i = 0; surface && i < pixels.length; i += 4) {
-    if (pixels[i + 2] > 0.5) {
-      before.push(pixels[i]);
-      after.push(pixels[i + 1]);
-    }
+function arrival(light, place) {
+  if (light.kind === 'directional') return { toward: light.direction, arrives: 1 };
+  const away = light.position.map((v, i) => v - place[i]);
+  const square = Math.max(dot(away, away), 1e-12);
+  const length = Math.sqrt(square);
+  /** @type {Vector} */
+  const toward = [away[0] / length, away[1] / length, away[2] / length];
+  const { near, axis, outer, fade } = lampNumbers(light);
+  let arrives = 1 / (1 + square * near);
+  if (light.kind === 'spot') {
+    const t = Math.min(Math.max((dot(toward, axis) - outer) * fade, 0), 1);
+    arrives *= t * t * (3 - 2 * t);
   }
-  const mean = (/** @type {number[]} */ values) => values.reduce((sum, v) => sum + v, 0) / Math.max(values.length, 1);
-  const black = share * mean(before);
-  if (!(black > 0)) return 0;
-  const wanted = mean(before.map((v) => Math.log2(Math.max(v / black, 1))));
-  const stops = after.map((v) => Math.log2(Math.max(v / black, 2 ** -most)));
-  let low = -most;
-  let high = most;
-  while (high - low > close) {
-    const middle = (low + high) / 2;
-    if (mean(stops.map((v) => Math.max(v + middle, 0))) < wanted) low = middle;
-    else high = middle;
-  }
-  return (low + high) / 2;
+  return { toward, arrives };
+}
+
+/** @param {Light} light */
+function lampNumbers({ kind, position, target, range, cone, blend }) {
+  const half = (cone * Math.PI) / 360;
+  const outer = Math.cos(half);
+  return {
+    near: 1 / Math.max(range, 1e-12) ** 2,
+    axis: kind === 'spot' ? unit(position.map((v, i) => v - target[i])) : [0, 0, 1],
+    outer,
+    fade: 1 / Math.max(Math.cos(half * (1 - blend)) - outer, 1e-6),
+  };
+}
+
+/** See RELIGHT. @type {(n: number[], l: Vector, cosine: number, roughness: number) => number} */
+function ggx(n, [x, y, z], cosine, roughness) {
+  const alpha2 = roughness ** 4;
+  const length = Math.sqrt(Math.max(2 * (z + 1), 1e-12));
+  const less = Math.min(0.5 * [x, y, z + 1].reduce((sum, v, i) => sum + (v / length - n[i]) ** 2, 0), 1);
+  const facing = Math.max(n[2], 1e-3);
+  const D = less * (2 - less) * (1 - alpha2) + alpha2;
+  const V = cosine * Math.sqrt(facing * facing * (1 - alpha2) + alpha2)
+    + facing * Math.sqrt(cosine * cosine * (1 - alpha2) + alpha2);
+  const grazing = 1 - Math.min(length / 2, 1);
+  return ((grazing ** 5 * 0.96 + 0.04) * alpha2 * 0.5) / (D * D * Math.max(V, 1e-6));
 }
 
 // ---- shaders
@@ -630,7 +742,7 @@ uniform sampler2D photo, planes, more, colours, coarse;
 uniform ivec2 size, grid, shadowGrid;
 uniform float colour, depth, faintest, steepest, direct, least, share, lowest, harmonics[9], clipping, clipped;
 uniform vec3 ranges;                    // of the logarithm of the old light, the headroom, q
-layout(location = 0) out uvec4 pixels;  // 16 bits each: normal, logarithm of the old light; linear photo, headroom
+layout(location = 0) out uvec4 pixels;  // 16 bits each: normal, log of the old light; linear photo, headroom
 layout(location = 1) out uvec2 packed;  // 8 bits each: what three of four texels count, share; q, occlusion
 
 // The texel before a pixel, of n along N pixels, and how far the pixel is past it: centres at halves, edges repeated.
@@ -700,7 +812,8 @@ void main() {
     w /= w.x + w.y + w.z + w.w;
   }
   uvec4 bits = uvec4(vec4(w.xyz, clamp(b.x, 0.0, 1.0)) * 255.0 + 0.5);
-  packed = uvec2(bits.x | bits.y << 8 | bits.z << 16 | bits.w << 24, packUnorm2x16(vec2(b.y / ranges.z, (texels * w).y)));
+  packed = uvec2(bits.x | bits.y << 8 | bits.z << 16 | bits.w << 24,
+    packUnorm2x16(vec2(b.y / ranges.z, (texels * w).y)));
 
   vec3 own = texelFetch(photo, pixel, 0).rgb, over = clamp((own * 255.0 - clipping) / (255.0 - clipping), 0.0, 1.0);
   vec3 linear = toLinear(own);
@@ -708,7 +821,7 @@ void main() {
     packUnorm2x16(vec2(linear.b, clipped / 3.0 * dot(over, over) / ranges.y)));
 }`;
 
-// A picture, or what exposure is measured on: server/light/shading.py
+// The picture: server/light/shading.py
 const RELIGHT = `${HEAD}
 uniform sampler2D photo;
 uniform usampler2D pixels, packed;  // of PREPARE
@@ -716,19 +829,14 @@ uniform vec3 ranges;
 uniform ivec2 size, grid;
 uniform vec2 scale;           // texels of the shadows a pixel
 uniform float ambient, strength, delight, highlight, focal, alpha2, gloss;
-uniform vec3 luminance;
 #if LIGHTS > 0
-uniform sampler2DArray shadows;  // a layer a light: what shadows leave of it, at a texel and at three more, as fourAround
+uniform sampler2DArray shadows;  // a layer a light: what shadows leave of it, see fourAround
 uniform vec3 toward[LIGHTS];  // direction, or position
 uniform vec3 light[LIGHTS];   // colour times intensity
 uniform vec3 axis[LIGHTS];    // of a spot, toward it
 uniform vec4 lamp[LIGHTS];    // 0 distant, 1 point, 2 spot; 1 / range^2; cosine of the cone; 1 / what it fades over
 #endif
-#if MEASURE
-out uvec4 result;
-#else
 out vec4 result;
-#endif
 
 // IEC 61966-2-1, by a fit that is at most 0.009 of a code off: square roots are cheaper than powers
 vec3 toCodes(vec3 c) {
@@ -753,10 +861,7 @@ float ggx(vec3 n, vec3 l, float NoL) {
 #endif
 
 void main() {
-  ivec2 pixel = ivec2(gl_FragCoord.xy);
-#if !MEASURE
-  pixel.y = size.y - 1 - pixel.y;
-#endif
+  ivec2 pixel = ivec2(gl_FragCoord.x, float(size.y) - gl_FragCoord.y);
   uvec2 bits = texelFetch(packed, pixel, 0).xy;
   vec2 there = unpackUnorm2x16(bits.y);  // q, occlusion
   float share = float(bits.x >> 24) / 255.0;
@@ -803,10 +908,6 @@ void main() {
   }
 #endif
   vec3 ratio = lit * exp(-delight * ranges.x * s.y);
-#if MEASURE
-  vec3 told = vec3(dot(luminance, old.rgb), dot(luminance, old.rgb * ratio + shine * highlight), share);
-  result = uvec4(floatBitsToUint(told), 0u);
-#else
   float headroom = old.a * ranges.y;
   ratio *= (1.0 + headroom) / (1.0 + headroom * min(largest(ratio), 1.0));
   vec3 new = old.rgb * ratio + shine * highlight;
@@ -818,7 +919,6 @@ void main() {
   result.a = texelFetch(photo, pixel, 0).a;
 #else
   result.a = 1.0;
-#endif
 #endif
 }`;
 
@@ -1038,11 +1138,8 @@ class Lamp {
     this.gpu = gpu;
     this.maps = maps;
     this.shadows = new Shadows(maps);
-    const samples = need(maps.planes, 'samples.photo');
-    const [, height, width] = samples.shape;
-    this.picture = this.#prepare('picture', photo, maps.width, maps.height);
-    this.samples = this.#prepare('samples', opaque(width * height, samples.data), width, height);
-    this.measured = gpu.empty(gpu.gl.RGBA32UI, width, height);
+    this.samples = new Samples(maps);
+    this.picture = this.#prepare(photo, maps.width, maps.height);
     this.layers = 0;
     /** @type {WebGLTexture | null} */
     this.shade = null;
@@ -1051,27 +1148,26 @@ class Lamp {
   /** Bytes of textures, and of a canvas that is kept twice. */
   get bytes() {
     const { texels } = this.shadows;
-    return this.picture.bytes + this.samples.bytes + this.layers * texels * 16 + this.maps.width * this.maps.height * 8;
+    return this.picture.bytes + this.layers * texels * 16 + this.maps.width * this.maps.height * 8;
   }
 
   /**
-   * @param {'picture' | 'samples'} name
-   * @param {ImageBitmap | Uint8Array} colours
+   * @param {ImageBitmap} colours
    * @param {number} width
    * @param {number} height
    * @returns {Picture}
    */
-  #prepare(name, colours, width, height) {
+  #prepare(colours, width, height) {
     const { gpu, gpu: { gl }, maps: { planes, constants, scene }, shadows } = this;
     const photo = gpu.codes(colours, width, height);
     const pixels = gpu.empty(gl.RGBA32UI, width, height);
     const packed = gpu.empty(gl.RG32UI, width, height);
-    const { data: q } = need(planes, `${name}.q`);
+    const { data: q } = need(planes, 'picture.q');
     /** @type {Vector} */
     const ranges = [LOGARITHMS, constants.clipped, q.reduce((most, v) => Math.max(most, v), 0)];
-    const [, rows, columns] = need(planes, `${name}.q`).shape;
+    const [, rows, columns] = need(planes, 'picture.q').shape;
     const texels = rows * columns;
-    const inputs = { ...this.#grids(name, texels, columns, rows), coarse: this.#coarse() };
+    const inputs = { ...this.#grids(texels, columns, rows), coarse: this.#coarse() };
     gpu.draw(gpu.program(PREPARE), [width, height], { photo, ...inputs }, {
       size: pair([width, height]),
       grid: pair([columns, rows]),
@@ -1089,13 +1185,13 @@ class Lamp {
 
   /**
    * What lies on the grid of the geometry, as textures.
-   * @type {(name: string, texels: number, width: number, height: number) => Record<string, WebGLTexture>}
+   * @type {(texels: number, width: number, height: number) => Record<string, WebGLTexture>}
    */
-  #grids(name, texels, width, height) {
+  #grids(texels, width, height) {
     const { gpu, maps: { planes } } = this;
-    const part = (/** @type {string} */ plane) => planes.get(`${name}.${plane}`)?.data;
-    const normals = need(planes, `${name}.normals`).data;
-    const q = need(planes, `${name}.q`).data;
+    const part = (/** @type {string} */ plane) => planes.get(`picture.${plane}`)?.data;
+    const normals = need(planes, 'picture.normals').data;
+    const q = need(planes, 'picture.q').data;
     const share = part('share') ?? 1;
     const layer = Float32Array.from(q, (v, i) => Math.log(v) + (typeof share === 'number' ? 0 : share[i]));
     const undecided = part('undecided');
@@ -1117,9 +1213,11 @@ class Lamp {
 
   /** Draws into the canvas. @param {Rig} rig  @returns {number} the exposure in stops */
   render(rig) {
+    const even = meanOfLight(this.maps.scene.light_histogram, rig.delight);
+    const { exposure: asked } = rig;
+    const exposure = asked === 'auto' ? this.samples.exposure(rig, this.shadows, even) : asked;
     this.#shade(rig);
-    const exposure = rig.exposure === 'auto' ? this.#measure(rig) : rig.exposure;
-    if (rig.strength > 0) this.#draw(rig, this.picture, 2 ** exposure, false);
+    if (rig.strength > 0) this.#draw(rig, even, 2 ** exposure);
     else this.show(this.picture.photo, this.picture.width, this.picture.height);
     return exposure;
   }
@@ -1127,15 +1225,6 @@ class Lamp {
   /** Draws a texture into the canvas as it is. @type {(photo: WebGLTexture, width: number, height: number) => void} */
   show(photo, width, height) {
     this.gpu.draw(this.gpu.program(SHOW), [width, height], { photo }, { size: pair([width, height]) });
-  }
-
-  /** @param {Rig} rig */
-  #measure(rig) {
-    const { gpu: { gl }, samples: { width, height } } = this;
-    this.#draw(rig, this.samples, 1, true);
-    const bits = new Uint32Array(4 * width * height);
-    gl.readPixels(0, 0, width, height, gl.RGBA_INTEGER, gl.UNSIGNED_INT, bits);
-    return matchingExposure(new Float32Array(bits.buffer), this.maps.constants);
   }
 
   /**
@@ -1161,25 +1250,18 @@ class Lamp {
     });
   }
 
-  /**
-   * @param {Rig} rig
-   * @param {Picture} picture
-   * @param {number} gain
-   * @param {boolean} measure
-   */
-  #draw(rig, picture, gain, measure) {
-    const { gpu, maps: { constants, scene }, shadows } = this;
-    const { photo, pixels, packed, ranges, width, height } = picture;
+  /** @type {(rig: Rig, even: number, gain: number) => void} */
+  #draw(rig, even, gain) {
+    const { gpu, maps: { scene }, shadows } = this;
+    const { photo, pixels, packed, ranges, width, height } = this.picture;
     const { lights } = rig;
     const switches = {
       LIGHTS: lights.length,
       LAMPS: Number(lights.some(({ kind }) => kind !== 'directional')),
       SHADOWS: Number(castsShadows(lights, rig.shadow)),
       GLOSSY: Number(rig.specular > 0),
-      MEASURE: Number(measure),
       ALPHA: Number(this.maps.alpha),
     };
-    const even = meanOfLight(scene.light_histogram, rig.delight);
     const factor = even * gain;
     gpu.draw(gpu.program(RELIGHT, switches), [width, height], {
       photo, pixels, packed, ...(this.shade ? { shadows: this.shade } : {}),
@@ -1194,10 +1276,9 @@ class Lamp {
       focal: one(scene.focal),
       alpha2: one(rig.roughness ** 4),
       gloss: one(rig.specular),
-      luminance: many(3, constants.luminance),
       ranges: many(3, ranges),
       ...(lights.length ? lightNumbers(lights, factor) : {}),
-    }, measure ? [this.measured] : []);
+    });
   }
 }
 
@@ -1223,18 +1304,13 @@ function fourAround(plane, width, height, out) {
 
 /** @type {(lights: Light[], factor: number) => Record<string, {set: string, value: any}>} */
 function lightNumbers(lights, factor) {
-  const radians = (/** @type {Light} */ { cone }) => (cone * Math.PI) / 360;
+  const numbers = lights.map(lampNumbers);
   return {
     toward: many(3, lights.flatMap(({ kind, direction, position }) => (kind === 'directional' ? direction : position))),
     light: many(3, lights.flatMap(({ color, intensity }) => color.map((c) => c * intensity * factor))),
-    axis: many(3, lights.flatMap(({ kind, position, target }) => (
-      kind === 'spot' ? unit(position.map((v, i) => v - target[i])) : [0, 0, 1]))),
-    lamp: many(4, lights.flatMap((light) => {
-      const outer = Math.cos(radians(light));
-      const inner = Math.cos(radians(light) * (1 - light.blend));
-      return [['directional', 'point', 'spot'].indexOf(light.kind), 1 / Math.max(light.range, 1e-12) ** 2, outer,
-        1 / Math.max(inner - outer, 1e-6)];
-    })),
+    axis: many(3, numbers.flatMap(({ axis }) => axis)),
+    lamp: many(4, lights.flatMap(({ kind }, i) => (
+      [['directional', 'point', 'spot'].indexOf(kind), numbers[i].near, numbers[i].outer, numbers[i].fade]))),
   };
 }
 
