@@ -872,17 +872,22 @@ float ggx(vec3 n, vec3 l, float NoL) {
 }
 #endif
 
+// The built-in functions do the same, but without a GPU they are slower: processors convert signed numbers
+vec2 unsignedPair(uint x) { return vec2(ivec2(x & 65535u, x >> 16)) * (1.0 / 65535.0); }
+vec2 signedPair(uint x) { return vec2(ivec2(x << 16, x) >> 16) * (1.0 / 32767.0); }
+
 void main() {
   ivec2 pixel = ivec2(gl_FragCoord.x, float(size.y) - gl_FragCoord.y);
   uvec2 bits = texelFetch(packed, pixel, 0).xy;
-  vec2 there = unpackUnorm2x16(bits.y);  // q, occlusion
-  float share = float(bits.x >> 24) / 255.0;
+  vec2 there = unsignedPair(bits.y);  // q, occlusion
+  ivec4 eights = ivec4(bits.x, bits.x >> 8, bits.x >> 16, bits.x >> 24) & 255;
+  float share = float(eights.w) * (1.0 / 255.0);
   uvec4 all = texelFetch(pixels, pixel, 0);
-  vec2 s = unpackSnorm2x16(all.y);
-  vec3 n = vec3(unpackSnorm2x16(all.x), s.x), lit = vec3(ambient * there.y), shine = vec3(0);
-  vec4 old = vec4(unpackUnorm2x16(all.z), unpackUnorm2x16(all.w));
+  vec2 s = signedPair(all.y);
+  vec3 n = vec3(signedPair(all.x), s.x), lit = vec3(ambient * there.y), shine = vec3(0);
+  vec4 old = vec4(unsignedPair(all.z), unsignedPair(all.w));
 #if SHADOWS
-  vec3 counts = vec3(uvec3(bits.x, bits.x >> 8, bits.x >> 16) & 255u) / 255.0;
+  vec3 counts = vec3(eights.xyz) * (1.0 / 255.0);
   vec4 w = vec4(counts, 1.0 - counts.x - counts.y - counts.z);
   // As placed() says: what is added decides for pixels on a texel; no others lie so near before one
   ivec2 at = min(ivec2(max((vec2(pixel) + 0.5) * scale - 0.4999, 0.0)), max(grid - 2, 0));

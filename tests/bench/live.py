@@ -12,11 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from conftest import upload
 from harness import FLAGS, Server, chromium
-from live import open_view
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from views import open_view, upload
 
 SECONDS = 4
 ROUNDS = 3
@@ -66,9 +65,13 @@ def photos(folder):
 def drag(page, look):
     """Pictures a second while a light moves, and the requests meanwhile."""
     requests = []
-    page.on("request", requests.append)
+
+    def note(request):
+        requests.append(request.url)
+
+    page.on("request", note)
     rate = page.evaluate(DRAG, [SECONDS, look])
-    page.remove_listener("request", requests.append)
+    page.remove_listener("request", note)
     return rate, len(requests)
 
 

@@ -4,7 +4,6 @@ Wants Chromium (on the PATH, or CHROMIUM=/path), the playwright package and, for
 Where one is missing these tests skip and say so; with CI=true they fail instead.
 """
 
-import json
 import os
 import time
 
@@ -12,8 +11,6 @@ import numpy as np
 import pytest
 from harness import FLAGS, READY, ROOT, Server, chromium, pixels
 from PIL import Image
-from serving import multipart
-from support import encoded
 
 AXE = ROOT / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -129,14 +126,6 @@ def photo(tmp_path_factory):
     path = tmp_path_factory.mktemp("photo") / "ball.png"
     Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(path)
     return path
-
-
-def upload(server, pixels, **headers):
-    """Upload a picture array, or PIL image, to a server of the harness; the job's id."""
-    kind, data = multipart(encoded(pixels))
-    status, content = server.call("upload", data, headers={**kind, **headers})
-    assert status == 200, content
-    return json.loads(content)["job_id"]
 
 
 def until(page, condition, seconds=30):

@@ -10,13 +10,23 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from conftest import upload
 from harness import FLAGS, Server, chromium
-from live import apart, bodies, open_view, relit, rendered
 from PIL import Image
 from playwright.sync_api import sync_playwright
+from views import apart, bodies, open_view, relit, rendered, upload
 
-NAMES = "astronaut.png chelsea.png coffee.png rocket.jpg camera.png coins.png color.png motorcycle_left.png retina.jpg ihc.png"
+NAMES = (
+    "astronaut.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "color.png",
+    "ihc.png",
+    "motorcycle_left.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
 MEAN, WITHIN = 0.5, 0.999  # codes on average; share of pixels within three codes
 
 

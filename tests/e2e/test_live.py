@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import until, upload
+from conftest import until
 from fakes import SeeingEngine, SphereEngine
 from harness import ROOT, pixels
-from live import REFUSED, apart, bodies, open_view, relit, rendered
 from PIL import Image
 from support import encoded, gradient, serving
+from views import REFUSED, apart, bodies, open_view, relit, rendered, upload
 
 from server.application import create_app
 

@@ -41,6 +41,7 @@ def calls(job):
         ("POST", "/preview", {"job_id": job, **LIGHT}),
         ("GET", f"/job/{job}", None),
         ("GET", f"/job/{job}/events", None),
+        ("GET", f"/job/{job}/maps", None),
         ("GET", f"/download/{job}/input.png", None),
         ("HEAD", f"/download/{job}/input.png", None),
         ("DELETE", f"/job/{job}", None),

@@ -3,9 +3,12 @@
 import base64
 import io
 import itertools
+import json
 
 import numpy as np
 from PIL import Image
+from serving import multipart
+from support import encoded
 
 # Opens a view of a job in a canvas of its own, on a page of any origin
 OPEN = """async ([module, options]) => {
@@ -26,6 +29,14 @@ RENDER = """async (body) => {
 # What renders and rejects with, as the API would say it
 REFUSED = """async (body) => view.render(body).then(() => null, ({ name, code, status, message }) => (
   { name, code, status, message }))"""
+
+
+def upload(server, pixels, **headers):
+    """Upload a picture array, or PIL image, to a server of the harness; the job's id."""
+    kind, data = multipart(encoded(pixels))
+    status, content = server.call("upload", data, headers={**kind, **headers})
+    assert status == 200, content
+    return json.loads(content)["job_id"]
 
 
 def open_view(page, server, job_id, **options):
