@@ -3,7 +3,6 @@
 
 import { address, asProblem, key, Problem } from './api.js';
 import { frameSide, Previews } from './previews.js';
-import { relight, RelightError } from './relight.js';
 
 const SETTLE_MS = 160;
 const SLOW_MS = 40; // between two frames of a light that moves
@@ -13,6 +12,7 @@ const LARGEST_MAPS = 2048;
 /**
  * @typedef {import('./previews.js').Frame} Frame
  * @typedef {import('./previews.js').Job} Job
+ * @typedef {import('./relight.d.ts').RelightError} RelightError
  * @typedef {import('./relight.d.ts').RelightView} RelightView
  * @typedef {NonNullable<import('./relight.d.ts').RenderOptions['step']>} Step
  */
@@ -82,6 +82,7 @@ export class Live extends EventTarget {
   /** @type {(job: Job, signal: AbortSignal) => Promise<void>} */
   async #takeOver({ id }, signal) {
     try {
+      const { relight } = await import('./relight.js'); // not before there is a photo
       const view = await relight(this.#canvas, {
         base: address('.').href, jobId: id, key: key.get() || undefined, mode: 'webgl', signal,
       });
@@ -93,7 +94,8 @@ export class Live extends EventTarget {
       view.addEventListener('error', () => this.#giveUp());
       this.#view = view;
     } catch (error) {
-      if (error instanceof RelightError || signal.aborted) return; // the server goes on lighting the photo
+      const { name } = /** @type {Error} */ (error);
+      if (name === 'RelightError' || signal.aborted) return; // the server goes on lighting the photo
       throw error;
     }
     this.#tell('live');

@@ -168,3 +168,14 @@ def test_a_model_that_does_not_see_is_lit_by_the_server(open_page, tmp_path):
             settled(page)
             page.wait_for_timeout(300)
             assert page.evaluate("'live' in document.body.dataset") == live
+
+
+def test_the_page_asks_for_all_its_modules_at_once_and_for_no_more_than_it_needs(open_page):
+    page = open_page()
+    page.wait_for_load_state("networkidle")
+    asked, hinted = page.evaluate("""() => [
+      performance.getEntriesByType('resource').map(({ name }) => name).filter((name) => name.endsWith('.js')),
+      [...document.querySelectorAll('link[rel=modulepreload]')].map(({ href }) => href),
+    ]""")
+    assert {name for name in asked if not name.endswith("/app.js")} == set(hinted)
+    assert not any(name.endswith("relight.js") for name in asked)
