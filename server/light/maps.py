@@ -24,8 +24,9 @@ from ..scene.fit import (
 )
 from ..scene.geometry import Geometry
 from ..scene.illumination import EstimatedLight, light_at
+from .environment import convolved, look_up, normal_indices, surround, unpack
 from .field import VisibilityField
-from .lights import Light
+from .lights import Environment, Light
 from .occlusion import ambient_occlusion
 from .shadows import ShadowGrid
 from .upsampling import (
@@ -87,6 +88,40 @@ class GridMaps:
         """Which plane says how much of a texel is relit, if there is one: that before the last."""
         return _sides(self.shading_share)
 
+    def share_of(self, environment: Environment) -> Optional[np.ndarray]:
+        """The share of an environment's light that arrives at each texel of the shadow grid, (3, h, w) float32.
+
+        By colour; None: only ambient occlusion can tell.
+        """
+        grid = self.grid
+        if not isinstance(grid, VisibilityField):
+            return None
+
+        def make() -> np.ndarray:
+            around = convolved(unpack(environment), grid.cell)
+            return self._trusted(grid.share_of(lambda d: look_up(around, d, environment.rotation), self.occlusion))
+
+        return self._kept((environment,), make)
+
+    def surround(self, environment: Environment, roughness: Optional[float]) -> np.ndarray:
+        """The tables of an environment, see surround in environment.py; kept likewise."""
+        return self._kept((environment, roughness), lambda: surround(environment, roughness))
+
+    def _trusted(self, seen: np.ndarray) -> np.ndarray:
+        return seen if self.trust is None else 1 - self.trust * (1 - seen)
+
+    def _kept(self, key: tuple, make: Callable[[], np.ndarray]) -> np.ndarray:
+        with self.lock:
+            if key in self.shadows:
+                self.shadows.move_to_end(key)
+                return self.shadows[key]
+        seen = make()
+        with self.lock:
+            self.shadows[key] = seen
+            while len(self.shadows) > SHADOWS_KEPT:
+                self.shadows.popitem(last=False)
+        return seen
+
     @property
     def nbytes(self) -> int:
         """Bytes held now."""
@@ -100,18 +135,7 @@ class GridMaps:
         """The share of a lamp that each texel of the shadow grid sees, (h, w) float32; kept for the last lamps used."""
         far = light.kind == "directional"
         key = (far, light.direction, light.angle) if far else (far, light.position, light.radius)
-        with self.lock:
-            if key in self.shadows:
-                self.shadows.move_to_end(key)
-                return self.shadows[key]
-        seen = self.grid.visibility(light)
-        if self.trust is not None:
-            seen = 1 - self.trust * (1 - seen)
-        with self.lock:
-            self.shadows[key] = seen
-            while len(self.shadows) > SHADOWS_KEPT:
-                self.shadows.popitem(last=False)
-        return seen
+        return self._kept(key, lambda: self._trusted(self.grid.visibility(light)))
 
 
 @dataclass
@@ -130,6 +154,7 @@ class Maps:
     lock: threading.Lock = field(default_factory=threading.Lock)
     _bands: Dict[Tuple[int, int], Band] = field(default_factory=dict)
     _depths: Dict[Tuple[int, int], np.ndarray] = field(default_factory=dict)
+    _facings: Dict[Tuple[int, int], np.ndarray] = field(default_factory=dict)
 
     @property
     def size(self) -> Tuple[int, int]:
@@ -140,7 +165,7 @@ class Maps:
     def nbytes(self) -> int:
         """Bytes held now, without what pictures of all sizes share."""
         with self.lock:
-            held: List[Any] = [*self._depths.values()]
+            held: List[Any] = [*self._depths.values(), *self._facings.values()]
             for band in self._bands.values():
                 held += [a for a in (*band.codes, *band[1:]) if a is not None]
         if self.samples is not None:
@@ -164,6 +189,10 @@ class Maps:
     def depth(self, rows: slice) -> np.ndarray:
         """The relative inverse depth q (r, W) float32 of these rows; see scene/fit.py. Kept as a band is."""
         return self._kept(self._depths, rows, self._make_depth)
+
+    def facing(self, rows: slice) -> np.ndarray:
+        """The normals of these rows as indices (r, W) uint16 of the tables of an environment. Kept as a band is."""
+        return self._kept(self._facings, rows, lambda some: normal_indices(*self.band(some).normals))
 
     def _kept(self, kept: Dict[Tuple[int, int], Any], rows: slice, make: Callable[[slice], Any]) -> Any:
         if not self.keeps:

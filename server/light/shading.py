@@ -12,8 +12,9 @@ import numpy as np
 from ..image.resample import in_threads
 from ..image.srgb import LUMINANCE, TO_LINEAR, decode, decode_to_steps, encode, encode_steps
 from ..scene.normals import scene_positions, view_grid
+from .environment import look_up_normals
 from .exposure import matching_exposure
-from .lights import WHITE, Light, Rig, unit
+from .lights import WHITE, Environment, Light, Rig, unit
 from .maps import Band, GridPlane, Maps, mean_of_light, prepare
 
 __all__ = ["auto_exposure", "exposure_of", "illuminate", "linear_rows", "prepare", "relight"]
@@ -22,6 +23,7 @@ __all__ = ["auto_exposure", "exposure_of", "illuminate", "linear_rows", "prepare
 SHOULDER_BY_CODE = (TO_LINEAR / np.maximum(1 - TO_LINEAR, np.float32(1e-6))).astype(np.float32)
 
 Planes = Sequence[Union[np.ndarray, np.float32]]  # the x, y and z of many vectors, or of one
+_Shades = Sequence[Union["_Shade", "_Around"]]
 Blend = Optional[Union[np.float32, np.ndarray]]  # how much of the change is shown; None: all of it
 
 
@@ -29,7 +31,7 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
     """The relit picture (H, W, 3) uint8. Strength 0 gives the photograph itself, to the code."""
     if rig.strength == 0:
         return maps.rgb.copy()
-    shades = [_Shade(maps, light, rig) for light in rig.lights]
+    shades = _shades(maps, rig)
     even, gain = _even(maps, rig), 2.0 ** exposure_of(maps, rig)
     out = np.empty(maps.rgb.shape, np.uint8)
     threads = 1 if maps.keeps else threads
@@ -39,7 +41,7 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
 
 def linear_rows(maps: Maps, rig: Rig) -> Callable[[slice], List[np.ndarray]]:
     """What relights rows of a picture, as relight does, but to linear light: three planes (r, W) float32, 0..1."""
-    shades = [_Shade(maps, light, rig) for light in rig.lights]
+    shades = _shades(maps, rig)
     even, gain = _even(maps, rig), 2.0 ** exposure_of(maps, rig)
 
     def light(rows: slice) -> List[np.ndarray]:
@@ -66,7 +68,7 @@ def auto_exposure(maps: Maps, rig: Rig) -> float:
     samples = maps if maps.samples is None else maps.samples
     rows = slice(0, samples.size[0])
     band, even = samples.band(rows), _even(maps, rig)
-    ratios, highlights = _ratios(samples, band, rig, rows, [_Shade(samples, light, rig) for light in rig.lights], even)
+    ratios, highlights = _ratios(samples, band, rig, rows, _shades(samples, rig), even)
     before = [decode(c) for c in band.codes]
     after = _before_tone(before, ratios, highlights, 1 / even)
     surface = np.s_[:] if band.share is None else band.share > 0.5
@@ -89,28 +91,57 @@ class _Shade:
             self.shadow = maps.on_grid(np.float32(1 - rig.shadow_strength) + np.float32(rig.shadow_strength) * seen)
 
 
+class _Around:
+    """The environment of a rig: its tables by normals, and what arrives of it on the shadow grid, by colour.
+
+    None: what ambient occlusion leaves.
+    """
+
+    def __init__(self, maps: Maps, environment: Environment, rig: Rig):
+        self.tables = maps.shared.surround(environment, rig.roughness if rig.specular_strength > 0 else None)
+        share = maps.shared.share_of(environment) if rig.shadow_strength > 0 else None
+        self.share: Optional[List[GridPlane]] = None
+        if share is not None:
+            mixed = (
+                np.float32(1 - rig.shadow_strength) * maps.shared.occlusion + np.float32(rig.shadow_strength) * share
+            )
+            self.share = [maps.on_grid(plane) for plane in mixed]
+
+    def arriving(self, maps: Maps, band: Band, rows: slice, color: int) -> np.ndarray:
+        """(r, W) float32 0..1: the share of one colour's light that arrives at rows of the picture."""
+        return band.occlusion if self.share is None else maps.from_grid(self.share[color], rows)
+
+
+def _shades(maps: Maps, rig: Rig) -> _Shades:
+    lights = [_Shade(maps, light, rig) for light in rig.lights]
+    return lights if rig.environment is None else [*lights, _Around(maps, rig.environment, rig)]
+
+
 def illuminate(
-    maps: Maps, rig: Rig, rows: slice, shades: Optional[Sequence["_Shade"]] = None, factor: float = 1.0
+    maps: Maps, rig: Rig, rows: slice, shades: Optional[_Shades] = None, factor: float = 1.0
 ) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     """The new light on rows of the picture, times a factor, before delight and tone: (irradiance, highlights).
 
     Each is a list of planes (r, W) float32: one where all light is white, else three; highlights [] without specular.
     """
-    shades = [_Shade(maps, light, rig) for light in rig.lights] if shades is None else shades
+    shades = _shades(maps, rig) if shades is None else shades
     return _illuminate(maps, maps.band(rows), rig, rows, shades, factor)
 
 
 def _illuminate(
-    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Sequence["_Shade"], factor: float
+    maps: Maps, band: Band, rig: Rig, rows: slice, shades: _Shades, factor: float
 ) -> Tuple[List[np.ndarray], List[np.ndarray]]:
-    white = all(tuple(light.color) == WHITE for light in rig.lights)
+    white = rig.environment is None and all(tuple(light.color) == WHITE for light in rig.lights)
     glossy = rig.specular_strength > 0
     ambient = band.occlusion * np.float32(factor * rig.ambient)
     irradiance = [ambient] if white else [ambient, ambient.copy(), ambient.copy()]
-    highlights: List[np.ndarray] = [np.zeros_like(ambient) for _ in irradiance] if glossy and rig.lights else []
+    highlights: List[np.ndarray] = [np.zeros_like(ambient) for _ in irradiance] if glossy and shades else []
     n = list(band.normals)
     place = None
     for shade in shades:
+        if isinstance(shade, _Around):
+            _add_around(maps, band, rig, rows, shade, factor, irradiance, highlights)
+            continue
         light = shade.light
         to_light: Planes = [np.float32(c) for c in light.direction]
         attenuation: Optional[np.ndarray] = None
@@ -129,6 +160,29 @@ def _illuminate(
             if glossy:
                 cv2.scaleAdd(n_dot_l * specular, float(color) * rig.specular_strength, highlights[k], dst=highlights[k])
     return irradiance, highlights
+
+
+def _add_around(
+    maps: Maps,
+    band: Band,
+    rig: Rig,
+    rows: slice,
+    around: _Around,
+    factor: float,
+    irradiance: List[np.ndarray],
+    highlights: List[np.ndarray],
+) -> None:
+    """Add an environment's light to three planes (r, W) of irradiance and, if any, of highlights, in place."""
+    facing = maps.facing(rows)
+    for k, plane in enumerate(irradiance):
+        share = around.arriving(maps, band, rows, k)
+        arrives = look_up_normals(around.tables[k], facing)
+        arrives *= share
+        cv2.scaleAdd(arrives, factor, plane, dst=plane)
+        if highlights:
+            mirrored = look_up_normals(around.tables[3 + k], facing)
+            mirrored *= share
+            cv2.scaleAdd(mirrored, factor * rig.specular_strength, highlights[k], dst=highlights[k])
 
 
 def _dot(a: Planes, b: Planes) -> np.ndarray:
@@ -152,7 +206,7 @@ def _n_dot_l(n: Sequence[np.ndarray], to_light: Planes) -> np.ndarray:
 
 
 def _relight_rows(
-    maps: Maps, rig: Rig, shades: Sequence["_Shade"], even: float, gain: float, rows: slice, out: np.ndarray
+    maps: Maps, rig: Rig, shades: _Shades, even: float, gain: float, rows: slice, out: np.ndarray
 ) -> None:
     band = maps.band(rows)
     ratios, highlights = _ratios(maps, band, rig, rows, shades, even * gain)
@@ -171,7 +225,7 @@ def _blend(band: Band, rig: Rig) -> Blend:
 
 
 def _ratios(
-    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Sequence["_Shade"], factor: float
+    maps: Maps, band: Band, rig: Rig, rows: slice, shades: _Shades, factor: float
 ) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     """The same as _illuminate, but the irradiance is relative to the photograph's own, as far as delight goes."""
     ratios, highlights = _illuminate(maps, band, rig, rows, shades, factor)
