@@ -22,6 +22,7 @@ class JobFile(str, enum.Enum):
     RELIT16 = "relit16.png"
     EXR = "passes.exr"
     GEOMETRY = "geometry.npz"
+    ENVIRONMENT = "environment.npy"
 
 
 # Made of the geometry when they are first asked for

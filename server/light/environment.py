@@ -23,7 +23,7 @@ SIZE = ROWS, COLUMNS = 32, 64  # of the radiance that lights a picture: 5.6 degr
 HALF = np.dtype("<f2")
 STEPS = 127  # of a table of normals, from its middle to its edges
 SIDE = 256  # of its rows: what 16-bit indices reach
-ROUNDS = 40  # of `radiance_for`: smooth light is found soon, narrow lamps are made up later
+SAMPLES = 32  # of n.v, of heights of half vectors, and of their azimuths
 
 Kernel = Callable[[np.ndarray], np.ndarray]  # of the cosine of an angle
 
@@ -113,26 +113,31 @@ def gloss(roughness: float) -> Kernel:
 
 
 class Places(NamedTuple):
-    """Where directions lie in an environment without rotation: planes of one shape (h, w), float32."""
+    """Where directions lie in an environment without rotation: (n,) float32."""
 
     column: np.ndarray  # 0..1, from the left edge to the right
     row: np.ndarray  # in texels, from the middle of the first
 
 
 def places(directions: np.ndarray) -> Places:
-    """Where unit directions (n, 3) lie; as planes of 256 columns if there are more than that."""
-    x, y, z = np.asarray(directions, np.float32).T.reshape(3, -1, min(len(directions), SIDE))
+    """Where unit directions (n, 3) lie."""
+    x, y, z = np.asarray(directions, np.float32).T
     column = np.arctan2(x, -z) * np.float32(0.5 / np.pi) + np.float32(0.5)
     row = (np.float32(0.5) - np.arcsin(np.clip(y, -1, 1)) * np.float32(1 / np.pi)) * ROWS - np.float32(0.5)
     return Places(column, row)
 
 
 def look_up(values: np.ndarray, where: Places, rotation: float = 0.0) -> np.ndarray:
-    """(n, 3) float32: values (ROWS, COLUMNS, 3), turned by degrees, in n directions; bilinear."""
+    """(n, 3) float32: values (ROWS, COLUMNS, 3), turned by degrees, in n directions; bilinear.
+
+    n: at most 32766, or a multiple of SIDE; OpenCV takes no longer rows.
+    """
     # What lies at an azimuth came from one that is `rotation` on: seen from above, +z turns to +x, and +x to -z
     column = (where.column + np.float32(rotation / 360)) % 1 * COLUMNS + np.float32(0.5)
     around = np.pad(values, ((0, 0), (1, 1), (0, 0)), mode="wrap")
-    found = cv2.remap(around, column, where.row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    shape = -1, SIDE if len(column) % SIDE == 0 else 1
+    column, row = column.reshape(shape), where.row.reshape(shape)
+    found = cv2.remap(around, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return found.reshape(-1, 3)
 
 
@@ -161,15 +166,7 @@ def table_normals() -> np.ndarray:
     return normalise_in_place(np.stack([x, y, z], 2).reshape(-1, 3))
 
 
-def _mirrored(n: np.ndarray) -> np.ndarray:
-    """Where a viewer at +z sees mirrors with normals (n, 3) look: 2 (n.v) n - v."""
-    toward = 2 * n[:, 2:] * n
-    toward[:, 2] -= 1
-    return toward
-
-
-FACING = np.maximum(table_normals()[:, 2], 0)  # n.v
-NORMALS, MIRRORED = places(table_normals()), places(_mirrored(table_normals()))
+NORMALS = places(table_normals())
 
 
 def look_up_normals(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
@@ -187,20 +184,40 @@ def surround(environment: Environment, roughness: Optional[float] = None) -> np.
     radiance = unpack(environment)
     tables = [look_up(convolved(radiance, cosine), NORMALS, environment.rotation)]
     if roughness is not None:
-        mirrored = look_up(convolved(radiance, gloss(roughness)), MIRRORED, environment.rotation)
-        mirrored *= reflectance(FACING, roughness)[:, None]
+        normals = table_normals()
+        where = places(_glossy_direction(normals, roughness))
+        mirrored = look_up(convolved(radiance, gloss(roughness)), where, environment.rotation)
+        mirrored *= reflectance(np.maximum(normals[:, 2], 0), roughness)[:, None]
         tables.append(mirrored)
     return np.ascontiguousarray(np.concatenate(tables, 1).T)
 
 
-def reflectance(NoV: np.ndarray, roughness: float) -> np.ndarray:
-    """The share of even light that a surface of F0 = 0.04 mirrors toward a viewer at n.v, float32.
+def _glossy_direction(n: np.ndarray, roughness: float) -> np.ndarray:
+    """Where most of what surfaces with normals (n, 3) mirror toward a viewer at +z comes from.
 
-    Lazarov's fit to the GGX lobe, "Getting more physical in Call of Duty: Black Ops II", 2013, as Karis gives it in
-    "Physically based shading on mobile", 2014.
+    From the reflected direction, 2 (n.v) n - v, the rougher the nearer to the normal: the fit of Lagarde, de Rousiers,
+    "Moving Frostbite to physically based rendering", 2014.
     """
-    x, y = np.float32(1 - roughness), np.float32(0.0425 - 0.0275 * roughness)
-    a = np.minimum(x * x, np.exp2(np.float32(-9.28) * NoV)) * x + y
-    scale = np.float32(1.04 - 0.572 * roughness) - np.float32(1.04) * a
-    bias = np.float32(1.04) * a + np.float32(0.022 * roughness - 0.04)
-    return np.maximum(np.float32(0.04) * scale + bias, 0)
+    toward = 2 * n[:, 2:] * n
+    toward[:, 2] -= 1
+    smoothness = 1 - roughness
+    toward = n + (toward - n) * np.float32(smoothness * (np.sqrt(smoothness) + roughness))
+    return normalise_in_place(toward)
+
+
+def reflectance(NoV: np.ndarray, roughness: float) -> np.ndarray:
+    """The share of even light that a surface mirrors toward a viewer at n.v, of any shape, float32.
+
+    The integral of shading.py's GGX, with the half vectors drawn as GGX distributes them (Karis 2013).
+    """
+    alpha2 = roughness**4
+    share = (np.arange(SAMPLES) + 0.5) / SAMPLES
+    cos_h = np.sqrt((1 - share) / (1 + (alpha2 - 1) * share))[:, None]
+    around = np.cos(np.pi * share)[None]
+    v = np.linspace(1 / SAMPLES, 1, SAMPLES)[:, None, None]
+    VoH = cos_h * v + np.sqrt((1 - cos_h**2) * (1 - v**2)) * around
+    NoL = np.maximum(2 * VoH * cos_h - v, 0)
+    V = 0.5 / (NoL * np.sqrt(v**2 * (1 - alpha2) + alpha2) + v * np.sqrt(NoL**2 * (1 - alpha2) + alpha2))
+    F = 0.04 + 0.96 * (1 - np.clip(VoH, 0, 1)) ** 5
+    mean = (4 * V * F * NoL * np.maximum(VoH, 0) / cos_h).mean((1, 2))
+    return np.interp(NoV, v.ravel(), mean).astype(np.float32)

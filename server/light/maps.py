@@ -107,6 +107,14 @@ class GridMaps:
         """The tables of an environment, see surround in environment.py; kept likewise."""
         return self._kept((environment, roughness), lambda: surround(environment, roughness))
 
+    def own_light(self) -> Tuple[np.ndarray, np.ndarray]:
+        """(normals (n, 3), light (n,)), float32, of the photograph's surfaces: how they face, and how they were lit."""
+        planes = self.planes.copy()
+        planes[:3] /= _length(*planes[:3])
+        light = np.exp(_log_light(planes, self.light, self.shading_share))
+        surface = _surfaces(planes, self.sides)
+        return np.ascontiguousarray(planes[:3, surface].T), light[surface]
+
     def _trusted(self, seen: np.ndarray) -> np.ndarray:
         return seen if self.trust is None else 1 - self.trust * (1 - seen)
 
@@ -375,11 +383,15 @@ def light_samples(geometry: Geometry, fit: SceneFit) -> np.ndarray:
     return _light_samples(_planes(geometry, fit), fit.light, _share(geometry))
 
 
+def _surfaces(planes: np.ndarray, sides: int) -> np.ndarray:
+    """(h, w) bool: where planes, see _planes, show a surface; everywhere, where they show none."""
+    surface = planes[sides] > 0.5 if len(planes) > sides + 1 else np.ones(planes.shape[1:], bool)
+    return surface if surface.any() else ~surface
+
+
 def _light_samples(planes: np.ndarray, light: EstimatedLight, share: float) -> np.ndarray:
     """The logarithm of the old light at up to 20,000 places of the surfaces, (n,) float32."""
     unit = planes.copy()
     unit[:3] /= _length(*planes[:3])
-    samples, k = _log_light(unit, light, share), _sides(share)
-    surface = planes[k] > 0.5 if len(planes) > k + 1 else np.ones(samples.shape, bool)
-    samples = samples[surface] if surface.any() else samples.ravel()
+    samples = _log_light(unit, light, share)[_surfaces(planes, _sides(share))]
     return samples[:: -(-samples.size // 20000)]

@@ -10,7 +10,7 @@ from typing import Dict, List, Tuple
 import numpy as np
 
 from .environment import convolved, cosine, pack, texel_directions
-from .lights import Environment, Vector, blackbody, hex_color
+from .lights import Vector, blackbody, hex_color
 
 Stop = Tuple[float, Vector]  # an elevation and the radiance there
 
@@ -58,73 +58,79 @@ SKIES: Dict[str, Sky] = {
         "Overcast sky",
         1.0,
         (
-            (-90, _light(0.16, kelvin=5600)),
-            (-4, _light(0.22, kelvin=5800)),
-            (4, _light(0.8, kelvin=6900)),
-            (90, _light(2.2, kelvin=7200)),
+            (-90, _light(0.12, kelvin=5600)),
+            (-4, _light(0.18, kelvin=5800)),
+            (4, _light(0.7, kelvin=6800)),
+            (90, _light(2.4, kelvin=7000)),
         ),
     ),
     "sky-golden-hour": Sky(
         "Golden hour",
         1.0,
         (
-            (-90, _light(0.12, "#8a6a4c")),
-            (-3, _light(0.25, "#b98d62")),
-            (3, _light(0.9, "#ffcf9a")),
-            (25, _light(0.5, "#a9bfe0")),
-            (90, _light(0.35, "#6f97d8")),
+            (-90, _light(0.1, "#9a8468")),
+            (-3, _light(0.2, "#b59c7c")),
+            (3, _light(0.7, "#ffdcb4")),
+            (25, _light(0.45, "#b9c8e0")),
+            (90, _light(0.3, "#86a6d8")),
         ),
-        (Glow(60, 14, 4, _light(160, kelvin=3100)), Glow(60, 12, 28, _light(2.4, kelvin=3400))),
+        (Glow(62, 16, 4, _light(220, kelvin=3600)), Glow(62, 14, 25, _light(2.4, kelvin=3800))),
     ),
     "sky-sunset": Sky(
         "Sunset",
-        0.9,
+        0.85,
         (
-            (-90, _light(0.06, "#5a4660")),
-            (-3, _light(0.14, "#7a5468")),
-            (3, _light(1.0, "#ff8a5c")),
-            (20, _light(0.55, "#d08aa0")),
-            (50, _light(0.3, "#7f82c4")),
-            (90, _light(0.22, "#4f66b4")),
+            (-90, _light(0.08, "#6a5c68")),
+            (-3, _light(0.14, "#80707c")),
+            (3, _light(0.8, "#ffb48c")),
+            (20, _light(0.6, "#cfa4b4")),
+            (50, _light(0.4, "#9096c4")),
+            (90, _light(0.3, "#6a7cbc")),
         ),
-        (Glow(-70, 4, 5, _light(60, kelvin=2100)), Glow(-70, 4, 35, _light(4.0, "#ff7038"))),
+        (Glow(-74, 6, 5, _light(70, kelvin=2900)), Glow(-74, 5, 32, _light(3.6, "#ff9a5c"))),
     ),
     "sky-night-street": Sky(
         "Street at night",
         0.4,
-        ((-90, _light(0.05, "#5a4a3c")), (0, _light(0.05, "#54506a")), (90, _light(0.03, "#2c3a66"))),
         (
-            Glow(-50, 42, 7, _light(9, kelvin=2300)),
-            Glow(115, 35, 7, _light(6, kelvin=2300)),
-            Glow(75, 8, 10, _light(1.6, "#3de0ff")),
-            Glow(40, 2, 8, _light(1.0, "#ff4fa0")),
+            (-90, _light(0.04, "#6a6058")),
+            (0, _light(0.05, "#66687c")),
+            (90, _light(0.05, "#4a5c8c")),
         ),
-        (Box(-105, 6, 16, 12, _light(2.0, kelvin=3600)),),
+        (
+            Glow(-58, 44, 9, _light(10, kelvin=2900)),
+            Glow(130, 30, 9, _light(8, kelvin=2700)),
+            Glow(80, 10, 12, _light(2.4, "#6fd0ff")),
+        ),
+        (Box(-105, 4, 16, 12, _light(1.6, kelvin=3800)),),
     ),
     "studio-softboxes": Sky(
         "Two soft boxes",
         1.0,
-        ((-90, _light(0.05)), (90, _light(0.07))),
+        ((-90, _light(0.02)), (90, _light(0.03))),
         (),
         (
-            Box(-48, 28, 20, 26, _light(9, kelvin=5600)),
-            Box(78, 12, 12, 32, _light(3.2, kelvin=6000)),
-            Box(165, 50, 22, 12, _light(5, kelvin=6500)),
+            Box(-52, 34, 19, 24, _light(9, kelvin=5800)),
+            Box(82, 8, 10, 32, _light(2.2, kelvin=6200)),
+            Box(165, 50, 22, 12, _light(6, kelvin=6500)),
         ),
     ),
     "studio-window": Sky(
         "Window",
         0.9,
-        ((-90, _light(0.09, kelvin=4600)), (0, _light(0.14, kelvin=5200)), (90, _light(0.16, kelvin=5600))),
+        ((-90, _light(0.05, kelvin=4800)), (0, _light(0.08, kelvin=5200)), (90, _light(0.09, kelvin=5600))),
         (),
-        (Box(-82, 14, 13, 28, _light(9, kelvin=7000), fade=3), Box(-48, 14, 13, 28, _light(9, kelvin=7000), fade=3)),
+        (
+            Box(-92, 14, 12, 28, _light(9, kelvin=6800), fade=3),
+            Box(-60, 14, 12, 28, _light(9, kelvin=6800), fade=3),
+        ),
     ),
 }
 
 
-def environment(name: str) -> Environment:
-    """The environment of that name. Raises KeyError."""
-    return Environment(texels=pack(radiance(SKIES[name])))
+def texels(name: str) -> str:
+    """The radiance of a sky as the text of an Environment. Raises KeyError."""
+    return pack(radiance(SKIES[name]))
 
 
 def told() -> List[Dict[str, str]]:
