@@ -71,13 +71,19 @@ def ggx(n, l, roughness):
     return d * visible * (0.04 + 0.96 * (1 - lh) ** 5)
 
 
-def relight(rgb, q, normals, mask, occlusion, estimate, focal, rig, visibilities=None):
-    """rgb (H, W, 3) uint8 relit. visibilities: one (H, W) per light or None (no cast shadows)."""
+def relight(rgb, q, normals, mask, occlusion, estimate, focal, rig, visibilities=None, environment=None):
+    """rgb (H, W, 3) uint8 relit. visibilities: one (H, W) per light or None (no cast shadows).
+
+    environment: radiance (h, w, 3), of which ambient occlusion leaves its share.
+    """
     if rig.strength == 0:
         return rgb.copy()
     n = normalise(np.asarray(normals, float))
     points = positions(np.asarray(q, float), focal)
     irradiance = np.zeros(n.shape) + rig.ambient * np.asarray(occlusion, float)[..., None]
+    if environment is not None:
+        arrives = environment_light(n.reshape(-1, 3), environment, rig.environment.rotation).reshape(n.shape)
+        irradiance += arrives * np.asarray(occlusion, float)[..., None]
     highlights = np.zeros(n.shape)
     for k, light in enumerate(rig.lights):
         l, strength = arriving(light, points)
