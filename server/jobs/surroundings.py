@@ -30,9 +30,9 @@ def size(store: JobStore, job_id: str) -> Optional[Tuple[int, int]]:
 def radiance(store: JobStore, job_id: str) -> np.ndarray:
     """A job's environment (h, w, 3) float16. Raises JobNotFound, EnvironmentNotFound."""
     try:
-        data = store.get(job_id, JobFile.ENVIRONMENT)
-        shape = _shape(io.BytesIO(data))
-        found = np.frombuffer(data, np.float16, offset=len(data) - 2 * int(np.prod(shape))).reshape(shape)
+        file = io.BytesIO(store.get(job_id, JobFile.ENVIRONMENT))
+        shape = _shape(file)
+        found = np.frombuffer(file.read(), np.float16).reshape(shape)
         if not np.isfinite(found).all():
             raise DamagedFile("radiance that is not finite")
         return found
