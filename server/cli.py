@@ -196,7 +196,7 @@ def relight(given: Dict[str, Any]) -> int:
     if given["environment"]:
         fields = {**fields, "environment": {"type": "preset", "name": given["environment"]}}
     if not fields:
-        raise StartupError("one of --light, --preset, --body, --environment is needed")
+        raise StartupError("one of --light, --preset, --body, --environment is required")
     try:
         rig = RelightBody(**{**fields, "job_id": ""}).rig()
     except ValidationError as exc:
