@@ -17,13 +17,13 @@ from .exposure import matching_exposure
 from .lights import WHITE, Environment, Light, Rig, unit
 from .maps import Band, GridPlane, Maps, mean_of_light, prepare
 
-__all__ = ["auto_exposure", "exposure_of", "illuminate", "linear_rows", "prepare", "relight"]
+__all__ = ["auto_exposure", "exposure_of", "illuminate", "linear_rows", "prepare", "relight", "shades_of"]
 
 # linear / (1 - linear) of the 256 codes: how soon the tone curve bends a pixel's gain
 SHOULDER_BY_CODE = (TO_LINEAR / np.maximum(1 - TO_LINEAR, np.float32(1e-6))).astype(np.float32)
 
 Planes = Sequence[Union[np.ndarray, np.float32]]  # the x, y and z of many vectors, or of one
-_Shades = Sequence[Union["_Shade", "_Around"]]
+Shades = Sequence[Union["_Shade", "_Around"]]
 Blend = Optional[Union[np.float32, np.ndarray]]  # how much of the change is shown; None: all of it
 
 
@@ -31,7 +31,7 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
     """The relit picture (H, W, 3) uint8. Strength 0 gives the photograph itself, to the code."""
     if rig.strength == 0:
         return maps.rgb.copy()
-    shades = _shades(maps, rig)
+    shades = shades_of(maps, rig)
     even, gain = _even(maps, rig), 2.0 ** exposure_of(maps, rig)
     out = np.empty(maps.rgb.shape, np.uint8)
     threads = 1 if maps.keeps else threads
@@ -41,7 +41,7 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
 
 def linear_rows(maps: Maps, rig: Rig) -> Callable[[slice], List[np.ndarray]]:
     """What relights rows of a picture, as relight does, but to linear light: three planes (r, W) float32, 0..1."""
-    shades = _shades(maps, rig)
+    shades = shades_of(maps, rig)
     even, gain = _even(maps, rig), 2.0 ** exposure_of(maps, rig)
 
     def light(rows: slice) -> List[np.ndarray]:
@@ -68,7 +68,7 @@ def auto_exposure(maps: Maps, rig: Rig) -> float:
     samples = maps if maps.samples is None else maps.samples
     rows = slice(0, samples.size[0])
     band, even = samples.band(rows), _even(maps, rig)
-    ratios, highlights = _ratios(samples, band, rig, rows, _shades(samples, rig), even)
+    ratios, highlights = _ratios(samples, band, rig, rows, shades_of(samples, rig), even)
     before = [decode(c) for c in band.codes]
     after = _before_tone(before, ratios, highlights, 1 / even)
     surface = np.s_[:] if band.share is None else band.share > 0.5
@@ -112,24 +112,25 @@ class _Around:
         return band.occlusion if self.share is None else maps.from_grid(self.share[color], rows)
 
 
-def _shades(maps: Maps, rig: Rig) -> _Shades:
+def shades_of(maps: Maps, rig: Rig) -> Shades:
+    """The lights of a rig and its environment, each with what its shadow leaves of it."""
     lights = [_Shade(maps, light, rig) for light in rig.lights]
     return lights if rig.environment is None else [*lights, _Around(maps, rig.environment, rig)]
 
 
 def illuminate(
-    maps: Maps, rig: Rig, rows: slice, shades: Optional[_Shades] = None, factor: float = 1.0
+    maps: Maps, rig: Rig, rows: slice, shades: Optional[Shades] = None, factor: float = 1.0
 ) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     """The new light on rows of the picture, times a factor, before delight and tone: (irradiance, highlights).
 
     Each is a list of planes (r, W) float32: one where all light is white, else three; highlights [] without specular.
     """
-    shades = _shades(maps, rig) if shades is None else shades
+    shades = shades_of(maps, rig) if shades is None else shades
     return _illuminate(maps, maps.band(rows), rig, rows, shades, factor)
 
 
 def _illuminate(
-    maps: Maps, band: Band, rig: Rig, rows: slice, shades: _Shades, factor: float
+    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Shades, factor: float
 ) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     white = rig.environment is None and all(tuple(light.color) == WHITE for light in rig.lights)
     glossy = rig.specular_strength > 0
@@ -205,9 +206,7 @@ def _n_dot_l(n: Sequence[np.ndarray], to_light: Planes) -> np.ndarray:
     return np.maximum(n_dot_l, 0, out=n_dot_l)
 
 
-def _relight_rows(
-    maps: Maps, rig: Rig, shades: _Shades, even: float, gain: float, rows: slice, out: np.ndarray
-) -> None:
+def _relight_rows(maps: Maps, rig: Rig, shades: Shades, even: float, gain: float, rows: slice, out: np.ndarray) -> None:
     band = maps.band(rows)
     ratios, highlights = _ratios(maps, band, rig, rows, shades, even * gain)
     blend = _blend(band, rig)
@@ -225,7 +224,7 @@ def _blend(band: Band, rig: Rig) -> Blend:
 
 
 def _ratios(
-    maps: Maps, band: Band, rig: Rig, rows: slice, shades: _Shades, factor: float
+    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Shades, factor: float
 ) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     """The same as _illuminate, but the irradiance is relative to the photograph's own, as far as delight goes."""
     ratios, highlights = _illuminate(maps, band, rig, rows, shades, factor)
