@@ -10,7 +10,7 @@ however it faces, an irradiance of 1 (divided by pi, that is: the integral of th
 """
 
 import base64
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, Hashable, NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -176,17 +176,23 @@ def look_up_normals(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return np.take(table, indices, mode="clip")
 
 
-def surround(environment: Environment, roughness: Optional[float] = None) -> np.ndarray:
+Blurred = Callable[[Hashable, Kernel], np.ndarray]  # an environment convolved with a kernel of some name
+
+
+def surround(
+    environment: Environment, roughness: Optional[float] = None, blurred: Optional[Blurred] = None
+) -> np.ndarray:
     """What an environment gives to surfaces in the open, by the index of their normal: (3, 65536) float32 irradiance.
 
-    roughness: (6, 65536), with what a surface of that roughness mirrors toward the viewer in the last three.
+    roughness: (6, 65536), with what a surface of that roughness mirrors toward the viewer in the last three. blurred:
+    what may know the environment's radiance convolved already.
     """
-    radiance = unpack(environment)
-    tables = [look_up(convolved(radiance, cosine), NORMALS, environment.rotation)]
+    blurred = blurred or (lambda _, kernel: convolved(unpack(environment), kernel))
+    tables = [look_up(blurred("cosine", cosine), NORMALS, environment.rotation)]
     if roughness is not None:
         normals = table_normals()
         where = places(_glossy_direction(normals, roughness))
-        mirrored = look_up(convolved(radiance, gloss(roughness)), where, environment.rotation)
+        mirrored = look_up(blurred(roughness, gloss(roughness)), where, environment.rotation)
         mirrored *= reflectance(np.maximum(normals[:, 2], 0), roughness)[:, None]
         tables.append(mirrored)
     return np.ascontiguousarray(np.concatenate(tables, 1).T)

@@ -7,7 +7,8 @@ silhouettes is kept for the pixels there alone.
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from functools import partial
+from typing import Any, Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from ..scene.fit import (
 )
 from ..scene.geometry import Geometry
 from ..scene.illumination import EstimatedLight, light_at
-from .environment import convolved, look_up, normal_indices, surround, unpack
+from .environment import Kernel, convolved, look_up, normal_indices, surround, unpack
 from .field import VisibilityField
 from .lights import Environment, Light
 from .occlusion import ambient_occlusion
@@ -98,14 +99,22 @@ class GridMaps:
             return None
 
         def make() -> np.ndarray:
-            around = convolved(unpack(environment), grid.cell)
+            around = self._blurred(environment, "cell", grid.cell)
             return self._trusted(grid.share_of(lambda d: look_up(around, d, environment.rotation), self.occlusion))
 
         return self._kept((environment,), make)
 
     def surround(self, environment: Environment, roughness: Optional[float]) -> np.ndarray:
         """The tables of an environment, see surround in environment.py; kept likewise."""
-        return self._kept((environment, roughness), lambda: surround(environment, roughness))
+        return self._kept(
+            (environment, roughness), lambda: surround(environment, roughness, partial(self._blurred, environment))
+        )
+
+    def _blurred(self, environment: Environment, name: Hashable, kernel: Kernel) -> np.ndarray:
+        """An environment's radiance convolved, as it is before it is turned: kept while it turns."""
+        return self._kept(
+            (environment.texels, environment.intensity, name), lambda: convolved(unpack(environment), kernel)
+        )
 
     def own_light(self) -> Tuple[np.ndarray, np.ndarray]:
         """(normals (n, 3), light (n,)), float32, of the photograph's surfaces: how they face, and how they were lit."""
@@ -233,21 +242,21 @@ class Maps:
         )
 
     def on_grid(self, texels: np.ndarray) -> "GridPlane":
-        """A plane on the shadow grid, (h, w) float32, made ready for from_grid."""
+        """A plane on the shadow grid, or some, (..., h, w) float32, made ready for from_grid."""
         return GridPlane(texels, self.grid_sampler.widen(texels))
 
     def from_grid(self, plane: "GridPlane", rows: slice) -> np.ndarray:
-        """Rows (r, W) float32 of a plane on the shadow grid, sharp at silhouettes."""
+        """Rows (..., r, W) float32 of a plane on the shadow grid, or of some, sharp at silhouettes."""
         band = self.grid_sampler.rows(plane.wide, rows)
         self.edges.apply_in_place(band, plane.texels, rows)
         return band
 
 
 class GridPlane(NamedTuple):
-    """A plane on the shadow grid."""
+    """A plane on the shadow grid, or some."""
 
-    texels: np.ndarray  # (h, w) float32
-    wide: np.ndarray  # (h, W) float32: made ready
+    texels: np.ndarray  # (..., h, w) float32
+    wide: np.ndarray  # (..., h, W) float32: made ready
 
 
 def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:

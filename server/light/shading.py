@@ -100,16 +100,14 @@ class _Around:
     def __init__(self, maps: Maps, environment: Environment, rig: Rig):
         self.tables = maps.shared.surround(environment, rig.roughness if rig.specular_strength > 0 else None)
         share = maps.shared.share_of(environment) if rig.shadow_strength > 0 else None
-        self.share: Optional[List[GridPlane]] = None
+        self.share: Optional[GridPlane] = None
         if share is not None:
-            mixed = (
-                np.float32(1 - rig.shadow_strength) * maps.shared.occlusion + np.float32(rig.shadow_strength) * share
-            )
-            self.share = [maps.on_grid(plane) for plane in mixed]
+            strength = np.float32(rig.shadow_strength)
+            self.share = maps.on_grid((1 - strength) * maps.shared.occlusion + strength * share)
 
-    def arriving(self, maps: Maps, band: Band, rows: slice, color: int) -> np.ndarray:
-        """(r, W) float32 0..1: the share of one colour's light that arrives at rows of the picture."""
-        return band.occlusion if self.share is None else maps.from_grid(self.share[color], rows)
+    def arriving(self, maps: Maps, band: Band, rows: slice) -> Sequence[np.ndarray]:
+        """Three planes (r, W) float32 0..1: the share of each colour's light that arrives at rows of the picture."""
+        return [band.occlusion] * 3 if self.share is None else maps.from_grid(self.share, rows)
 
 
 def shades_of(maps: Maps, rig: Rig) -> Shades:
@@ -175,8 +173,7 @@ def _add_around(
 ) -> None:
     """Add an environment's light to three planes (r, W) of irradiance and, if any, of highlights, in place."""
     facing = maps.facing(rows)
-    for k, plane in enumerate(irradiance):
-        share = around.arriving(maps, band, rows, k)
+    for k, (plane, share) in enumerate(zip(irradiance, around.arriving(maps, band, rows))):
         arrives = look_up_normals(around.tables[k], facing)
         arrives *= share
         cv2.scaleAdd(arrives, factor, plane, dst=plane)
@@ -265,7 +262,8 @@ def _in_linear_light(
     if band.headroom is not None:
         most = ratios[0].copy() if len(ratios) == 1 else _largest_channel(ratios)
         whiter = _whiter(np.minimum(most, 1, out=most), band.headroom)
-        ratios = [ratio * whiter for ratio in ratios]
+        for ratio in ratios:
+            ratio *= whiter
     after = _before_tone(before, ratios, highlights, scale)
     kept = _tone_factor(_largest_channel(before), _largest_channel(after))
     for b, a in zip(before, after):
@@ -333,12 +331,9 @@ def _tone_factor(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     kept = np.minimum(old, new)
     more = new - kept
     room = np.subtract(1, old, out=old)
-    length = room * room
-    length += np.float32(1e-12)
-    length += more * more
-    np.sqrt(length, out=length)
+    length: np.ndarray = cv2.magnitude(room, more).reshape(room.shape)
     more *= room
-    more /= length
+    more /= np.maximum(length, np.float32(1e-6), out=length)
     kept += more
     kept /= np.maximum(new, np.float32(1e-12), out=new)
     return kept
