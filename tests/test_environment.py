@@ -28,7 +28,7 @@ def around(radiance, **settings):
 
 
 def sky(name, **settings):
-    return Environment(skies.texels(name), **settings)
+    return Environment(skies.TEXELS[name], **settings)
 
 
 def lit_only_from(direction, width=0.15):

@@ -128,11 +128,6 @@ SKIES: Dict[str, Sky] = {
 }
 
 
-def texels(name: str) -> str:
-    """The radiance of a sky as the text of an Environment. Raises KeyError."""
-    return pack(radiance(SKIES[name]))
-
-
 def told() -> List[Dict[str, str]]:
     """The environments, for /models and the page: names and titles."""
     return [{"name": name, "title": sky.title} for name, sky in SKIES.items()]
@@ -169,3 +164,6 @@ def _box(box: Box, directions: np.ndarray) -> np.ndarray:
         off = np.degrees(np.arctan(np.abs(directions @ axis) / near))
         inside = inside * np.clip((half - off) / box.fade + 0.5, 0, 1)
     return inside
+
+
+TEXELS = {name: pack(radiance(sky)) for name, sky in SKIES.items()}  # each as the text of an Environment

@@ -238,7 +238,7 @@ class SkyAround(Around):
 
     def to_environment(self) -> Environment:
         """As the engine takes it."""
-        return self._made(texels=skies.texels(self.name))
+        return self._made(texels=skies.TEXELS[self.name])
 
 
 class UploadAround(Around):

@@ -28,7 +28,7 @@ from server.model.engine import OnnxEngine, load_graph
 from server.scene.pipeline import estimate, read_scene
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-SKY = Environment(skies.texels("sky-sunset"))
+SKY = Environment(skies.TEXELS["sky-sunset"])
 
 
 def rigs(turn):
