@@ -20,10 +20,9 @@ from .model import sessions
 from .model.engine import Engine, load_engine
 from .settings import Settings
 from .settings import load as load_settings
-from .web import problems, routes
+from .web import problems, routes, schemas
 from .web.body import BodyLimitMiddleware
 from .web.middleware import CrossOriginMiddleware, KnownHostsMiddleware, RequestContextMiddleware, RequestIdFilter
-from .web.schemas import sheet_looks
 
 log = logging.getLogger("relight")
 PUBLISH_SECONDS = 0.5
@@ -100,7 +99,7 @@ async def _load(
         except ModelMissing as exc:
             problem = exc
             log.error("%s Uploads are refused until then.", exc.detail)
-    service = Service(settings, engine, problem, observe, sheet_looks())
+    service = Service(settings, engine, problem, observe, schemas.sheet_looks())
     for m in service.models():
         log.info("model %s runs on %s", m.get("name"), m.get("provider"))
     return service
@@ -157,6 +156,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.settings, app.state.metrics, app.state.keys = settings, metrics, api_keys
+    app.state.contract = schemas.contract()
     problems.install(app, [*routes.router.routes, *routes.guarded.routes])
     routes.install(app)
     _add_middleware(app, settings, metrics, api_keys)

@@ -1,5 +1,6 @@
 """Pictures as bytes. No alpha is ever blended, no metadata written but what is asked for."""
 
+import io
 import struct
 import zlib
 from importlib import import_module
@@ -7,6 +8,7 @@ from typing import Any, Dict, List, Tuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from .metadata import PNG_START
 from .resample import bands, in_threads
@@ -30,6 +32,16 @@ def encode_jpeg(rgb: np.ndarray, quality: int = 85) -> bytes:
     if not done:
         raise ValueError("cannot encode the picture")
     return data.tobytes()
+
+
+def encode_webp(pixels: np.ndarray) -> bytes:
+    """(H, W, 3) RGB or (H, W, 4) RGBA uint8 as a lossless WebP, also of the colours that alpha hides.
+
+    By the quickest method: others take three to ten times as long for a tenth of the bytes.
+    """
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "WEBP", lossless=True, quality=0, method=0, exact=True)
+    return out.getvalue()
 
 
 def encode_png(array: np.ndarray, threads: int = 1, about: str = "") -> bytes:
@@ -97,6 +109,12 @@ def _deflated(data: np.ndarray, last: bool) -> bytes:
         packer = zlib.compressobj(1, zlib.DEFLATED, RAW, 8, zlib.Z_RLE)
         flush = zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH
     packed: bytes = packer.compress(data) + packer.flush(flush)
+    return packed
+
+
+def deflate(data: bytes) -> bytes:
+    """A zlib stream (RFC 1950), made quickly."""
+    packed: bytes = zlib.compress(data, 4) if isal is None else isal.compress(data, 3)
     return packed
 
 

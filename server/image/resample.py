@@ -96,6 +96,14 @@ class Resampler:
             np.matmul(weights, wide[..., first : last + 1, :], out=out[..., done, :])
         return out
 
+    def corners(self) -> Tuple[np.ndarray, np.ndarray]:
+        """For each pixel the flat index (H, W) int of the texel before it, and the weights (4, H, W) float32 of that
+        texel, the next, and the two below.
+        """
+        a, b = self.down[:, None], self.right[None, :]
+        weights = np.stack([(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b])
+        return self.top[:, None] * self.grid[1] + self.left[None, :], weights
+
     def cells(self, flags: np.ndarray) -> CellPixels:
         """The pixels whose upper left texel is flagged, (h, w) bool."""
         top, left = np.nonzero(flags)

@@ -25,15 +25,18 @@ from ..errors import (
     Superseded,
     from_oserror,
 )
-from ..light.maps import light_samples
+from ..light.maps import prepare_grid
 from ..light.passes import shading_factor
 from ..memory import give_back
 from ..metrics import StageTimer
 from ..model.engine import Engine
+from ..scene.fit import SceneFit
 from ..scene.geometry import Geometry, checked, pack, unpack
 from ..scene.passes import depth_range
 from ..scene.pipeline import estimate, read_scene
 from .base import ANALYSIS, Coordination, JobFile, JobStore
+from .cache import Cache
+from .live import USUAL, can_be_lit, maps_file, pack_maps, side_of
 from .notifier import Notifier
 from .photos import Photos
 from .pool import Pool, WatchdogThread
@@ -56,11 +59,12 @@ class Analyst:
         processes: Coordination,
         engine: Optional[Engine],
         pool: Pool,
+        cache: Cache,
         timeout: float,
         observe: Any,
     ):
         self.store, self.photos, self.processes, self.engine = store, photos, processes, engine
-        self.pool, self.timeout = pool, timeout
+        self.pool, self.cache, self.timeout = pool, cache, timeout
         self.observe = observe  # (stage, seconds)
         self.notifier = Notifier()
         self.closing = threading.Event()
@@ -184,7 +188,9 @@ class Analyst:
                 if other == record.job_id or twin.state != READY or twin.fingerprint != record.fingerprint:
                     continue
                 unpack(self.store.get(other, JobFile.GEOMETRY))
-                self.store.link_files(other, record.job_id, [JobFile.GEOMETRY])
+                maps = maps_file(USUAL, record.width, record.height)
+                there = maps in self.store.names(other)
+                self.store.link_files(other, record.job_id, [JobFile.GEOMETRY, *([maps] if there else [])])
             except (RelightError, DamagedFile):
                 if not (self.store.names(record.job_id)):
                     raise JobNotFound() from None
@@ -198,7 +204,8 @@ class Analyst:
     def _analyse(self, record: Record, engine: Engine) -> None:
         timer = StageTimer(self.observe, digits=4)
         record.timings = timer.seconds
-        rgb = np.ascontiguousarray(_whole(record, self.photos.read)[..., :3])
+        photo = _whole(record, self.photos.read)
+        rgb = np.ascontiguousarray(photo[..., :3])
         timer.lap("reading")
         self._step(record, "estimating")
         geometry = estimate(rgb, lambda inside: self._ask(engine, inside))
@@ -210,11 +217,21 @@ class Analyst:
         geometry, record.fit = read_scene(rgb, geometry)
         timer.lap("fitting")
         self._step(record, "storing")
-        self.store.put(record.job_id, JobFile.GEOMETRY, pack(geometry))
-        record.shading_factor = shading_factor(light_samples(geometry, record.fit))
+        packed = pack(geometry)
+        self.store.put(record.job_id, JobFile.GEOMETRY, packed)
         record.depth_range = list(depth_range(geometry, rgb.shape[:2]))
         record.models = [str(m.get("name", "")) for m in engine.describe()]
+        self._prepare(record, photo, unpack(packed), record.fit)
         timer.lap("storing")
+
+    def _prepare(self, record: Record, photo: np.ndarray, geometry: Geometry, fit: SceneFit) -> None:
+        """Make what the first picture takes, here or in a browser, before anybody asks for it."""
+        shared = prepare_grid(geometry, fit)
+        record.shading_factor = shading_factor(shared.light_samples)
+        self.cache.put((record.job_id, "grid"), shared)
+        if can_be_lit(geometry):
+            file = maps_file(USUAL, record.width, record.height)
+            self.store.put(record.job_id, file, pack_maps(photo, side_of(file), shared))
 
     def _ask(self, engine: Engine, rgb: np.ndarray) -> Geometry:
         """Ask the engine, in a thread that is left behind when it hangs."""

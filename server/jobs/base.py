@@ -23,6 +23,9 @@ class JobFile(str, enum.Enum):
     EXR = "passes.exr"
     GEOMETRY = "geometry.npz"
     ENVIRONMENT = "environment.npy"
+    MAPS_512 = "maps-512.bin"
+    MAPS_1024 = "maps-1024.bin"
+    MAPS_2048 = "maps-2048.bin"
 
 
 # Made of the geometry when they are first asked for
@@ -30,7 +33,8 @@ DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobF
 LIT = (JobFile.RELIT16, JobFile.EXR)  # likewise, with the lights of the last relight
 PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
 ARCHIVE = "passes.zip"  # of all of them; never stored
-ANALYSIS = (JobFile.GEOMETRY, *DERIVED)
+MAPS = {512: JobFile.MAPS_512, 1024: JobFile.MAPS_1024, 2048: JobFile.MAPS_2048}  # by the longer side of the picture
+ANALYSIS = (JobFile.GEOMETRY, *DERIVED, *MAPS.values())
 
 
 class Entry(NamedTuple):

@@ -27,7 +27,7 @@ from ..memory import give_back
 from ..metrics import StageTimer
 from ..scene.geometry import Geometry, unpack
 from ..scene.passes import depth_pass, normals_pass
-from . import look, surroundings
+from . import live, look, surroundings
 from .analysis import Analyst, IsDisconnected
 from .base import LIT, JobFile, JobStore
 from .cache import Cache
@@ -303,6 +303,46 @@ class Renderer:
         found = look.carried(stream.read(look.HEAD))
         stream.seek(0)
         return bool(wanted) and found == wanted
+
+    async def open_maps(self, job_id: str, max_side: int, owner: str, is_disconnected: IsDisconnected) -> BinaryIO:
+        """The maps by which a browser lights a photo, open for reading; made where they are not there.
+
+        max_side: one of MAPS. Raises Overloaded, StorageFull, JobNotFound; what the analysis failed with, and what
+        `damaged` tells.
+        """
+        record = await self._ready(job_id, owner, is_disconnected)
+        file = live.maps_file(max_side, record.width, record.height)
+        stream = await asyncio.to_thread(self._open_maps, record, file)
+        if stream is None:
+            with self.pool.admitted(), self.in_use.hold(record.job_id):
+                await self.pool.run(self._make_maps, record, file, admitted=True)
+            stream = await asyncio.to_thread(self.store.open, record.job_id, file)
+        return stream
+
+    def _open_maps(self, record: Record, file: JobFile) -> Optional[BinaryIO]:
+        """The maps that are there, open and at their beginning; None: there are none that a browser could read."""
+        try:
+            stream = self.store.open(record.job_id, file)
+        except FileNotFound:
+            return None
+        if stream.read(len(live.MARK)) != live.MARK:
+            stream.close()
+            return None
+        stream.seek(0)
+        return stream
+
+    def _make_maps(self, record: Record, file: JobFile) -> None:
+        if live.can_be_lit(self._geometry(record)):
+            try:
+                photo = self.photos.read(record)
+            except (FileNotFound, DamagedFile) as exc:
+                raise self.damaged(record) from exc
+            data = live.pack_maps(photo, live.side_of(file), self._shared(record))
+        else:
+            data = live.no_maps(record.width, record.height, record.alpha)
+        self.note_whole(record)
+        self.store.put(record.job_id, file, data)
+        self.cache.trim()
 
     def _shading_factor(self, record: Record, maps: Maps) -> float:
         """That of the record. A job that an older version analysed is given one."""

@@ -75,6 +75,7 @@ class Service:
             self.processes,
             engine,
             self.analysis_pool,
+            self.cache,
             settings.analysis_timeout_seconds,
             observe,
         )
@@ -169,6 +170,13 @@ class Service:
     ) -> Tuple[bytes, Dict[str, float]]:
         """A relit JPEG; see Renderer."""
         return await self.renderer.preview(job_id, rig, options, owner, is_disconnected)
+
+    async def open_maps(self, job_id: str, max_side: int, owner: str, is_disconnected: IsDisconnected) -> BinaryIO:
+        """The maps by which a browser lights a job's photo, open for reading; see Renderer.
+
+        max_side: one of MAPS. Waits for the analysis.
+        """
+        return await self.renderer.open_maps(job_id, max_side, owner, is_disconnected)
 
     # -- upload
 

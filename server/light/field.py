@@ -36,7 +36,7 @@ class VisibilityField:
     """
 
     def __init__(self, visibility: Visibility, q: np.ndarray, normals: np.ndarray, focal: float):
-        self.q, self.focal, self.shape = q, float(focal), q.shape
+        self.q, self.normals, self.focal, self.shape = q, normals, float(focal), q.shape
         self.directions = np.asarray(visibility.directions, np.float32)
         h, w = self.shape
         seen = [
@@ -59,7 +59,7 @@ class VisibilityField:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return self.q.nbytes + self.seen.nbytes + self.above.nbytes + self.normals.nbytes
+        return self.q.nbytes + self.normals.nbytes + self.seen.nbytes + self.above.nbytes
 
     def visibility(self, light: Light) -> np.ndarray:
         """(h, w) float32 0..1: the share of the lamp that is seen. What lies beyond a lamp in the scene counts too."""

@@ -387,11 +387,6 @@ def mean_of_light(samples: np.ndarray, delight: float) -> float:
     return float(np.exp(np.float32(delight) * samples).mean(dtype=np.float64))
 
 
-def light_samples(geometry: Geometry, fit: SceneFit) -> np.ndarray:
-    """The logarithm of a photograph's own light at up to 20,000 places of its surfaces, (n,) float32."""
-    return _light_samples(_planes(geometry, fit), fit.light, _share(geometry))
-
-
 def _surfaces(planes: np.ndarray, sides: int) -> np.ndarray:
     """(h, w) bool: where planes, see _planes, show a surface; everywhere, where they show none."""
     surface = planes[sides] > 0.5 if len(planes) > sides + 1 else np.ones(planes.shape[1:], bool)

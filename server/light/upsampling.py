@@ -11,6 +11,9 @@ from ..image.resample import CellPixels, Resampler, in_threads
 JUMP = 0.06  # in log depth, or in the mask: a silhouette
 COLOUR = 0.07  # of sRGB 0..1: how alike the colours of one side are
 DEPTH = 0.025  # in log depth: how alike the depths of one side are
+FAINTEST = -20.0  # exponent of the least weight that a colour gives
+STEEPEST = 30.0  # of the greatest difference in depth, in exponents
+DIRECT = 1e-3  # what a corner counts besides its bilinear weight
 CHUNK = 1 << 14
 BREAK = 0.12  # in log depth across a texel: behind a break so large, networks blend the two sides
 BLEND = 4  # texels that the blend reaches
@@ -26,6 +29,16 @@ def local_ranges(values: np.ndarray) -> np.ndarray:
     """(h, w) float32: highest minus lowest of each texel and its neighbours right, below, and right below."""
     kernel = np.ones((2, 2), np.uint8)
     return cv2.dilate(values, kernel, anchor=(0, 0)) - cv2.erode(values, kernel, anchor=(0, 0))
+
+
+def undecided(layer: np.ndarray) -> np.ndarray:
+    """(h, w) bool: whose pixels joint_bilateral decides, by their upper left texel; layer: see edge_layer."""
+    return cv2.dilate((local_ranges(layer) > JUMP).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+
+def broken(log_q: np.ndarray) -> np.ndarray:
+    """(h, w) bool: in whose pixels depth_aware looks at depths, by their upper left texel; log_q: of the texels."""
+    return local_ranges(log_q) > JUMP / 2
 
 
 def without_blends(planes: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -78,6 +91,11 @@ class SparsePlanes:
         return self.pixels.nbytes + self.first.nbytes + self.values.nbytes
 
 
+def texel_colours(rgb: np.ndarray, grid: Tuple[int, int]) -> np.ndarray:
+    """The mean colour of each texel of a grid, (h, w, 3) uint8, from a picture (H, W, 3) uint8."""
+    return cv2.resize(rgb, grid[::-1], interpolation=cv2.INTER_AREA).reshape(*grid, 3)
+
+
 def joint_bilateral(
     planes: np.ndarray, layer: np.ndarray, rgb: np.ndarray, sampler: Resampler, threads: int = 1
 ) -> SparsePlanes:
@@ -87,10 +105,9 @@ def joint_bilateral(
     planes: (n, h, w) float32 on the grid of `sampler`; layer: (h, w), see edge_layer; rgb: (H, W, 3) uint8.
     """
     n, h, w = planes.shape
-    flags = cv2.dilate((local_ranges(layer) > JUMP).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    cells = sampler.cells(flags)
+    cells = sampler.cells(undecided(layer))
     texels, contents = _texels_of(cells, planes, layer)
-    colours = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float32) / 255
+    colours = texel_colours(rgb, (h, w)).reshape(-1, 3).astype(np.float32) / 255
     scale = np.float32(-0.5 / COLOUR**2)
     ahead = np.repeat(np.arange(-1, 3, dtype=np.float32), 4), np.tile(np.arange(-1, 3, dtype=np.float32), 4)
     nearness = np.stack([*ahead, np.full(16, -0.5, np.float32), (ahead[0] ** 2 + ahead[1] ** 2) / -2])
@@ -107,7 +124,7 @@ def joint_bilateral(
             [-2 * theirs, np.ones_like(theirs[..., :1]), np.square(theirs).sum(2, keepdims=True)], 2
         )
         weight = likeness @ (scale * theirs).transpose(0, 2, 1)
-        np.maximum(weight, np.float32(-20), out=weight)
+        np.maximum(weight, np.float32(FAINTEST), out=weight)
         place = np.empty((c, y.shape[1], x.shape[1], 4), np.float32)
         place[..., 0], place[..., 1] = sampler.down[y][:, :, None], sampler.right[x][:, None, :]
         place[..., 2], place[..., 3] = place[..., 0] ** 2 + place[..., 1] ** 2, 1
@@ -205,7 +222,7 @@ def depth_aware(
     parts: slices of rows, from the first of the picture to the last.
     """
     log_q, (_, W) = np.log(q_texels), sampler.size
-    cells = sampler.cells(local_ranges(log_q) > JUMP / 2)
+    cells = sampler.cells(broken(log_q))
     order, whole = cells.in_order()
     pixels = cells.flat(W)[order][whole]
     first = _first_in_rows(pixels, sampler.size)
@@ -221,6 +238,6 @@ def depth_aware(
     bilinear = ((1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b)
     for k, (ahead, share) in enumerate(zip(_corner_offsets(sampler.grid), bilinear)):
         unlike = (log_q.ravel()[corner + ahead] - log_q_pixels) / np.float32(DEPTH)
-        weights[k] = (share + np.float32(1e-3)) * np.exp(-np.minimum(unlike * unlike, 30))
+        weights[k] = (share + np.float32(DIRECT)) * np.exp(-np.minimum(unlike * unlike, STEEPEST))
     weights /= weights.sum(0)
     return DepthAwareUpsampler(sampler.grid, W, pixels.astype(np.int32), first, corner, weights)

@@ -1,6 +1,7 @@
 """The endpoints: HTTP in, service, HTTP out."""
 
 import asyncio
+import enum
 import hashlib
 import json
 import os
@@ -37,6 +38,29 @@ MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".exr": "image/x-exr",
 SHOWN = ("image/png", "image/jpeg")  # by browsers
 PASS = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
 NO_PHOTO = "file: send the photo as multipart/form-data in the field `file`"
+
+
+def _header(name: str, description: str) -> Dict[str, Any]:
+    """How OpenAPI describes a request header."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string"},
+        "description": description,
+    }
+
+
+MAPS_TYPE = "application/octet-stream"
+IF_NONE_MATCH = _header("If-None-Match", "ETags of the copies held: if this is one of them, 304")
+
+
+class MapsSide(enum.IntEnum):
+    """The longer side, in pixels, of pictures that a browser lights."""
+
+    SMALL = 512
+    USUAL = 1024
+    LARGE = 2048
 
 
 async def get_service(request: Request) -> Service:
@@ -179,6 +203,41 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
     return Response(data, media_type="image/jpeg", headers={"Server-Timing": timing, "Cache-Control": "no-store"})
 
 
+@guarded.get(
+    "/job/{job_id}/maps",
+    response_class=Response,
+    tags=["light"],
+    responses={
+        200: {
+            "content": {MAPS_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The maps, as /static/relight.js reads them",
+            "headers": text_headers("ETag", "Cache-Control"),
+        },
+        304: {"description": "Not modified", "headers": text_headers("ETag")},
+        **problems("invalid_request", "job_not_found", "model_error", "model_missing", "overloaded", "storage_full"),
+    },
+    openapi_extra={"parameters": [IF_NONE_MATCH]},
+)
+async def maps(
+    job_id: str, request: Request, service: Services, owner: Owner, max_side: MapsSide = MapsSide.USUAL
+) -> Response:
+    """What a page needs to light a photo itself, at one picture size; waits for the analysis.
+
+    `/static/relight.js` reads it. Where the models do not say what the photo's surfaces see, `live` in it is false and
+    there is nothing to light: then use /preview.
+    """
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    file = await service.open_maps(job_id, max_side, owner, disconnection(request))
+    contract: bytes = request.app.state.contract
+    headers = {"ETag": _etag([file], contract), "Cache-Control": "private, no-cache"}
+    if _is_known(headers["ETag"], request):
+        file.close()
+        return Response(status_code=304, headers=headers)
+    size = os.fstat(file.fileno()).st_size
+    headers["Content-Length"] = str(len(contract) + size)
+    return _FilesResponse(_blocks(file, size, contract), [file], 200, headers, MAPS_TYPE)
+
+
 @guarded.head("/download/{job_id}/{filename}", include_in_schema=False)
 @guarded.get(
     "/download/{job_id}/{filename}",
@@ -200,12 +259,11 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
     },
     openapi_extra={
         "parameters": [
-            {"name": name, "in": "header", "required": False, "schema": {"type": "string"}, "description": text}
-            for name, text in (
-                ("If-None-Match", "ETags of the copies held: if the pass is one of them, 304"),
-                ("Range", "one range of bytes, such as bytes=0-1023 or bytes=-500; anything else gets the whole pass"),
-                ("If-Range", "the ETag of the copy begun: the range is sent only of that one, else the whole pass"),
-            )
+            IF_NONE_MATCH,
+            _header(
+                "Range", "one range of bytes, such as bytes=0-1023 or bytes=-500; anything else gets the whole pass"
+            ),
+            _header("If-Range", "the ETag of the copy begun: the range is sent only of that one, else the whole pass"),
         ]
     },
 )
@@ -263,11 +321,11 @@ async def _archive(files: List[Tuple[str, BinaryIO]], request: Request) -> Respo
     return _FilesResponse(archive.stream(files), opened, 200, headers, MEDIA_TYPES[".zip"])
 
 
-def _etag(files: List[BinaryIO]) -> str:
-    """Changes whenever one of the open files is another."""
+def _etag(files: List[BinaryIO], before: bytes = b"") -> str:
+    """Changes whenever one of the open files is another, or what is sent before them."""
     stats = (os.fstat(file.fileno()) for file in files)
     text = " ".join(f"{s.st_mtime_ns}-{s.st_size}-{s.st_ino}" for s in stats)
-    return '"' + hashlib.sha256(text.encode()).hexdigest()[:32] + '"'
+    return '"' + hashlib.sha256(before + text.encode()).hexdigest()[:32] + '"'
 
 
 def _is_known(etag: str, request: Request) -> bool:
@@ -312,7 +370,9 @@ class _FilesResponse(StreamingResponse):
                 file.close()
 
 
-async def _blocks(file: BinaryIO, count: int) -> AsyncIterator[bytes]:
+async def _blocks(file: BinaryIO, count: int, before: bytes = b"") -> AsyncIterator[bytes]:
+    if before:
+        yield before
     while count > 0:
         block = await asyncio.to_thread(file.read, min(BLOCK, count))
         if not block:

@@ -1,7 +1,10 @@
 """The bodies of requests and answers."""
 
+import json
+import struct
 from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple, Union
 
+import numpy as np
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -24,6 +27,7 @@ from .presets import PRESETS, SHEET
 DEFAULT = Rig()
 KEY = Light()
 MAX_LIGHTS = 16
+TEMPERATURES = 196  # every five mired
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Coordinate = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-100, le=100)]
@@ -374,6 +378,27 @@ class PreviewBody(RelightBody):
     def options(self) -> PreviewOptions:
         """How the renderer takes it."""
         return PreviewOptions(max_side=self.max_side, quality=self.quality, stream=self.stream)
+
+
+def contract() -> bytes:
+    """What relight.js must know of the server, before the maps of any photo: a length (uint32, least byte first), then
+    JSON.
+
+    The defaults, the presets, the JSON Schema of a body, and the colours of black bodies, evenly spaced in mired.
+    """
+    mired = np.linspace(1e6 / 1000, 1e6 / 40000, TEMPERATURES)
+    told = {
+        "defaults": defaults(),
+        "presets": {name: preset.body for name, preset in PRESETS.items()},
+        "body": RelightBody.model_json_schema(),
+        "temperatures": {
+            "from": float(mired[0]),
+            "to": float(mired[-1]),
+            "colors": [[round(c, 5) for c in lights.blackbody(1e6 / m)] for m in mired],
+        },
+    }
+    text = json.dumps(told, separators=(",", ":")).encode()
+    return struct.pack("<I", len(text)) + text
 
 
 class UploadAnswer(BaseModel):

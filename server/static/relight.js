@@ -1,0 +1,1628 @@
+// Relight Server's light in the browser: one module without dependencies, for any page.
+//
+//     import { relight } from 'https://relight.example/static/relight.js';
+//     const view = await relight(canvas, { base: 'https://relight.example', jobId });
+//     view.render({ x: -0.6, y: 0.4, z: 0.7 });  // the body of POST /relight, less the job; again as often as you like
+//
+// The server analyses a photo once and sends its maps (GET /job/{id}/maps). From then on every picture is made here, by
+// the formula of the server's server/light, and no request is sent. Types and documentation: relight.d.ts.
+//
+// What decides and every number of the formula comes with the maps; server/light/live.py packs them. Rows of all
+// textures but the canvas begin at the top of the photo.
+
+/**
+ * @typedef {import('./relight.d.ts').RelightOptions} Options
+ * @typedef {import('./relight.d.ts').Body} Body
+ * @typedef {import('./relight.d.ts').Drawn} Drawn
+ * @typedef {import('./relight.d.ts').MaxSide} MaxSide
+ * @typedef {[number, number, number]} Vector
+ * @typedef {Record<string, any>} Json  from the server, or not looked at yet
+ * @typedef {{shape: [number, number, number], data: Float32Array | Uint8Array}} Plane  n planes of h rows of w values
+ * @typedef {{width: number, height: number, alpha: boolean, contract: Json, constants: Json, scene: Json,
+ *   planes: Map<string, Plane>, webp: Blob, bytes: number}} Maps
+ * @typedef {{kind: 'directional' | 'point' | 'spot', direction: Vector, position: Vector, target: Vector,
+ *   color: number[], intensity: number, angle: number, radius: number, range: number, cone: number, blend: number,
+ *   shadow: boolean}} Light
+ * @typedef {{lights: Light[], ambient: number, strength: number, delight: number, shadow: number, specular: number,
+ *   roughness: number, exposure: number | 'auto'}} Rig
+ * @typedef {{width: number, height: number, photo: WebGLTexture, pixels: WebGLTexture, packed: WebGLTexture,
+ *   ranges: Vector, bytes: number}} Picture  what does not depend on the lights, on the GPU
+ */
+
+const MARK = /^relight-maps [0-9a-f]{18}\n$/;
+const MARK_LENGTH = 32;
+const SHADOWS_KEPT = 20; // the 16 lights that a picture may have, and a few that were moved
+const LOGARITHMS = 10; // of the old light lie between minus and plus this
+
+/** What the server, or this module in its words, refuses. `code` and `status` are those of the API. */
+export class RelightError extends Error {
+  /**
+   * @param {string} message
+   * @param {string} code
+   * @param {number} status  0: it never reached the server
+   */
+  constructor(message, code, status = 0) {
+    super(message);
+    this.name = 'RelightError';
+    this.code = code;
+    this.status = status;
+  }
+}
+
+// ---- the server
+
+class Server {
+  /** @param {Options} options */
+  constructor({ base = '', jobId, key, signal }) {
+    this.base = base.replace(/\/+$/, '');
+    this.jobId = jobId;
+    this.signal = signal;
+    /** @type {Record<string, string>} */
+    this.headers = key ? { Authorization: `Bearer ${key}` } : {};
+  }
+
+  /**
+   * @param {string} path
+   * @param {RequestInit} [init]
+   */
+  async #answer(path, init = {}) {
+    let response;
+    try {
+      const headers = { ...this.headers, ...(init.body ? { 'Content-Type': 'application/json' } : {}) };
+      response = await fetch(`${this.base}${path}`, { signal: this.signal, ...init, headers });
+    } catch (error) {
+      if (error instanceof DOMException && error.name === 'AbortError') throw error;
+      throw new RelightError('The server cannot be reached.', 'unreachable');
+    }
+    if (response.ok) return response;
+    const problem = await response.json().catch(() => ({}));
+    throw new RelightError(problem.detail ?? `The server answered ${response.status}.`, problem.code ?? 'unknown',
+      response.status);
+  }
+
+  /** @param {MaxSide} maxSide  @returns {Promise<ArrayBuffer>} */
+  async maps(maxSide) {
+    const response = await this.#answer(`/job/${encodeURIComponent(this.jobId)}/maps?max_side=${maxSide}`);
+    return response.arrayBuffer();
+  }
+
+  /**
+   * @param {Json} body
+   * @returns {Promise<ImageBitmap>}
+   */
+  async preview(body) {
+    const response = await this.#answer('/preview', {
+      method: 'POST', body: JSON.stringify({ ...body, job_id: this.jobId }),
+    });
+    return createImageBitmap(await response.blob());
+  }
+}
+
+// ---- the maps
+
+/**
+ * The answer of GET /job/{id}/maps: a length and JSON, of the server; a line that names the format; a length and JSON,
+ * of the photo; its planes, deflated; the photo. `planes` is empty where the photo can only be lit by the server.
+ * @param {ArrayBuffer} buffer
+ * @returns {Promise<Maps>}
+ */
+async function readMaps(buffer) {
+  const view = new DataView(buffer);
+  let at = 0;
+  /** @param {number} length */
+  const text = (length) => new TextDecoder().decode(new Uint8Array(buffer, (at += length) - length, length));
+  const json = () => JSON.parse(text(view.getUint32((at += 4) - 4, true)));
+  const contract = json();
+  if (!MARK.test(text(MARK_LENGTH))) throw new RelightError('The server sends another kind of maps.', 'unknown');
+  const { planes = [], planes_bytes: length = 0, photo_bytes: photo = 0, constants = {}, scene = {}, ...head } = json();
+  const raw = length ? await inflated(new Uint8Array(buffer, at, length)) : new Uint8Array();
+  const webp = new Blob([new Uint8Array(buffer, at + length, photo)], { type: 'image/webp' });
+  return {
+    width: head.width,
+    height: head.height,
+    alpha: head.alpha,
+    contract,
+    constants,
+    scene,
+    planes: readPlanes(planes, raw),
+    webp,
+    bytes: buffer.byteLength,
+  };
+}
+
+/** @param {Uint8Array<ArrayBuffer>} data */
+async function inflated(data) {
+  const stream = new Blob([data]).stream().pipeThrough(new DecompressionStream('deflate'));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/**
+ * @param {Json[]} described
+ * @param {Uint8Array} raw
+ * @returns {Map<string, Plane>}
+ */
+function readPlanes(described, raw) {
+  const planes = new Map();
+  let at = 0;
+  for (const { name, shape, bytes, low, high, steps } of described) {
+    const count = shape[0] * shape[1] * shape[2];
+    const codes = summedUp(raw.subarray(at, at + count * bytes), shape, bytes);
+    at += count * bytes;
+    // What is 0 or 1, or 255 steps from 0 to 1, is wanted as it is
+    const data = bytes === 1 && steps !== 254 ? Uint8Array.from(codes)
+      : Float32Array.from(codes, (code) => low + (code * (high - low)) / steps);
+    planes.set(name, { shape, data });
+  }
+  return planes;
+}
+
+/**
+ * Whole numbers from their differences to the one on the left, or above; see `differences` in server/light/live.py.
+ * @param {Uint8Array} raw
+ * @param {[number, number, number]} shape
+ * @param {number} bytes
+ */
+function summedUp(raw, [planes, height, width], bytes) {
+  const count = planes * height * width;
+  const codes = new Uint16Array(count);
+  const mask = bytes === 2 ? 0xffff : 0xff;
+  let above = 0;
+  for (let i = 0; i < count;) {
+    let before = i % (height * width) === 0 ? 0 : above;
+    for (let x = 0; x < width; x += 1, i += 1) {
+      const folded = bytes === 2 ? raw[i] | (raw[count + i] << 8) : raw[i];
+      before = (before + ((folded >>> 1) ^ -(folded & 1))) & mask;
+      codes[i] = before;
+      if (x === 0) above = before;
+    }
+  }
+  return codes;
+}
+
+// ---- bodies: the server's JSON Schema, and its sentences
+
+const NOT_A = { number: 'number', string: 'string', boolean: 'boolean', array: 'list', object: 'dictionary' };
+
+class Checker {
+  /** @param {Json} contract */
+  constructor(contract) {
+    this.schema = contract.body;
+    /** @type {[string, string][]} */
+    this.found = [];
+  }
+
+  /** @param {string[]} path  @param {string} message */
+  #refuse(path, message) {
+    this.found.push([path.join('.') || 'body', message]);
+  }
+
+  /**
+   * @param {Json} schema
+   * @param {any} value
+   * @param {string[]} path
+   */
+  check(schema, value, path) {
+    if (schema.$ref) this.check(this.schema.$defs[schema.$ref.split('/').at(-1)], value, path);
+    else if (schema.anyOf) this.#checkAny(schema.anyOf, value, path);
+    else if (schema.oneOf) this.#checkTagged(schema, value, path);
+    else if (isOf(schema.type, value)) this.#checkKind(schema, value, path);
+    else if (schema.type === 'array' && schema.prefixItems) this.#refuse(path, 'Input should be a valid tuple');
+    else if (schema.type === 'object') {
+      this.#refuse(path, 'Input should be a valid dictionary or object to extract fields from');
+    } else this.#refuse(path, `Input should be a valid ${NOT_A[/** @type {keyof typeof NOT_A} */ (schema.type)]}`);
+  }
+
+  /** @type {(options: Json[], value: any, path: string[]) => void} */
+  #checkAny(options, value, path) {
+    const real = options.filter(({ type }) => type !== 'null');
+    if (value === null && real.length < options.length) return;
+    if (real.length === 1) this.check(real[0], value, path);
+    else if (!real.some((option) => this.#accepts(option, value))) {
+      const { minimum, maximum } = real.find(({ type }) => type === 'number') ?? {};
+      this.#refuse(path, `send stops from ${minimum} to ${maximum}, or "auto"`);
+    }
+  }
+
+  /** @type {(schema: Json, value: any) => boolean} */
+  #accepts(schema, value) {
+    if ('const' in schema) return value === schema.const;
+    return isOf(schema.type, value) && !numberTrouble(schema, value);
+  }
+
+  /** @type {(schema: Json, value: any, path: string[]) => void} */
+  #checkTagged({ discriminator: { mapping, propertyName } }, value, path) {
+    if (!isOf('object', value)) {
+      this.#refuse(path, 'Input should be a valid dictionary or object to extract fields from');
+    } else if (!(propertyName in value)) {
+      this.#refuse(path, `Unable to extract tag using discriminator '${propertyName}'`);
+    } else if (!Object.hasOwn(mapping, value[propertyName])) {
+      const tags = Object.keys(mapping).map((tag) => `'${tag}'`).join(', ');
+      this.#refuse(path, `Input tag '${value[propertyName]}' found using '${propertyName}' does not match any of the `
+        + `expected tags: ${tags}`);
+    } else this.check({ $ref: mapping[value[propertyName]] }, value, path);
+  }
+
+  /** @type {(schema: Json, value: any, path: string[]) => void} */
+  #checkKind(schema, value, path) {
+    if (schema.type === 'object') this.#checkObject(schema, value, path);
+    else if (schema.type === 'array') this.#checkArray(schema, value, path);
+    else if (schema.type === 'number') {
+      const trouble = numberTrouble(schema, value);
+      if (trouble) this.#refuse(path, trouble);
+    } else if (schema.pattern && !new RegExp(schema.pattern).test(value)) {
+      this.#refuse(path, `String should match pattern '${schema.pattern}'`);
+    }
+  }
+
+  /** @type {(schema: Json, value: any, path: string[]) => void} */
+  #checkObject({ properties, required = [] }, value, path) {
+    for (const [name, schema] of Object.entries(properties)) {
+      if (value[name] !== undefined) this.check(schema, value[name], [...path, name]);
+      else if (required.includes(name)) this.#refuse([...path, name], 'Field required');
+    }
+    for (const [name, found] of Object.entries(value)) {
+      if (!Object.hasOwn(properties, name) && found !== undefined) {
+        this.#refuse([...path, name], 'Extra inputs are not permitted');
+      }
+    }
+  }
+
+  /** @type {(schema: Json, value: any[], path: string[]) => void} */
+  #checkArray({ prefixItems, items, minItems, maxItems }, value, path) {
+    const kind = prefixItems ? 'Tuple' : 'List';
+    /** @param {number} n */
+    const count = (n) => `${n} item${n === 1 ? '' : 's'} after validation, not ${value.length}`;
+    if (value.length > maxItems) this.#refuse(path, `${kind} should have at most ${count(maxItems)}`);
+    else if (items && value.length < minItems) this.#refuse(path, `${kind} should have at least ${count(minItems)}`);
+    else {
+      (prefixItems ?? value.map(() => items)).forEach((/** @type {Json} */ schema, /** @type {number} */ i) => {
+        if (i < value.length) this.check(schema, value[i], [...path, String(i)]);
+        else this.#refuse([...path, String(i)], 'Field required');
+      });
+    }
+  }
+}
+
+/** @type {(type: string, value: any) => boolean} */
+function isOf(type, value) {
+  if (type === 'array') return Array.isArray(value);
+  if (type === 'object') return typeof value === 'object' && value !== null && !Array.isArray(value);
+  return type === undefined || typeof value === type;
+}
+
+/** @type {(schema: Json, value: number) => string} */
+function numberTrouble({ minimum, maximum, exclusiveMinimum }, value) {
+  if (!Number.isFinite(value)) return 'Input should be a finite number';
+  if (value < minimum) return `Input should be greater than or equal to ${minimum}`;
+  if (value <= exclusiveMinimum) return `Input should be greater than ${exclusiveMinimum}`;
+  return value > maximum ? `Input should be less than or equal to ${maximum}` : '';
+}
+
+/** @type {(value: any) => boolean} */
+const given = (value) => value !== undefined && value !== null;
+
+/**
+ * What the fields of a body forbid each other; "" if nothing.
+ * @param {Json} body
+ * @param {Json} contract
+ */
+function contradiction(body, contract) {
+  const axes = ['x', 'y', 'z'].filter((axis) => given(body[axis]));
+  const ways = Number(given(body.lights)) + Number(given(body.preset)) + Number(axes.length > 0);
+  if (ways > 1) {
+    return `${given(body.lights) ? 'lights' : 'preset'}: send x, y, z, or lights, or a preset, not two of them`;
+  }
+  const names = Object.keys(contract.presets);
+  if (given(body.preset) && !names.includes(body.preset)) {
+    return `preset: there is none of that name; there are ${names.join(', ')}`;
+  }
+  if (!given(body.lights) && !given(body.preset) && axes.length < 3) {
+    const missing = ['x', 'y', 'z'].filter((axis) => !axes.includes(axis)).join(', ');
+    return `${missing}: missing; send x, y and z, or lights, or a preset`;
+  }
+  return axes.length && !axes.some((axis) => body[axis]) ? 'x, y, z: must not all be 0' : '';
+}
+
+/**
+ * The same of one light: where, and what; null if nothing.
+ * @param {Json} light
+ * @returns {[string, string] | null}
+ */
+function lightContradiction(light) {
+  if (light.type === 'directional' && !light.direction.some(Boolean)) {
+    return ['.direction', 'the three numbers must not all be 0'];
+  }
+  if (given(light.color) && given(light.temperature)) {
+    return ['', 'color and temperature exclude each other: send one of them'];
+  }
+  if (light.color === '#000000') return ['', 'color #000000 gives no light: use intensity 0 or leave the light out'];
+  if (light.type === 'spot' && light.position.every((/** @type {number} */ v, /** @type {number} */ i) => (
+    v === light.target[i]))) return ['', 'position and target must differ'];
+  return null;
+}
+
+/**
+ * Throws what the server would refuse a body with.
+ * @param {Json} body
+ * @param {Json} contract
+ */
+function checkBody(body, contract) {
+  if (!isOf('object', body)) throw new RelightError('body: send a JSON object.', 'invalid_request', 422);
+  const checker = new Checker(contract);
+  checker.check(contract.body, { ...body, job_id: '' }, []);
+  const { found } = checker;
+  const sound = (body.lights ?? []).map((/** @type {any} */ _, /** @type {number} */ i) => (
+    !found.some(([where]) => where === `lights.${i}` || where.startsWith(`lights.${i}.`))));
+  let light = found.some(([where]) => /^(lights|x|y|z)(\.|$)/.test(where));
+  if (Array.isArray(body.lights) && !found.some(([where]) => where === 'lights')) {
+    body.lights.forEach((/** @type {Json} */ raw, /** @type {number} */ i) => {
+      const trouble = sound[i] && lightContradiction(raw);
+      if (trouble) found.push([`lights.${i}${trouble[0]}`, trouble[1]]);
+      light ||= Boolean(trouble);
+    });
+  }
+  if (found.length) {
+    const sentence = found.slice(0, 5).map(([where, what]) => `${where}: ${what}`).join('; ');
+    throw new RelightError(sentence, light ? 'invalid_light' : 'invalid_request', 422);
+  }
+  const sentence = contradiction(body, contract);
+  if (sentence) throw new RelightError(`body: ${sentence}`, 'invalid_light', 422);
+}
+
+// ---- rigs: bodies with everything said
+
+/** @param {number[]} v  @returns {Vector} */
+function unit(v) {
+  const largest = Math.max(...v.map(Math.abs));
+  const scaled = v.map((c) => c / largest);
+  const length = Math.hypot(...scaled);
+  return [scaled[0] / length, scaled[1] / length, scaled[2] / length];
+}
+
+/** @param {number} v  sRGB 0..1 to linear light: IEC 61966-2-1 */
+const toLinear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+
+/**
+ * The linear colour, of luminance 1, of a light.
+ * @param {Json} light
+ * @param {Maps} maps
+ * @returns {number[]}
+ */
+function colorOf({ color, temperature }, { contract, constants }) {
+  if (given(color)) {
+    const rgb = [1, 3, 5].map((i) => toLinear(parseInt(color.slice(i, i + 2), 16) / 255));
+    const luminance = rgb.reduce((sum, v, i) => sum + v * constants.luminance[i], 0);
+    return rgb.map((v) => v / luminance);
+  }
+  if (!given(temperature)) return [1, 1, 1];
+  const { from, to, colors } = contract.temperatures;
+  const place = ((1e6 / temperature - from) / (to - from)) * (colors.length - 1);
+  const before = Math.min(Math.max(Math.floor(place), 0), colors.length - 2);
+  return [0, 1, 2].map((k) => colors[before][k] + (place - before) * (colors[before + 1][k] - colors[before][k]));
+}
+
+/**
+ * @param {Json} body  that was checked
+ * @param {Maps} maps
+ * @returns {Rig}
+ */
+function rigOf(body, maps) {
+  const { defaults, presets } = maps.contract;
+  const { preset, ...said } = Object.fromEntries(Object.entries(body).filter(([, value]) => given(value)));
+  if (preset) return rigOf({ exposure: defaults.exposure_shorthand, ...presets[preset], ...said }, maps);
+  const lights = said.lights ?? [{ type: 'directional', direction: [said.x, said.y, said.z] }];
+  const usual = said.lights ? defaults.exposure : defaults.exposure_shorthand;
+  const { ambient, strength, delight, exposure } = { ...defaults, exposure: usual, ...said };
+  const specular = { ...defaults.specular, ...said.specular };
+  return {
+    lights: lights.map((/** @type {Json} */ light) => lightOf(light, maps)),
+    ambient,
+    strength,
+    delight,
+    shadow: { ...defaults.shadow, ...said.shadow }.strength,
+    specular: specular.strength,
+    roughness: specular.roughness,
+    exposure,
+  };
+}
+
+/** @type {(light: Json, maps: Maps) => Light} */
+function lightOf(light, maps) {
+  const { angle, radius, range, cone, blend, intensity } = maps.contract.defaults;
+  return {
+    kind: light.type,
+    direction: light.type === 'directional' ? unit(light.direction) : [0, 0, 1],
+    position: light.position ?? [0, 0, 1],
+    target: light.target ?? [0, 0, 0],
+    color: colorOf(light, maps),
+    intensity: light.intensity ?? intensity,
+    angle: light.angle ?? angle,
+    radius: light.radius ?? radius,
+    range: light.range ?? range,
+    cone: light.cone ?? cone,
+    blend: light.blend ?? blend,
+    shadow: light.shadow ?? true,
+  };
+}
+
+// ---- shadows: what the surfaces see, looked up for a light; server/light/field.py
+
+class Shadows {
+  /** @param {Maps} maps */
+  constructor({ planes, scene, constants }) {
+    const [count, height, width] = need(planes, 'grid.seen').shape;
+    this.count = count;
+    this.width = width;
+    this.height = height;
+    this.texels = width * height;
+    this.seen = need(planes, 'grid.seen').data;
+    this.trust = planes.get('grid.trust')?.data;
+    this.q = need(planes, 'grid.q').data;
+    this.focal = scene.focal;
+    this.directions = Float32Array.from(scene.directions.flat());
+    this.variance = scene.variance;
+    this.above = this.#horizons(need(planes, 'grid.normals').data, constants.horizon);
+    /** @type {Map<string, Float32Array>} */
+    this.kept = new Map();
+  }
+
+  /**
+   * How far each direction counts at each texel, 0..255: not, below the surface's own horizon.
+   * @param {Float32Array | Uint8Array} normals
+   * @param {number} horizon
+   */
+  #horizons(normals, horizon) {
+    const { count, texels: n, directions: d } = this;
+    const length = new Float32Array(n);
+    for (let i = 0; i < n; i += 1) length[i] = Math.hypot(normals[i], normals[n + i], normals[2 * n + i]) || 1;
+    const above = new Uint8Array(count * n);
+    for (let k = 0; k < count; k += 1) {
+      const [x, y, z] = [d[3 * k], d[3 * k + 1], d[3 * k + 2]];
+      for (let i = 0; i < n; i += 1) {
+        const cosine = (x * normals[i] + y * normals[n + i] + z * normals[2 * n + i]) / length[i];
+        above[k * n + i] = Math.min(Math.max(Math.round(cosine * 255 * horizon), 0), 255);
+      }
+    }
+    return above;
+  }
+
+  /**
+   * The share of a light that each texel sees, 0..1; kept for the last lights.
+   * @param {Light} light
+   */
+  visibility(light) {
+    const far = light.kind === 'directional';
+    const key = JSON.stringify(far ? [light.direction, light.angle] : [light.position, light.radius, light.kind]);
+    let seen = this.kept.get(key);
+    if (seen) this.kept.delete(key);
+    else {
+      seen = far ? this.#distant(light) : this.#near(light);
+      if (this.trust) for (let i = 0; i < this.texels; i += 1) seen[i] = 1 - this.trust[i] * (1 - seen[i]);
+    }
+    this.kept.set(key, seen);
+    if (this.kept.size > SHADOWS_KEPT) this.kept.delete(/** @type {string} */ (this.kept.keys().next().value));
+    return seen;
+  }
+
+  /** @param {Light} light */
+  #distant(light) {
+    const { texels: n, above, seen } = this;
+    const weights = new Float64Array(this.count);
+    this.#weigh(...light.direction, (light.angle * Math.PI) / 360, weights);
+    const total = new Float32Array(n);
+    const sum = new Float32Array(n);
+    weights.forEach((weight, k) => {
+      if (weight <= 1e-6) return;
+      for (let i = 0, at = k * n; i < n; i += 1, at += 1) {
+        const counts = weight * above[at];
+        total[i] += counts;
+        sum[i] += counts * seen[at];
+      }
+    });
+    for (let i = 0; i < n; i += 1) sum[i] = total[i] < 1e-3 ? 1 : sum[i] / (255 * total[i]);
+    return sum;
+  }
+
+  /** @param {Light} light */
+  #near(light) {
+    const { texels: n, width, height, q, focal, above, seen, count } = this;
+    const weights = new Float64Array(count);
+    const out = new Float32Array(n);
+    const [px, py, pz] = light.position;
+    for (let i = 0; i < n; i += 1) {
+      const depth = 1 / q[i];
+      const x = px - 2 * (((i % width) + 0.5) / width - 0.5) * depth;
+      const y = py - 2 * ((height / 2 - Math.floor(i / width) - 0.5) / width) * depth;
+      const z = pz + 2 * focal * (depth - 1);
+      const distance = Math.max(Math.hypot(x, y, z), 1e-6);
+      this.#weigh(x / distance, y / distance, z / distance, Math.atan(light.radius / distance), weights);
+      let total = 0;
+      let sum = 0;
+      for (let k = 0, at = i; k < count; k += 1, at += n) {
+        const counts = weights[k] * above[at];
+        total += counts;
+        sum += counts * seen[at];
+      }
+      out[i] = total < 1e-3 ? 1 : sum / (255 * total);
+    }
+    return out;
+  }
+
+  /**
+   * What each direction counts for a source of that angular radius.
+   * @type {(x: number, y: number, z: number, radius: number, weights: Float64Array) => void}
+   */
+  #weigh(x, y, z, radius, weights) {
+    const { directions: d, count } = this;
+    const concentration = 1 / (this.variance + (radius * radius) / 4);
+    let most = -2;
+    for (let k = 0, j = 0; k < count; k += 1, j += 3) {
+      const cosine = d[j] * x + d[j + 1] * y + d[j + 2] * z;
+      weights[k] = cosine;
+      if (cosine > most) most = cosine;
+    }
+    let total = 0;
+    for (let k = 0; k < count; k += 1) {
+      const exponent = (weights[k] - most) * concentration;
+      weights[k] = exponent < -30 ? 0 : Math.exp(exponent);
+      total += weights[k];
+    }
+    for (let k = 0; k < count; k += 1) weights[k] /= total;
+  }
+}
+
+/** @type {(planes: Map<string, Plane>, name: string) => Plane} */
+function need(planes, name) {
+  const found = planes.get(name);
+  if (!found) throw new RelightError(`The maps lack ${name}.`, 'unknown');
+  return found;
+}
+
+// ---- exposure: on a few samples of the photo, which the GPU need not be waited for; server/light/exposure.py
+
+class Samples {
+  /** @param {Maps} maps */
+  constructor({ planes, constants, scene }) {
+    const part = (/** @type {string} */ name) => need(planes, `samples.${name}`).data;
+    [, this.height, this.width] = need(planes, 'samples.photo').shape;
+    this.count = this.width * this.height;
+    this.linear = Float32Array.from(need(planes, 'samples.photo').data, (code) => toLinear(code / 255));
+    [this.normals, this.light, this.occlusion, this.q] = ['normals', 'light', 'occlusion', 'q'].map(part);
+    [this.corners, this.weights] = ['corners', 'weights'].map(part);
+    const share = planes.get('samples.share')?.data;
+    this.surface = Array.from({ length: this.count }, (_, i) => i).filter((i) => !share || share[i] > 0.5);
+    this.constants = constants;
+    this.focal = scene.focal;
+  }
+
+  /**
+   * The exposure in stops at which the photo, lit anew, is as bright as it was; 0 where it is black all over.
+   * @param {Rig} rig
+   * @param {Shadows} shadows
+   * @param {number} even  what makes the mean of the light that is divided out 1
+   */
+  exposure(rig, shadows, even) {
+    const { most, black: share, close } = this.constants;
+    const before = this.surface.map((i) => this.#luminance(i, [1, 1, 1]));
+    const black = share * mean(before);
+    if (!(black > 0)) return 0;
+    const wanted = mean(before.map((v) => Math.log2(Math.max(v / black, 1))));
+    const seen = rig.lights.map((light) => (light.shadow && rig.shadow > 0 ? shadows.visibility(light) : null));
+    const stops = this.surface.map((i) => (
+      Math.log2(Math.max(this.#relit(i, rig, seen, shadows, even) / black, 2 ** -most))));
+    let low = -most;
+    let high = most;
+    while (high - low > close) {
+      const middle = (low + high) / 2;
+      if (mean(stops.map((v) => Math.max(v + middle, 0))) < wanted) low = middle;
+      else high = middle;
+    }
+    return (low + high) / 2;
+  }
+
+  /** @type {(i: number, factors: number[], shine?: number[]) => number} */
+  #luminance(i, factors, shine = [0, 0, 0]) {
+    const { linear, count, constants: { luminance } } = this;
+    return [0, 1, 2].reduce((sum, k) => sum + luminance[k] * (linear[k * count + i] * factors[k] + shine[k]), 0);
+  }
+
+  /**
+   * The luminance of a sample under a rig, before the tone curve.
+   * @type {(i: number, rig: Rig, seen: (Float32Array | null)[], shadows: Shadows, even: number) => number}
+   */
+  #relit(i, rig, seen, { width, height }, even) {
+    const { count, normals } = this;
+    const n = [normals[i], normals[count + i], normals[2 * count + i]];
+    const place = this.#place(i);
+    const lit = Array(3).fill(rig.ambient * this.occlusion[i]);
+    const shine = [0, 0, 0];
+    rig.lights.forEach((light, k) => {
+      const { toward, arrives } = arrival(light, place);
+      const cosine = Math.max(n[0] * toward[0] + n[1] * toward[1] + n[2] * toward[2], 0);
+      const plane = seen[k];
+      const left = plane ? 1 - rig.shadow + rig.shadow * this.#upsampled(i, plane, width, height) : 1;
+      const strength = cosine * arrives * left * light.intensity;
+      const mirrored = rig.specular && strength ? rig.specular * ggx(n, toward, cosine, rig.roughness) : 0;
+      light.color.forEach((c, channel) => {
+        lit[channel] += c * strength;
+        shine[channel] += c * strength * mirrored;
+      });
+    });
+    const old = even * Math.exp(-rig.delight * this.light[i]);
+    return this.#luminance(i, lit.map((v) => v * old), shine);
+  }
+
+  /** @type {(i: number) => Vector} */
+  #place(i) {
+    const { width, height, focal } = this;
+    const depth = 1 / this.q[i];
+    return [2 * (((i % width) + 0.5) / width - 0.5) * depth,
+      2 * ((height / 2 - Math.floor(i / width) - 0.5) / width) * depth, -2 * focal * (depth - 1)];
+  }
+
+  /** @type {(i: number, plane: Float32Array, width: number, height: number) => number} */
+  #upsampled(i, plane, width, height) {
+    const { count, weights: w } = this;
+    const at = this.corners[i];
+    const right = width > 1 ? 1 : 0;
+    const below = height > 1 ? width : 0;
+    return w[i] * plane[at] + w[count + i] * plane[at + right] + w[2 * count + i] * plane[at + below]
+      + w[3 * count + i] * plane[at + below + right];
+  }
+}
+
+/** @param {number[]} values */
+const mean = (values) => values.reduce((sum, v) => sum + v, 0) / Math.max(values.length, 1);
+
+/** @type {(a: number[], b: number[]) => number} */
+const dot = (a, b) => a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+
+/**
+ * Unit vector from a place toward a light, and how much of it arrives, before cosine and shadow.
+ * @type {(light: Light, place: Vector) => {toward: Vector, arrives: number}}
+ */
+function arrival(light, place) {
+  if (light.kind === 'directional') return { toward: light.direction, arrives: 1 };
+  const away = light.position.map((v, i) => v - place[i]);
+  const square = Math.max(dot(away, away), 1e-12);
+  const length = Math.sqrt(square);
+  /** @type {Vector} */
+  const toward = [away[0] / length, away[1] / length, away[2] / length];
+  const { near, axis, outer, fade } = lampNumbers(light);
+  let arrives = 1 / (1 + square * near);
+  if (light.kind === 'spot') {
+    const t = Math.min(Math.max((dot(toward, axis) - outer) * fade, 0), 1);
+    arrives *= t * t * (3 - 2 * t);
+  }
+  return { toward, arrives };
+}
+
+/** @param {Light} light */
+function lampNumbers({ kind, position, target, range, cone, blend }) {
+  const half = (cone * Math.PI) / 360;
+  const outer = Math.cos(half);
+  return {
+    near: 1 / Math.max(range, 1e-12) ** 2,
+    axis: kind === 'spot' ? unit(position.map((v, i) => v - target[i])) : [0, 0, 1],
+    outer,
+    fade: 1 / Math.max(Math.cos(half * (1 - blend)) - outer, 1e-6),
+  };
+}
+
+/** See RELIGHT. @type {(n: number[], l: Vector, cosine: number, roughness: number) => number} */
+function ggx(n, [x, y, z], cosine, roughness) {
+  const alpha2 = roughness ** 4;
+  const length = Math.sqrt(Math.max(2 * (z + 1), 1e-12));
+  const less = Math.min(0.5 * [x, y, z + 1].reduce((sum, v, i) => sum + (v / length - n[i]) ** 2, 0), 1);
+  const facing = Math.max(n[2], 1e-3);
+  const D = less * (2 - less) * (1 - alpha2) + alpha2;
+  const V = cosine * Math.sqrt(facing * facing * (1 - alpha2) + alpha2)
+    + facing * Math.sqrt(cosine * cosine * (1 - alpha2) + alpha2);
+  const grazing = 1 - Math.min(length / 2, 1);
+  return ((grazing ** 5 * 0.96 + 0.04) * alpha2 * 0.5) / (D * D * Math.max(V, 1e-6));
+}
+
+// ---- shaders
+
+const HEAD = `#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+precision highp usampler2D;
+precision highp sampler2DArray;
+`;
+
+const WHOLE = `#version 300 es
+void main() { gl_Position = vec4(vec2(gl_VertexID & 1, gl_VertexID >> 1) * 4.0 - 1.0, 0.0, 1.0); }`;
+
+// From the grids to the pixels: joint bilateral upsampling where pixels decide, bilinear elsewhere; the photo's own
+// light; for the grid of the shadows, what each of the four texels around a pixel counts. server/light/upsampling.py
+const PREPARE = `${HEAD}
+uniform sampler2D photo, planes, more, colours, coarse;
+uniform ivec2 size, grid, shadowGrid;
+uniform float colour, depth, faintest, steepest, direct, least, share, lowest, harmonics[9], clipping, clipped;
+uniform vec3 ranges;                    // of the logarithm of the old light, the headroom, q
+layout(location = 0) out uvec4 pixels;  // 16 bits each: normal, log of the old light; linear photo, headroom
+layout(location = 1) out uvec2 packed;  // 8 bits each: what three of four texels count, share; q, occlusion
+
+// The texel before a pixel, of n along N pixels, and how far the pixel is past it: centres at halves, edges repeated.
+int placed(int pixel, int n, int N, out float past) {
+  int twice = clamp((2 * pixel + 1) * n - N, 0, 2 * N * (n - 1));
+  int texel = min(twice / (2 * N), max(n - 2, 0));
+  past = float(twice - texel * 2 * N) / float(2 * N);
+  return texel;
+}
+
+// IEC 61966-2-1
+vec3 toLinear(vec3 c) { return mix(pow((c + 0.055) / 1.055, vec3(2.4)), c / 12.92, lessThanEqual(c, vec3(0.04045))); }
+
+void decide(ivec2 pixel, ivec2 at, vec2 past, float middle, inout vec4 a, inout vec4 b) {
+  vec3 mine = texelFetch(photo, pixel, 0).rgb;
+  vec4 nearA = vec4(0), nearB = vec4(0), farA = vec4(0), farB = vec4(0);
+  float near = 0.0, far = 0.0;
+  for (int k = 0; k < 16; k++) {
+    ivec2 ahead = ivec2(k & 3, k >> 2) - 1;
+    ivec2 texel = clamp(at + ahead, ivec2(0), grid - 1);
+    vec3 off = mine - texelFetch(colours, texel, 0).rgb;
+    vec2 away = past - vec2(ahead);
+    float weight = exp(max(-0.5 * dot(off, off) / (colour * colour), faintest) - 0.5 * dot(away, away));
+    vec4 a1 = texelFetch(planes, texel, 0) * weight, b1 = texelFetch(more, texel, 0);
+    bool nearer = b1.z > middle;
+    b1 *= weight;
+    if (nearer) { nearA += a1; nearB += b1; near += weight; } else { farA += a1; farB += b1; far += weight; }
+  }
+  float t = clamp((near / (near + far) - 0.25) * 2.0, 0.0, 1.0), won = t * t * (3.0 - 2.0 * t);
+  float n = won / max(near, 1e-12), f = (1.0 - won) / max(far, 1e-12);
+  a = nearA * n + farA * f;
+  b = nearB * n + farB * f;
+}
+
+float oldLight(vec3 n) {
+  float h = harmonics[0] - harmonics[8] - lowest
+    + n.x * (harmonics[1] + harmonics[7] * n.x + harmonics[4] * n.y + harmonics[6] * n.z)
+    + n.y * (harmonics[2] - harmonics[7] * n.y + harmonics[5] * n.z)
+    + n.z * (harmonics[3] + 3.0 * harmonics[8] * n.z);
+  return 0.5 * sqrt(h * h + 4.0 * lowest * lowest) + 0.5 * h + lowest;
+}
+
+void main() {
+  ivec2 pixel = ivec2(gl_FragCoord.xy);
+  vec2 p;
+  ivec2 at = ivec2(placed(pixel.x, grid.x, size.x, p.x), placed(pixel.y, grid.y, size.y, p.y));
+  ivec2 next = min(at + 1, grid - 1);
+  vec4 corner = vec4((1.0 - p.y) * (1.0 - p.x), (1.0 - p.y) * p.x, p.y * (1.0 - p.x), p.y * p.x);
+  vec4 first = texelFetch(more, at, 0);
+  vec4 a = texelFetch(planes, at, 0) * corner.x + texelFetch(planes, ivec2(next.x, at.y), 0) * corner.y
+    + texelFetch(planes, ivec2(at.x, next.y), 0) * corner.z + texelFetch(planes, next, 0) * corner.w;
+  vec4 b = first * corner.x + texelFetch(more, ivec2(next.x, at.y), 0) * corner.y
+    + texelFetch(more, ivec2(at.x, next.y), 0) * corner.z + texelFetch(more, next, 0) * corner.w;
+  if (first.w < 1e8) decide(pixel, at, p, first.w, a, b);
+  vec3 n = a.xyz / max(length(a.xyz), 1e-6);
+  float old = oldLight(n);
+  float logarithm = log(lowest < least ? max(old, least) : old) * (1.0 - share) + a.w;
+
+  at = ivec2(placed(pixel.x, shadowGrid.x, size.x, p.x), placed(pixel.y, shadowGrid.y, size.y, p.y));
+  next = min(at + 1, shadowGrid - 1);
+  mat4 texels = mat4(texelFetch(coarse, at, 0), texelFetch(coarse, ivec2(next.x, at.y), 0),
+    texelFetch(coarse, ivec2(at.x, next.y), 0), texelFetch(coarse, next, 0));
+  vec4 w = vec4((1.0 - p.y) * (1.0 - p.x), (1.0 - p.y) * p.x, p.y * (1.0 - p.x), p.y * p.x);
+  if (texels[0].z > 0.5) {
+    vec4 unlike = (vec4(texels[0].x, texels[1].x, texels[2].x, texels[3].x) - log(b.y)) / depth;
+    w = (w + direct) * exp(-min(unlike * unlike, steepest));
+    w /= w.x + w.y + w.z + w.w;
+  }
+  uvec4 bits = uvec4(vec4(w.xyz, clamp(b.x, 0.0, 1.0)) * 255.0 + 0.5);
+  packed = uvec2(bits.x | bits.y << 8 | bits.z << 16 | bits.w << 24,
+    packUnorm2x16(vec2(b.y / ranges.z, (texels * w).y)));
+
+  vec3 own = texelFetch(photo, pixel, 0).rgb, over = clamp((own * 255.0 - clipping) / (255.0 - clipping), 0.0, 1.0);
+  vec3 linear = toLinear(own);
+  pixels = uvec4(packSnorm2x16(n.xy), packSnorm2x16(vec2(n.z, logarithm / ranges.x)), packUnorm2x16(linear.rg),
+    packUnorm2x16(vec2(linear.b, clipped / 3.0 * dot(over, over) / ranges.y)));
+}`;
+
+// The picture: server/light/shading.py
+const RELIGHT = `${HEAD}
+uniform sampler2D photo;
+uniform usampler2D pixels, packed;  // of PREPARE
+uniform vec3 ranges;
+uniform ivec2 size, grid;
+uniform vec2 scale;           // texels of the shadows a pixel
+uniform float ambient, strength, delight, highlight, focal, alpha2, gloss;
+#if LIGHTS > 0
+uniform sampler2DArray shadows;  // a layer a light: what shadows leave of it, see fourAround
+uniform vec3 toward[LIGHTS];  // direction, or position
+uniform vec3 light[LIGHTS];   // colour times intensity
+uniform vec3 axis[LIGHTS];    // of a spot, toward it
+uniform vec4 lamp[LIGHTS];    // 0 distant, 1 point, 2 spot; 1 / range^2; cosine of the cone; 1 / what it fades over
+#endif
+out vec4 result;
+
+// IEC 61966-2-1, by a fit that is at most 0.009 of a code off: square roots are cheaper than powers
+vec3 toCodes(vec3 c) {
+  vec3 root = sqrt(c), fourth = sqrt(root);
+  vec3 curve = 0.08132998422639177 * c + (1.1226816423232369 - 0.33550157870464875 * fourth) * root
+    + 0.1961358592204037 * fourth - 0.06461153680856177;
+  return mix(curve, c * 12.92, lessThanEqual(c, vec3(0.0031308)));
+}
+float largest(vec3 c) { return max(max(c.r, c.g), c.b); }
+
+#if GLOSSY
+// Cook-Torrance: GGX, the height-correlated Smith term, Schlick's Fresnel; times pi. The viewer is at +z.
+float ggx(vec3 n, vec3 l, float NoL) {
+  float len = sqrt(max(2.0 * (l.z + 1.0), 1e-12));
+  vec3 off = vec3(l.xy, l.z + 1.0) / len - n;
+  float less = min(0.5 * dot(off, off), 1.0), NoV = max(n.z, 1e-3);
+  float D = less * (2.0 - less) * (1.0 - alpha2) + alpha2;
+  float V = NoL * sqrt(NoV * NoV * (1.0 - alpha2) + alpha2) + NoV * sqrt(NoL * NoL * (1.0 - alpha2) + alpha2);
+  float grazing = 1.0 - min(len * 0.5, 1.0), squared = grazing * grazing;
+  return (squared * squared * grazing * 0.96 + 0.04) * alpha2 * 0.5 / (D * D * max(V, 1e-6));
+}
+#endif
+
+void main() {
+  ivec2 pixel = ivec2(gl_FragCoord.x, float(size.y) - gl_FragCoord.y);
+  uvec2 bits = texelFetch(packed, pixel, 0).xy;
+  vec2 there = unpackUnorm2x16(bits.y);  // q, occlusion
+  float share = float(bits.x >> 24) / 255.0;
+  uvec4 all = texelFetch(pixels, pixel, 0);
+  vec2 s = unpackSnorm2x16(all.y);
+  vec3 n = vec3(unpackSnorm2x16(all.x), s.x), lit = vec3(ambient * there.y), shine = vec3(0);
+  vec4 old = vec4(unpackUnorm2x16(all.z), unpackUnorm2x16(all.w));
+#if SHADOWS
+  vec3 counts = vec3(uvec3(bits.x, bits.x >> 8, bits.x >> 16) & 255u) / 255.0;
+  vec4 w = vec4(counts, 1.0 - counts.x - counts.y - counts.z);
+  // As placed() says: what is added decides for pixels on a texel; no others lie so near before one
+  ivec2 at = min(ivec2(max((vec2(pixel) + 0.5) * scale - 0.4999, 0.0)), max(grid - 2, 0));
+#endif
+#if LAMPS
+  float away = 1.0 / (there.x * ranges.z);
+  vec3 here = vec3(2.0 * ((float(pixel.x) + 0.5) / float(size.x) - 0.5) * away,
+    2.0 * ((0.5 * float(size.y) - float(pixel.y) - 0.5) / float(size.x)) * away, (away - 1.0) * -2.0 * focal);
+#endif
+#if LIGHTS > 0
+  for (int i = 0; i < LIGHTS; i++) {
+    vec3 l = toward[i];
+#if SHADOWS
+    float arrives = dot(w, texelFetch(shadows, ivec3(at, i), 0));
+#else
+    float arrives = 1.0;
+#endif
+#if LAMPS
+    if (lamp[i].x > 0.0) {
+      l -= here;
+      float square = max(dot(l, l), 1e-12);
+      l *= inversesqrt(square);
+      arrives /= 1.0 + square * lamp[i].y;
+      if (lamp[i].x > 1.0) {
+        float t = clamp((dot(l, axis[i]) - lamp[i].z) * lamp[i].w, 0.0, 1.0);
+        arrives *= t * t * (3.0 - 2.0 * t);
+      }
+    }
+#endif
+    float NoL = max(dot(n, l), 0.0);
+    lit += light[i] * (NoL * arrives);
+#if GLOSSY
+    shine += light[i] * (NoL * arrives * gloss * ggx(n, l, NoL));
+#endif
+  }
+#endif
+  vec3 ratio = lit * exp(-delight * ranges.x * s.y);
+  float headroom = old.a * ranges.y;
+  ratio *= (1.0 + headroom) / (1.0 + headroom * min(largest(ratio), 1.0));
+  vec3 new = old.rgb * ratio + shine * highlight;
+  float was = largest(old.rgb), is = largest(new), kept = min(was, is), grown = is - kept, room = 1.0 - was;
+  kept += grown * room * inversesqrt(room * room + 1e-12 + grown * grown);
+  new *= kept / max(is, 1e-12);
+  result.rgb = toCodes(mix(old.rgb, new, strength * share));
+#if ALPHA
+  result.a = texelFetch(photo, pixel, 0).a;
+#else
+  result.a = 1.0;
+#endif
+}`;
+
+const SHOW = `${HEAD}
+uniform sampler2D photo;
+uniform ivec2 size;
+out vec4 result;
+void main() { result = texelFetch(photo, ivec2(gl_FragCoord.x, float(size.y) - gl_FragCoord.y), 0); }`;
+
+// ---- the GPU
+
+class Gpu {
+  /** @param {WebGL2RenderingContext} gl */
+  constructor(gl) {
+    this.gl = gl;
+    /** @type {Map<string, WebGLProgram>} */
+    this.programs = new Map();
+    /** @type {Map<WebGLProgram, Map<string, WebGLUniformLocation | null>>} */
+    this.places = new Map();
+    /** @type {Set<WebGLTexture>} */
+    this.textures = new Set();
+    this.frame = /** @type {WebGLFramebuffer} */ (gl.createFramebuffer());
+    gl.bindVertexArray(null);
+    gl.disable(gl.DITHER);
+    gl.disable(gl.BLEND);
+  }
+
+  /**
+   * A program, made once; #define what `switches` say.
+   * @param {string} source
+   * @param {Record<string, number>} switches
+   */
+  program(source, switches = {}) {
+    const key = `${source.length} ${Object.entries(switches).join(' ')}`;
+    const made = this.programs.get(key);
+    if (made) return made;
+    const { gl } = this;
+    const program = /** @type {WebGLProgram} */ (gl.createProgram());
+    const defines = Object.entries(switches).map(([name, value]) => `#define ${name} ${value}\n`).join('');
+    for (const [type, text] of /** @type {[number, string][]} */ ([
+      [gl.VERTEX_SHADER, WHOLE], [gl.FRAGMENT_SHADER, source.replace('\n', `\n${defines}`)]])) {
+      const shader = /** @type {WebGLShader} */ (gl.createShader(type));
+      gl.shaderSource(shader, text);
+      gl.compileShader(shader);
+      gl.attachShader(program, shader);
+      gl.deleteShader(shader);
+    }
+    gl.linkProgram(program);
+    if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
+      const log = gl.getAttachedShaders(program)?.map((shader) => gl.getShaderInfoLog(shader)).join(' ');
+      throw new RelightError(`A shader cannot be built here: ${log}`, 'no_webgl');
+    }
+    this.programs.set(key, program);
+    this.places.set(program, new Map());
+    return program;
+  }
+
+  /**
+   * Uses a program with these numbers and textures, and draws `size` pixels into the canvas or into `targets`.
+   * @param {WebGLProgram} program
+   * @param {[number, number]} size
+   * @param {Record<string, WebGLTexture>} textures
+   * @param {Record<string, {set: string, value: any}>} numbers
+   * @param {WebGLTexture[]} targets
+   */
+  draw(program, size, textures, numbers, targets = []) {
+    const { gl } = this;
+    gl.useProgram(program);
+    Object.entries(textures).forEach(([name, texture], k) => {
+      gl.activeTexture(gl.TEXTURE0 + k);
+      gl.bindTexture(name === 'shadows' ? gl.TEXTURE_2D_ARRAY : gl.TEXTURE_2D, texture);
+      gl.uniform1i(this.#place(program, name), k);
+    });
+    for (const [name, { set, value }] of Object.entries(numbers)) {
+      const setter = /** @type {(place: WebGLUniformLocation | null, value: any) => void} */ (
+        /** @type {any} */ (gl)[`uniform${set}`]);
+      setter.call(gl, this.#place(program, name), value);
+    }
+    gl.bindFramebuffer(gl.FRAMEBUFFER, targets.length ? this.frame : null);
+    targets.forEach((texture, k) => (
+      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + k, gl.TEXTURE_2D, texture, 0)));
+    for (let k = targets.length; targets.length && k < 2; k += 1) {
+      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0 + k, gl.TEXTURE_2D, null, 0);
+    }
+    if (targets.length) gl.drawBuffers(targets.map((_, k) => gl.COLOR_ATTACHMENT0 + k));
+    gl.viewport(0, 0, ...size);
+    gl.drawArrays(gl.TRIANGLES, 0, 3);
+  }
+
+  /** @type {(program: WebGLProgram, name: string) => WebGLUniformLocation | null} */
+  #place(program, name) {
+    const places = /** @type {Map<string, WebGLUniformLocation | null>} */ (this.places.get(program));
+    if (!places.has(name)) places.set(name, this.gl.getUniformLocation(program, name));
+    return places.get(name) ?? null;
+  }
+
+  /**
+   * @param {number} target
+   * @returns {WebGLTexture}
+   */
+  #texture(target) {
+    const { gl } = this;
+    const texture = /** @type {WebGLTexture} */ (gl.createTexture());
+    this.textures.add(texture);
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(target, texture);
+    for (const [name, value] of [
+      [gl.TEXTURE_MIN_FILTER, gl.NEAREST], [gl.TEXTURE_MAG_FILTER, gl.NEAREST],
+      [gl.TEXTURE_WRAP_S, gl.CLAMP_TO_EDGE], [gl.TEXTURE_WRAP_T, gl.CLAMP_TO_EDGE]]) {
+      gl.texParameteri(target, name, value);
+    }
+    return texture;
+  }
+
+  /** @type {(format: number, width: number, height: number) => WebGLTexture} */
+  empty(format, width, height) {
+    const texture = this.#texture(this.gl.TEXTURE_2D);
+    this.gl.texStorage2D(this.gl.TEXTURE_2D, 1, format, width, height);
+    return texture;
+  }
+
+  /** @type {(width: number, height: number, layers: number) => WebGLTexture} */
+  layers(width, height, layers) {
+    const texture = this.#texture(this.gl.TEXTURE_2D_ARRAY);
+    this.gl.texStorage3D(this.gl.TEXTURE_2D_ARRAY, 1, this.gl.RGBA32F, width, height, layers);
+    return texture;
+  }
+
+  /** @type {(texels: Float32Array, width: number, height: number) => WebGLTexture} */
+  floats(texels, width, height) {
+    const { gl } = this;
+    const texture = this.empty(gl.RGBA32F, width, height);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RGBA, gl.FLOAT, texels);
+    return texture;
+  }
+
+  /** @type {(pixels: ImageBitmap | Uint8Array, width: number, height: number) => WebGLTexture} */
+  codes(pixels, width, height) {
+    const { gl } = this;
+    const texture = this.empty(gl.RGBA8, width, height);
+    gl.pixelStorei(gl.UNPACK_PREMULTIPLY_ALPHA_WEBGL, false);
+    gl.pixelStorei(gl.UNPACK_COLORSPACE_CONVERSION_WEBGL, gl.NONE);
+    if (pixels instanceof Uint8Array) {
+      gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
+    } else gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
+    return texture;
+  }
+
+  /** @param {WebGLTexture[]} textures */
+  drop(...textures) {
+    for (const texture of textures) {
+      this.gl.deleteTexture(texture);
+      this.textures.delete(texture);
+    }
+  }
+
+  destroy() {
+    this.drop(...this.textures);
+    for (const program of this.programs.values()) this.gl.deleteProgram(program);
+    this.gl.deleteFramebuffer(this.frame);
+  }
+}
+
+const one = (/** @type {number} */ value) => ({ set: '1f', value });
+const pair = (/** @type {[number, number]} */ value) => ({ set: '2iv', value });
+const many = (/** @type {1 | 3 | 4} */ size, /** @type {number[]} */ value) => ({ set: `${size}fv`, value });
+
+/**
+ * Planes as the four channels of texels.
+ * @param {number} texels
+ * @param {(ArrayLike<number> | number)[]} channels  each an array, or a number for all texels
+ */
+function interleaved(texels, channels) {
+  const out = new Float32Array(4 * texels);
+  channels.forEach((channel, k) => {
+    for (let i = 0; i < texels; i += 1) out[4 * i + k] = typeof channel === 'number' ? channel : channel[i];
+  });
+  return out;
+}
+
+/** @type {(texels: number, rgb: ArrayLike<number>) => Uint8Array} */
+function opaque(texels, rgb) {
+  const out = new Uint8Array(4 * texels).fill(255);
+  for (let i = 0; i < texels; i += 1) for (let k = 0; k < 3; k += 1) out[4 * i + k] = rgb[k * texels + i];
+  return out;
+}
+
+/**
+ * In the middle between the two sides of a silhouette, for each cell: of the 5 x 5 texels around its upper left one.
+ * @type {(layer: Float32Array, width: number, height: number) => Float32Array}
+ */
+function middles(layer, width, height) {
+  const out = new Float32Array(layer.length);
+  for (let i = 0; i < layer.length; i += 1) {
+    const [x, y] = [i % width, Math.floor(i / width)];
+    let low = Infinity;
+    let high = -Infinity;
+    for (let v = Math.max(y - 2, 0); v <= Math.min(y + 2, height - 1); v += 1) {
+      for (let u = Math.max(x - 2, 0); u <= Math.min(x + 2, width - 1); u += 1) {
+        low = Math.min(low, layer[v * width + u]);
+        high = Math.max(high, layer[v * width + u]);
+      }
+    }
+    out[i] = (low + high) / 2;
+  }
+  return out;
+}
+
+/** All that lights one photo on the GPU. */
+class Lamp {
+  /**
+   * @param {Gpu} gpu
+   * @param {Maps} maps
+   * @param {ImageBitmap} photo
+   */
+  constructor(gpu, maps, photo) {
+    this.gpu = gpu;
+    this.maps = maps;
+    this.shadows = new Shadows(maps);
+    this.samples = new Samples(maps);
+    this.picture = this.#prepare(photo, maps.width, maps.height);
+    this.layers = 0;
+    /** @type {WebGLTexture | null} */
+    this.shade = null;
+  }
+
+  /** Bytes of textures, and of a canvas that is kept twice. */
+  get bytes() {
+    const { texels } = this.shadows;
+    return this.picture.bytes + this.layers * texels * 16 + this.maps.width * this.maps.height * 8;
+  }
+
+  /**
+   * @param {ImageBitmap} colours
+   * @param {number} width
+   * @param {number} height
+   * @returns {Picture}
+   */
+  #prepare(colours, width, height) {
+    const { gpu, gpu: { gl }, maps: { planes, constants, scene }, shadows } = this;
+    const photo = gpu.codes(colours, width, height);
+    const pixels = gpu.empty(gl.RGBA32UI, width, height);
+    const packed = gpu.empty(gl.RG32UI, width, height);
+    const { data: q } = need(planes, 'picture.q');
+    /** @type {Vector} */
+    const ranges = [LOGARITHMS, constants.clipped, q.reduce((most, v) => Math.max(most, v), 0)];
+    const [, rows, columns] = need(planes, 'picture.q').shape;
+    const texels = rows * columns;
+    const inputs = { ...this.#grids(texels, columns, rows), coarse: this.#coarse() };
+    gpu.draw(gpu.program(PREPARE), [width, height], { photo, ...inputs }, {
+      size: pair([width, height]),
+      grid: pair([columns, rows]),
+      shadowGrid: pair([shadows.width, shadows.height]),
+      ...Object.fromEntries(Object.keys(constants).filter((key) => typeof constants[key] === 'number')
+        .map((key) => [key, one(constants[key])])),
+      share: one(scene.shading_share),
+      lowest: one(scene.floor),
+      harmonics: many(1, scene.harmonics),
+      ranges: many(3, ranges),
+    }, [pixels, packed]);
+    gpu.drop(...Object.values(inputs));
+    return { width, height, photo, pixels, packed, ranges, bytes: width * height * 28 };
+  }
+
+  /**
+   * What lies on the grid of the geometry, as textures.
+   * @type {(texels: number, width: number, height: number) => Record<string, WebGLTexture>}
+   */
+  #grids(texels, width, height) {
+    const { gpu, maps: { planes } } = this;
+    const part = (/** @type {string} */ plane) => planes.get(`picture.${plane}`)?.data;
+    const normals = need(planes, 'picture.normals').data;
+    const q = need(planes, 'picture.q').data;
+    const share = part('share') ?? 1;
+    const layer = Float32Array.from(q, (v, i) => Math.log(v) + (typeof share === 'number' ? 0 : share[i]));
+    const undecided = part('undecided');
+    const middle = undecided ? middles(layer, width, height).map((v, i) => (undecided[i] ? v : 1e9)) : 1e9;
+    return {
+      planes: gpu.floats(interleaved(texels, [normals.subarray(0, texels), normals.subarray(texels, 2 * texels),
+        normals.subarray(2 * texels), part('shading') ?? 0]), width, height),
+      more: gpu.floats(interleaved(texels, [share, q, layer, middle]), width, height),
+      colours: gpu.codes(opaque(texels, part('colours') ?? new Uint8Array(3 * texels)), width, height),
+    };
+  }
+
+  #coarse() {
+    const { gpu, shadows, maps: { planes } } = this;
+    const channels = [Float32Array.from(shadows.q, Math.log), need(planes, 'grid.occlusion').data,
+      need(planes, 'grid.broken').data, 0];
+    return gpu.floats(interleaved(shadows.texels, channels), shadows.width, shadows.height);
+  }
+
+  /** Draws into the canvas. @param {Rig} rig  @returns {number} the exposure in stops */
+  render(rig) {
+    const even = meanOfLight(this.maps.scene.light_histogram, rig.delight);
+    const { exposure: asked } = rig;
+    const exposure = asked === 'auto' ? this.samples.exposure(rig, this.shadows, even) : asked;
+    this.#shade(rig);
+    if (rig.strength > 0) this.#draw(rig, even, 2 ** exposure);
+    else this.show(this.picture.photo, this.picture.width, this.picture.height);
+    return exposure;
+  }
+
+  /** Draws a texture into the canvas as it is. @type {(photo: WebGLTexture, width: number, height: number) => void} */
+  show(photo, width, height) {
+    this.gpu.draw(this.gpu.program(SHOW), [width, height], { photo }, { size: pair([width, height]) });
+  }
+
+  /**
+   * Brings what shadows leave of each light to the GPU, a layer a light.
+   * @param {Rig} rig
+   */
+  #shade({ lights, shadow: strength }) {
+    const { gpu, gpu: { gl }, shadows, shadows: { width, height, texels } } = this;
+    if (!castsShadows(lights, strength)) return;
+    if (lights.length > this.layers) {
+      if (this.shade) gpu.drop(this.shade);
+      this.layers = lights.length;
+      this.shade = gpu.layers(width, height, this.layers);
+    }
+    gl.activeTexture(gl.TEXTURE0);
+    gl.bindTexture(gl.TEXTURE_2D_ARRAY, this.shade);
+    const data = new Float32Array(4 * texels);
+    lights.forEach((light, layer) => {
+      const left = light.shadow && shadows.visibility(light).map((seen) => 1 - strength + strength * seen);
+      if (left) fourAround(left, width, height, data);
+      else data.fill(1);
+      gl.texSubImage3D(gl.TEXTURE_2D_ARRAY, 0, 0, 0, layer, width, height, 1, gl.RGBA, gl.FLOAT, data);
+    });
+  }
+
+  /** @type {(rig: Rig, even: number, gain: number) => void} */
+  #draw(rig, even, gain) {
+    const { gpu, maps: { scene }, shadows } = this;
+    const { photo, pixels, packed, ranges, width, height } = this.picture;
+    const { lights } = rig;
+    const switches = {
+      LIGHTS: lights.length,
+      LAMPS: Number(lights.some(({ kind }) => kind !== 'directional')),
+      SHADOWS: Number(castsShadows(lights, rig.shadow)),
+      GLOSSY: Number(rig.specular > 0),
+      ALPHA: Number(this.maps.alpha),
+    };
+    const factor = even * gain;
+    gpu.draw(gpu.program(RELIGHT, switches), [width, height], {
+      photo, pixels, packed, ...(this.shade ? { shadows: this.shade } : {}),
+    }, {
+      size: pair([width, height]),
+      grid: pair([shadows.width, shadows.height]),
+      scale: { set: '2fv', value: [shadows.width / width, shadows.height / height] },
+      ambient: one(rig.ambient * factor),
+      strength: one(rig.strength),
+      delight: one(rig.delight),
+      highlight: one(1 / even),
+      focal: one(scene.focal),
+      alpha2: one(rig.roughness ** 4),
+      gloss: one(rig.specular),
+      ranges: many(3, ranges),
+      ...(lights.length ? lightNumbers(lights, factor) : {}),
+    });
+  }
+}
+
+/** @type {(lights: Light[], strength: number) => boolean} */
+const castsShadows = (lights, strength) => strength > 0 && lights.some(({ shadow }) => shadow);
+
+/**
+ * Each value of a plane with the next, and the two below, into `out`.
+ * @type {(plane: Float32Array, width: number, height: number, out: Float32Array) => void}
+ */
+function fourAround(plane, width, height, out) {
+  for (let y = 0, i = 0; y < height; y += 1) {
+    const below = y + 1 < height ? width : 0;
+    for (let x = 0; x < width; x += 1, i += 1) {
+      const right = x + 1 < width ? 1 : 0;
+      out[4 * i] = plane[i];
+      out[4 * i + 1] = plane[i + right];
+      out[4 * i + 2] = plane[i + below];
+      out[4 * i + 3] = plane[i + below + right];
+    }
+  }
+}
+
+/** @type {(lights: Light[], factor: number) => Record<string, {set: string, value: any}>} */
+function lightNumbers(lights, factor) {
+  const numbers = lights.map(lampNumbers);
+  return {
+    toward: many(3, lights.flatMap(({ kind, direction, position }) => (kind === 'directional' ? direction : position))),
+    light: many(3, lights.flatMap(({ color, intensity }) => color.map((c) => c * intensity * factor))),
+    axis: many(3, numbers.flatMap(({ axis }) => axis)),
+    lamp: many(4, lights.flatMap(({ kind }, i) => (
+      [['directional', 'point', 'spot'].indexOf(kind), numbers[i].near, numbers[i].outer, numbers[i].fade]))),
+  };
+}
+
+/** @type {(histogram: Json, delight: number) => number} */
+function meanOfLight({ low, high, counts }, delight) {
+  const width = (high - low) / counts.length;
+  let [sum, total] = [0, 0];
+  counts.forEach((/** @type {number} */ count, /** @type {number} */ k) => {
+    sum += count * Math.exp(delight * (low + (k + 0.5) * width));
+    total += count;
+  });
+  return sum / total;
+}
+
+// ---- views
+
+/** The photo lit here. */
+class LiveEngine {
+  /**
+   * @param {WebGL2RenderingContext} gl
+   * @param {Maps} maps
+   * @param {ImageBitmap} photo
+   */
+  constructor(gl, maps, photo) {
+    this.gl = gl;
+    this.maps = maps;
+    this.gpu = new Gpu(gl);
+    this.lamp = new Lamp(this.gpu, maps, photo);
+  }
+
+  get bytes() {
+    return this.lamp.bytes;
+  }
+
+  /** @param {Rig} rig */
+  render(rig) {
+    return this.lamp.render(rig);
+  }
+
+  /** A picture from elsewhere. @param {ImageBitmap} picture */
+  show(picture) {
+    const { gpu } = this;
+    const photo = gpu.codes(picture, picture.width, picture.height);
+    this.lamp.show(photo, picture.width, picture.height);
+    gpu.drop(photo);
+  }
+
+  /** What is in the canvas, the first row first. @returns {ImageData} */
+  pixels() {
+    const { gl } = this;
+    const { width, height } = gl.canvas;
+    const upside = new Uint8Array(4 * width * height);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, upside);
+    const image = new ImageData(width, height);
+    for (let y = 0; y < height; y += 1) {
+      image.data.set(upside.subarray(4 * width * (height - 1 - y), 4 * width * (height - y)), 4 * width * y);
+    }
+    return image;
+  }
+
+  destroy() {
+    this.gpu.destroy();
+  }
+}
+
+/** The photo lit by the server, where nothing else can be done. */
+class RemoteEngine {
+  /** @param {CanvasRenderingContext2D} context */
+  constructor(context) {
+    this.context = context;
+    this.bytes = 0;
+  }
+
+  /** @param {ImageBitmap} picture */
+  show(picture) {
+    this.context.drawImage(picture, 0, 0);
+  }
+
+  pixels() {
+    return this.context.getImageData(0, 0, this.context.canvas.width, this.context.canvas.height);
+  }
+
+  destroy() {
+    this.bytes = 0;
+  }
+}
+
+/** @param {HTMLCanvasElement | OffscreenCanvas} canvas */
+function webgl(canvas) {
+  return /** @type {WebGL2RenderingContext | null} */ (canvas.getContext('webgl2', {
+    alpha: true, premultipliedAlpha: false, antialias: false, depth: false, stencil: false, preserveDrawingBuffer: true,
+  }));
+}
+
+/**
+ * @typedef {import('./relight.d.ts').RelightView} RelightView
+ * @implements {RelightView}
+ */
+class View extends EventTarget {
+  /** @type {Server} */ #server;
+  /** @type {Options} */ #options;
+  /** @type {Maps} */ #maps;
+  /** @type {LiveEngine | RemoteEngine} */ #engine;
+  #stream = crypto.getRandomValues(new Uint32Array(4)).join('-');
+  #newest = 0;
+  #destroyed = false;
+  /** @type {Body | null} */ #body = null;
+  /** @type {Promise<void> | null} */ #restored = null;
+  /** @type {() => void} */ #wake = () => {};
+
+  /**
+   * @param {HTMLCanvasElement | OffscreenCanvas} canvas
+   * @param {Server} server
+   * @param {Options} options
+   * @param {Maps} maps
+   * @param {ImageBitmap | null} photo
+   */
+  constructor(canvas, server, options, maps, photo) {
+    super();
+    this.canvas = canvas;
+    this.#server = server;
+    this.#options = options;
+    this.#maps = maps;
+    this.#fit();
+    this.#engine = this.#start(photo);
+    canvas.addEventListener('webglcontextlost', this.#onLost);
+    canvas.addEventListener('webglcontextrestored', this.#onRestored);
+  }
+
+  #fit() {
+    if (this.canvas.width !== this.#maps.width) this.canvas.width = this.#maps.width;
+    if (this.canvas.height !== this.#maps.height) this.canvas.height = this.#maps.height;
+  }
+
+  /** @param {ImageBitmap | null} photo */
+  #start(photo) {
+    const gl = photo && webgl(this.canvas);
+    if (gl) return new LiveEngine(gl, this.#maps, photo);
+    const context = this.canvas.getContext('2d');
+    if (!context) throw new RelightError('The canvas has another context already.', 'no_webgl');
+    return new RemoteEngine(/** @type {CanvasRenderingContext2D} */ (context));
+  }
+
+  get jobId() {
+    return this.#server.jobId;
+  }
+
+  /** @returns {'webgl' | 'preview'} */
+  get mode() {
+    return this.#engine instanceof LiveEngine ? 'webgl' : 'preview';
+  }
+
+  get width() {
+    return this.#maps.width;
+  }
+
+  get height() {
+    return this.#maps.height;
+  }
+
+  get alpha() {
+    return this.#maps.alpha;
+  }
+
+  get bytes() {
+    return { received: this.#maps.bytes, gpu: this.#engine.bytes };
+  }
+
+  get defaults() {
+    return structuredClone(this.#maps.contract.defaults);
+  }
+
+  get presets() {
+    return structuredClone(this.#maps.contract.presets);
+  }
+
+  /** @param {Body} body */
+  check(body) {
+    checkBody(body, this.#maps.contract);
+  }
+
+  /**
+   * @param {Body} body
+   * @returns {Promise<Drawn | null>}
+   */
+  async render(body) {
+    if (this.#destroyed) throw new RelightError('The view was destroyed.', 'destroyed');
+    this.check(body);
+    this.#body = structuredClone(body);
+    this.#newest += 1;
+    const mine = this.#newest;
+    if (this.#restored) {
+      await this.#restored;
+      if (mine !== this.#newest) return null;
+    }
+    const engine = this.#engine;
+    if (engine instanceof LiveEngine) return this.#drawn(engine.render(rigOf(this.#body, this.#maps)));
+    const picture = await this.#preview(mine);
+    if (!picture) return null;
+    this.#engine.show(picture);
+    picture.close();
+    return this.#drawn(null);
+  }
+
+  /**
+   * A picture of the server's; null where a newer one was asked for meanwhile.
+   * @param {number} mine
+   */
+  async #preview(mine) {
+    try {
+      const picture = await this.#server.preview({
+        ...this.#body, max_side: this.#options.maxSide ?? 1024, quality: 90, stream: this.#stream,
+      });
+      if (mine === this.#newest && !this.#destroyed) return picture;
+      picture.close();
+    } catch (error) {
+      if (!(error instanceof RelightError && error.code === 'superseded')) throw error;
+    }
+    return null;
+  }
+
+  /** @param {number | null} exposure  @returns {Drawn} */
+  #drawn(exposure) {
+    const drawn = { exposure, mode: this.mode, width: this.width, height: this.height };
+    this.dispatchEvent(new CustomEvent('render', { detail: drawn }));
+    return drawn;
+  }
+
+  /** @param {MaxSide} maxSide */
+  async resize(maxSide) {
+    const options = { ...this.#options, maxSide };
+    const [maps, photo] = await fetchMaps(this.#server, options);
+    if (this.#destroyed) {
+      photo?.close();
+      return;
+    }
+    this.#engine.destroy();
+    this.#options = options;
+    this.#maps = maps;
+    this.#fit();
+    this.#engine = this.#start(photo);
+    photo?.close();
+    if (this.#body) await this.render(this.#body);
+  }
+
+  /** @returns {ImageData} */
+  pixels() {
+    return this.#engine.pixels();
+  }
+
+  #onLost = (/** @type {Event} */ event) => {
+    event.preventDefault(); // else it never comes back
+    this.#restored ??= new Promise((resolve) => {
+      this.#wake = resolve;
+    });
+    this.dispatchEvent(new Event('lost'));
+  };
+
+  #onRestored = async () => {
+    try {
+      const photo = await bitmapOf(this.#maps);
+      if (this.#destroyed) return;
+      this.#engine = this.#start(photo);
+      photo?.close();
+      this.#restored = null;
+      this.#wake();
+      if (this.#body) await this.render(this.#body);
+      this.dispatchEvent(new Event('restored'));
+    } catch (error) {
+      this.dispatchEvent(new CustomEvent('error', { detail: error }));
+    }
+  };
+
+  destroy() {
+    if (this.#destroyed) return;
+    this.#destroyed = true;
+    this.#newest += 1;
+    this.canvas.removeEventListener('webglcontextlost', this.#onLost);
+    this.canvas.removeEventListener('webglcontextrestored', this.#onRestored);
+    this.#engine.destroy();
+    this.#wake();
+  }
+}
+
+/** @param {Maps} maps  @returns {Promise<ImageBitmap | null>} null where the photo can only be lit by the server */
+async function bitmapOf(maps) {
+  if (!maps.planes.size) return null;
+  return createImageBitmap(maps.webp, { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
+}
+
+/**
+ * @param {Server} server
+ * @param {Options} options
+ * @returns {Promise<[Maps, ImageBitmap | null]>}
+ */
+async function fetchMaps(server, { maxSide = 1024, mode = 'auto' }) {
+  const maps = await readMaps(await server.maps(maxSide));
+  if (mode === 'webgl' && !maps.planes.size) {
+    throw new RelightError('The model of this job does not say what its surfaces see.', 'no_webgl');
+  }
+  return [maps, mode === 'preview' ? null : await bitmapOf(maps)];
+}
+
+/** @type {typeof import('./relight.d.ts').relight} */
+export async function relight(canvas, options) {
+  const server = new Server(options);
+  const [maps, photo] = await fetchMaps(server, options);
+  if (options.mode === 'webgl' && !webgl(canvas)) throw new RelightError('There is no WebGL2 here.', 'no_webgl');
+  try {
+    return new View(canvas, server, options, maps, photo);
+  } finally {
+    photo?.close();
+  }
+}
