@@ -105,9 +105,9 @@ class _Around:
             strength = np.float32(rig.shadow_strength)
             self.share = maps.on_grid((1 - strength) * maps.shared.occlusion + strength * share)
 
-    def arriving(self, maps: Maps, band: Band, rows: slice) -> Sequence[np.ndarray]:
+    def arriving(self, maps: Maps, band: Band, rows: slice) -> List[np.ndarray]:
         """Three planes (r, W) float32 0..1: the share of each colour's light that arrives at rows of the picture."""
-        return [band.occlusion] * 3 if self.share is None else maps.from_grid(self.share, rows)
+        return [band.occlusion] * 3 if self.share is None else list(maps.from_grid(self.share, rows))
 
 
 def shades_of(maps: Maps, rig: Rig) -> Shades:

@@ -22,7 +22,6 @@ NEUTRAL = 1e6 / 6500  # mired
 BELIEVED = 0.7  # of the way from neutral to the colour found
 WARMEST, COLDEST = 500.0, 50.0  # mired
 CLIPPED = 0.95  # of a channel: its colour may be any
-DARK = 1e-3  # of a channel of a black body: the bluest have no red, the reddest no blue
 COLOUR_SIDE = 128  # long side of the picture that tells the colour
 
 
@@ -56,8 +55,8 @@ def own_light(shared: GridMaps) -> np.ndarray:
 def colour_of_light(rgb: np.ndarray, geometry: Geometry) -> Vector:
     """The colour, linear sRGB of luminance 1, of the light that a photograph rgb (H, W, 3) uint8 was taken in.
 
-    The black body nearest to the Minkowski mean of the colours of its surfaces (Finlayson, Trezzi, "Shades of gray and
-    colour constancy", 2004), and that in part: most of such a mean may be the colours of things.
+    The black body that has as much red over blue as the Minkowski mean of the colours of its surfaces (Finlayson,
+    Trezzi, "Shades of gray and colour constancy", 2004), and that in part: much of such a mean is colours of things.
     """
     linear = linear_small(rgb, fit_within(geometry.inverse_depth.shape, COLOUR_SIDE))
     use = linear.max(2) < CLIPPED
@@ -67,10 +66,9 @@ def colour_of_light(rgb: np.ndarray, geometry: Geometry) -> Vector:
     if not mean.min() > 0:
         return WHITE
     mired = np.arange(COLDEST, WARMEST + 1, 5)
-    known = np.log(np.maximum([blackbody(1e6 / m) for m in mired], DARK))
-    off = (known - known[:, 1:2]) - np.log(mean / mean[1])
-    nearest = float(mired[np.square(off).sum(1).argmin()])
-    return blackbody(1e6 / (NEUTRAL + BELIEVED * (nearest - NEUTRAL)))
+    known = np.array([blackbody(1e6 / m) for m in mired])
+    found = float(np.interp(np.log(mean[0] / mean[2]), np.log(known[:, 0] / known[:, 2]), mired))
+    return blackbody(1e6 / (NEUTRAL + BELIEVED * (found - NEUTRAL)))
 
 
 def seen_in(radiance: np.ndarray, colour: Vector, here: Vector, delight: float) -> np.ndarray:

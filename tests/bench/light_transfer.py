@@ -8,7 +8,8 @@ Stacks (as of relight_truth.py): photographs a and b show one thing under two li
 alone; a is relit with the light found in b. Won: relRMSE to b (see relight_truth.py) is less than that of a itself.
 
 Rendered: a and b show different scenes of the generator, each in a light of its own; the truth is the scene of a in the
-light of b (one distant light, as relight_rendered.py has it). Needs requirements-export.txt.
+light of b (one distant light and a faint even one). "Light known" is a relit with that distant light itself: as much as
+knowing the light can do. Needs requirements-export.txt.
 """
 
 import argparse
@@ -16,13 +17,14 @@ import collections
 import json
 import pathlib
 import sys
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from relight_truth import read, rel_rmse
 
 from server.light.environment import pack
-from server.light.lights import Environment, Rig
+from server.light.lights import Environment, Rig, key_light
 from server.light.maps import Maps, prepare
 from server.light.shading import relight
 from server.light.transfer import colour_of_light, own_light, seen_in
@@ -51,7 +53,7 @@ class Shot:
     def in_light_of(self, other, settings):
         rig = Rig(ambient=0.0, **settings)
         around = Environment(pack(seen_in(other.light, other.colour, self.colour, rig.delight)))
-        return relight(self.maps, Rig(ambient=0.0, environment=around, **settings))
+        return relight(self.maps, replace(rig, environment=around))
 
 
 def score(found, family, a, b, truth, mask):
@@ -106,7 +108,11 @@ def rendered(engine, library, seed, count, found):
         surface = before["mask"]
         photo, truth = codes(np.stack([before["rgb"], after["rgb"]]), surface)
         other = codes(source["rgb"][None], source["mask"])[0]
-        score(found, "rendered", Shot(engine, photo), Shot(engine, other), truth, surface)
+        shot = Shot(engine, photo)
+        score(found, "rendered", shot, Shot(engine, other), truth, surface)
+        known = relight(shot.maps, Rig(lights=(key_light(*map(float, second)),)))
+        errors = rel_rmse(photo, truth, surface), rel_rmse(known, truth, surface)
+        found["light known", "default"].append(errors)
 
 
 def main():
@@ -130,7 +136,9 @@ def main():
         print(way)
         families = {f: rows for (f, w), rows in found.items() if w == way}
         if a.set:
-            families["all stacks"] = [row for f, rows in families.items() if f != "rendered" for row in rows]
+            families["all stacks"] = [
+                row for f, rows in families.items() if f not in ("rendered", "light known") for row in rows
+            ]
         for family, rows in families.items():
             before, after = np.array(rows).T
             won = 100 * (after < before).mean()
