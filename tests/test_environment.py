@@ -206,6 +206,15 @@ def test_intensity_is_linear():
     assert not any(plane.any() for plane in dark)
 
 
+def test_a_sun_leaves_nothing_darker_than_black():
+    """What is around it is a million times as dark."""
+    radiance = 60000 * lit_only_from((0, 0, 1), 0.1) + 0.05
+    table = env.surround(around(radiance, intensity=100), 0.3)
+    assert table.min() >= 0
+    away = looked_up(table, np.float32([[0, 0, -1]]))[0, :3]
+    assert np.allclose(away, 5, rtol=0.05)
+
+
 def test_strength_0_is_the_photo():
     rgb, geometry, fit = random_scene(np.random.default_rng(8), 40, 56, masked=True)
     rig = Rig(strength=0, environment=sky("sky-sunset"), specular_strength=1, exposure="auto")

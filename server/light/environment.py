@@ -72,7 +72,7 @@ def _elevations(rows: int) -> np.ndarray:
 
 
 def convolved(values: np.ndarray, kernel: Kernel) -> np.ndarray:
-    """(ROWS, COLUMNS, 3) float32: the mean of values of that shape around every direction, weighted by a kernel.
+    """(ROWS, COLUMNS, n) float32: the mean of values >= 0 of that shape around every direction, by a kernel.
 
     What is the same everywhere stays as it is. A product in the Fourier domain along each row, as the kernel depends on
     the angle between two texels alone.
@@ -83,9 +83,9 @@ def convolved(values: np.ndarray, kernel: Kernel) -> np.ndarray:
     weights = kernel(up[:, None, None] * up[None, :, None] + (level[:, None] * level)[..., None] * turn)
     weights *= level[None, :, None]
     weights /= weights.sum((1, 2), keepdims=True)
-    product = np.einsum("ijf,jfc->ifc", np.fft.rfft(weights, axis=2), np.fft.rfft(values, axis=1))
-    mean: np.ndarray = np.fft.irfft(product, COLUMNS, axis=1)
-    return mean.astype(np.float32)
+    waves = np.fft.rfft(values.astype(np.float64), axis=1)  # a sun is a million times as bright as what is around it
+    mean = np.fft.irfft(np.einsum("ijf,jfc->ifc", np.fft.rfft(weights, axis=2), waves), COLUMNS, axis=1)
+    return np.maximum(mean, 0).astype(np.float32)
 
 
 def cosine(cosines: np.ndarray) -> np.ndarray:
@@ -176,26 +176,31 @@ def look_up_normals(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return np.take(table, indices, mode="clip")
 
 
-Blurred = Callable[[Hashable, Kernel], np.ndarray]  # an environment convolved with a kernel of some name
+Keep = Callable[[Hashable, Callable[[], np.ndarray]], np.ndarray]  # what is made once and kept by a name
 
 
 def surround(
-    environment: Environment, roughness: Optional[float] = None, blurred: Optional[Blurred] = None
+    environment: Environment, roughness: Optional[float] = None, keep: Keep = lambda _, make: make()
 ) -> np.ndarray:
     """What an environment gives to surfaces in the open, by the index of their normal: (3, 65536) float32 irradiance.
 
-    roughness: (6, 65536), with what a surface of that roughness mirrors toward the viewer in the last three. blurred:
-    what may know the environment's radiance convolved already.
+    roughness: (6, 65536), with what a surface of that roughness mirrors toward the viewer in the last three. keep: for
+    what does not change when the environment turns.
     """
-    blurred = blurred or (lambda _, kernel: convolved(unpack(environment), kernel))
-    tables = [look_up(blurred("cosine", cosine), NORMALS, environment.rotation)]
+    turn = environment.rotation
+    tables = [look_up(keep("matt", lambda: convolved(unpack(environment), cosine)), NORMALS, turn)]
     if roughness is not None:
-        normals = table_normals()
-        where = places(_glossy_direction(normals, roughness))
-        mirrored = look_up(blurred(roughness, gloss(roughness)), where, environment.rotation)
-        mirrored *= reflectance(np.maximum(normals[:, 2], 0), roughness)[:, None]
-        tables.append(mirrored)
+        blurred = keep(("glossy", roughness), lambda: convolved(unpack(environment), gloss(roughness)))
+        column, row, share = keep(("mirror", roughness), lambda: _mirror(roughness))
+        tables.append(look_up(blurred, Places(column, row), turn) * share[:, None])
     return np.ascontiguousarray(np.concatenate(tables, 1).T)
+
+
+def _mirror(roughness: float) -> np.ndarray:
+    """(3, 65536) float32: where what the table's normals mirror comes from (see Places), and how much they mirror."""
+    normals = table_normals()
+    toward = places(_glossy_direction(normals, roughness))
+    return np.stack([*toward, reflectance(np.maximum(normals[:, 2], 0), roughness)])
 
 
 def _glossy_direction(n: np.ndarray, roughness: float) -> np.ndarray:

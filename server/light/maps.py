@@ -7,8 +7,7 @@ silhouettes is kept for the pixels there alone.
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Callable, Dict, Hashable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -25,7 +24,7 @@ from ..scene.fit import (
 )
 from ..scene.geometry import Geometry
 from ..scene.illumination import EstimatedLight, light_at
-from .environment import Kernel, convolved, look_up, normal_indices, surround, unpack
+from .environment import Keep, convolved, look_up, normal_indices, surround, unpack
 from .field import VisibilityField
 from .lights import Environment, Light
 from .occlusion import ambient_occlusion
@@ -40,7 +39,7 @@ from .upsampling import (
     without_blends,
 )
 
-SHADOWS_KEPT = 20  # the 16 lamps a picture may have, and a few that were moved
+SHADOWS_KEPT = 28  # the 16 lamps a picture may have, the 6 parts of its environment, and a few that were moved
 SAMPLES = 64  # long side of the small picture on which exposure is measured
 COARSE = 256  # long side of the grid of shadows and occlusion
 PIXELS = 1 << 16  # of a band
@@ -99,22 +98,19 @@ class GridMaps:
             return None
 
         def make() -> np.ndarray:
-            around = self._blurred(environment, "cell", grid.cell)
+            around = self._of(environment)("cells", lambda: convolved(unpack(environment), grid.cell))
             return self._trusted(grid.share_of(lambda d: look_up(around, d, environment.rotation), self.occlusion))
 
         return self._kept((environment,), make)
 
     def surround(self, environment: Environment, roughness: Optional[float]) -> np.ndarray:
         """The tables of an environment, see surround in environment.py; kept likewise."""
-        return self._kept(
-            (environment, roughness), lambda: surround(environment, roughness, partial(self._blurred, environment))
-        )
+        keep = self._of(environment)
+        return self._kept((environment, roughness), lambda: surround(environment, roughness, keep))
 
-    def _blurred(self, environment: Environment, name: Hashable, kernel: Kernel) -> np.ndarray:
-        """An environment's radiance convolved, as it is before it is turned: kept while it turns."""
-        return self._kept(
-            (environment.texels, environment.intensity, name), lambda: convolved(unpack(environment), kernel)
-        )
+    def _of(self, environment: Environment) -> Keep:
+        """Keeps what is made of an environment, however it is turned."""
+        return lambda name, make: self._kept((environment.texels, environment.intensity, name), make)
 
     def own_light(self) -> Tuple[np.ndarray, np.ndarray]:
         """(normals (n, 3), light (n,)), float32, of the photograph's surfaces: how they face, and how they were lit."""
