@@ -46,6 +46,7 @@ PIXELS = 1 << 16  # of a band
 PIXELS_A_THREAD = 1 << 18  # of a band where threads share a picture: below, they wait for each other more than they do
 KEPT_PIXELS = 3 << 20  # a picture up to so large, a preview, keeps its bands: 31 bytes a pixel
 LEAST = np.float32(0.02)  # of the old light
+WHOLLY = 0.9999  # of a pixel: a band of which so much is relit everywhere is relit wholly
 CLIPPING = 240  # codes above this may be clipped, and 255 is
 CLIPPED = 3.0  # where all three channels are 255 the photographed light was up to so much more than they say
 # of a channel: what it adds to the headroom, by its code
@@ -233,7 +234,7 @@ class Maps:
             normals=planes[:3],
             log_light=_log_light(planes, self.shared.light, self.shared.shading_share),
             occlusion=self.from_grid(self.occlusion, rows),
-            share=planes[sides] if len(planes) > sides else None,
+            share=planes[sides] if len(planes) > sides and planes[sides].min() < WHOLLY else None,
             headroom=_headroom(codes),
         )
 

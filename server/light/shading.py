@@ -4,7 +4,7 @@ The ratio image: every pixel of the photograph, in linear light, times (new ligh
 normal.
 """
 
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -23,7 +23,6 @@ __all__ = ["auto_exposure", "exposure_of", "illuminate", "linear_rows", "prepare
 SHOULDER_BY_CODE = (TO_LINEAR / np.maximum(1 - TO_LINEAR, np.float32(1e-6))).astype(np.float32)
 
 Planes = Sequence[Union[np.ndarray, np.float32]]  # the x, y and z of many vectors, or of one
-Shades = Sequence[Union["_Shade", "_Around"]]
 Blend = Optional[Union[np.float32, np.ndarray]]  # how much of the change is shown; None: all of it
 
 
@@ -110,10 +109,17 @@ class _Around:
         return [band.occlusion] * 3 if self.share is None else list(maps.from_grid(self.share, rows))
 
 
-def shades_of(maps: Maps, rig: Rig) -> Shades:
+class Shades(NamedTuple):
     """The lights of a rig and its environment, each with what its shadow leaves of it."""
+
+    lights: List[_Shade]
+    around: Optional[_Around]
+
+
+def shades_of(maps: Maps, rig: Rig) -> Shades:
+    """The shades of a rig."""
     lights = [_Shade(maps, light, rig) for light in rig.lights]
-    return lights if rig.environment is None else [*lights, _Around(maps, rig.environment, rig)]
+    return Shades(lights, None if rig.environment is None else _Around(maps, rig.environment, rig))
 
 
 def illuminate(
@@ -132,15 +138,10 @@ def _illuminate(
 ) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     white = rig.environment is None and all(tuple(light.color) == WHITE for light in rig.lights)
     glossy = rig.specular_strength > 0
-    ambient = band.occlusion * np.float32(factor * rig.ambient)
-    irradiance = [ambient] if white else [ambient, ambient.copy(), ambient.copy()]
-    highlights: List[np.ndarray] = [np.zeros_like(ambient) for _ in irradiance] if glossy and shades else []
+    irradiance, highlights = _begun(maps, band, rig, rows, shades, factor, 1 if white else 3)
     n = list(band.normals)
     place = None
-    for shade in shades:
-        if isinstance(shade, _Around):
-            _add_around(maps, band, rig, rows, shade, factor, irradiance, highlights)
-            continue
+    for shade in shades.lights:
         light = shade.light
         to_light: Planes = [np.float32(c) for c in light.direction]
         attenuation: Optional[np.ndarray] = None
@@ -161,26 +162,36 @@ def _illuminate(
     return irradiance, highlights
 
 
-def _add_around(
-    maps: Maps,
-    band: Band,
-    rig: Rig,
-    rows: slice,
-    around: _Around,
-    factor: float,
-    irradiance: List[np.ndarray],
-    highlights: List[np.ndarray],
-) -> None:
-    """Add an environment's light to three planes (r, W) of irradiance and, if any, of highlights, in place."""
-    facing = maps.facing(rows)
-    for k, (plane, share) in enumerate(zip(irradiance, around.arriving(maps, band, rows))):
-        arrives = look_up_normals(around.tables[k], facing)
-        arrives *= share
-        cv2.scaleAdd(arrives, factor, plane, dst=plane)
-        if highlights:
-            mirrored = look_up_normals(around.tables[3 + k], facing)
-            mirrored *= share
-            cv2.scaleAdd(mirrored, factor * rig.specular_strength, highlights[k], dst=highlights[k])
+def _begun(
+    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Shades, factor: float, colours: int
+) -> Tuple[List[np.ndarray], List[np.ndarray]]:
+    """What _illuminate gives without the lights: so many planes (r, W) of ambient light and the environment's."""
+    irradiance: List[np.ndarray] = []
+    highlights: List[np.ndarray] = []
+    if shades.around is not None:
+        irradiance, highlights = _from_around(maps, band, rig, rows, shades.around, factor)
+    if rig.ambient > 0 or not irradiance:
+        ambient = band.occlusion * np.float32(factor * rig.ambient)
+        if irradiance:
+            irradiance = [np.add(plane, ambient, out=plane) for plane in irradiance]
+        else:
+            irradiance = [ambient, *(ambient.copy() for _ in range(colours - 1))]
+    if rig.specular_strength > 0 and rig.lights and not highlights:
+        highlights = [np.zeros_like(plane) for plane in irradiance]
+    return irradiance, highlights
+
+
+def _from_around(
+    maps: Maps, band: Band, rig: Rig, rows: slice, around: _Around, factor: float
+) -> Tuple[List[np.ndarray], List[np.ndarray]]:
+    """The light of an environment, as _illuminate has it: three planes (r, W) each; highlights [] without specular."""
+    facing, shares = maps.facing(rows), around.arriving(maps, band, rows)
+
+    def arriving(tables: np.ndarray, scale: float) -> List[np.ndarray]:
+        lit: Any = [look_up_normals(table, facing) for table in tables]
+        return [cv2.multiply(a, s, dst=a, scale=scale).reshape(facing.shape) for a, s in zip(lit, shares)]
+
+    return arriving(around.tables[:3], factor), arriving(around.tables[3:], factor * rig.specular_strength)
 
 
 def _dot(a: Planes, b: Planes) -> np.ndarray:
