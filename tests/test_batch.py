@@ -220,6 +220,7 @@ def test_the_command_relights(photos, engine, tmp_path, monkeypatch, capsys, lig
         ([], "required"),
         (["--environment", "sky"], "there is none of that name"),
         (["--body", '{"environment": {"type": "upload"}}'], "environment"),
+        (["--body", '{"environment": {"type": "photo", "job_id": "nobody"}}'], "environment"),
         (["--light", "0,0,1", "--passes", "normals,halo"], "halo"),
         (["--light", "0,0,1", "--quality", "0"], "quality"),
     ],

@@ -266,7 +266,8 @@ class Service:
         return size
 
     def _store_environment(self, job_id: str, file: BinaryIO, owner: str) -> Tuple[int, int]:
-        size = file.seek(0, os.SEEK_END)
+        file.seek(0, os.SEEK_END)
+        size = file.tell()
         self._check_bytes(size)
         file.seek(0)
         radiance = self.decoders.decode_environment(file, size)

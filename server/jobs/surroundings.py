@@ -1,4 +1,4 @@
-"""The environments of jobs, as files; and the light that the photo of a job was taken in."""
+"""The environments of jobs, as files: environment.npy, linear light as half floats."""
 
 import io
 from typing import BinaryIO, Optional, Tuple
@@ -8,7 +8,7 @@ import numpy as np
 from ..errors import DamagedFile, EnvironmentNotFound, FileNotFound
 from .base import JobFile, JobStore
 
-MAGIC_AND_HEADER = 128  # bytes before the numbers: more would have been asked of NumPy's format
+LONGEST = 128  # bytes of a header: what NumPy writes before so small an array
 
 
 def pack(radiance: np.ndarray) -> bytes:
@@ -44,7 +44,7 @@ def _shape(file: BinaryIO) -> Tuple[int, int, int]:
     """The shape that the beginning of environment.npy tells. Raises DamagedFile."""
     try:
         np.lib.format.read_magic(file)
-        shape, fortran, kind = np.lib.format.read_array_header_1_0(file, max_header_size=MAGIC_AND_HEADER)
+        shape, fortran, kind = np.lib.format.read_array_header_1_0(file, max_header_size=LONGEST)
     except (ValueError, EOFError, SyntaxError, TypeError) as exc:
         raise DamagedFile("no readable array") from exc
     if len(shape) != 3 or shape[2] != 3 or fortran or kind != np.float16:

@@ -221,7 +221,7 @@ class Specular(Strict):
     roughness: float = _number(DEFAULT.roughness, 0.05, 1, "GGX roughness")
 
 
-class Around(Strict):
+class BaseEnvironment(Strict):
     intensity: float = _number(1.0, 0, 100, "factor in linear light")
     rotation: float = _number(0.0, -360, 360, "degrees about the vertical, counter-clockwise seen from above")
 
@@ -229,7 +229,7 @@ class Around(Strict):
         return Environment(intensity=self.intensity, rotation=self.rotation, **of)
 
 
-class SkyAround(Around):
+class PresetEnvironment(BaseEnvironment):
     type: Literal["preset"]
     name: str = Field(description="one of those that GET /models lists", json_schema_extra={"enum": list(skies.SKIES)})
 
@@ -245,7 +245,7 @@ class SkyAround(Around):
         return self._made(texels=skies.TEXELS[self.name])
 
 
-class UploadAround(Around):
+class UploadEnvironment(BaseEnvironment):
     type: Literal["upload"]
 
     def to_environment(self) -> Environment:
@@ -253,7 +253,7 @@ class UploadAround(Around):
         return self._made(of=lights.UPLOADED)
 
 
-class PhotoAround(Around):
+class PhotoEnvironment(BaseEnvironment):
     type: Literal["photo"]
     job_id: str = Field(description="a job of yours: the light that its photo was taken in")
 
@@ -262,7 +262,7 @@ class PhotoAround(Around):
         return self._made(of=parse_id(self.job_id))
 
 
-AnyAround = Annotated[Union[SkyAround, UploadAround, PhotoAround], Field(discriminator="type")]
+AnyEnvironment = Annotated[Union[PresetEnvironment, UploadEnvironment, PhotoEnvironment], Field(discriminator="type")]
 
 
 class RelightBody(Strict):
@@ -292,7 +292,7 @@ class RelightBody(Strict):
         "what else the body says goes before that",
         json_schema_extra={"anyOf": [{"type": "string", "enum": list(PRESETS)}, {"type": "null"}]},
     )
-    environment: Optional[AnyAround] = Field(
+    environment: Optional[AnyEnvironment] = Field(
         None,
         description="light from all around: a built-in one, the job's own (PUT /job/{job_id}/environment), or "
         "the light that another of your photos was taken in",
@@ -340,7 +340,7 @@ class RelightBody(Strict):
             said = {name: getattr(self, name) for name in mine if getattr(self, name) is not None}
             usual_body = {"exposure": lights.SHORTHAND_EXPOSURE, **PRESETS[self.preset].body}
             if around is not None:  # it takes the place of the preset's ambient light
-                usual_body["ambient"] = 0.0
+                usual_body = {"exposure": DEFAULT.exposure, **PRESETS[self.preset].body, "ambient": 0.0}
             return RelightBody(**{**usual_body, **said}).rig()
         made: Tuple[Light, ...] = tuple(light.to_light() for light in self.lights or ())
         usual = DEFAULT.exposure if self.lights or around is not None else lights.SHORTHAND_EXPOSURE
