@@ -6,7 +6,7 @@ PORT ?= 8000
 VENV ?= .venv
 VENV_TEST ?= .venv-test
 
-.PHONY: run test smoke lint models picture bench clean fuzz chaos soak
+.PHONY: run test smoke lint models picture parity bench clean fuzz chaos soak
 
 run: $(VENV)/.installed
 	@echo "Relight Server: http://$(HOST):$(PORT)"
@@ -20,7 +20,7 @@ smoke:
 
 MINUTES ?= 10
 ARGS ?=
-fuzz chaos soak bench: export PYTHONPATH = $(CURDIR):$(CURDIR)/tests:$(CURDIR)/export
+fuzz chaos soak parity bench: export PYTHONPATH = $(CURDIR):$(CURDIR)/tests:$(CURDIR)/tests/e2e:$(CURDIR)/export
 
 fuzz: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/trust/fuzz.py --minutes $(MINUTES)
@@ -33,6 +33,9 @@ soak: $(VENV_TEST)/.installed
 
 picture: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/e2e/make_picture.py
+
+parity: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python tests/e2e/parity.py $(ARGS)
 
 bench: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/bench/run.py $(ARGS)

@@ -1,12 +1,13 @@
 """Engines for tests: quick, deterministic, and some that misbehave."""
 
+import dataclasses
 import hashlib
 import threading
 import time
 
 import numpy as np
 
-from server.scene.geometry import Geometry
+from server.scene.geometry import Geometry, Visibility
 
 
 class SphereEngine:
@@ -45,6 +46,20 @@ class SphereEngine:
 
 
 FakeEngine = SphereEngine
+
+
+class SeeingEngine(SphereEngine):
+    """The same, and says what the surfaces see: each direction is dark on a stripe of its own."""
+
+    def analyse(self, rgb):
+        geometry = super().analyse(rgb)
+        h, w = geometry.inverse_depth.shape
+        angles = np.arange(6) * np.pi / 3
+        directions = np.stack([np.cos(angles) * 0.8, np.sin(angles) * 0.8, np.full(6, 0.6)], 1).astype(np.float32)
+        seen = np.full((6, h, w), 255, np.uint8)
+        for k in range(6):
+            seen[k, :, k * w // 6 : (k + 1) * w // 6] = 40 * k
+        return dataclasses.replace(geometry, visibility=Visibility(seen, directions))
 
 
 def sphere(h: int, w: int, mask: bool = False, focal=None) -> Geometry:

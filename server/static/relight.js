@@ -350,23 +350,29 @@ function checkBody(body, contract) {
   if (!isOf('object', body)) throw new RelightError('body: send a JSON object.', 'invalid_request', 422);
   const checker = new Checker(contract);
   checker.check(contract.body, { ...body, job_id: '' }, []);
-  const { found } = checker;
-  const sound = (body.lights ?? []).map((/** @type {any} */ _, /** @type {number} */ i) => (
-    !found.some(([where]) => where === `lights.${i}` || where.startsWith(`lights.${i}.`))));
-  let light = found.some(([where]) => /^(lights|x|y|z)(\.|$)/.test(where));
-  if (Array.isArray(body.lights) && !found.some(([where]) => where === 'lights')) {
-    body.lights.forEach((/** @type {Json} */ raw, /** @type {number} */ i) => {
-      const trouble = sound[i] && lightContradiction(raw);
-      if (trouble) found.push([`lights.${i}${trouble[0]}`, trouble[1]]);
-      light ||= Boolean(trouble);
-    });
-  }
+  const found = [...checker.found, ...contradictions(body.lights, checker.found)];
   if (found.length) {
+    const light = found.some(([where], i) => /^(lights|x|y|z)(\.|$)/.test(where) || i >= checker.found.length);
     const sentence = found.slice(0, 5).map(([where, what]) => `${where}: ${what}`).join('; ');
     throw new RelightError(sentence, light ? 'invalid_light' : 'invalid_request', 422);
   }
   const sentence = contradiction(body, contract);
   if (sentence) throw new RelightError(`body: ${sentence}`, 'invalid_light', 422);
+}
+
+/**
+ * What those lights contradict themselves in, of which nothing else was found.
+ * @param {any} lights
+ * @param {[string, string][]} found
+ * @returns {[string, string][]}
+ */
+function contradictions(lights, found) {
+  if (!Array.isArray(lights) || found.some(([where]) => where === 'lights')) return [];
+  return lights.flatMap((light, i) => {
+    const name = `lights.${i}`;
+    const trouble = !found.some(([where]) => `${where}.`.startsWith(`${name}.`)) && lightContradiction(light);
+    return trouble ? [[`${name}${trouble[0]}`, trouble[1]]] : [];
+  });
 }
 
 // ---- rigs: bodies with everything said
@@ -584,11 +590,17 @@ class Samples {
   /** @param {Maps} maps */
   constructor({ planes, constants, scene }) {
     const part = (/** @type {string} */ name) => need(planes, `samples.${name}`).data;
-    [, this.height, this.width] = need(planes, 'samples.photo').shape;
-    this.count = this.width * this.height;
+    const { shape: [, height, width] } = need(planes, 'samples.photo');
+    this.height = height;
+    this.width = width;
+    this.count = width * height;
     this.linear = Float32Array.from(need(planes, 'samples.photo').data, (code) => toLinear(code / 255));
-    [this.normals, this.light, this.occlusion, this.q] = ['normals', 'light', 'occlusion', 'q'].map(part);
-    [this.corners, this.weights] = ['corners', 'weights'].map(part);
+    this.normals = part('normals');
+    this.light = part('light');
+    this.occlusion = part('occlusion');
+    this.q = part('q');
+    this.corners = part('corners');
+    this.weights = part('weights');
     const share = planes.get('samples.share')?.data;
     this.surface = Array.from({ length: this.count }, (_, i) => i).filter((i) => !share || share[i] > 0.5);
     this.constants = constants;
@@ -860,17 +872,22 @@ float ggx(vec3 n, vec3 l, float NoL) {
 }
 #endif
 
+// The built-in functions do the same, but without a GPU they are slower: processors convert signed numbers
+vec2 unsignedPair(uint x) { return vec2(ivec2(x & 65535u, x >> 16)) * (1.0 / 65535.0); }
+vec2 signedPair(uint x) { return vec2(ivec2(x << 16, x) >> 16) * (1.0 / 32767.0); }
+
 void main() {
   ivec2 pixel = ivec2(gl_FragCoord.x, float(size.y) - gl_FragCoord.y);
   uvec2 bits = texelFetch(packed, pixel, 0).xy;
-  vec2 there = unpackUnorm2x16(bits.y);  // q, occlusion
-  float share = float(bits.x >> 24) / 255.0;
+  vec2 there = unsignedPair(bits.y);  // q, occlusion
+  ivec4 eights = ivec4(bits.x, bits.x >> 8, bits.x >> 16, bits.x >> 24) & 255;
+  float share = float(eights.w) * (1.0 / 255.0);
   uvec4 all = texelFetch(pixels, pixel, 0);
-  vec2 s = unpackSnorm2x16(all.y);
-  vec3 n = vec3(unpackSnorm2x16(all.x), s.x), lit = vec3(ambient * there.y), shine = vec3(0);
-  vec4 old = vec4(unpackUnorm2x16(all.z), unpackUnorm2x16(all.w));
+  vec2 s = signedPair(all.y);
+  vec3 n = vec3(signedPair(all.x), s.x), lit = vec3(ambient * there.y), shine = vec3(0);
+  vec4 old = vec4(unsignedPair(all.z), unsignedPair(all.w));
 #if SHADOWS
-  vec3 counts = vec3(uvec3(bits.x, bits.x >> 8, bits.x >> 16) & 255u) / 255.0;
+  vec3 counts = vec3(eights.xyz) * (1.0 / 255.0);
   vec4 w = vec4(counts, 1.0 - counts.x - counts.y - counts.z);
   // As placed() says: what is added decides for pixels on a texel; no others lie so near before one
   ivec2 at = min(ivec2(max((vec2(pixel) + 0.5) * scale - 0.4999, 0.0)), max(grid - 2, 0));
@@ -1164,7 +1181,7 @@ class Lamp {
     const packed = gpu.empty(gl.RG32UI, width, height);
     const { data: q } = need(planes, 'picture.q');
     /** @type {Vector} */
-    const ranges = [LOGARITHMS, constants.clipped, q.reduce((most, v) => Math.max(most, v), 0)];
+    const ranges = [LOGARITHMS, constants.clipped, Float32Array.from(q).reduce((most, v) => Math.max(most, v), 0)];
     const [, rows, columns] = need(planes, 'picture.q').shape;
     const texels = rows * columns;
     const inputs = { ...this.#grids(texels, columns, rows), coarse: this.#coarse() };
@@ -1415,7 +1432,7 @@ class View extends EventTarget {
   /** @type {Options} */ #options;
   /** @type {Maps} */ #maps;
   /** @type {LiveEngine | RemoteEngine} */ #engine;
-  #stream = crypto.getRandomValues(new Uint32Array(4)).join('-');
+  /** @type {Promise<void>} */ #flying = Promise.resolve();
   #newest = 0;
   #destroyed = false;
   /** @type {Body | null} */ #body = null;
@@ -1507,30 +1524,35 @@ class View extends EventTarget {
       await this.#restored;
       if (mine !== this.#newest) return null;
     }
-    const engine = this.#engine;
-    if (engine instanceof LiveEngine) return this.#drawn(engine.render(rigOf(this.#body, this.#maps)));
-    const picture = await this.#preview(mine);
-    if (!picture) return null;
-    this.#engine.show(picture);
-    picture.close();
-    return this.#drawn(null);
+    return this.#lit(mine);
   }
 
   /**
-   * A picture of the server's; null where a newer one was asked for meanwhile.
-   * @param {number} mine
+   * Draws the last body.
+   * @param {number} mine  which of the pictures asked for it was
+   * @returns {Promise<Drawn | null>}
    */
-  async #preview(mine) {
-    try {
-      const picture = await this.#server.preview({
-        ...this.#body, max_side: this.#options.maxSide ?? 1024, quality: 90, stream: this.#stream,
-      });
-      if (mine === this.#newest && !this.#destroyed) return picture;
-      picture.close();
-    } catch (error) {
-      if (!(error instanceof RelightError && error.code === 'superseded')) throw error;
+  async #lit(mine) {
+    if (this.#engine instanceof LiveEngine) {
+      return this.#drawn(this.#engine.render(rigOf(/** @type {Body} */ (this.#body), this.#maps)));
     }
-    return null;
+    // One request at a time, so that pictures come in order; of those that wait, the newest goes
+    const before = this.#flying;
+    let landed = () => {};
+    this.#flying = new Promise((resolve) => {
+      landed = () => resolve(undefined);
+    });
+    try {
+      await before;
+      if (mine !== this.#newest) return null;
+      const { maxSide = 1024 } = this.#options;
+      const picture = await this.#server.preview({ ...this.#body, max_side: maxSide, quality: 90 });
+      if (!this.#destroyed) this.#engine.show(picture);
+      picture.close();
+      return this.#destroyed ? null : this.#drawn(null);
+    } finally {
+      landed();
+    }
   }
 
   /** @param {number | null} exposure  @returns {Drawn} */
@@ -1578,7 +1600,7 @@ class View extends EventTarget {
       photo?.close();
       this.#restored = null;
       this.#wake();
-      if (this.#body) await this.render(this.#body);
+      if (this.#body) await this.#lit(this.#newest);
       this.dispatchEvent(new Event('restored'));
     } catch (error) {
       this.dispatchEvent(new CustomEvent('error', { detail: error }));

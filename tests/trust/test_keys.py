@@ -43,6 +43,7 @@ def calls(job):
         ("POST", "/preview", {"job_id": job, "environment": {"type": "photo", "job_id": job}}),
         ("GET", f"/job/{job}", None),
         ("GET", f"/job/{job}/events", None),
+        ("GET", f"/job/{job}/maps", None),
         ("GET", f"/download/{job}/input.png", None),
         ("HEAD", f"/download/{job}/input.png", None),
         ("PUT", f"/job/{job}/environment", AROUND),
