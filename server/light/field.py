@@ -43,8 +43,8 @@ class VisibilityField:
             p if p.shape == self.shape else cv2.resize(p, (w, h), interpolation=cv2.INTER_AREA) for p in visibility.seen
         ]
         self.seen = np.ascontiguousarray(np.stack(seen).reshape(len(seen), h * w))  # (K, h * w) uint8, 255: all
-        self.normals = np.ascontiguousarray(normals.reshape(3, h * w), np.float32)
-        n_dot_d = self.directions @ self.normals
+        self.normals = np.ascontiguousarray(normals, np.float32)
+        n_dot_d = self.directions @ self.normals.reshape(3, h * w)
         self.above = np.empty_like(self.seen)  # 255: well above the horizon
         np.rint(np.clip(n_dot_d * np.float32(255 * HORIZON), 0, 255), out=self.above, casting="unsafe")
         cosines = self.directions @ self.directions.T - 2 * np.eye(len(seen), dtype=np.float32)
@@ -89,10 +89,11 @@ class VisibilityField:
         """
         K = len(self.directions)
         radiance = np.ascontiguousarray((light(places(self.all_around)) * self.cells[:, None]).T)
-        open_share, share = occlusion.reshape(1, -1), np.empty((3, self.normals.shape[1]), np.float32)
+        normals = self.normals.reshape(3, -1)
+        open_share, share = occlusion.reshape(1, -1), np.empty_like(normals)
         for first in range(0, share.shape[1], TEXELS):
             some = slice(first, first + TEXELS)
-            n_dot_d = self.all_around @ self.normals[:, some]
+            n_dot_d = self.all_around @ normals[:, some]
             np.maximum(n_dot_d, 0, out=n_dot_d)
             behind = radiance[:, K:] @ n_dot_d[K:]
             front = n_dot_d[:K]
