@@ -307,6 +307,7 @@ const given = (value) => value !== undefined && value !== null;
  * @param {Json} contract
  */
 function contradiction(body, contract) {
+  if (given(body.environment)) return 'environment: it is lit by the server alone; send it to /preview';
   const axes = ['x', 'y', 'z'].filter((axis) => given(body[axis]));
   const ways = Number(given(body.lights)) + Number(given(body.preset)) + Number(axes.length > 0);
   if (ways > 1) {
@@ -316,9 +317,10 @@ function contradiction(body, contract) {
   if (given(body.preset) && !names.includes(body.preset)) {
     return `preset: there is none of that name; there are ${names.join(', ')}`;
   }
+  if (body.lights?.length === 0) return 'lights: there must be at least one, unless there is an environment';
   if (!given(body.lights) && !given(body.preset) && axes.length < 3) {
     const missing = ['x', 'y', 'z'].filter((axis) => !axes.includes(axis)).join(', ');
-    return `${missing}: missing; send x, y and z, or lights, or a preset`;
+    return `${missing}: missing; send x, y and z, or lights, or a preset, or an environment`;
   }
   return axes.length && !axes.some((axis) => body[axis]) ? 'x, y, z: must not all be 0' : '';
 }
