@@ -88,6 +88,20 @@ def test_a_wall_beside_a_plane_takes_away_what_it_hides(name):
     assert np.abs((share * open_ - exact).mean(0)).max() < 0.04 * open_.max()
 
 
+def test_the_directions_of_a_field_and_their_mirror_images_share_the_sphere():
+    """The cells are 4 pi in all; times the cosine, those above a surface are pi, however it faces."""
+    field = VisibilityField(
+        Visibility(np.full((len(DIRECTIONS), 4, 4), 255, np.uint8), DIRECTIONS),
+        np.ones((4, 4), np.float32),
+        np.broadcast_to(np.float32([0, 0, 1])[:, None, None], (3, 4, 4)),
+        FOCAL,
+    )
+    assert len(DIRECTIONS) < len(field.all_around) < 2 * len(DIRECTIONS) and field.cells.min() > 0
+    assert abs(field.cells.sum() / (4 * np.pi) - 1) < 1e-4
+    over = np.maximum(normals(200) @ field.all_around.T, 0) @ field.cells
+    assert np.abs(over / np.pi - 1).max() < 0.1 and abs(over.mean() / np.pi - 1) < 0.01
+
+
 def test_a_lamp_in_an_environment_casts_the_shadow_of_a_light_there():
     geometry, _, _ = ball_and_wall(72, 96)
     rng = np.random.default_rng(3)

@@ -115,14 +115,14 @@ def gloss(roughness: float) -> Kernel:
 class Places(NamedTuple):
     """Where directions lie in an environment without rotation: (n,) float32."""
 
-    column: np.ndarray  # 0..1, from the left edge to the right
+    column: np.ndarray  # in texels, 0..COLUMNS, from the left edge
     row: np.ndarray  # in texels, from the middle of the first
 
 
 def places(directions: np.ndarray) -> Places:
     """Where unit directions (n, 3) lie."""
     x, y, z = np.asarray(directions, np.float32).T
-    column = np.arctan2(x, -z) * np.float32(0.5 / np.pi) + np.float32(0.5)
+    column = (np.arctan2(x, -z) * np.float32(0.5 / np.pi) + np.float32(0.5)) * COLUMNS
     row = (np.float32(0.5) - np.arcsin(np.clip(y, -1, 1)) * np.float32(1 / np.pi)) * ROWS - np.float32(0.5)
     return Places(column, row)
 
@@ -133,10 +133,10 @@ def look_up(values: np.ndarray, where: Places, rotation: float = 0.0) -> np.ndar
     n: at most 32766, or a multiple of SIDE; OpenCV takes no longer rows.
     """
     # What lies at an azimuth came from one that is `rotation` on: seen from above, +z turns to +x, and +x to -z
-    column = (where.column + np.float32(rotation / 360)) % 1 * COLUMNS + np.float32(0.5)
-    around = np.pad(values, ((0, 0), (1, 1), (0, 0)), mode="wrap")
-    shape = -1, SIDE if len(column) % SIDE == 0 else 1
-    column, row = column.reshape(shape), where.row.reshape(shape)
+    around = np.concatenate([values[:, -1:], values, values, values[:, :1]], 1)
+    shape = -1, SIDE if len(where.row) % SIDE == 0 else 1
+    column, row = where.column.reshape(shape), where.row.reshape(shape)
+    column = column + np.float32(rotation / 360 % 1 * COLUMNS + 0.5)
     found = cv2.remap(around, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return found.reshape(-1, 3)
 

@@ -34,7 +34,7 @@ def own_light(shared: GridMaps) -> np.ndarray:
     normals, light = shared.own_light()
     where = places(normals)
     row = np.clip(np.rint(where.row), 0, ROWS - 1).astype(np.intp)
-    column = np.minimum(where.column * COLUMNS, COLUMNS - 1).astype(np.intp)
+    column = np.minimum(where.column, COLUMNS - 1).astype(np.intp)
     facing = row * COLUMNS + column
     count, total = (np.bincount(facing, w, ROWS * COLUMNS).reshape(SIZE) for w in (np.ones(light.size), light))
     area = solid_angles()
