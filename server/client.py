@@ -281,6 +281,10 @@ class RelightClient(_Client):
             time.sleep(_backoff(attempt))
         return _ended(self.state(job))
 
+    def maps(self, job: Job, max_side: int = 1024) -> bytes:
+        """What a page lights the photo with, as relight.js reads it; max_side: 512, 1024 or 2048."""
+        return cast(bytes, self._do(_maps(job, max_side)))
+
     def download(self, job: Job, filename: str, to: Optional[Union[str, "os.PathLike[str]"]] = None) -> bytes:
         """A pass of a job, such as "relit.png". With `to`, it is written to that path, whole or not, and b"" comes."""
         call = _Call("GET", f"download/{_id(job)}/{filename}", lambda response: response.content)
@@ -428,6 +432,10 @@ class AsyncRelightClient(_Client):
             await asyncio.sleep(_backoff(attempt))
         return _ended(await self.state(job))
 
+    async def maps(self, job: Job, max_side: int = 1024) -> bytes:
+        """See RelightClient."""
+        return cast(bytes, await self._do(_maps(job, max_side)))
+
     async def download(self, job: Job, filename: str) -> bytes:
         """A pass of a job, such as "relit.png"."""
         call = _Call("GET", f"download/{_id(job)}/{filename}", lambda response: response.content)
@@ -478,6 +486,10 @@ class AsyncRelightClient(_Client):
                     return answer
             await asyncio.sleep(pause)
             attempt += 1
+
+
+def _maps(job: Job, max_side: int) -> _Call:
+    return _Call("GET", f"job/{_id(job)}/maps?max_side={max_side}", lambda response: response.content)
 
 
 def _ended(state: State) -> State:

@@ -75,6 +75,7 @@ def test_every_endpoint(serve, client, tmp_path):
         relight.relight(job["job_id"], preset="rim", ambient=0.5)
         assert relight.download(job, "relit.png") != encoded(relit)
         assert Image.open(io.BytesIO(relight.preview(job, x=1, y=0, z=1, max_side=64))).size == (64, 48)
+        assert b"relight-maps" in relight.maps(job, max_side=512)
         assert "relit.png" in relight.state(job)["files"] and "relight_requests_total" in relight.metrics()
         relight.delete(job)
         with pytest.raises(RelightError) as gone:
@@ -89,7 +90,7 @@ def test_it_knows_every_endpoint_and_every_field_of_the_answers(serve):
         job = relight.upload(encoded(gradient()))
         relight.wait(job)
         relight.relight(job, x=0, y=0, z=1), relight.preview(job, x=0, y=0, z=1), relight.download(job, "relit.png")
-        relight.put_environment(job, encoded(gradient(40, 80))), relight.delete_environment(job)
+        relight.put_environment(job, encoded(gradient(40, 80))), relight.delete_environment(job), relight.maps(job)
         relight.state(job), relight.delete(job), relight.models(), relight.ready(), relight.health(), relight.metrics()
         api = httpx.get(relight.base_url + "openapi.json").json()
     known = {(m, re.sub(r"{\w+}", "*", path)) for path, ways in api["paths"].items() for m in ways}

@@ -35,7 +35,6 @@ from ..scene.geometry import Geometry, checked, pack, unpack
 from ..scene.passes import depth_range
 from ..scene.pipeline import estimate, read_scene
 from .base import ANALYSIS, Coordination, JobFile, JobStore
-from .cache import Cache
 from .live import USUAL, can_be_lit, maps_file, pack_maps, side_of
 from .notifier import Notifier
 from .photos import Photos
@@ -59,12 +58,11 @@ class Analyst:
         processes: Coordination,
         engine: Optional[Engine],
         pool: Pool,
-        cache: Cache,
         timeout: float,
         observe: Any,
     ):
         self.store, self.photos, self.processes, self.engine = store, photos, processes, engine
-        self.pool, self.cache, self.timeout = pool, cache, timeout
+        self.pool, self.timeout = pool, timeout
         self.observe = observe  # (stage, seconds)
         self.notifier = Notifier()
         self.closing = threading.Event()
@@ -225,10 +223,9 @@ class Analyst:
         timer.lap("storing")
 
     def _prepare(self, record: Record, photo: np.ndarray, geometry: Geometry, fit: SceneFit) -> None:
-        """Make what the first picture takes, here or in a browser, before anybody asks for it."""
+        """Make what a browser lights the photo with, before anybody asks for it."""
         shared = prepare_grid(geometry, fit)
         record.shading_factor = shading_factor(shared.light_samples)
-        self.cache.put((record.job_id, "grid"), shared)
         if can_be_lit(geometry):
             file = maps_file(USUAL, record.width, record.height)
             self.store.put(record.job_id, file, pack_maps(photo, side_of(file), shared))

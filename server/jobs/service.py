@@ -75,7 +75,6 @@ class Service:
             self.processes,
             engine,
             self.analysis_pool,
-            self.cache,
             settings.analysis_timeout_seconds,
             observe,
         )

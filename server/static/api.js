@@ -14,7 +14,7 @@
  * @typedef {{job_id: string, width: number, height: number}} UploadAnswer
  * @typedef {{title: string} & Record<string, unknown>} Preset  what a body of /relight says that names it
  * @typedef {{defaults: Record<string, unknown>, presets: Preset[]}} Models  GET /models
- * @typedef {{up: boolean, ready?: boolean, keys?: boolean}} Ready  GET /ready; `up`: it answered at all
+ * @typedef {{up: boolean, keys?: boolean} & Partial<ProblemFields>} Ready  GET /ready; `up`: it answered at all
  * @typedef {Body & {max_side?: number, quality?: number, stream?: string}} PreviewBody  less the job
  * @typedef {{blob: Blob, ms: number, stages: [string, number][]}} Preview  `stages`: names with milliseconds
  * @typedef {{status: number, code: string, title: string, detail: string, retryAfter: number}} ProblemFields

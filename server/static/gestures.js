@@ -79,7 +79,7 @@ export class Gestures {
 
   /** @param {PointerEvent} event */
   #down(event) {
-    if (this.#idle || event.button > 0 || around(event, '.tools, .notice')) return;
+    if (this.#idle || event.button > 0 || around(event, '.tools, .notice, .own-light')) return;
     const at = this.#at(event);
     this.#pointers.set(event.pointerId, at);
     this.#stage.setPointerCapture(event.pointerId);
@@ -90,7 +90,7 @@ export class Gestures {
       event.preventDefault(); // the browser's own drag; so the focus is ours to set
       this.#take(handle, at);
     } else if (around(event, '.divider')) this.#begin({ kind: 'split', last: at });
-    else if (!this.#viewer.isFit || this.#viewer.view !== 'relit') this.#begin({ kind: 'pan', last: at });
+    else if (!this.#viewer.isFit || !this.#viewer.isLit) this.#begin({ kind: 'pan', last: at });
     else {
       event.preventDefault();
       this.#act.focus(); // so that the keys go on from here
@@ -199,7 +199,7 @@ export class Gestures {
     if (this.#idle || around(event, '.notice')) return;
     event.preventDefault();
     const step = event.deltaY * (event.deltaMode === 1 ? 16 : 1);
-    if (event.ctrlKey || event.metaKey || this.#viewer.view !== 'relit') {
+    if (event.ctrlKey || event.metaKey || !this.#viewer.isLit) {
       this.#viewer.zoomBy(Math.exp(-step * (event.ctrlKey ? 0.01 : 0.002)), this.#at(event));
       return;
     }

@@ -2,7 +2,7 @@
 
 import { $, clamp, find, h, svg } from './dom.js';
 import { swatch } from './colour.js';
-import { inWords, lightValue, placeOf, TYPES } from './rig.js';
+import { inWords, lightValue, placeOf, setPlace, TYPES } from './rig.js';
 
 /** @typedef {import('./rig.js').Vector} Vector */
 
@@ -15,6 +15,12 @@ export class Handles {
   #guides = find('#guides', SVGSVGElement);
   /** @type {HTMLButtonElement[]} */
   #buttons = [];
+  /** Where the photo's own light came from; null: unknown. @type {Vector | null} */
+  ownLight = null;
+  #own = h('button', {
+    type: 'button', className: 'own-light', 'aria-label': 'The photo was lit from here: put the light there',
+    title: 'The photo was lit from here. Click to put the light there.', hidden: true,
+  });
   #target = h('button', {
     type: 'button', className: 'handle target', 'aria-label': 'Spot target', 'aria-describedby': 'handle-help',
   });
@@ -32,7 +38,8 @@ export class Handles {
     this.#store = store;
     this.#viewer = viewer;
     this.#target.dataset.target = '';
-    this.#layer.append(this.#target);
+    this.#own.onclick = () => this.#takeOwn();
+    this.#layer.append(this.#own, this.#target);
     this.#guides.append(this.#shape.halo, this.#shape.line, this.#shape.ring);
     for (const type of ['change', 'select']) store.addEventListener(type, () => this.sync());
     viewer.addEventListener('move', () => this.sync());
@@ -60,6 +67,8 @@ export class Handles {
       button.style.setProperty('--near', clamp(1 + 0.22 * (place[2] - 0.7), 0.72, 1.4).toFixed(3));
       if (shown) this.#put(button, place);
     });
+    this.#own.hidden = !this.ownLight || !shown;
+    if (this.ownLight && shown) this.#put(this.#own, this.ownLight);
     const light = rig.lights[selected];
     this.#target.hidden = light.type !== 'spot';
     if (light.type === 'spot') {
@@ -67,6 +76,14 @@ export class Handles {
       if (shown) this.#put(this.#target, light.target);
     }
     if (shown) this.#guide(light);
+  }
+
+  /** Puts the selected light where the photo's own came from. */
+  #takeOwn() {
+    const { ownLight } = this;
+    if (!ownLight) return;
+    this.#store.apply((_rig, light) => setPlace(light, ownLight));
+    this.focus();
   }
 
   /** Puts the focus on a light's handle. */

@@ -1,176 +1,190 @@
-// Live preview: one request in flight, the newest look next, never an older frame over a newer one.
+// Who lights the photo: relight.js on this machine's GPU, once it has the maps; the server until then, for what is
+// larger than the maps, and where the GPU cannot.
 
-import { asProblem, isAbort, preview } from './api.js';
+import { address, asProblem, key, Problem } from './api.js';
+import { frameSide, Previews } from './previews.js';
+import { relight, RelightError } from './relight.js';
 
 const SETTLE_MS = 160;
-const SLOW_MS = 150;
-const FAST_MS = 60;
-// Few sizes, since the server prepares (and keeps) its maps for each.
-const SIDES = [384, 512, 768, 1024, 1536, 2048, 3072, 4096];
-const LARGEST_MOVING = 1536;
+const SLOW_MS = 40; // between two frames of a light that moves
+const FAST_MS = 20;
+const LARGEST_MAPS = 2048;
 
 /**
- * @typedef {import('./api.js').Preview} Preview
- * @typedef {{id: string}} Job
- * @typedef {{moving: boolean, order: number}} Wanted  a frame to ask for: `moving` while a gesture goes on
- * @typedef {Wanted & {abort: AbortController}} Flight  a frame that was asked for
- * @typedef {object} Frame  detail of the event `frame`
- * @property {ImageBitmap} bitmap
- * @property {number} ms
- * @property {Preview['stages']} stages
- * @property {number} bytes
- * @property {boolean} newest  is it the last look asked for, and sharp?
- * @typedef {{error: import('./api.js').Problem}} Trouble  detail of the event `trouble`
+ * @typedef {import('./previews.js').Frame} Frame
+ * @typedef {import('./previews.js').Job} Job
+ * @typedef {import('./relight.d.ts').RelightView} RelightView
+ * @typedef {NonNullable<import('./relight.d.ts').RenderOptions['step']>} Step
  */
 
-/**
- * The size of frame to ask for where the screen can show `wanted` pixels.
- * @param {number} wanted
- */
-export const frameSide = (wanted) => SIDES.find((side) => side >= wanted) ?? SIDES[SIDES.length - 1];
-
+/** Tells of `asked`, `frame` and `trouble` as Previews does, and of `live` once the GPU takes over. */
 export class Live extends EventTarget {
-  /** @type {Job | null} */
-  job = null;
-  // A frame that was given up may reach the server after the one that follows it, and must not push that one out: each
-  // time one is given up, those after it have a stream of their own.
-  #stream = crypto.randomUUID?.() ?? String(Math.random()).slice(2);
-  #givenUp = 0;
+  /** What is shown: the picture, or its light alone. @type {'picture' | 'light'} */
+  show = 'picture';
   #look;
   #fullSide;
-  /** @type {Wanted | null} */
-  #wanted = null;
-  /** @type {Flight | null} */
-  #flight = null;
-  #asked = 0;
-  #painted = 0;
-  #movingSide = 768;
-  #pulse = 0; // frames in a row that came fast (> 0) or slowly (< 0)
+  #previews;
+  #canvas;
+  /** @type {RelightView | null} */
+  #view = null;
+  #abort = new AbortController();
+  #asked = false;
+  #moving = false;
   #settle = 0;
-  #pause = 0;
+  /** @type {Step} */
+  #step = 1;
+  #drawn = 0;
+  #pulse = 0; // frames in a row that came fast (> 0) or slowly (< 0)
 
   /**
-   * @param {() => import('./rig.js').Body} look  the body at the moment of sending
+   * @param {HTMLCanvasElement} canvas  one for all photos: browsers allow few contexts
+   * @param {() => import('./rig.js').Body} look  the body at the moment of drawing
    * @param {() => number} fullSide  the side that the screen can show
    */
-  constructor(look, fullSide) {
+  constructor(canvas, look, fullSide) {
     super();
+    this.#canvas = canvas;
     this.#look = look;
     this.#fullSide = fullSide;
+    this.#previews = new Previews(look, fullSide);
+    for (const type of ['asked', 'frame', 'trouble']) {
+      this.#previews.addEventListener(type, (event) => this.#tell(type, /** @type {CustomEvent} */ (event).detail));
+    }
+  }
+
+  /** Does the GPU light the photo? */
+  get isLive() {
+    return this.#view !== null;
+  }
+
+  /** Where the photo's own light came from, where that is known. */
+  get ownLight() {
+    return this.#view?.ownLight ?? null;
   }
 
   /** @param {Job} job */
   open(job) {
     this.close();
-    this.job = job;
+    this.#previews.open(job);
+    this.#takeOver(job, this.#abort.signal);
   }
 
   close() {
-    this.#giveUp();
+    this.#previews.close();
     clearTimeout(this.#settle);
-    clearTimeout(this.#pause);
-    this.job = this.#wanted = this.#flight = null;
-    this.#pause = 0;
+    this.#abort.abort();
+    this.#abort = new AbortController();
+    this.#view?.destroy();
+    this.#view = null;
+    this.show = 'picture';
+  }
+
+  /** @type {(job: Job, signal: AbortSignal) => Promise<void>} */
+  async #takeOver({ id }, signal) {
+    try {
+      const view = await relight(this.#canvas, {
+        base: address('.').href, jobId: id, key: key.get() || undefined, mode: 'webgl', signal,
+      });
+      if (signal.aborted) {
+        view.destroy();
+        return;
+      }
+      view.addEventListener('restored', () => this.#shown(performance.now()));
+      view.addEventListener('error', () => this.#giveUp());
+      this.#view = view;
+    } catch (error) {
+      if (error instanceof RelightError || signal.aborted) return; // the server goes on lighting the photo
+      throw error;
+    }
+    this.#tell('live');
+    this.ask();
   }
 
   #giveUp() {
-    this.#flight?.abort.abort();
-    this.#givenUp += 1;
+    this.#view?.destroy();
+    this.#view = null;
+    this.#previews.ask();
   }
 
-  /** Asks for a frame of the rig as it is. While it moves the frame is small; once it rests, as sharp as the screen. */
+  /** Asks for a frame of the rig as it is; while it moves at a size that keeps the rate, once it rests sharp. */
   ask({ moving = false } = {}) {
-    if (!this.job) return;
-    this.#asked += 1;
-    this.#wanted = { moving, order: this.#asked };
-    clearTimeout(this.#settle);
-    this.#tell('asked');
-    if (moving) {
-      this.#settle = setTimeout(() => this.ask(), SETTLE_MS);
-      if (this.#flight && !this.#flight.moving) this.#giveUp(); // a sharp frame of what is gone
-    }
-    this.#next();
-  }
-
-  async #next() {
-    if (this.#flight || this.#pause || !this.#wanted || !this.job) return;
-    const { job } = this;
-    const flight = { ...this.#wanted, abort: new AbortController() };
-    this.#wanted = null;
-    this.#flight = flight;
-    let rest = 0;
-    try {
-      await this.#fly(job, flight);
-    } catch (error) {
-      if (this.job !== job) return;
-      if (!isAbort(error)) rest = this.#trouble(asProblem(error), flight);
-    } finally {
-      if (this.#flight === flight) this.#flight = null;
-    }
-    if (rest) {
-      this.#pause = setTimeout(() => {
-        this.#pause = 0;
-        this.#next();
-      }, rest);
-    } else this.#next();
-  }
-
-  /**
-   * Asks for a frame and passes it on, unless it is no longer wanted once it comes.
-   * @param {Job} job
-   * @param {Flight} flight
-   */
-  async #fly(job, { moving, order, abort }) {
-    const full = frameSide(this.#fullSide());
-    const side = moving ? Math.min(full, this.#movingSide) : full;
-    const stream = `${this.#stream}-${this.#givenUp}`;
-    const body = { ...this.#look(), max_side: side, quality: moving ? 80 : 92, stream };
-    const answer = await preview(job.id, body, { signal: abort.signal });
-    const bitmap = await createImageBitmap(answer.blob);
-    if (this.job !== job || order < this.#painted) {
-      bitmap.close();
+    if (!this.#view) {
+      this.#previews.ask({ moving });
       return;
     }
-    this.#painted = order;
-    if (moving) this.#pace(answer);
-    const { ms, stages, blob } = answer;
-    this.#tell('frame', { bitmap, ms, stages, bytes: blob.size, newest: order === this.#asked && !moving });
+    clearTimeout(this.#settle);
+    this.#tell('asked');
+    this.#moving = moving;
+    if (moving) this.#settle = setTimeout(() => this.ask(), SETTLE_MS);
+    if (this.#asked) return;
+    this.#asked = true;
+    requestAnimationFrame((now) => {
+      this.#asked = false;
+      this.#draw(now);
+    });
+  }
+
+  /** @param {number} now */
+  async #draw(now) {
+    const view = this.#view;
+    if (!view) return;
+    if (this.#moving) this.#pace(now - this.#drawn);
+    this.#drawn = now;
+    try {
+      const began = performance.now();
+      if (!(await view.render(this.#look(), { step: this.#moving ? this.#step : 1, show: this.show }))) return;
+      this.#shown(began);
+    } catch (error) {
+      const { message, code = 'internal', status = 0 } = /** @type {Partial<RelightError>} */ (error);
+      this.#tell('trouble', { error: new Problem({ title: 'The light is refused', detail: message, code, status }) });
+      return;
+    }
+    if (!this.#moving) await this.#sharpen(view);
+  }
+
+  /** @param {number} began */
+  #shown(began) {
+    this.#tell('frame', {
+      picture: this.#canvas, ms: performance.now() - began, stages: [], bytes: 0, newest: !this.#moving,
+    });
   }
 
   /**
-   * What to do about a failed frame: how long to wait before the next one, in ms.
-   * @param {import('./api.js').Problem} error
-   * @param {Flight} flight
+   * Gets what the screen can show more: larger maps, or beyond those the server's picture.
+   * @param {RelightView} view
    */
-  #trouble(error, flight) {
-    const again = ['overloaded', 'unreachable', 'superseded'].includes(error.code);
-    if (again) this.#wanted ??= { moving: false, order: flight.order };
-    if (error.code === 'superseded') return 50;
-    if (error.code === 'overloaded') return 1000 * (error.retryAfter || 1);
-    this.#tell('trouble', { error });
-    return again ? 1500 : 0;
+  async #sharpen(view) {
+    const side = Math.max(view.width, view.height);
+    const wanted = frameSide(this.#fullSide());
+    const most = Math.max(...(this.#previews.job?.size ?? [0]));
+    if (wanted <= side || side >= most || this.show === 'light') return;
+    if (side >= LARGEST_MAPS) {
+      this.#previews.ask();
+      return;
+    }
+    try {
+      await view.resize(LARGEST_MAPS);
+      if (this.#view === view) this.ask();
+    } catch (error) {
+      if (this.#view === view && !(error instanceof DOMException)) this.#tell('trouble', { error: asProblem(error) });
+    }
   }
 
   /**
-   * Keeps the light under the finger: a smaller frame when they come slowly, a larger one when there is time.
-   * @param {Preview} answer
+   * Keeps the rate: fewer pixels while frames come slowly, more when there is time.
+   * @param {number} since  the frame before, in ms
    */
-  #pace({ ms, stages }) {
-    const maps = stages.find(([name]) => name === 'maps')?.[1] ?? 0; // made once for a size
-    const time = ms - maps;
-    if (time > SLOW_MS) this.#pulse = Math.min(0, this.#pulse) - 1;
-    else if (time < FAST_MS) this.#pulse = Math.max(0, this.#pulse) + 1;
-    const step = this.#pulse <= -3 ? -1 : this.#pulse >= 12 ? 1 : 0;
-    if (!step) return;
+  #pace(since) {
+    if (since > 250) return; // it had been resting
+    if (since > SLOW_MS) this.#pulse = Math.min(0, this.#pulse) - 1;
+    else if (since < FAST_MS) this.#pulse = Math.max(0, this.#pulse) + 1;
+    const change = this.#pulse <= -3 ? 1 : this.#pulse >= 60 ? -1 : 0;
+    if (!change) return;
     this.#pulse = 0;
-    this.#movingSide = SIDES[SIDES.indexOf(this.#movingSide) + step] ?? this.#movingSide;
-    this.#movingSide = Math.min(LARGEST_MOVING, this.#movingSide);
+    this.#step = /** @type {Step} */ (Math.min(Math.max(this.#step + change, 1), 4));
   }
 
-  /**
-   * @param {'asked' | 'frame' | 'trouble'} type
-   * @param {Frame | Trouble} [detail]
-   */
+  /** @type {(type: string, detail?: object) => void} */
   #tell(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }

@@ -81,6 +81,13 @@ export interface Body {
   exposure?: number | 'auto' | null;
 }
 
+export interface RenderOptions {
+  /** Draws every so manyth pixel, for light that follows a hand where there is little power. Default 1. */
+  step?: 1 | 2 | 3 | 4;
+  /** `light`: the new light on a gray matt surface, with its shadows, without the photo. With WebGL2 only. */
+  show?: 'picture' | 'light';
+}
+
 /** A picture that stands in the canvas. */
 export interface Drawn {
   /** In stops, also where "auto" chose it; null where the server drew. */
@@ -112,6 +119,8 @@ export interface RelightView extends EventTarget {
   readonly alpha: boolean;
   /** Bytes that came over the wire, and that lie on the GPU with the canvas. */
   readonly bytes: { received: number; gpu: number };
+  /** Where most of the light came from that the photo was taken in, as a unit vector; null where it is not known. */
+  readonly ownLight: Vector | null;
   /** As `GET /models` tells them. */
   readonly defaults: Record<string, unknown>;
   readonly presets: Record<string, Body>;
@@ -122,7 +131,7 @@ export interface RelightView extends EventTarget {
    * context is lost, it is drawn later; null if a newer picture was asked for before it came. Rejects with a
    * `RelightError`, and what was in the canvas stays.
    */
-  render(body: Body): Promise<Drawn | null>;
+  render(body: Body, how?: RenderOptions): Promise<Drawn | null>;
   /** Fetches the maps of another size and draws the last picture anew. */
   resize(maxSide: MaxSide): Promise<void>;
   /** What stands in the canvas: 8-bit sRGB, alpha not multiplied in. */

@@ -51,6 +51,9 @@ export class RelightError extends Error {
 
 // ---- the server
 
+/** Headers hold bytes: the browser would send other characters as Latin-1, or not at all. @param {string} text */
+const asUtf8 = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
 class Server {
   /** @param {Options} options */
   constructor({ base = '', jobId, key, signal }) {
@@ -58,7 +61,7 @@ class Server {
     this.jobId = jobId;
     this.signal = signal;
     /** @type {Record<string, string>} */
-    this.headers = key ? { Authorization: `Bearer ${key}` } : {};
+    this.headers = key ? { Authorization: `Bearer ${asUtf8(key)}` } : {};
   }
 
   /**
@@ -850,6 +853,7 @@ uniform sampler2D photo;
 uniform usampler2D pixels, packed;  // of PREPARE
 uniform vec3 ranges;
 uniform ivec2 size, grid;
+uniform int step;             // every so manyth pixel is drawn
 uniform vec2 scale;           // texels of the shadows a pixel
 uniform float ambient, strength, delight, highlight, focal, alpha2, gloss;
 #if LIGHTS > 0
@@ -888,7 +892,9 @@ vec2 unsignedPair(uint x) { return vec2(ivec2(x & 65535u, x >> 16)) * (1.0 / 655
 vec2 signedPair(uint x) { return vec2(ivec2(x << 16, x) >> 16) * (1.0 / 32767.0); }
 
 void main() {
-  ivec2 pixel = ivec2(gl_FragCoord.x, float(size.y) - gl_FragCoord.y);
+  ivec2 pixel = ivec2(gl_FragCoord.xy);
+  pixel.y = (size.y - 1) / step - pixel.y;
+  pixel *= step;
   uvec2 bits = texelFetch(packed, pixel, 0).xy;
   vec2 there = unsignedPair(bits.y);  // q, occlusion
   ivec4 eights = ivec4(bits.x, bits.x >> 8, bits.x >> 16, bits.x >> 24) & 255;
@@ -934,6 +940,10 @@ void main() {
     shine += light[i] * (NoL * arrives * gloss * ggx(n, l, NoL));
 #endif
   }
+#endif
+#if LIGHT_ALONE
+  result = vec4(toCodes(min(0.5 * share * lit, 1.0)), 1.0);
+  return;
 #endif
   vec3 ratio = lit * exp(-delight * ranges.x * s.y);
   float headroom = old.a * ranges.y;
@@ -1239,13 +1249,19 @@ class Lamp {
     return gpu.floats(interleaved(shadows.texels, channels), shadows.width, shadows.height);
   }
 
-  /** Draws into the canvas. @param {Rig} rig  @returns {number} the exposure in stops */
-  render(rig) {
+  /**
+   * Draws into the canvas, which has the size of the picture divided by `step`.
+   * @param {Rig} rig
+   * @param {number} step
+   * @param {boolean} alone  the light without the photo
+   * @returns {number} the exposure in stops
+   */
+  render(rig, step, alone) {
     const even = meanOfLight(this.maps.scene.light_histogram, rig.delight);
     const { exposure: asked } = rig;
     const exposure = asked === 'auto' ? this.samples.exposure(rig, this.shadows, even) : asked;
     this.#shade(rig);
-    if (rig.strength > 0) this.#draw(rig, even, 2 ** exposure);
+    if (rig.strength > 0 || step > 1 || alone) this.#draw(rig, even, 2 ** exposure, step, alone);
     else this.show(this.picture.photo, this.picture.width, this.picture.height);
     return exposure;
   }
@@ -1278,8 +1294,8 @@ class Lamp {
     });
   }
 
-  /** @type {(rig: Rig, even: number, gain: number) => void} */
-  #draw(rig, even, gain) {
+  /** @type {(rig: Rig, even: number, gain: number, step: number, alone: boolean) => void} */
+  #draw(rig, even, gain, step, alone) {
     const { gpu, maps: { scene }, shadows } = this;
     const { photo, pixels, packed, ranges, width, height } = this.picture;
     const { lights } = rig;
@@ -1289,13 +1305,15 @@ class Lamp {
       SHADOWS: Number(castsShadows(lights, rig.shadow)),
       GLOSSY: Number(rig.specular > 0),
       ALPHA: Number(this.maps.alpha),
+      LIGHT_ALONE: Number(alone),
     };
     const factor = even * gain;
-    gpu.draw(gpu.program(RELIGHT, switches), [width, height], {
+    gpu.draw(gpu.program(RELIGHT, switches), [Math.ceil(width / step), Math.ceil(height / step)], {
       photo, pixels, packed, ...(this.shade ? { shadows: this.shade } : {}),
     }, {
       size: pair([width, height]),
       grid: pair([shadows.width, shadows.height]),
+      step: { set: '1i', value: step },
       scale: { set: '2fv', value: [shadows.width / width, shadows.height / height] },
       ambient: one(rig.ambient * factor),
       strength: one(rig.strength),
@@ -1373,9 +1391,9 @@ class LiveEngine {
     return this.lamp.bytes;
   }
 
-  /** @param {Rig} rig */
-  render(rig) {
-    return this.lamp.render(rig);
+  /** @type {(rig: Rig, step: number, alone: boolean) => number} */
+  render(rig, step, alone) {
+    return this.lamp.render(rig, step, alone);
   }
 
   /** A picture from elsewhere. @param {ImageBitmap} picture */
@@ -1447,6 +1465,7 @@ class View extends EventTarget {
   #newest = 0;
   #destroyed = false;
   /** @type {Body | null} */ #body = null;
+  /** @type {import('./relight.d.ts').RenderOptions} */ #how = {};
   /** @type {Promise<void> | null} */ #restored = null;
   /** @type {() => void} */ #wake = () => {};
 
@@ -1469,9 +1488,10 @@ class View extends EventTarget {
     canvas.addEventListener('webglcontextrestored', this.#onRestored);
   }
 
-  #fit() {
-    if (this.canvas.width !== this.#maps.width) this.canvas.width = this.#maps.width;
-    if (this.canvas.height !== this.#maps.height) this.canvas.height = this.#maps.height;
+  #fit(step = 1) {
+    const [width, height] = [Math.ceil(this.#maps.width / step), Math.ceil(this.#maps.height / step)];
+    if (this.canvas.width !== width) this.canvas.width = width;
+    if (this.canvas.height !== height) this.canvas.height = height;
   }
 
   /** @param {ImageBitmap | null} photo */
@@ -1516,6 +1536,12 @@ class View extends EventTarget {
     return structuredClone(this.#maps.contract.presets);
   }
 
+  get ownLight() {
+    const { harmonics } = this.#maps.scene;
+    const direction = harmonics?.slice(1, 4);
+    return direction?.some(Boolean) ? unit(direction) : null;
+  }
+
   /** @param {Body} body */
   check(body) {
     checkBody(body, this.#maps.contract);
@@ -1523,12 +1549,14 @@ class View extends EventTarget {
 
   /**
    * @param {Body} body
+   * @param {import('./relight.d.ts').RenderOptions} [how]
    * @returns {Promise<Drawn | null>}
    */
-  async render(body) {
+  async render(body, how = {}) {
     if (this.#destroyed) throw new RelightError('The view was destroyed.', 'destroyed');
     this.check(body);
     this.#body = structuredClone(body);
+    this.#how = how;
     this.#newest += 1;
     const mine = this.#newest;
     if (this.#restored) {
@@ -1545,7 +1573,10 @@ class View extends EventTarget {
    */
   async #lit(mine) {
     if (this.#engine instanceof LiveEngine) {
-      return this.#drawn(this.#engine.render(rigOf(/** @type {Body} */ (this.#body), this.#maps)));
+      const { step = 1, show = 'picture' } = this.#how;
+      const rig = rigOf(/** @type {Body} */ (this.#body), this.#maps);
+      this.#fit(step);
+      return this.#drawn(this.#engine.render(rig, step, show === 'light'));
     }
     // One request at a time, so that pictures come in order; of those that wait, the newest goes
     const before = this.#flying;
@@ -1568,7 +1599,8 @@ class View extends EventTarget {
 
   /** @param {number | null} exposure  @returns {Drawn} */
   #drawn(exposure) {
-    const drawn = { exposure, mode: this.mode, width: this.width, height: this.height };
+    const { width, height } = this.canvas;
+    const drawn = { exposure, mode: this.mode, width, height };
     this.dispatchEvent(new CustomEvent('render', { detail: drawn }));
     return drawn;
   }
@@ -1587,7 +1619,7 @@ class View extends EventTarget {
     this.#fit();
     this.#engine = this.#start(photo);
     photo?.close();
-    if (this.#body) await this.render(this.#body);
+    if (this.#body) await this.render(this.#body, this.#how);
   }
 
   /** @returns {ImageData} */
@@ -1650,9 +1682,9 @@ async function fetchMaps(server, { maxSide = 1024, mode = 'auto' }) {
 
 /** @type {typeof import('./relight.d.ts').relight} */
 export async function relight(canvas, options) {
+  if (options.mode === 'webgl' && !webgl(canvas)) throw new RelightError('There is no WebGL2 here.', 'no_webgl');
   const server = new Server(options);
   const [maps, photo] = await fetchMaps(server, options);
-  if (options.mode === 'webgl' && !webgl(canvas)) throw new RelightError('There is no WebGL2 here.', 'no_webgl');
   try {
     return new View(canvas, server, options, maps, photo);
   } finally {

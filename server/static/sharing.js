@@ -2,12 +2,17 @@
 
 import { $, buttonAt, dialogAt, find, findAll } from './dom.js';
 import { say, toast } from './notices.js';
-import { asCurl, asJson, asPython } from './snippets.js';
+import { asCurl, asJavaScript, asJson, asPython } from './snippets.js';
 
 /** @typedef {import('./rig.js').Rig} Rig */
 
 /** @type {Record<string, [name: string, write: (rig: Rig, jobId: string, withKey: boolean) => string]>} */
-const LANGUAGES = { json: ['JSON', asJson], curl: ['curl', asCurl], python: ['Python', asPython] };
+const LANGUAGES = {
+  json: ['JSON', asJson],
+  curl: ['curl', asCurl],
+  python: ['Python', asPython],
+  javascript: ['JavaScript', asJavaScript],
+};
 
 export class Sharing {
   withKeys = false;

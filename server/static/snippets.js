@@ -48,3 +48,15 @@ with urlopen(Request(f"{SERVER}/download/{look['job_id']}/relit.png", headers=HE
     open("relit.png", "wb").write(answer.read())
 `;
 }
+
+/** @type {(rig: Rig, jobId: string, withKey: boolean) => string} */
+export function asJavaScript(rig, jobId, withKey) {
+  const base = address('.').href.replace(/\/$/, '');
+  const key = withKey ? ', key' : '';
+  return `import { relight } from '${base}/static/relight.js';
+
+const canvas = document.querySelector('canvas');
+const view = await relight(canvas, { base: '${base}', jobId: '${jobId}'${key} });
+await view.render(${pretty(toBody(rig))});
+`;
+}

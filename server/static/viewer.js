@@ -1,4 +1,5 @@
-// The picture on its canvas: frames, zoom, pan, the before/after split, and where a light's place is on screen.
+// The picture on its canvas: frames, zoom, pan, the before/after split, and where a light's place is on screen. A frame
+// that is a canvas itself, which the GPU draws into, lies below: to copy it would cost more than to draw it.
 
 import { calm, clamp, pen, perFrame } from './dom.js';
 
@@ -7,7 +8,8 @@ const REVEAL_MS = 900;
 
 /**
  * @typedef {[x: number, y: number]} Point  on the stage, in CSS pixels
- * @typedef {'relit' | 'depth' | 'normals'} View  what can be looked at
+ * @typedef {'relit' | 'light' | 'albedo' | 'depth' | 'normals'} View  what can be looked at
+ * @typedef {ImageBitmap | HTMLCanvasElement} Picture
  * @typedef {{x: number, y: number, w: number, h: number, scale: number}} Box
  */
 
@@ -23,8 +25,10 @@ export class Viewer extends EventTarget {
   #canvas;
   /** @type {Point} */
   #pan = [0, 0];
-  /** @type {Partial<Record<View | 'before', ImageBitmap>>} */
+  /** @type {Partial<Record<View | 'before', Picture>>} */
   #frames = {};
+  /** @type {HTMLCanvasElement | null} the frame that lies below */
+  #below = null;
   #revealed = 0;
   /** @type {[width: number, height: number]} */
   #css = [0, 0];
@@ -45,8 +49,9 @@ export class Viewer extends EventTarget {
 
   /** Begins with another photo, or none: every frame of the last one is freed. */
   clear() {
-    for (const bitmap of Object.values(this.#frames)) bitmap.close();
+    for (const picture of Object.values(this.#frames)) release(picture);
     this.#frames = {};
+    this.#place(null);
     this.size = null;
     this.split = null;
     this.view = 'relit';
@@ -60,11 +65,11 @@ export class Viewer extends EventTarget {
     this.#changed();
   }
 
-  /** @type {(name: View | 'before', bitmap: ImageBitmap) => void} */
-  setFrame(name, bitmap) {
-    this.#frames[name]?.close();
-    this.#frames[name] = bitmap;
-    this.size ??= [bitmap.width, bitmap.height];
+  /** @type {(name: View | 'before', picture: Picture) => void} */
+  setFrame(name, picture) {
+    if (this.#frames[name] !== picture) release(this.#frames[name]);
+    this.#frames[name] = picture;
+    this.size ??= [picture.width, picture.height];
     if (name === 'relit' && !this.#revealed) this.#revealed = calm() || !this.#frames.before ? 1 : performance.now();
     this.draw();
   }
@@ -125,6 +130,11 @@ export class Viewer extends EventTarget {
     return [(2 * (px - left)) / w - 1, (top + h / 2 - py) / (w / 2)];
   }
 
+  /** Does the view follow the lights? */
+  get isLit() {
+    return this.view === 'relit' || this.view === 'light';
+  }
+
   get isFit() {
     return this.zoom === 1 && this.#pan.every((v) => v === 0);
   }
@@ -183,9 +193,11 @@ export class Viewer extends EventTarget {
     const { before, relit } = this.#frames;
     const main = this.#frames[this.view] ?? relit ?? before;
     if (!main) return;
+    const smooth = box.scale < 4 || main.width < this.size[0];
     context.imageSmoothingQuality = 'high';
-    context.imageSmoothingEnabled = box.scale < 4 || main.width < this.size[0];
-    cast(context, box, dpr);
+    context.imageSmoothingEnabled = smooth;
+    this.#place(main, smooth);
+    if (!this.#below) cast(context, box, dpr);
     this.#reveal(context, box, main);
     if (this.split !== null && before) {
       context.save();
@@ -197,28 +209,48 @@ export class Viewer extends EventTarget {
     }
   }
 
+  /** @type {(main: Picture | null, smooth?: boolean) => void} */
+  #place(main, smooth = true) {
+    const below = main instanceof HTMLCanvasElement ? main : null;
+    if (this.#below && this.#below !== below) this.#below.hidden = true;
+    this.#below = below;
+    if (!below) return;
+    const { x, y, w, h } = this.box;
+    below.hidden = false;
+    Object.assign(below.style, {
+      width: `${w}px`, height: `${h}px`, transform: `translate(${x}px, ${y}px)`,
+      imageRendering: smooth ? 'auto' : 'pixelated',
+    });
+  }
+
   /**
    * Paints the frame; the first relit one comes out of the photo as it was.
-   * @type {(context: CanvasRenderingContext2D, box: Box, main: ImageBitmap) => void}
+   * @type {(context: CanvasRenderingContext2D, box: Box, main: Picture) => void}
    */
   #reveal(context, box, main) {
     const { before } = this.#frames;
     const since = performance.now() - this.#revealed;
     if (this.view === 'relit' && before && this.#revealed > 1 && since < REVEAL_MS) {
-      paint(context, before, box);
-      paint(context, main, box, 1 - (1 - since / REVEAL_MS) ** 3);
+      const left = (1 - since / REVEAL_MS) ** 3;
+      if (!this.#below) paint(context, main, box);
+      paint(context, before, box, left);
       this.draw();
     } else {
       this.#revealed &&= 1;
-      paint(context, main, box);
+      if (!this.#below) paint(context, main, box);
     }
   }
 }
 
-/** @type {(context: CanvasRenderingContext2D, bitmap: ImageBitmap, box: Box, alpha?: number) => void} */
-function paint(context, bitmap, box, alpha = 1) {
+/** @param {Picture | undefined} picture */
+function release(picture) {
+  if (picture instanceof ImageBitmap) picture.close();
+}
+
+/** @type {(context: CanvasRenderingContext2D, picture: Picture, box: Box, alpha?: number) => void} */
+function paint(context, picture, box, alpha = 1) {
   context.globalAlpha = alpha;
-  context.drawImage(bitmap, box.x, box.y, box.w, box.h);
+  context.drawImage(picture, box.x, box.y, box.w, box.h);
   context.globalAlpha = 1;
 }
 

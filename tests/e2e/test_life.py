@@ -27,7 +27,7 @@ def test_a_second_tab(open_page, server, photo):
 
 def test_the_server_stops_and_starts_under_the_page(open_page, serve, photo):
     own = serve()
-    page = open_page(server=own)
+    page = open_page(server=own, live=False)
     page.watch.expect("Failed to load resource", "ERR_CONNECTION_REFUSED")
     choose(page, photo)
     before = on_screen(page)
@@ -43,7 +43,7 @@ def test_the_server_stops_and_starts_under_the_page(open_page, serve, photo):
 
 
 def test_the_job_is_gone_from_the_server(open_page, server, photo):
-    page = open_page()
+    page = open_page(live=False)
     page.watch.expect("Failed to load resource")
     choose(page, photo)
     old = job_id(page)

@@ -56,7 +56,7 @@ def test_a_frame_on_the_screen_is_never_older_than_the_last(open_page, server, p
 
     One request at a time, and at rest the screen shows the last look asked for.
     """
-    page = open_page("#light=point:-0.8,0,0.5;range=0.4&ambient=0.05")
+    page = open_page("#light=point:-0.8,0,0.5;range=0.4&ambient=0.05", live=False)
     page.add_init_script("""
         window.flying = 0;
         window.most = 0;
@@ -143,7 +143,7 @@ def test_sixteen_lights_and_no_more(open_page, photo):
 
 @pytest.mark.parametrize("kind", ["Sun", "Lamp", "Spot"])
 def test_every_kind_and_control_reaches_the_server(open_page, photo, kind):
-    page = open_page()
+    page = open_page(live=False)
     choose(page, photo)
     page.get_by_label(kind, exact=True).check()
     settled(page)
@@ -175,7 +175,7 @@ def test_every_kind_and_control_reaches_the_server(open_page, photo, kind):
 
 
 def test_auto_exposure_is_on_at_first_and_keeps_the_brightness(open_page, photo):
-    page, asked = open_page(), []
+    page, asked = open_page(live=False), []
     page.on("request", lambda r: r.url.endswith("/preview") and asked.append(json.loads(r.post_data)))
     choose(page, photo)
     auto, exposure = page.get_by_role("switch", name="Auto exposure"), page.get_by_role("slider", name="Exposure")
@@ -206,7 +206,7 @@ def test_auto_exposure_is_on_at_first_and_keeps_the_brightness(open_page, photo)
 
 
 def test_a_link_from_before_there_was_auto_exposure_shows_what_it_did(open_page, photo):
-    page, asked = open_page("#light=directional:-0.6,0.4,0.7"), []
+    page, asked = open_page("#light=directional:-0.6,0.4,0.7", live=False), []
     page.on("request", lambda r: r.url.endswith("/preview") and asked.append(json.loads(r.post_data)))
     choose(page, photo)
     auto = page.get_by_role("switch", name="Auto exposure")
@@ -412,7 +412,7 @@ def test_the_picture_is_as_sharp_as_the_window_and_no_sharper(open_page, tmp_pat
     grain = np.random.default_rng(0).integers(0, 256, (900, 1200, 3), np.uint8)
     path = tmp_path / "large.png"
     Image.fromarray(grain).save(path)
-    page = open_page(width=800, height=500)
+    page = open_page(width=800, height=500, live=False)
     choose(page, path)
 
     def shown():
