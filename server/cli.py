@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Literal, NoReturn, Optional, get_args, get_o
 from pydantic.fields import FieldInfo
 
 from . import __version__
-from .errors import StartupError
+from .errors import RelightError, StartupError
 from .settings import Settings, load
 
 EPILOG = (
@@ -125,10 +125,11 @@ def _add_relight(commands: Any) -> None:
     relight.add_argument(
         "--url", metavar="URL", help="have this server make them; its key, if it has any, is read from RELIGHT_KEY"
     )
-    light = relight.add_mutually_exclusive_group(required=True)
+    light = relight.add_mutually_exclusive_group()
     light.add_argument("--light", type=_light, metavar="X,Y,Z", help="toward a distant light: right, up, near")
     light.add_argument("--preset", metavar="NAME", help="a look by name, such as golden-hour")
     light.add_argument("--body", type=_body, metavar="BODY", help="as /relight takes it, or @FILE")
+    relight.add_argument("--environment", metavar="NAME", help="light from all around by name, such as sky-sunset")
     relight.add_argument("--format", choices=("png", "jpg"), default="png", help="of the relit pictures (default: png)")
     relight.add_argument("--quality", type=_quality, default=92, metavar="N", help="of JPEGs, 1 to 100 (default: 92)")
     relight.add_argument(
@@ -187,13 +188,21 @@ def relight(given: Dict[str, Any]) -> int:
     from . import batch
     from .web.schemas import RelightBody
 
-    fields = given["light"] or ({"preset": given["preset"]} if given["preset"] else given["body"])
+    fields = given["light"] or ({"preset": given["preset"]} if given["preset"] else given["body"]) or {}
+    if given["environment"]:
+        fields = {**fields, "environment": {"type": "preset", "name": given["environment"]}}
+    if not fields:
+        raise StartupError("one of --light, --preset, --body, --environment is required")
     try:
         rig = RelightBody(**{**fields, "job_id": ""}).rig()
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
         raise StartupError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+    except RelightError as exc:
+        raise StartupError(f"environment: {exc.detail}") from None
+    if rig.environment is not None and rig.environment.of and not given["url"]:
+        raise StartupError("environment: only those with a name; files have no jobs with environments of their own")
     unknown = [name for name in given["passes"] if name not in batch.PASSES]
     if unknown:
         raise StartupError(f"--passes: there is no {unknown[0]!r}; there are {', '.join(batch.PASSES)}")

@@ -62,6 +62,13 @@ class Relit(TypedDict):
     timings: Dict[str, float]
 
 
+class Size(TypedDict):
+    """The answer of PUT /job/{job_id}/environment, in pixels."""
+
+    width: int
+    height: int
+
+
 class State(TypedDict):
     """The answer of GET /job/{job_id}."""
 
@@ -78,6 +85,7 @@ class State(TypedDict):
     timings: Dict[str, float]
     depth_range: Optional[List[float]]
     shading_factor: Optional[float]
+    environment: Optional[Size]
     files: List[str]
     created: str
     expires: str
@@ -149,6 +157,14 @@ def _relight(job: Job, body: Mapping[str, Any]) -> _Call:
 
 def _preview(job: Job, body: Mapping[str, Any]) -> _Call:
     return _Call("POST", "preview", lambda response: response.content, {"json": {"job_id": _id(job), **body}})
+
+
+def _put_environment(job: Job, content: Any) -> _Call:
+    return _Call("PUT", f"job/{_id(job)}/environment", more={"content": content})
+
+
+def _delete_environment(job: Job) -> _Call:
+    return _Call("DELETE", f"job/{_id(job)}/environment", repeatable=False)
 
 
 def _states(lines: Iterator[str]) -> Iterator[State]:
@@ -299,8 +315,18 @@ class RelightClient(_Client):
         """Delete a job and all its files."""
         self._do(_Call("DELETE", f"job/{_id(job)}", repeatable=False))
 
+    def put_environment(self, job: Job, picture: Photo) -> Size:
+        """Give a job light from all around, an equirectangular picture: a path, bytes or an open binary file."""
+        with _opened(picture, "") as (_, content):
+            data = content if isinstance(content, bytes) else content.read()
+        return cast(Size, self._do(_put_environment(job, data)))
+
+    def delete_environment(self, job: Job) -> None:
+        """Take a job's light from all around away."""
+        self._do(_delete_environment(job))
+
     def models(self) -> Dict[str, Any]:
-        """The models that run, the presets, the defaults and the limits."""
+        """The models that run, the presets and environments, the defaults and the limits."""
         return cast(Dict[str, Any], self._do(_Call("GET", "models")))
 
     def ready(self) -> Dict[str, Any]:
@@ -418,6 +444,16 @@ class AsyncRelightClient(_Client):
     async def delete(self, job: Job) -> None:
         """See RelightClient."""
         await self._do(_Call("DELETE", f"job/{_id(job)}", repeatable=False))
+
+    async def put_environment(self, job: Job, picture: Photo) -> Size:
+        """See RelightClient."""
+        with _opened(picture, "") as (_, content):
+            data = content if isinstance(content, bytes) else await asyncio.to_thread(content.read)
+        return cast(Size, await self._do(_put_environment(job, data)))
+
+    async def delete_environment(self, job: Job) -> None:
+        """See RelightClient."""
+        await self._do(_delete_environment(job))
 
     async def models(self) -> Dict[str, Any]:
         """See RelightClient."""

@@ -75,6 +75,15 @@ class FileNotFound(RelightError):
     default_detail = "There is no such file."
 
 
+class EnvironmentNotFound(RelightError):
+    """The job was given no light from all around."""
+
+    status = 404
+    code = "environment_not_found"
+    title = "Environment not found"
+    default_detail = "This job was given no environment. PUT one to /job/{job_id}/environment first."
+
+
 class EmptyFile(RelightError):
     """An upload without a byte."""
 
@@ -187,6 +196,7 @@ ALL = {
         MethodNotAllowed,
         JobNotFound,
         FileNotFound,
+        EnvironmentNotFound,
         EmptyFile,
         CorruptImage,
         UnsupportedImage,

@@ -71,13 +71,19 @@ def ggx(n, l, roughness):
     return d * visible * (0.04 + 0.96 * (1 - lh) ** 5)
 
 
-def relight(rgb, q, normals, mask, occlusion, estimate, focal, rig, visibilities=None):
-    """rgb (H, W, 3) uint8 relit. visibilities: one (H, W) per light or None (no cast shadows)."""
+def relight(rgb, q, normals, mask, occlusion, estimate, focal, rig, visibilities=None, environment=None):
+    """rgb (H, W, 3) uint8 relit. visibilities: one (H, W) per light or None (no cast shadows).
+
+    environment: radiance (h, w, 3), of which ambient occlusion leaves its share.
+    """
     if rig.strength == 0:
         return rgb.copy()
     n = normalise(np.asarray(normals, float))
     points = positions(np.asarray(q, float), focal)
     irradiance = np.zeros(n.shape) + rig.ambient * np.asarray(occlusion, float)[..., None]
+    if environment is not None:
+        arrives = environment_light(n.reshape(-1, 3), environment, rig.environment.rotation).reshape(n.shape)
+        irradiance += arrives * np.asarray(occlusion, float)[..., None]
     highlights = np.zeros(n.shape)
     for k, light in enumerate(rig.lights):
         l, strength = arriving(light, points)
@@ -216,3 +222,36 @@ def bilinear(q, x, y):
     return (padded[j, i] * (1 - a) + padded[j, i + 1] * a) * (1 - b) + (
         padded[j + 1, i] * (1 - a) + padded[j + 1, i + 1] * a
     ) * b
+
+
+def environment_texels(h, w):
+    """Directions (h, w, 3) and solid angles (h, w) of an equirectangular picture whose middle is -z, and top +y."""
+    elevation = (0.5 - (np.arange(h) + 0.5) / h)[:, None] * np.pi
+    azimuth = ((np.arange(w) + 0.5) / w - 0.5)[None] * 2 * np.pi
+    directions = [np.cos(elevation) * np.sin(azimuth), np.sin(elevation) + 0 * azimuth]
+    directions.append(-np.cos(elevation) * np.cos(azimuth))
+    top, bottom = (np.sin(elevation + k * np.pi / h / 2) for k in (1, -1))
+    return np.stack(directions, -1), (top - bottom) * (2 * np.pi / w) + 0 * azimuth
+
+
+def turned(directions, degrees):
+    """Directions turned about +y, right-handed: at 90 degrees +z becomes +x."""
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    x, y, z = np.moveaxis(directions, -1, 0)
+    return np.stack([c * x + s * z, y, c * z - s * x], -1)
+
+
+def environment_light(normals, radiance, rotation=0.0, seen=None, brdf=None):
+    """What an environment gives to normals (n, 3): the sum over its texels of radiance, solid angle and cosine, / pi.
+
+    radiance: (h, w, 3). seen: of directions (m, 3), the share (n, m) or (m,) of each that arrives. brdf: of normals
+    (n, 1, 3) and directions (m, 3), what is mirrored, times pi; None: a matt surface's.
+    """
+    directions, area = environment_texels(*radiance.shape[:2])
+    d = turned(directions.reshape(-1, 3), rotation)
+    arrives = np.maximum(np.asarray(normals, float) @ d.T, 0) * area.ravel()
+    if seen is not None:
+        arrives = arrives * seen(d)
+    if brdf is not None:
+        arrives = arrives * brdf(np.asarray(normals, float)[:, None], d)
+    return arrives @ radiance.reshape(-1, 3).astype(float) / np.pi

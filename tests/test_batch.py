@@ -192,8 +192,10 @@ def engine(monkeypatch):
         ["--preset", "rim"],
         ["--body", '{"x": 0, "y": 1, "z": 1, "ambient": 0.5}'],
         ["--body", "@look.json"],
+        ["--environment", "sky-sunset"],
+        ["--environment", "studio-window", "--light", "0,1,1"],
     ],
-    ids=["light", "preset", "body", "file"],
+    ids=["light", "preset", "body", "file", "environment", "both"],
 )
 def test_the_command_relights(photos, engine, tmp_path, monkeypatch, capsys, light):
     monkeypatch.chdir(tmp_path)
@@ -216,6 +218,9 @@ def test_the_command_relights(photos, engine, tmp_path, monkeypatch, capsys, lig
         (["--body", "@nowhere.json"], "nowhere.json"),
         (["--light", "0,0,1", "--preset", "rim"], "not allowed with"),
         ([], "required"),
+        (["--environment", "sky"], "there is none of that name"),
+        (["--body", '{"environment": {"type": "upload"}}'], "environment"),
+        (["--body", '{"environment": {"type": "photo", "job_id": "nobody"}}'], "environment"),
         (["--light", "0,0,1", "--passes", "normals,halo"], "halo"),
         (["--light", "0,0,1", "--quality", "0"], "quality"),
     ],

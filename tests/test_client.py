@@ -90,15 +90,8 @@ def test_it_knows_every_endpoint_and_every_field_of_the_answers(serve):
         job = relight.upload(encoded(gradient()))
         relight.wait(job)
         relight.relight(job, x=0, y=0, z=1), relight.preview(job, x=0, y=0, z=1), relight.download(job, "relit.png")
-        (
-            relight.maps(job),
-            relight.state(job),
-            relight.delete(job),
-            relight.models(),
-            relight.ready(),
-            relight.health(),
-            relight.metrics(),
-        )
+        relight.put_environment(job, encoded(gradient(40, 80))), relight.delete_environment(job), relight.maps(job)
+        relight.state(job), relight.delete(job), relight.models(), relight.ready(), relight.health(), relight.metrics()
         api = httpx.get(relight.base_url + "openapi.json").json()
     known = {(m, re.sub(r"{\w+}", "*", path)) for path, ways in api["paths"].items() for m in ways}
     shape = {(m, path.replace(job["job_id"], "*").replace("relit.png", "*")) for m, path in asked}
@@ -106,6 +99,21 @@ def test_it_knows_every_endpoint_and_every_field_of_the_answers(serve):
     schemas = api["components"]["schemas"]
     for ours, theirs in ((module.Upload, "UploadAnswer"), (module.Relit, "RelightAnswer"), (module.State, "JobState")):
         assert set(ours.__annotations__) == set(schemas[theirs]["properties"]), theirs
+
+
+@both
+def test_an_environment_from_a_path_bytes_or_a_file(serve, client, tmp_path):
+    data = encoded(gradient(40, 80))
+    (tmp_path / "sky.png").write_bytes(data)
+    with client(serve()) as relight:
+        job = relight.upload(encoded(gradient()))
+        for picture in (data, tmp_path / "sky.png", io.BytesIO(data)):
+            assert relight.put_environment(job, picture) == {"width": 80, "height": 40}
+            assert relight.state(job)["environment"] == {"width": 80, "height": 40}
+            assert relight.preview(job, environment={"type": "upload"})[:2] == b"\xff\xd8"
+            relight.delete_environment(job)
+        with pytest.raises(RelightError, match="environment_not_found"):
+            relight.delete_environment(job)
 
 
 @both

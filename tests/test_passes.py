@@ -36,6 +36,11 @@ LIGHTS = {
         "exposure": -0.7,
     },
     "bright": {"lights": [{"type": "directional", "direction": [0, 0, 1], "intensity": 5}], "ambient": 0},
+    "a sky beside a light": {
+        "lights": [{"type": "directional", "direction": [1, 0.5, 0.4], "intensity": 0.3}],
+        "environment": {"type": "preset", "name": "sky-sunset", "rotation": 20},
+        "exposure": -0.5,
+    },
 }
 LAMP = {"type": "spot", "position": [0.3, 0.5, 1], "target": [0, 0, 0], "color": "#80a0ff"}
 
@@ -96,6 +101,7 @@ def test_the_exr_s_picture_is_relit_png(client, tmp_path, body):
         *("R", "G", "B", "A", "Z", "N.X", "N.Y", "N.Z", "surface.Y", "occlusion.Y"),
         *(f"{layer}.{c}" for layer in ("albedo", "shading") for c in "RGB"),
         *(f"shadow{k:02d}.Y" for k in range(lamps)),
+        *(f"environment.{c}" for c in "RGB" if "environment" in body),
     }
     assert {types.pop("Z")} == {"float"} and set(types.values()) == {"half"} and len(said["lights"]) == lamps
 

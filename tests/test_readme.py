@@ -32,8 +32,9 @@ def photo(tmp_path):
     return tmp_path
 
 
-def test_curl(served, photo):
-    (snippet,) = snippets("bash")
+@pytest.mark.parametrize("number, made", [(0, "relit.png"), (1, "sunset.jpg")], ids=["relight", "environment"])
+def test_curl(served, photo, number, made):
+    snippet = snippets("bash")[number]
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     tools = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
@@ -44,8 +45,9 @@ def test_curl(served, photo):
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0 and '"status":"deleted"' in done.stdout, done.stdout + done.stderr
-    with Image.open(photo / "relit.png") as picture:
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert number or '"status":"deleted"' in done.stdout
+    with Image.open(photo / made) as picture:
         assert picture.size == (64, 48)
 
 

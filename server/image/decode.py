@@ -37,7 +37,7 @@ EFFORT = {"JPEG2000": 2}  # CPU time of a pixel: lossless, 0.37 s a megapixel; o
 Check = Callable[[int, int], None]
 
 
-def _size_check(max_pixels: int, effort: int, opened: Check) -> Check:
+def size_check(max_pixels: int, effort: int, opened: Check) -> Check:
     """What every reader calls with width and height before it decodes a pixel.
 
     It raises CorruptImage or ImageTooLarge, and passes the first size alone on to `opened`: a file that is tried twice
@@ -61,7 +61,7 @@ def _size_check(max_pixels: int, effort: int, opened: Check) -> Check:
     return check
 
 
-def _plug_in(kind: str) -> None:
+def plug_in(kind: str) -> None:
     """Load what reads that kind. Raises UnsupportedImage where the package is not installed."""
     try:
         if kind == "HEIF":
@@ -279,7 +279,7 @@ def _read(data: bytes, kind: str, max_pixels: int, check: Check) -> Any:
         return _read_png(data, max_pixels, check)
     if kind == "TIFF":
         return _read_tiff(data, max_pixels, check)
-    _plug_in(kind)
+    plug_in(kind)
     if kind == "EXR":
         from . import exr
 
@@ -313,7 +313,7 @@ def read_upright(
         raise UnsupportedImage()
     data = file.read()
     try:
-        image, focal = _read(data, kind, max_pixels, _size_check(max_pixels, EFFORT.get(kind, 1), opened))
+        image, focal = _read(data, kind, max_pixels, size_check(max_pixels, EFFORT.get(kind, 1), opened))
     except MemoryError:
         raise ImageTooLarge("Decoding the image takes more memory than a photo of its size may.") from None
     except CorruptImage:

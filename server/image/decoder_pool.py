@@ -14,13 +14,14 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, List, Optional, cast
+from typing import Any, BinaryIO, List, Optional, Tuple, cast
 
 import numpy as np
 
 from ..errors import ALL, CorruptImage, Overloaded, RelightError
 from . import decode as imaging
 from . import decoder_process as decoding
+from . import panorama
 
 log = logging.getLogger("relight")
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,18 +89,21 @@ class _Process:
     def _facts(self) -> Any:
         return json.loads(self._read(decoding.LENGTH.unpack(self._read(decoding.LENGTH.size))[0]))
 
-    def _pixels(self, facts: Any) -> np.ndarray:
+    def _pixels(self, facts: Any, around: bool) -> np.ndarray:
         """The picture of that size, which is not to be trusted. Raises ValueError, EOFError."""
         height, width = int(facts["height"]), int(facts["width"])
         if not (height > 0 and width > 0 and height * width <= self._max_pixels):
             raise ValueError("no such picture was asked for")
-        pixels = np.empty((height, width, 4 if facts["alpha"] else 3), np.uint8)
+        if around:
+            pixels = np.empty((height, width, 3), np.float16)
+        else:
+            pixels = np.empty((height, width, 4 if facts["alpha"] else 3), np.uint8)
         if self._output.readinto(pixels.data.cast("B")) < pixels.nbytes:
             raise EOFError
         return pixels
 
-    def ask(self, file: BinaryIO, size: int, deadline: float) -> Decoded:
-        """An upload, decoded.
+    def ask(self, file: BinaryIO, size: int, deadline: float, around: bool) -> Tuple[np.ndarray, Any]:
+        """An upload, or an environment, decoded: its pixels and facts.
 
         Raises EOFError, OSError or ValueError when the process dies of it or answers nonsense, the errors of a bad
         file.
@@ -109,7 +113,7 @@ class _Process:
         timer.start()
         try:
             stdin: Any = self._popen.stdin
-            stdin.write(decoding.LENGTH.pack(size))
+            stdin.write(decoding.REQUEST.pack(size, around))
             for block in iter(lambda: file.read(BLOCK), b""):
                 stdin.write(block)
             stdin.flush()
@@ -118,7 +122,7 @@ class _Process:
                 if "fault" in facts:
                     log.error("a decoder failed through a fault of the program: %s", facts["fault"])
                 raise ALL[facts["error"]](facts.get("detail"))
-            return Decoded(self._pixels(facts), str(facts["format"]), facts["focal"])
+            return self._pixels(facts, around), facts
         finally:
             timer.cancel()
 
@@ -174,9 +178,19 @@ class Decoders:
         if not self.count:
             image, kind, focal = imaging.read_upright(file, self.max_pixels, self.formats)
             return Decoded(np.array(image), kind, focal)
+        pixels, facts = self._ask(file, size, False)
+        return Decoded(pixels, str(facts["format"]), facts["focal"])
+
+    def decode_environment(self, file: BinaryIO, size: int) -> np.ndarray:
+        """The linear light (h, w, 3) float16 in a file of `size` bytes, reduced; see panorama.py, which it raises."""
+        if not self.count:
+            return panorama.read(file, self.max_pixels)
+        return self._ask(file, size, True)[0]
+
+    def _ask(self, file: BinaryIO, size: int, around: bool) -> Tuple[np.ndarray, Any]:
         process = self._borrow()
         try:
-            decoded = process.ask(file, size, self.deadline * process.slowness)
+            decoded = process.ask(file, size, self.deadline * process.slowness, around)
         except RelightError:
             self._give_back(process)
             raise

@@ -21,8 +21,10 @@ from PIL import Image
 
 from ..errors import CorruptImage, RelightError
 from . import decode as imaging
+from . import panorama
 
 LENGTH = struct.Struct("<Q")
+REQUEST = struct.Struct("<Q?")  # the length, and whether it is an environment
 CPU_SECONDS = 1.0  # for any file, and
 CPU_SECONDS_PER_MEGAPIXEL = 0.3  # for each megapixel its header promises
 BYTES_PER_PIXEL = 20  # measured: 5 to 9 for JPEG, PNG, TIFF, BMP, GIF and AVIF, 14 for RGBA to be turned, 18 for WebP
@@ -71,10 +73,13 @@ def _limit_time(seconds: float) -> None:
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def _decode(data: bytes, max_pixels: int, formats: tuple, slow: float) -> Any:
+def _decode(data: bytes, around: bool, max_pixels: int, formats: tuple, slow: float) -> Any:
     def opened(width: int, height: int) -> None:
         _limit_time(slow * cpu_seconds(width * height))
 
+    if around:
+        light = panorama.read(io.BytesIO(data), max_pixels, opened)
+        return light.tobytes(), {"width": light.shape[1], "height": light.shape[0]}
     image, kind, focal = imaging.read_upright(io.BytesIO(data), max_pixels, formats, opened)
     try:
         pixels = image.tobytes()
@@ -99,8 +104,8 @@ def _exactly(source: BinaryIO, length: int) -> bytes:
 def serve(source: BinaryIO, sink: BinaryIO, max_pixels: int, formats: tuple) -> None:
     """Decode what comes until nothing more does.
 
-    An upload is a length and bytes. An answer is a length, facts as JSON, and the pixels of the size that they tell,
-    uint8 RGB or, with alpha, RGBA.
+    An upload is a length, whether it is an environment, and bytes. An answer is a length, facts as JSON, and the pixels
+    of the size that they tell, uint8 RGB or, with alpha, RGBA; of an environment, float16 RGB.
     """
 
     def tell(facts: Dict[str, Any], pixels: bytes = b"") -> None:
@@ -113,13 +118,14 @@ def serve(source: BinaryIO, sink: BinaryIO, max_pixels: int, formats: tuple) -> 
     tell({"ready": True, "slowness": slow})
     while True:
         try:
-            data = _exactly(source, LENGTH.unpack(_exactly(source, LENGTH.size))[0])
+            length, around = REQUEST.unpack(_exactly(source, REQUEST.size))
+            data = _exactly(source, length)
         except EOFError:
             return
         _limit_time(slow * cpu_seconds(0))
         pixels, facts = b"", {}
         try:
-            pixels, facts = _decode(data, max_pixels, formats, slow)
+            pixels, facts = _decode(data, around, max_pixels, formats, slow)
         except RelightError as exc:
             facts = {"error": exc.code, "detail": exc.detail}
         except MemoryError:

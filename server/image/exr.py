@@ -152,8 +152,8 @@ def _bands(data: bytes, head: Header, names: List[str], box: Box) -> List[np.nda
     return bands
 
 
-def read(data: bytes, check: Callable[[int, int], None]) -> Image.Image:
-    """An EXR picture as sRGB, exposed so that the 99th percentile of its luminance is white; with straight alpha.
+def light(data: bytes, check: Callable[[int, int], None]) -> Tuple[List[np.ndarray], int]:
+    """(linear sRGB in bands of rows, (h, w, 1 or 3) float32, with straight alpha behind it if there is any; 1 or 3).
 
     `check(width, height)` is called before anything is decoded, and may raise. Raises CorruptImage, UnsupportedImage.
     """
@@ -169,7 +169,16 @@ def read(data: bytes, check: Callable[[int, int], None]) -> Image.Image:
         matrix = linear.to_srgb(points[3], points[:3])
     for band in bands:
         _straight(band, n, matrix)
-    w, h = box[2] - box[0] + 1, box[3] - box[1] + 1
+    return bands, n
+
+
+def read(data: bytes, check: Callable[[int, int], None]) -> Image.Image:
+    """An EXR picture as sRGB, exposed so that the 99th percentile of its luminance is white; with straight alpha.
+
+    `check(width, height)` is called before anything is decoded, and may raise. Raises CorruptImage, UnsupportedImage.
+    """
+    bands, n = light(data, check)
+    w, h, alpha = bands[0].shape[1], sum(map(len, bands)), bands[0].shape[2] > n
     step = max(1, int((h * w / SAMPLES) ** 0.5))
     weights = linear.LUMINANCE if n == 3 else np.ones(1, np.float32)
     with np.errstate(invalid="ignore", over="ignore"):

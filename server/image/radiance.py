@@ -104,33 +104,44 @@ def _light(rgbe: np.ndarray) -> np.ndarray:
     return np.where((rgbe[..., 3:] > 0) & (rgbe[..., :3] > 0), light, np.float32(0))
 
 
+class Picture:
+    """A Radiance HDR picture (height, width), as RGBE; light() makes linear sRGB of some rows.
+
+    `check(width, height)` is called before anything is decoded, and may raise. Raises CorruptImage, UnsupportedImage.
+    """
+
+    def __init__(self, data: bytes, check: Callable[[int, int], None]):
+        lines, length, order, xyz, at = header(data)
+        check(*((length, lines) if order[2] == b"Y" else (lines, length)))
+        try:
+            rgbe = _lines(data, at, lines, length)
+        except IndexError:  # the bytes end before the pixels do
+            raise CorruptImage() from None
+        if order[2] == b"X":  # the scan lines are columns
+            rgbe = rgbe.swapaxes(0, 1)
+        signs = {order[2]: order[1], order[5]: order[4]}
+        self._rgbe = rgbe[:: 1 if signs[b"Y"] == b"-" else -1, :: 1 if signs[b"X"] == b"+" else -1]
+        self.height, self.width = rgbe.shape[:2]
+        self._matrix = (linear.XYZ_TO_SRGB @ linear.adaptation((1 / 3, 1 / 3))).T.astype(np.float32) if xyz else None
+
+    def light(self, top: int, bottom: int, step: int = 1) -> np.ndarray:
+        """Rows top..bottom (not inside), of every step-th pixel, (h, w, 3) float32."""
+        light = _light(self._rgbe[top:bottom, ::step])
+        return light if self._matrix is None else light @ self._matrix
+
+
 def read(data: bytes, check: Callable[[int, int], None]) -> Image.Image:
     """A Radiance HDR picture as sRGB, exposed so that the 99th percentile of its luminance is white.
 
     `check(width, height)` is called before anything is decoded, and may raise. Raises CorruptImage, UnsupportedImage.
     """
-    lines, length, order, xyz, at = header(data)
-    check(*((length, lines) if order[2] == b"Y" else (lines, length)))
-    try:
-        rgbe = _lines(data, at, lines, length)
-    except IndexError:  # the bytes end before the pixels do
-        raise CorruptImage() from None
-    if order[2] == b"X":  # the scan lines are columns
-        rgbe = rgbe.swapaxes(0, 1)
-    signs = {order[2]: order[1], order[5]: order[4]}
-    rgbe = rgbe[:: 1 if signs[b"Y"] == b"-" else -1, :: 1 if signs[b"X"] == b"+" else -1]
-    h, w = rgbe.shape[:2]
-    matrix = (linear.XYZ_TO_SRGB @ linear.adaptation((1 / 3, 1 / 3))).T.astype(np.float32) if xyz else None
-
-    def band(top: int, bottom: int, step: int = 1) -> np.ndarray:
-        light = _light(rgbe[top:bottom, ::step])
-        return light if matrix is None else light @ matrix
-
+    picture = Picture(data, check)
+    h, w = picture.height, picture.width
     step = max(1, int((h * w / SAMPLES) ** 0.5))
-    seen = np.concatenate([band(y, y + 1, step) @ linear.LUMINANCE for y in range(0, h, step)], 1)
+    seen = np.concatenate([picture.light(y, y + 1, step) @ linear.LUMINANCE for y in range(0, h, step)], 1)
     factor = np.float32(linear.exposure(seen))
     out = Image.new("RGB", (w, h))
     rows = max(1, BAND // w)
     for top in range(0, h, rows):
-        out.paste(Image.fromarray(linear.encode(band(top, min(top + rows, h)) * factor)), (0, top))
+        out.paste(Image.fromarray(linear.encode(picture.light(top, min(top + rows, h)) * factor)), (0, top))
     return out

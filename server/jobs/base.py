@@ -22,6 +22,7 @@ class JobFile(str, enum.Enum):
     RELIT16 = "relit16.png"
     EXR = "passes.exr"
     GEOMETRY = "geometry.npz"
+    ENVIRONMENT = "environment.npy"
     MAPS_512 = "maps-512.bin"
     MAPS_1024 = "maps-1024.bin"
     MAPS_2048 = "maps-2048.bin"

@@ -5,11 +5,12 @@ import json
 from typing import Optional
 
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from ..errors import DamagedFile
 from ..image import exr
 from ..image.encode import png_about
+from ..light.environment import unpack
 from ..light.lights import Rig
 from ..light.maps import Maps
 from ..light.passes import layer_names, layers
@@ -26,8 +27,11 @@ def dump(rig: Rig) -> str:
 def parse(text: str) -> Rig:
     """The opposite of `dump`. Raises DamagedFile."""
     try:
-        return RIG.validate_json(text)
-    except ValidationError as exc:
+        rig = RIG.validate_json(text)
+        if rig.environment is not None:
+            unpack(rig.environment)
+        return rig
+    except ValueError as exc:  # pydantic's too
         raise DamagedFile("no lights") from exc
 
 

@@ -3,7 +3,7 @@
 import json
 import time
 from datetime import datetime, timezone
-from typing import Annotated, Any, Dict, List, Literal, Optional
+from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -85,8 +85,10 @@ class Record(BaseModel):
         there = [f.value for f in PASSES if f in files or (f in DERIVED and ready) or (f in LIT and lit)]
         return [*there, ARCHIVE] if lit else there
 
-    def public(self, files: List[JobFile], used: float, ttl: float) -> Dict[str, Any]:
-        """As clients see it."""
+    def public(
+        self, files: List[JobFile], used: float, ttl: float, environment: Optional[Tuple[int, int]] = None
+    ) -> Dict[str, Any]:
+        """As clients see it. environment: (height, width) of the light from all around that it was given."""
         error = None
         if self.error is not None:
             kind = ALL[self.error.code]
@@ -105,6 +107,7 @@ class Record(BaseModel):
             "timings": self.timings,
             "depth_range": self.depth_range,
             "shading_factor": self.shading_factor,
+            "environment": environment and {"width": environment[1], "height": environment[0]},
             "files": self._downloads(files),
             "created": _iso(self.created),
             "expires": _iso(used + ttl),

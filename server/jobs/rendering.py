@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from ..errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, RelightError, StorageFull, Superseded
 from ..image.encode import encode_jpeg, encode_png
 from ..image.resample import shrink_image
-from ..light.lights import Rig
+from ..light.environment import pack
+from ..light.lights import UPLOADED, Rig, Vector
 from ..light.maps import GridMaps, Maps, prepare_grid, prepare_picture, prepare_samples
 from ..light.passes import (
     albedo_pass,
@@ -21,11 +22,12 @@ from ..light.passes import (
     surface_pass,
 )
 from ..light.shading import relight
+from ..light.transfer import colour_of_light, own_light, seen_in
 from ..memory import give_back
 from ..metrics import StageTimer
 from ..scene.geometry import Geometry, unpack
 from ..scene.passes import depth_pass, normals_pass
-from . import live, look
+from . import live, look, surroundings
 from .analysis import Analyst, IsDisconnected
 from .base import LIT, JobFile, JobStore
 from .cache import Cache
@@ -73,6 +75,19 @@ class CachedGeometry:
         g = self.geometry
         held = [g.inverse_depth, g.normals, g.mask, g.shading, *(g.visibility or ())]
         return sum(a.nbytes for a in held if a is not None)
+
+
+@dataclass(frozen=True)
+class OwnLight:
+    """The light that a photo was taken in; see transfer.py."""
+
+    radiance: np.ndarray
+    colour: Vector
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.radiance.nbytes
 
 
 class Renderer:
@@ -169,6 +184,36 @@ class Renderer:
             return record
         return await self.analyst.ready(record.job_id, is_disconnected)
 
+    async def _resolved(self, record: Record, rig: Rig, owner: str, is_disconnected: IsDisconnected) -> Rig:
+        """A rig whose environment is known: the job's own or the light of another photo, which is waited for.
+
+        Raises EnvironmentNotFound; for another job, JobNotFound and what its analysis failed with.
+        """
+        around = rig.environment
+        if around is None or not around.of:
+            return rig
+        if around.of == UPLOADED:
+            radiance = await asyncio.to_thread(surroundings.radiance, self.store, record.job_id)
+        else:
+            source = await self._ready(around.of, owner, is_disconnected)
+            theirs, ours = [await self.pool.run(self._own_light, r, admitted=True) for r in (source, record)]
+            radiance = seen_in(theirs.radiance, theirs.colour, ours.colour, rig.delight)
+        return replace(rig, environment=replace(around, texels=pack(radiance), of=""))
+
+    def _own_light(self, record: Record) -> OwnLight:
+        """The light that the photo of a job was taken in."""
+
+        def make() -> OwnLight:
+            shared, geometry = self._shared(record), self._geometry(record)
+            try:
+                pixels = self.photos.read(record)
+            except (FileNotFound, DamagedFile) as exc:
+                raise self.damaged(record) from exc
+            return OwnLight(own_light(shared), colour_of_light(pixels[..., :3], geometry))
+
+        found: OwnLight = self.cache.get((record.job_id, "light"), make)
+        return found
+
     def _shade(self, record: Record, max_side: int, rig: Rig, timer: StageTimer) -> Tuple[np.ndarray, PreparedImage]:
         prepared = self._prepared(record, max_side)
         timer.lap("maps")
@@ -183,6 +228,7 @@ class Renderer:
         timer = StageTimer(self.observe)
         with self.pool.admitted(), self.in_use.hold(job_id):
             record = await self._ready(job_id, owner, is_disconnected)
+            rig = await self._resolved(record, rig, owner, is_disconnected)
             timer.lap("wait")
             await self.pool.run(self._relight, record, rig, timer, admitted=True)
         return record, timer.seconds
@@ -336,6 +382,7 @@ class Renderer:
             if ticket.stream:
                 await asyncio.to_thread(self.previews.announce, ticket)
             record = await self._ready(job_id, owner, is_disconnected)
+            rig = await self._resolved(record, rig, owner, is_disconnected)
             timer.lap("wait")
             if await is_disconnected():
                 raise Superseded("The client has gone.")

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import os
 import time
 import uuid
 from contextlib import contextmanager
@@ -11,7 +12,15 @@ from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterator, List,
 from filelock import Timeout
 
 from .. import __version__
-from ..errors import FileNotFound, FileTooLarge, JobNotFound, ModelMissing, Overloaded, RelightError
+from ..errors import (
+    EnvironmentNotFound,
+    FileNotFound,
+    FileTooLarge,
+    JobNotFound,
+    ModelMissing,
+    Overloaded,
+    RelightError,
+)
 from ..image.decoder_pool import Decoders
 from ..image.encode import encode_png
 from ..light.lights import Rig
@@ -19,6 +28,7 @@ from ..model import sessions
 from ..model.engine import Engine
 from ..model.engine import digest as digest_of
 from ..settings import Settings
+from . import surroundings
 from .analysis import Analyst, IsDisconnected
 from .base import ARCHIVE, DERIVED, LIT, PASSES, Coordination, JobFile, JobStore, MetricsExchange, parse_pass
 from .cache import Cache
@@ -196,6 +206,10 @@ class Service:
         self.analyst.start(record.job_id, force=True)  # the place in line was held above
         return record
 
+    def _check_bytes(self, size: int) -> None:
+        if size > self.settings.max_upload_bytes:
+            raise FileTooLarge(f"The file has more than {self.settings.max_upload_bytes} bytes.")
+
     def _store_upload(self, file: BinaryIO, owner: str) -> Record:
         digest, size = hashlib.sha256(), 0
         while True:
@@ -204,8 +218,7 @@ class Service:
                 break
             digest.update(block)
             size += len(block)
-        if size > self.settings.max_upload_bytes:
-            raise FileTooLarge(f"The file has more than {self.settings.max_upload_bytes} bytes.")
+        self._check_bytes(size)
         file.seek(0)
         photo = self.decoders.decode(file, size)
         digest.update(f"|{__version__}|{self.engine_digest}|{owner}".encode())
@@ -221,14 +234,57 @@ class Service:
             focal=photo.focal,
         )
         png = encode_png(photo.pixels, self.pool.threads_per_task())
-        try:
-            with self.processes.room_lock(ROOM_SECONDS):
-                self.quota.make_room(owner, len(png), jobs=1)
-                self.store.create(record.job_id, {JobFile.INPUT: png, JobFile.JOB: record.dump()})
-        except Timeout:
-            raise Overloaded() from None
+        with self._room(owner, len(png), jobs=1):
+            self.store.create(record.job_id, {JobFile.INPUT: png, JobFile.JOB: record.dump()})
         self.photos.keep(record.job_id, photo.pixels)
         return record
+
+    @contextmanager
+    def _room(self, owner: str, need: int, jobs: int = 0) -> Iterator[None]:
+        """Room for so many bytes more, of so many new jobs, while they are taken. Raises StorageFull, Overloaded."""
+        try:
+            with self.processes.room_lock(ROOM_SECONDS):
+                self.quota.make_room(owner, need, jobs)
+                yield
+        except Timeout:
+            raise Overloaded() from None
+
+    # -- light from all around
+
+    async def check_job(self, job_id: str, owner: str) -> None:
+        """Raises JobNotFound where the owner has no such job."""
+        await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
+
+    async def put_environment(self, job_id: str, file: BinaryIO, owner: str) -> Tuple[int, int]:
+        """Give a job an environment; returns its (height, width) as stored.
+
+        Raises JobNotFound, the errors of a bad file, Overloaded, StorageFull.
+        """
+        with self.jobs_in_use.hold(job_id):
+            size: Tuple[int, int] = await self.pool.run(self._store_environment, job_id, file, owner)
+        return size
+
+    def _store_environment(self, job_id: str, file: BinaryIO, owner: str) -> Tuple[int, int]:
+        file.seek(0, os.SEEK_END)
+        size = file.tell()
+        self._check_bytes(size)
+        file.seek(0)
+        radiance = self.decoders.decode_environment(file, size)
+        record, data = load_owned_record(self.store, job_id, owner), surroundings.pack(radiance)
+        with self._room(owner, len(data)):
+            self.store.put(record.job_id, JobFile.ENVIRONMENT, data)
+        return radiance.shape[0], radiance.shape[1]
+
+    async def delete_environment(self, job_id: str, owner: str) -> None:
+        """Take a job's environment away. Raises JobNotFound, EnvironmentNotFound."""
+
+        def work() -> None:
+            record = load_owned_record(self.store, job_id, owner)
+            if JobFile.ENVIRONMENT not in self.store.names(record.job_id):
+                raise EnvironmentNotFound()
+            self.store.discard(record.job_id, [JobFile.ENVIRONMENT])
+
+        await asyncio.to_thread(work)
 
     def forget_deleted(self) -> None:
         """Let go of what is kept in memory of jobs that other processes have deleted."""
@@ -247,8 +303,9 @@ class Service:
         return self._public(self.analyst.as_it_stands(load_owned_record(self.store, job_id, owner)))
 
     def _public(self, record: Record) -> Dict[str, Any]:
-        used = self.store.touch(record.job_id)
-        return record.public(self.store.names(record.job_id), used, self.settings.job_ttl_seconds)
+        used, files = self.store.touch(record.job_id), self.store.names(record.job_id)
+        around = surroundings.size(self.store, record.job_id) if JobFile.ENVIRONMENT in files else None
+        return record.public(files, used, self.settings.job_ttl_seconds, around)
 
     async def events(self, job_id: str, owner: str) -> AsyncIterator[Optional[Dict[str, Any]]]:
         """The state whenever it changes, until the job is ready, failed or deleted.
@@ -310,11 +367,9 @@ class Service:
     def _make_room(self, record: Record, file: JobFile) -> None:
         if JobFile.RELIT not in self.store.names(record.job_id):
             return  # nothing will be made
-        try:
-            with self.processes.room_lock(ROOM_SECONDS), self.renderer.in_use.hold(record.job_id):
-                self.quota.make_room(record.owner, record.width * record.height * LIT_BYTES[file])
-        except Timeout:
-            raise Overloaded() from None
+        need = record.width * record.height * LIT_BYTES[file]
+        with self.renderer.in_use.hold(record.job_id), self._room(record.owner, need):
+            pass
 
     async def open_archive(self, job_id: str, owner: str, make: bool = True) -> List[Tuple[str, BinaryIO]]:
         """All passes of a job that was relit, open for reading, by name; none of them unless they are to be made.

@@ -42,6 +42,23 @@ class Light:
 
 
 @dataclass(frozen=True)
+class Environment:
+    """Light from all around, see environment.py.
+
+    texels: its radiance, as text that a picture can carry. rotation: degrees about the vertical. of: whose it is while
+    that has not been looked up: UPLOADED, the job's own, or the id of the job in whose light it is to be; "": known.
+    """
+
+    texels: str = ""
+    intensity: float = 1.0
+    rotation: float = 0.0
+    of: str = ""
+
+
+UPLOADED = "upload"
+
+
+@dataclass(frozen=True)
 class Rig:
     """Everything one relit picture depends on besides the photograph.
 
@@ -56,6 +73,7 @@ class Rig:
     specular_strength: float = 0.0
     roughness: float = 0.5
     exposure: Exposure = 0.0
+    environment: Optional[Environment] = None
 
 
 def unit(vector: Sequence[float]) -> Vector:

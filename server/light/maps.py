@@ -24,8 +24,9 @@ from ..scene.fit import (
 )
 from ..scene.geometry import Geometry
 from ..scene.illumination import EstimatedLight, light_at
+from .environment import Keep, convolved, look_up, normal_indices, surround, unpack
 from .field import VisibilityField
-from .lights import Light
+from .lights import Environment, Light
 from .occlusion import ambient_occlusion
 from .shadows import ShadowGrid
 from .upsampling import (
@@ -38,13 +39,14 @@ from .upsampling import (
     without_blends,
 )
 
-SHADOWS_KEPT = 20  # the 16 lamps a picture may have, and a few that were moved
+SHADOWS_KEPT = 28  # the 16 lamps a picture may have, the 6 parts of its environment, and a few that were moved
 SAMPLES = 64  # long side of the small picture on which exposure is measured
 COARSE = 256  # long side of the grid of shadows and occlusion
 PIXELS = 1 << 16  # of a band
 PIXELS_A_THREAD = 1 << 18  # of a band where threads share a picture: below, they wait for each other more than they do
-KEPT_PIXELS = 3 << 20  # a picture up to so large, a preview, keeps its bands: 31 bytes a pixel
+KEPT_PIXELS = 3 << 20  # a picture up to so large, a preview, keeps its bands: 31 bytes a pixel, 33 with an environment
 LEAST = np.float32(0.02)  # of the old light
+WHOLLY = 0.9999  # of a pixel: a band of which so much is relit everywhere is relit wholly
 CLIPPING = 240  # codes above this may be clipped, and 255 is
 CLIPPED = 3.0  # where all three channels are 255 the photographed light was up to so much more than they say
 # of a channel: what it adds to the headroom, by its code
@@ -87,6 +89,53 @@ class GridMaps:
         """Which plane says how much of a texel is relit, if there is one: that before the last."""
         return _sides(self.shading_share)
 
+    def share_of(self, environment: Environment) -> Optional[np.ndarray]:
+        """The share of an environment's light that arrives at each texel of the shadow grid, (3, h, w) float32.
+
+        By colour; None: only ambient occlusion can tell.
+        """
+        grid = self.grid
+        if not isinstance(grid, VisibilityField):
+            return None
+
+        def make() -> np.ndarray:
+            around = self._of(environment)("cells", lambda: convolved(unpack(environment), grid.cell))
+            return self._trusted(grid.share_of(lambda d: look_up(around, d, environment.rotation), self.occlusion))
+
+        return self._kept((environment,), make)
+
+    def surround(self, environment: Environment, roughness: Optional[float]) -> np.ndarray:
+        """The tables of an environment, see surround in environment.py; kept likewise."""
+        keep = self._of(environment)
+        return self._kept((environment, roughness), lambda: surround(environment, roughness, keep))
+
+    def _of(self, environment: Environment) -> Keep:
+        """Keeps what is made of an environment, however it is turned."""
+        return lambda name, make: self._kept((environment.texels, environment.intensity, name), make)
+
+    def own_light(self) -> Tuple[np.ndarray, np.ndarray]:
+        """(normals (n, 3), light (n,)), float32, of the photograph's surfaces: how they face, and how they were lit."""
+        planes = self.planes.copy()
+        planes[:3] /= _length(*planes[:3])
+        light = np.exp(_log_light(planes, self.light, self.shading_share))
+        surface = _surfaces(planes, self.sides)
+        return np.ascontiguousarray(planes[:3, surface].T), light[surface]
+
+    def _trusted(self, seen: np.ndarray) -> np.ndarray:
+        return seen if self.trust is None else 1 - self.trust * (1 - seen)
+
+    def _kept(self, key: tuple, make: Callable[[], np.ndarray]) -> np.ndarray:
+        with self.lock:
+            if key in self.shadows:
+                self.shadows.move_to_end(key)
+                return self.shadows[key]
+        seen = make()
+        with self.lock:
+            self.shadows[key] = seen
+            while len(self.shadows) > SHADOWS_KEPT:
+                self.shadows.popitem(last=False)
+        return seen
+
     @property
     def nbytes(self) -> int:
         """Bytes held now."""
@@ -100,18 +149,7 @@ class GridMaps:
         """The share of a lamp that each texel of the shadow grid sees, (h, w) float32; kept for the last lamps used."""
         far = light.kind == "directional"
         key = (far, light.direction, light.angle) if far else (far, light.position, light.radius)
-        with self.lock:
-            if key in self.shadows:
-                self.shadows.move_to_end(key)
-                return self.shadows[key]
-        seen = self.grid.visibility(light)
-        if self.trust is not None:
-            seen = 1 - self.trust * (1 - seen)
-        with self.lock:
-            self.shadows[key] = seen
-            while len(self.shadows) > SHADOWS_KEPT:
-                self.shadows.popitem(last=False)
-        return seen
+        return self._kept(key, lambda: self._trusted(self.grid.visibility(light)))
 
 
 @dataclass
@@ -130,6 +168,7 @@ class Maps:
     lock: threading.Lock = field(default_factory=threading.Lock)
     _bands: Dict[Tuple[int, int], Band] = field(default_factory=dict)
     _depths: Dict[Tuple[int, int], np.ndarray] = field(default_factory=dict)
+    _facings: Dict[Tuple[int, int], np.ndarray] = field(default_factory=dict)
 
     @property
     def size(self) -> Tuple[int, int]:
@@ -140,7 +179,7 @@ class Maps:
     def nbytes(self) -> int:
         """Bytes held now, without what pictures of all sizes share."""
         with self.lock:
-            held: List[Any] = [*self._depths.values()]
+            held: List[Any] = [*self._depths.values(), *self._facings.values()]
             for band in self._bands.values():
                 held += [a for a in (*band.codes, *band[1:]) if a is not None]
         if self.samples is not None:
@@ -164,6 +203,10 @@ class Maps:
     def depth(self, rows: slice) -> np.ndarray:
         """The relative inverse depth q (r, W) float32 of these rows; see scene/fit.py. Kept as a band is."""
         return self._kept(self._depths, rows, self._make_depth)
+
+    def facing(self, rows: slice) -> np.ndarray:
+        """The normals of these rows as indices (r, W) uint16 of the tables of an environment. Kept as a band is."""
+        return self._kept(self._facings, rows, lambda some: normal_indices(*self.band(some).normals))
 
     def _kept(self, kept: Dict[Tuple[int, int], Any], rows: slice, make: Callable[[slice], Any]) -> Any:
         if not self.keeps:
@@ -191,26 +234,26 @@ class Maps:
             normals=planes[:3],
             log_light=_log_light(planes, self.shared.light, self.shared.shading_share),
             occlusion=self.from_grid(self.occlusion, rows),
-            share=planes[sides] if len(planes) > sides else None,
+            share=planes[sides] if len(planes) > sides and planes[sides].min() < WHOLLY else None,
             headroom=_headroom(codes),
         )
 
     def on_grid(self, texels: np.ndarray) -> "GridPlane":
-        """A plane on the shadow grid, (h, w) float32, made ready for from_grid."""
+        """A plane on the shadow grid, or some, (..., h, w) float32, made ready for from_grid."""
         return GridPlane(texels, self.grid_sampler.widen(texels))
 
     def from_grid(self, plane: "GridPlane", rows: slice) -> np.ndarray:
-        """Rows (r, W) float32 of a plane on the shadow grid, sharp at silhouettes."""
+        """Rows (..., r, W) float32 of a plane on the shadow grid, or of some, sharp at silhouettes."""
         band = self.grid_sampler.rows(plane.wide, rows)
         self.edges.apply_in_place(band, plane.texels, rows)
         return band
 
 
 class GridPlane(NamedTuple):
-    """A plane on the shadow grid."""
+    """A plane on the shadow grid, or some."""
 
-    texels: np.ndarray  # (h, w) float32
-    wide: np.ndarray  # (h, W) float32: made ready
+    texels: np.ndarray  # (..., h, w) float32
+    wide: np.ndarray  # (..., h, W) float32: made ready
 
 
 def prepare_grid(geometry: Geometry, fit: SceneFit) -> GridMaps:
@@ -341,11 +384,15 @@ def mean_of_light(samples: np.ndarray, delight: float) -> float:
     return float(np.exp(np.float32(delight) * samples).mean(dtype=np.float64))
 
 
+def _surfaces(planes: np.ndarray, sides: int) -> np.ndarray:
+    """(h, w) bool: where planes, see _planes, show a surface; everywhere, where they show none."""
+    surface = planes[sides] > 0.5 if len(planes) > sides + 1 else np.ones(planes.shape[1:], bool)
+    return surface if surface.any() else ~surface
+
+
 def _light_samples(planes: np.ndarray, light: EstimatedLight, share: float) -> np.ndarray:
     """The logarithm of the old light at up to 20,000 places of the surfaces, (n,) float32."""
     unit = planes.copy()
     unit[:3] /= _length(*planes[:3])
-    samples, k = _log_light(unit, light, share), _sides(share)
-    surface = planes[k] > 0.5 if len(planes) > k + 1 else np.ones(samples.shape, bool)
-    samples = samples[surface] if surface.any() else samples.ravel()
+    samples = _log_light(unit, light, share)[_surfaces(planes, _sides(share))]
     return samples[:: -(-samples.size // 20000)]

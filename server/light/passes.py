@@ -6,6 +6,7 @@ the photograph is brighter than any albedo would make it, the shading is brighte
 colours as its albedo.
 """
 
+from dataclasses import replace
 from typing import Any, Callable, Dict, List, Tuple
 
 import cv2
@@ -15,7 +16,7 @@ from ..image.resample import in_threads
 from ..image.srgb import decode, encode, linear_to_srgb
 from .lights import Rig
 from .maps import Maps, mean_of_light
-from .shading import exposure_of, linear_rows
+from .shading import exposure_of, illuminate, linear_rows, shades_of
 
 # Times the mean: the greatest factor. With more, a code of a dark albedo would be more than a code of the photograph.
 BRIGHTEST = 2.4
@@ -92,6 +93,7 @@ def deep_pass(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
 def layer_names(rig: Rig) -> Dict[str, Any]:
     """The channels of passes.exr but for alpha, with their types."""
     colours = [f"{layer}{c}" for layer in ("", "albedo.", "shading.") for c in "RGB"]
+    colours += [f"environment.{c}" for c in "RGB"] if rig.environment is not None else []
     others = ["N.X", "N.Y", "N.Z", "surface.Y", "occlusion.Y", *(f"shadow{k:02d}.Y" for k in range(len(rig.lights)))]
     return {**dict.fromkeys([*colours, *others], np.float16), "Z": np.float32}
 
@@ -100,12 +102,15 @@ def layers(maps: Maps, rig: Rig) -> Tuple[Callable[[slice], Dict[str, np.ndarray
     """What passes.exr holds: (a function of rows that gives the planes (r, W) float32 by name, the gain of the light).
 
     All is linear. Where there is a surface, R, G, B is, before the tone curve and with the lights' irradiance E (that
-    of the ambient light times `occlusion`, of each light times its `shadow`, which here has full strength):
+    of the ambient light times `occlusion`, of each light times its `shadow`, which here has full strength, and that of
+    an environment, `environment`, shadows and all):
     albedo * shading ** (1 - delight) * E * gain. In sky and void shading is 1 and Z infinite.
     """
     light = linear_rows(maps, rig)
     mean, stops = mean_of_light(maps.shared.light_samples, 1.0), exposure_of(maps, rig)
     shadows = [maps.on_grid(maps.shared.visibility(lamp)) if lamp.shadow else None for lamp in rig.lights]
+    around = replace(rig, lights=(), ambient=0.0, specular_strength=0.0)
+    shades = shades_of(maps, around)
     gain = mean_of_light(maps.shared.light_samples, rig.delight) * mean**-rig.delight * 2.0**stops
 
     def of(rows: slice) -> Dict[str, np.ndarray]:
@@ -122,6 +127,9 @@ def layers(maps: Maps, rig: Rig) -> Tuple[Callable[[slice], Dict[str, np.ndarray
         planes["surface.Y"], planes["occlusion.Y"] = surface, band.occlusion
         for k, shadow in enumerate(shadows):
             planes[f"shadow{k:02d}.Y"] = np.ones_like(shading) if shadow is None else maps.from_grid(shadow, rows)
+        if rig.environment is not None:
+            arrives, _ = illuminate(maps, around, rows, shades)
+            planes.update({f"environment.{c}": plane for c, plane in zip("RGB", arrives)})
         return planes
 
     return of, gain

@@ -4,7 +4,7 @@ The ratio image: every pixel of the photograph, in linear light, times (new ligh
 normal.
 """
 
-from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -12,11 +12,12 @@ import numpy as np
 from ..image.resample import in_threads
 from ..image.srgb import LUMINANCE, TO_LINEAR, decode, decode_to_steps, encode, encode_steps
 from ..scene.normals import scene_positions, view_grid
+from .environment import look_up_normals
 from .exposure import matching_exposure
-from .lights import WHITE, Light, Rig, unit
+from .lights import WHITE, Environment, Light, Rig, unit
 from .maps import Band, GridPlane, Maps, mean_of_light, prepare
 
-__all__ = ["auto_exposure", "exposure_of", "illuminate", "linear_rows", "prepare", "relight"]
+__all__ = ["auto_exposure", "exposure_of", "illuminate", "linear_rows", "prepare", "relight", "shades_of"]
 
 # linear / (1 - linear) of the 256 codes: how soon the tone curve bends a pixel's gain
 SHOULDER_BY_CODE = (TO_LINEAR / np.maximum(1 - TO_LINEAR, np.float32(1e-6))).astype(np.float32)
@@ -29,7 +30,7 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
     """The relit picture (H, W, 3) uint8. Strength 0 gives the photograph itself, to the code."""
     if rig.strength == 0:
         return maps.rgb.copy()
-    shades = [_Shade(maps, light, rig) for light in rig.lights]
+    shades = shades_of(maps, rig)
     even, gain = _even(maps, rig), 2.0 ** exposure_of(maps, rig)
     out = np.empty(maps.rgb.shape, np.uint8)
     threads = 1 if maps.keeps else threads
@@ -39,7 +40,7 @@ def relight(maps: Maps, rig: Rig, threads: int = 1) -> np.ndarray:
 
 def linear_rows(maps: Maps, rig: Rig) -> Callable[[slice], List[np.ndarray]]:
     """What relights rows of a picture, as relight does, but to linear light: three planes (r, W) float32, 0..1."""
-    shades = [_Shade(maps, light, rig) for light in rig.lights]
+    shades = shades_of(maps, rig)
     even, gain = _even(maps, rig), 2.0 ** exposure_of(maps, rig)
 
     def light(rows: slice) -> List[np.ndarray]:
@@ -66,7 +67,7 @@ def auto_exposure(maps: Maps, rig: Rig) -> float:
     samples = maps if maps.samples is None else maps.samples
     rows = slice(0, samples.size[0])
     band, even = samples.band(rows), _even(maps, rig)
-    ratios, highlights = _ratios(samples, band, rig, rows, [_Shade(samples, light, rig) for light in rig.lights], even)
+    ratios, highlights = _ratios(samples, band, rig, rows, shades_of(samples, rig), even)
     before = [decode(c) for c in band.codes]
     after = _before_tone(before, ratios, highlights, 1 / even)
     surface = np.s_[:] if band.share is None else band.share > 0.5
@@ -89,28 +90,58 @@ class _Shade:
             self.shadow = maps.on_grid(np.float32(1 - rig.shadow_strength) + np.float32(rig.shadow_strength) * seen)
 
 
+class _Around:
+    """The environment of a rig: its tables by normals, and what arrives of it on the shadow grid, by colour.
+
+    None: what ambient occlusion leaves.
+    """
+
+    def __init__(self, maps: Maps, environment: Environment, rig: Rig):
+        self.tables = maps.shared.surround(environment, rig.roughness if rig.specular_strength > 0 else None)
+        share = maps.shared.share_of(environment) if rig.shadow_strength > 0 else None
+        self.share: Optional[GridPlane] = None
+        if share is not None:
+            strength = np.float32(rig.shadow_strength)
+            self.share = maps.on_grid((1 - strength) * maps.shared.occlusion + strength * share)
+
+    def arriving(self, maps: Maps, band: Band, rows: slice) -> List[np.ndarray]:
+        """Three planes (r, W) float32 0..1: the share of each colour's light that arrives at rows of the picture."""
+        return [band.occlusion] * 3 if self.share is None else list(maps.from_grid(self.share, rows))
+
+
+class Shades(NamedTuple):
+    """The lights of a rig and its environment, each with what its shadow leaves of it."""
+
+    lights: List[_Shade]
+    around: Optional[_Around]
+
+
+def shades_of(maps: Maps, rig: Rig) -> Shades:
+    """The shades of a rig."""
+    lights = [_Shade(maps, light, rig) for light in rig.lights]
+    return Shades(lights, None if rig.environment is None else _Around(maps, rig.environment, rig))
+
+
 def illuminate(
-    maps: Maps, rig: Rig, rows: slice, shades: Optional[Sequence["_Shade"]] = None, factor: float = 1.0
+    maps: Maps, rig: Rig, rows: slice, shades: Optional[Shades] = None, factor: float = 1.0
 ) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     """The new light on rows of the picture, times a factor, before delight and tone: (irradiance, highlights).
 
     Each is a list of planes (r, W) float32: one where all light is white, else three; highlights [] without specular.
     """
-    shades = [_Shade(maps, light, rig) for light in rig.lights] if shades is None else shades
+    shades = shades_of(maps, rig) if shades is None else shades
     return _illuminate(maps, maps.band(rows), rig, rows, shades, factor)
 
 
 def _illuminate(
-    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Sequence["_Shade"], factor: float
+    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Shades, factor: float
 ) -> Tuple[List[np.ndarray], List[np.ndarray]]:
-    white = all(tuple(light.color) == WHITE for light in rig.lights)
+    white = rig.environment is None and all(tuple(light.color) == WHITE for light in rig.lights)
     glossy = rig.specular_strength > 0
-    ambient = band.occlusion * np.float32(factor * rig.ambient)
-    irradiance = [ambient] if white else [ambient, ambient.copy(), ambient.copy()]
-    highlights: List[np.ndarray] = [np.zeros_like(ambient) for _ in irradiance] if glossy and rig.lights else []
+    irradiance, highlights = _begun(maps, band, rig, rows, shades, factor, 1 if white else 3)
     n = list(band.normals)
     place = None
-    for shade in shades:
+    for shade in shades.lights:
         light = shade.light
         to_light: Planes = [np.float32(c) for c in light.direction]
         attenuation: Optional[np.ndarray] = None
@@ -129,6 +160,38 @@ def _illuminate(
             if glossy:
                 cv2.scaleAdd(n_dot_l * specular, float(color) * rig.specular_strength, highlights[k], dst=highlights[k])
     return irradiance, highlights
+
+
+def _begun(
+    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Shades, factor: float, colours: int
+) -> Tuple[List[np.ndarray], List[np.ndarray]]:
+    """What _illuminate gives without the lights: so many planes (r, W) of ambient light and the environment's."""
+    irradiance: List[np.ndarray] = []
+    highlights: List[np.ndarray] = []
+    if shades.around is not None:
+        irradiance, highlights = _from_around(maps, band, rig, rows, shades.around, factor)
+    if rig.ambient > 0 or not irradiance:
+        ambient = band.occlusion * np.float32(factor * rig.ambient)
+        if irradiance:
+            irradiance = [np.add(plane, ambient, out=plane) for plane in irradiance]
+        else:
+            irradiance = [ambient, *(ambient.copy() for _ in range(colours - 1))]
+    if rig.specular_strength > 0 and rig.lights and not highlights:
+        highlights = [np.zeros_like(plane) for plane in irradiance]
+    return irradiance, highlights
+
+
+def _from_around(
+    maps: Maps, band: Band, rig: Rig, rows: slice, around: _Around, factor: float
+) -> Tuple[List[np.ndarray], List[np.ndarray]]:
+    """The light of an environment, as _illuminate has it: three planes (r, W) each; highlights [] without specular."""
+    facing, shares = maps.facing(rows), around.arriving(maps, band, rows)
+
+    def arriving(tables: np.ndarray, scale: float) -> List[np.ndarray]:
+        lit: Any = [look_up_normals(table, facing) for table in tables]
+        return [cv2.multiply(a, s, dst=a, scale=scale).reshape(facing.shape) for a, s in zip(lit, shares)]
+
+    return arriving(around.tables[:3], factor), arriving(around.tables[3:], factor * rig.specular_strength)
 
 
 def _dot(a: Planes, b: Planes) -> np.ndarray:
@@ -151,9 +214,7 @@ def _n_dot_l(n: Sequence[np.ndarray], to_light: Planes) -> np.ndarray:
     return np.maximum(n_dot_l, 0, out=n_dot_l)
 
 
-def _relight_rows(
-    maps: Maps, rig: Rig, shades: Sequence["_Shade"], even: float, gain: float, rows: slice, out: np.ndarray
-) -> None:
+def _relight_rows(maps: Maps, rig: Rig, shades: Shades, even: float, gain: float, rows: slice, out: np.ndarray) -> None:
     band = maps.band(rows)
     ratios, highlights = _ratios(maps, band, rig, rows, shades, even * gain)
     blend = _blend(band, rig)
@@ -171,7 +232,7 @@ def _blend(band: Band, rig: Rig) -> Blend:
 
 
 def _ratios(
-    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Sequence["_Shade"], factor: float
+    maps: Maps, band: Band, rig: Rig, rows: slice, shades: Shades, factor: float
 ) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     """The same as _illuminate, but the irradiance is relative to the photograph's own, as far as delight goes."""
     ratios, highlights = _illuminate(maps, band, rig, rows, shades, factor)
@@ -212,7 +273,8 @@ def _in_linear_light(
     if band.headroom is not None:
         most = ratios[0].copy() if len(ratios) == 1 else _largest_channel(ratios)
         whiter = _whiter(np.minimum(most, 1, out=most), band.headroom)
-        ratios = [ratio * whiter for ratio in ratios]
+        for ratio in ratios:
+            ratio *= whiter
     after = _before_tone(before, ratios, highlights, scale)
     kept = _tone_factor(_largest_channel(before), _largest_channel(after))
     for b, a in zip(before, after):
@@ -280,12 +342,9 @@ def _tone_factor(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     kept = np.minimum(old, new)
     more = new - kept
     room = np.subtract(1, old, out=old)
-    length = room * room
-    length += np.float32(1e-12)
-    length += more * more
-    np.sqrt(length, out=length)
+    length: np.ndarray = cv2.magnitude(room, more).reshape(room.shape)
     more *= room
-    more /= length
+    more /= np.maximum(length, np.float32(1e-6), out=length)
     kept += more
     kept /= np.maximum(new, np.float32(1e-12), out=new)
     return kept

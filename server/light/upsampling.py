@@ -192,15 +192,21 @@ class DepthAwareUpsampler:
     weights: np.ndarray  # (4, k) float32
 
     def apply_in_place(self, band: np.ndarray, texels: np.ndarray, rows: slice) -> None:
-        """Overwrite the pixels near silhouettes in (r, W) float32 rows of the picture, from texels (h, w) float32."""
+        """Overwrite the pixels near silhouettes in rows of the picture, from texels.
+
+        band: (r, W) float32 and texels: (h, w) float32, or both with as many more axes in front.
+        """
         a, b = self.first[rows.start], self.first[rows.stop]
-        corners, flat = self.corners[a:b], texels.ravel()
-        total = np.zeros(b - a, np.float32)
-        for ahead, weight in zip(_corner_offsets(self.grid), self.weights[:, a:b]):
-            found = np.take(flat, corners + ahead, mode="clip")
-            found *= weight
-            total += found
-        band.ravel()[self.pixels[a:b] - np.int32(rows.start * self.width)] = total
+        pixels = self.pixels[a:b] - np.int32(rows.start * self.width)
+        corners = [self.corners[a:b] + ahead for ahead in _corner_offsets(self.grid)]
+        h, w = self.grid
+        for plane, flat in zip(band.reshape(-1, band.shape[-2] * self.width), texels.reshape(-1, h * w)):
+            total = np.zeros(b - a, np.float32)
+            for places, weight in zip(corners, self.weights[:, a:b]):
+                found = np.take(flat, places, mode="clip")
+                found *= weight
+                total += found
+            plane[pixels] = total
 
     @property
     def nbytes(self) -> int:

@@ -305,11 +305,22 @@ function numberTrouble({ minimum, maximum, exclusiveMinimum }, value) {
 const given = (value) => value !== undefined && value !== null;
 
 /**
+ * Why nothing can be lit by a body here; "" if it can.
+ * @param {Json} body
+ */
+function unlightable(body) {
+  if (given(body.environment)) return 'environment: it is lit by the server alone; send it to /preview';
+  return body.lights?.length === 0 ? 'lights: there must be at least one, unless there is an environment' : '';
+}
+
+/**
  * What the fields of a body forbid each other; "" if nothing.
  * @param {Json} body
  * @param {Json} contract
  */
 function contradiction(body, contract) {
+  const unlit = unlightable(body);
+  if (unlit) return unlit;
   const axes = ['x', 'y', 'z'].filter((axis) => given(body[axis]));
   const ways = Number(given(body.lights)) + Number(given(body.preset)) + Number(axes.length > 0);
   if (ways > 1) {
@@ -321,7 +332,7 @@ function contradiction(body, contract) {
   }
   if (!given(body.lights) && !given(body.preset) && axes.length < 3) {
     const missing = ['x', 'y', 'z'].filter((axis) => !axes.includes(axis)).join(', ');
-    return `${missing}: missing; send x, y and z, or lights, or a preset`;
+    return `${missing}: missing; send x, y and z, or lights, or a preset, or an environment`;
   }
   return axes.length && !axes.some((axis) => body[axis]) ? 'x, y, z: must not all be 0' : '';
 }

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 from email.utils import formatdate
 from pathlib import Path
-from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict, List, Optional, Tuple
+from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict, List, Optional, Tuple, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi import Path as PathParameter
@@ -23,6 +24,7 @@ from ..jobs import archive
 from ..jobs import base as jobs
 from ..jobs.analysis import IsDisconnected
 from ..jobs.service import Service
+from ..light import skies
 from . import presets, schemas
 from .auth import owner_of
 from .body import FILE_BODY, JSON_BODY, takes
@@ -31,6 +33,7 @@ from .problems import printable, problem_response
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
 BLOCK = 1 << 18
+SPOOLED = 1 << 20  # bytes of a body held in memory; what is larger waits on disk
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".exr": "image/x-exr", ".zip": "application/zip"}
 SHOWN = ("image/png", "image/jpeg")  # by browsers
 PASS = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
@@ -87,6 +90,7 @@ LIGHT_PROBLEMS = (
     "invalid_request",
     "invalid_light",
     "job_not_found",
+    "environment_not_found",
     "file_too_large",
     "model_error",
     "model_missing",
@@ -387,6 +391,59 @@ async def delete(job_id: str, request: Request, service: Services, owner: Owner)
     return {"status": "deleted"}
 
 
+@guarded.put(
+    "/job/{job_id}/environment",
+    response_model=schemas.Size,
+    tags=["light"],
+    responses=problems(
+        "invalid_request",
+        "job_not_found",
+        "empty_file",
+        "corrupt_image",
+        "unsupported_image",
+        "file_too_large",
+        "image_too_large",
+        "overloaded",
+        "storage_full",
+        statuses=(400, 408),
+    ),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+@takes(FILE_BODY)
+async def put_environment(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
+    """Give a job light from all around, for `{"type": "upload"}`.
+
+    The body is an equirectangular picture, twice as wide as high: Radiance HDR, OpenEXR, or 8-bit PNG, JPEG or WebP,
+    whose middle is what the viewer looks at. It takes the place of the one before. The answer is the size it is kept
+    in, at most 512 x 256.
+    """
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    await service.check_job(job_id, owner)
+    with service.uploads(), tempfile.SpooledTemporaryFile(SPOOLED) as file:
+        async for block in request.stream():
+            await asyncio.to_thread(file.write, block)
+        height, width = await service.put_environment(job_id, cast(BinaryIO, file), owner)
+    return {"width": width, "height": height}
+
+
+@guarded.delete(
+    "/job/{job_id}/environment",
+    response_model=schemas.DeleteAnswer,
+    tags=["light"],
+    responses=problems("job_not_found", "environment_not_found"),
+)
+async def delete_environment(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
+    """Take a job's light from all around away; what was made with it stays."""
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    await service.delete_environment(job_id, owner)
+    return {"status": "deleted"}
+
+
 @guarded.get("/job/{job_id}", response_model=schemas.JobState, tags=["jobs"], responses=problems("job_not_found"))
 async def job(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
     """The state of a job."""
@@ -447,10 +504,16 @@ async def ready(request: Request, service: Services) -> Any:
 
 @guarded.get("/models", tags=["server"])
 async def models(service: Services) -> Dict[str, Any]:
-    """The manifests of the models that run, the presets, and the defaults and limits of /relight and /upload."""
+    """The models that run, the presets and environments, and the defaults and limits of /relight and /upload."""
     told = await asyncio.to_thread(service.describe)
     limits = {"lights": schemas.MAX_LIGHTS, **told["limits"]}
-    return {**told, "defaults": schemas.defaults(), "presets": presets.told(), "limits": limits}
+    return {
+        **told,
+        "defaults": schemas.defaults(),
+        "presets": presets.told(),
+        "environments": skies.told(),
+        "limits": limits,
+    }
 
 
 @guarded.get(

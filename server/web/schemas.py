@@ -18,9 +18,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ..jobs.base import parse_id
 from ..jobs.rendering import PreviewOptions
-from ..light import lights
-from ..light.lights import Light, Rig
+from ..light import lights, skies
+from ..light.lights import Environment, Light, Rig
 from .presets import PRESETS, SHEET
 
 DEFAULT = Rig()
@@ -90,6 +91,10 @@ SHORTHAND: Dict[str, Any] = {
     },
     "not": {"properties": {"x": {"const": 0}, "y": {"const": 0}, "z": {"const": 0}}},
 }
+LIT_AROUND: Dict[str, Any] = {
+    "required": ["environment"],
+    "properties": {"environment": {"type": "object"}, **_none("x", "y", "z", "lights", "preset")},
+}
 RIG: Dict[str, Any] = {
     "required": ["lights"],
     "properties": {"lights": {"type": "array"}, **_none("x", "y", "z", "preset")},
@@ -98,8 +103,14 @@ NAMED: Dict[str, Any] = {
     "required": ["preset"],
     "properties": {"preset": {"type": "string"}, **_none("x", "y", "z", "lights")},
 }
+NOT_DARK: Dict[str, Any] = {
+    "not": {
+        "required": ["lights"],
+        "properties": {"lights": {"type": "array", "maxItems": 0}, "environment": {"type": "null"}},
+    }
+}
 # In allOf: generators of clients take a bare oneOf for a union of types
-ONE_WAY: Dict[str, Any] = {"allOf": [{"oneOf": [SHORTHAND, RIG, NAMED]}]}
+ONE_WAY: Dict[str, Any] = {"allOf": [{"oneOf": [SHORTHAND, RIG, NAMED, LIT_AROUND]}, NOT_DARK]}
 
 
 class BaseLight(Strict):
@@ -210,8 +221,55 @@ class Specular(Strict):
     roughness: float = _number(DEFAULT.roughness, 0.05, 1, "GGX roughness")
 
 
+class BaseEnvironment(Strict):
+    intensity: float = _number(1.0, 0, 100, "factor in linear light")
+    rotation: float = _number(0.0, -360, 360, "degrees about the vertical, counter-clockwise seen from above")
+
+    def _made(self, **of: str) -> Environment:
+        return Environment(intensity=self.intensity, rotation=self.rotation, **of)
+
+
+class PresetEnvironment(BaseEnvironment):
+    type: Literal["preset"]
+    name: str = Field(description="one of those that GET /models lists", json_schema_extra={"enum": list(skies.SKIES)})
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, value: str) -> str:
+        if value not in skies.SKIES:
+            raise _invalid_light(f"there is none of that name; there are {', '.join(skies.SKIES)}")
+        return value
+
+    def to_environment(self) -> Environment:
+        """As the engine takes it."""
+        return self._made(texels=skies.TEXELS[self.name])
+
+
+class UploadEnvironment(BaseEnvironment):
+    type: Literal["upload"]
+
+    def to_environment(self) -> Environment:
+        """As the engine takes it."""
+        return self._made(of=lights.UPLOADED)
+
+
+class PhotoEnvironment(BaseEnvironment):
+    type: Literal["photo"]
+    job_id: str = Field(description="a job of yours: the light that its photo was taken in")
+
+    def to_environment(self) -> Environment:
+        """As the engine takes it. Raises JobNotFound."""
+        return self._made(of=parse_id(self.job_id))
+
+
+AnyEnvironment = Annotated[Union[PresetEnvironment, UploadEnvironment, PhotoEnvironment], Field(discriminator="type")]
+
+
 class RelightBody(Strict):
-    """Which job, which lights, how much of what. Give x, y, z (one white distant light), or lights, or a preset."""
+    """Which job, which lights, how much of what.
+
+    Give x, y, z (one white distant light), or lights, or a preset; or an environment, or both.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -225,14 +283,24 @@ class RelightBody(Strict):
     x: Optional[Number] = Field(None, description="toward the light, + right")
     y: Optional[Number] = Field(None, description="toward the light, + up")
     z: Optional[Number] = Field(None, description="toward the light, + toward the viewer")
-    lights: Optional[List[AnyLight]] = Field(None, min_length=1, max_length=MAX_LIGHTS)
+    lights: Optional[List[AnyLight]] = Field(
+        None, max_length=MAX_LIGHTS, description="at least one, unless there is an environment"
+    )
     preset: Optional[str] = Field(
         None,
         description="lights by name, with the ambient light and so on that belong to them, as GET /models lists them; "
         "what else the body says goes before that",
         json_schema_extra={"anyOf": [{"type": "string", "enum": list(PRESETS)}, {"type": "null"}]},
     )
-    ambient: float = _number(DEFAULT.ambient, 0, 10, "the light that comes from everywhere")
+    environment: Optional[AnyEnvironment] = Field(
+        None,
+        description="light from all around: a built-in one, the job's own (PUT /job/{job_id}/environment), or "
+        "the light that another of your photos was taken in",
+        examples=[{"type": "preset", "name": "sky-overcast", "rotation": 30}],
+    )
+    ambient: float = _number(
+        DEFAULT.ambient, 0, 10, "the light that comes from everywhere; with an environment, 0 by default"
+    )
     strength: float = _number(
         DEFAULT.strength, 0, 1, "blend from the input (0) to the relit picture (1), in linear light"
     )
@@ -254,27 +322,34 @@ class RelightBody(Strict):
             raise _invalid_light(f"{name}: send x, y, z, or lights, or a preset, not two of them")
         if self.preset is not None and self.preset not in PRESETS:
             raise _invalid_light(f"preset: there is none of that name; there are {', '.join(PRESETS)}")
-        if self.lights is None and self.preset is None and not all(given):
+        if self.lights == [] and self.environment is None:
+            raise _invalid_light("lights: there must be at least one, unless there is an environment")
+        dark = self.lights is None and self.preset is None and self.environment is None
+        if (dark or any(given)) and not all(given):
             missing = ", ".join(n for n, g in zip("xyz", given) if not g)
-            raise _invalid_light(f"{missing}: missing; send x, y and z, or lights, or a preset")
+            raise _invalid_light(f"{missing}: missing; send x, y and z, or lights, or a preset, or an environment")
         if all(given) and not any(short):
             raise _invalid_light("x, y, z: must not all be 0")
         return self
 
     def rig(self) -> Rig:
-        """As the engine takes it."""
+        """As the engine takes it. Raises JobNotFound for an environment of what cannot be a job."""
+        around = self.environment
         if self.preset is not None:
             mine = (self.model_fields_set & set(RelightBody.model_fields)) - {"preset"}
             said = {name: getattr(self, name) for name in mine if getattr(self, name) is not None}
             usual_body = {"exposure": lights.SHORTHAND_EXPOSURE, **PRESETS[self.preset].body}
+            if around is not None:  # it takes the place of the preset's ambient light
+                usual_body = {"exposure": DEFAULT.exposure, **PRESETS[self.preset].body, "ambient": 0.0}
             return RelightBody(**{**usual_body, **said}).rig()
         made: Tuple[Light, ...] = tuple(light.to_light() for light in self.lights or ())
-        usual = DEFAULT.exposure if self.lights else lights.SHORTHAND_EXPOSURE
+        usual = DEFAULT.exposure if self.lights or around is not None else lights.SHORTHAND_EXPOSURE
         if self.x is not None and self.y is not None and self.z is not None:
             made = (lights.key_light(self.x, self.y, self.z),)
         return Rig(
             lights=made,
-            ambient=self.ambient,
+            environment=around.to_environment() if around is not None else None,
+            ambient=0.0 if around is not None and "ambient" not in self.model_fields_set else self.ambient,
             strength=self.strength,
             delight=self.delight,
             shadow_strength=self.shadow.strength,
@@ -347,6 +422,11 @@ class DeleteAnswer(BaseModel):
     status: Literal["deleted"]
 
 
+class Size(BaseModel):
+    width: int
+    height: int
+
+
 class JobState(BaseModel):
     job_id: str
     job_dir: str
@@ -363,6 +443,7 @@ class JobState(BaseModel):
     shading_factor: Optional[float] = Field(
         None, description="linear photo = albedo.png * shading.png * this; null for jobs of older versions, until asked"
     )
+    environment: Optional[Size] = Field(None, description="of the light from all around that it was given")
     files: List[str]
     created: str
     expires: str = Field(description="when it is deleted if it is not used again")

@@ -12,6 +12,7 @@ from server.errors import StartupError
 
 ONE, TWO, UMLAUT = "key-one-5f3a", "key-two-9c1b", "schlüssel-3"
 LIGHT = {"x": 1, "y": 0, "z": 1}
+AROUND = encoded(gradient(20, 40))  # an environment
 
 
 def auth(key):
@@ -39,13 +40,22 @@ def calls(job):
     return [
         ("POST", "/relight", {"job_id": job, **LIGHT}),
         ("POST", "/preview", {"job_id": job, **LIGHT}),
+        ("POST", "/preview", {"job_id": job, "environment": {"type": "photo", "job_id": job}}),
         ("GET", f"/job/{job}", None),
         ("GET", f"/job/{job}/events", None),
         ("GET", f"/job/{job}/maps", None),
         ("GET", f"/download/{job}/input.png", None),
         ("HEAD", f"/download/{job}/input.png", None),
+        ("PUT", f"/job/{job}/environment", AROUND),
+        ("DELETE", f"/job/{job}/environment", None),
         ("DELETE", f"/job/{job}", None),
     ]
+
+
+def ask(client, method, path, body, headers):
+    """The answer to a call; a body of bytes is sent as it is."""
+    how = {"content": body} if isinstance(body, bytes) else {"json": body}
+    return client.request(method, path, headers=headers, **how)
 
 
 def test_without_a_key_nothing_but_the_open_doors(keyed):
@@ -67,7 +77,7 @@ def test_without_a_key_nothing_but_the_open_doors(keyed):
             auth("ü" * 9),
             auth("a" * 6000),
         ):
-            answer = keyed.request(method, path, json=body, headers=headers)
+            answer = ask(keyed, method, path, body, headers)
             assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer")
             if method != "HEAD":
                 problem(answer, 401, "unauthorized")
@@ -80,12 +90,33 @@ def test_a_job_belongs_to_its_key(keyed):
     finished(keyed, job, headers=auth(ONE))
     for key in (TWO, UMLAUT):
         for method, path, body in calls(job):
-            answer = keyed.request(method, path, json=body, headers=auth(key))
+            answer = ask(keyed, method, path, body, auth(key))
             assert answer.status_code == 404
             if method != "HEAD":
                 problem(answer, 404, "job_not_found")
     for method, path, body in calls(job):
-        assert keyed.request(method, path, json=body, headers=auth(ONE)).status_code == 200
+        assert ask(keyed, method, path, body, auth(ONE)).status_code == 200
+
+
+def test_the_light_of_anothers_photo_is_not_to_be_had(keyed):
+    theirs, mine = upload(keyed, headers=auth(ONE)), upload(keyed, headers=auth(TWO))
+    for path in ("/relight", "/preview"):
+        body = {"job_id": mine, "environment": {"type": "photo", "job_id": theirs}}
+        problem(keyed.post(path, json=body, headers=auth(TWO)), 404, "job_not_found")
+    assert keyed.post("/relight", json={**body, "job_id": theirs}, headers=auth(ONE)).status_code == 200
+
+
+def test_an_environment_counts_to_its_key(keyed):
+    job = upload(keyed, headers=auth(ONE))
+    path, large = f"/job/{job}/environment", encoded(gradient(256, 512))  # 786 kB as half floats
+    problem(keyed.put(path, content=large, headers=auth(ONE)), 507, "storage_full")
+    assert keyed.put(path, content=AROUND, headers=auth(ONE)).status_code == 200
+
+
+def test_cors_lets_a_page_put_an_environment(keyed):
+    asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "PUT"}
+    answer = keyed.options("/job/00000000-0000-4000-8000-000000000000/environment", headers=asked)
+    assert answer.status_code == 200 and "PUT" in answer.headers["access-control-allow-methods"]
 
 
 def test_two_keys_never_share_an_analysis(keyed):
@@ -191,6 +222,12 @@ def test_docs_work_offline(client):
 @pytest.mark.parametrize("path", ["/relight", "/preview", "/upload"])
 def test_the_key_is_asked_for_before_the_body_is_read(keyed, path, body):
     problem(keyed.post(path, content=body, headers={"Content-Type": "application/json"}), 401, "unauthorized")
+
+
+def test_the_key_is_asked_for_before_an_environment_is_read(keyed):
+    for data in (b"", AROUND, b" " * (2 << 20)):
+        path = "/job/00000000-0000-4000-8000-000000000000/environment"
+        problem(keyed.put(path, content=data), 401, "unauthorized")
 
 
 def test_a_keys_file_from_windows_is_read(settings, tmp_path):
