@@ -43,7 +43,7 @@ def whole(codes, shape):
 def read(data):
     """(what the server says, what the photo says, its planes by name, its picture)."""
     (length,) = struct.unpack_from("<I", data)
-    contract, at = json.loads(data[4 : 4 + length]), 4 + length
+    contract, at = json.loads(zlib.decompress(data[4 : 4 + length])), 4 + length
     assert re.match(rb"relight-maps [0-9a-f]{18}\n", data[at : at + 32])
     (length,) = struct.unpack_from("<I", data, at + 32)
     head, at = json.loads(data[at + 36 : at + 36 + length]), at + 36 + length

@@ -40,6 +40,7 @@ def constants() -> Dict[str, Any]:
         "clipping": maps.CLIPPING,
         "clipped": maps.CLIPPED,
         "horizon": field.HORIZON,
+        "dim": field.DIM,
         "most": exposure.MOST,
         "black": exposure.BLACK,
         "close": exposure.CLOSE,
@@ -61,6 +62,7 @@ def scene_numbers(shared: GridMaps) -> Dict[str, Any]:
         "light_histogram": {"low": float(edges[0]), "high": float(edges[-1]), "counts": counts.tolist()},
         "directions": _field(shared).directions.tolist(),
         "variance": float(_field(shared).variance),
+        "around": {"directions": _field(shared).all_around.tolist(), "cells": _field(shared).cells.tolist()},
     }
 
 

@@ -9,6 +9,7 @@ from typing import Dict, List, Tuple
 
 import numpy as np
 
+from .environment import ROWS as ROWS
 from .environment import convolved, cosine, pack, texel_directions
 from .lights import Vector, blackbody, hex_color
 

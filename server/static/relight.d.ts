@@ -63,9 +63,16 @@ export interface SpotLight extends Shine {
 
 export type Light = DirectionalLight | PointLight | SpotLight;
 
+/** Light from all around. A built-in one is lit here, the others by the server. */
+export type Environment = ({ type: 'preset'; name: string } | { type: 'upload' } | { type: 'photo'; job_id: string }) & {
+  intensity?: number;
+  /** Degrees about the vertical, counter-clockwise seen from above. */
+  rotation?: number;
+};
+
 /**
  * The body of `POST /relight` without `job_id`: the same names, bounds and defaults. One of `x, y, z`, `lights` and
- * `preset` gives the light.
+ * `preset` gives the light, or an environment, or both.
  */
 export interface Body {
   x?: number | null;
@@ -73,6 +80,7 @@ export interface Body {
   z?: number | null;
   lights?: Light[] | null;
   preset?: string | null;
+  environment?: Environment | null;
   ambient?: number;
   strength?: number;
   delight?: number;

@@ -24,7 +24,8 @@
  *   color: number[], intensity: number, angle: number, radius: number, range: number, cone: number, blend: number,
  *   shadow: boolean}} Light
  * @typedef {{lights: Light[], ambient: number, strength: number, delight: number, shadow: number, specular: number,
- *   roughness: number, exposure: number | 'auto'}} Rig
+ *   roughness: number, exposure: number | 'auto', around: Around | null}} Rig
+ * @typedef {{name: string, intensity: number, rotation: number}} Around  a built-in environment
  * @typedef {{width: number, height: number, photo: WebGLTexture, pixels: WebGLTexture, packed: WebGLTexture,
  *   ranges: Vector, bytes: number}} Picture  what does not depend on the lights, on the GPU
  */
@@ -104,8 +105,9 @@ class Server {
 // ---- the maps
 
 /**
- * The answer of GET /job/{id}/maps: a length and JSON, of the server; a line that names the format; a length and JSON,
- * of the photo; its planes, deflated; the photo. `planes` is empty where the photo can only be lit by the server.
+ * The answer of GET /job/{id}/maps: a length and deflated JSON, of the server; a line that names the format; a length
+ * and JSON, of the photo; its planes, deflated; the photo. `planes` is empty where the photo can only be lit by the
+ * server.
  * @param {ArrayBuffer} buffer
  * @returns {Promise<Maps>}
  */
@@ -115,15 +117,17 @@ async function readMaps(buffer) {
   /** @param {number} length */
   const text = (length) => new TextDecoder().decode(new Uint8Array(buffer, (at += length) - length, length));
   const json = () => JSON.parse(text(view.getUint32((at += 4) - 4, true)));
-  const contract = json();
+  const head = new Uint8Array(buffer, at + 4, view.getUint32(at, true));
+  at += 4 + head.length;
+  const contract = JSON.parse(new TextDecoder().decode(await inflated(head)));
   if (!MARK.test(text(MARK_LENGTH))) throw new RelightError('The server sends another kind of maps.', 'unknown');
-  const { planes = [], planes_bytes: length = 0, photo_bytes: photo = 0, constants = {}, scene = {}, ...head } = json();
+  const { planes = [], planes_bytes: length = 0, photo_bytes: photo = 0, constants = {}, scene = {}, ...size } = json();
   const raw = length ? await inflated(new Uint8Array(buffer, at, length)) : new Uint8Array();
   const webp = new Blob([new Uint8Array(buffer, at + length, photo)], { type: 'image/webp' });
   return {
-    width: head.width,
-    height: head.height,
-    alpha: head.alpha,
+    width: size.width,
+    height: size.height,
+    alpha: size.alpha,
     contract,
     constants,
     scene,
@@ -305,22 +309,11 @@ function numberTrouble({ minimum, maximum, exclusiveMinimum }, value) {
 const given = (value) => value !== undefined && value !== null;
 
 /**
- * Why nothing can be lit by a body here; "" if it can.
- * @param {Json} body
- */
-function unlightable(body) {
-  if (given(body.environment)) return 'environment: it is lit by the server alone; send it to /preview';
-  return body.lights?.length === 0 ? 'lights: there must be at least one, unless there is an environment' : '';
-}
-
-/**
  * What the fields of a body forbid each other; "" if nothing.
  * @param {Json} body
  * @param {Json} contract
  */
 function contradiction(body, contract) {
-  const unlit = unlightable(body);
-  if (unlit) return unlit;
   const axes = ['x', 'y', 'z'].filter((axis) => given(body[axis]));
   const ways = Number(given(body.lights)) + Number(given(body.preset)) + Number(axes.length > 0);
   if (ways > 1) {
@@ -330,7 +323,17 @@ function contradiction(body, contract) {
   if (given(body.preset) && !names.includes(body.preset)) {
     return `preset: there is none of that name; there are ${names.join(', ')}`;
   }
-  if (!given(body.lights) && !given(body.preset) && axes.length < 3) {
+  return darkness(body, axes, ways);
+}
+
+/**
+ * What a body lacks to give any light; "" if nothing.
+ * @type {(body: Json, axes: string[], ways: number) => string}
+ */
+function darkness(body, axes, ways) {
+  const dark = !given(body.environment);
+  if (dark && body.lights?.length === 0) return 'lights: there must be at least one, unless there is an environment';
+  if (((dark && !ways) || axes.length) && axes.length < 3) {
     const missing = ['x', 'y', 'z'].filter((axis) => !axes.includes(axis)).join(', ');
     return `${missing}: missing; send x, y and z, or lights, or a preset, or an environment`;
   }
@@ -373,6 +376,9 @@ function checkBody(body, contract) {
   const sentence = contradiction(body, contract);
   if (sentence) throw new RelightError(`body: ${sentence}`, 'invalid_light', 422);
 }
+
+/** Is a body lit here? The light of an upload or of another photo is known to the server alone. @param {Json} body */
+const isLitHere = ({ environment }) => !given(environment) || environment.type === 'preset';
 
 /**
  * What those lights contradict themselves in, of which nothing else was found.
@@ -429,10 +435,19 @@ function colorOf({ color, temperature }, { contract, constants }) {
 function rigOf(body, maps) {
   const { defaults, presets } = maps.contract;
   const { preset, ...said } = Object.fromEntries(Object.entries(body).filter(([, value]) => given(value)));
-  if (preset) return rigOf({ exposure: defaults.exposure_shorthand, ...presets[preset], ...said }, maps);
-  const lights = said.lights ?? [{ type: 'directional', direction: [said.x, said.y, said.z] }];
-  const usual = said.lights ? defaults.exposure : defaults.exposure_shorthand;
-  const { ambient, strength, delight, exposure } = { ...defaults, exposure: usual, ...said };
+  const around = said.environment;
+  if (preset) {
+    const usual = around ? { exposure: defaults.exposure, ...presets[preset], ambient: 0 }
+      : { exposure: defaults.exposure_shorthand, ...presets[preset] };
+    return rigOf({ ...usual, ...said }, maps);
+  }
+  const shorthand = given(said.x) ? [{ type: 'directional', direction: [said.x, said.y, said.z] }] : [];
+  const lights = said.lights ?? shorthand;
+  const { ambient, strength, delight, exposure } = {
+    ...defaults, ...(around ? { ambient: 0 } : {}),
+    exposure: said.lights?.length || around ? defaults.exposure : defaults.exposure_shorthand,
+    ...said,
+  };
   const specular = { ...defaults.specular, ...said.specular };
   return {
     lights: lights.map((/** @type {Json} */ light) => lightOf(light, maps)),
@@ -443,6 +458,7 @@ function rigOf(body, maps) {
     specular: specular.strength,
     roughness: specular.roughness,
     exposure,
+    around: around ? { intensity: 1, rotation: 0, ...around } : null,
   };
 }
 
@@ -481,25 +497,26 @@ class Shadows {
     this.focal = scene.focal;
     this.directions = Float32Array.from(scene.directions.flat());
     this.variance = scene.variance;
-    this.above = this.#horizons(need(planes, 'grid.normals').data, constants.horizon);
+    this.around = scene.around;
+    this.dim = constants.dim;
+    this.normals = unitPlanes(need(planes, 'grid.normals').data, this.texels);
+    this.above = this.#horizons(this.normals, constants.horizon);
     /** @type {Map<string, Float32Array>} */
     this.kept = new Map();
   }
 
   /**
    * How far each direction counts at each texel, 0..255: not, below the surface's own horizon.
-   * @param {Float32Array | Uint8Array} normals
+   * @param {Float32Array} normals
    * @param {number} horizon
    */
   #horizons(normals, horizon) {
     const { count, texels: n, directions: d } = this;
-    const length = new Float32Array(n);
-    for (let i = 0; i < n; i += 1) length[i] = Math.hypot(normals[i], normals[n + i], normals[2 * n + i]) || 1;
     const above = new Uint8Array(count * n);
     for (let k = 0; k < count; k += 1) {
       const [x, y, z] = [d[3 * k], d[3 * k + 1], d[3 * k + 2]];
       for (let i = 0; i < n; i += 1) {
-        const cosine = (x * normals[i] + y * normals[n + i] + z * normals[2 * n + i]) / length[i];
+        const cosine = x * normals[i] + y * normals[n + i] + z * normals[2 * n + i];
         above[k * n + i] = Math.min(Math.max(Math.round(cosine * 255 * horizon), 0), 255);
       }
     }
@@ -522,6 +539,42 @@ class Shadows {
     this.kept.set(key, seen);
     if (this.kept.size > SHADOWS_KEPT) this.kept.delete(/** @type {string} */ (this.kept.keys().next().value));
     return seen;
+  }
+
+  /**
+   * The share that arrives at each texel, by colour, of what light from all around gives in the open.
+   * @param {(direction: number[]) => number[]} light  its radiance
+   * @param {Float32Array | Uint8Array} occlusion
+   * @returns {Float32Array[]}
+   */
+  shareOf(light, occlusion) {
+    const { texels: n, normals, seen, count, around: { directions, cells }, dim, trust } = this;
+    const radiance = directions.map((/** @type {number[]} */ d, /** @type {number} */ k) => (
+      light(d).map((v) => v * cells[k])));
+    const least = dim * radiance.flat().reduce((/** @type {number} */ most, /** @type {number} */ v) => (
+      Math.max(most, v)), 0);
+    const out = [0, 1, 2].map(() => new Float32Array(n));
+    for (let i = 0; i < n; i += 1) {
+      const [x, y, z] = [normals[i], normals[n + i], normals[2 * n + i]];
+      const total = [0, 0, 0];
+      const arrives = [0, 0, 0];
+      for (let k = 0; k < directions.length; k += 1) {
+        const d = directions[k];
+        const cosine = x * d[0] + y * d[1] + z * d[2];
+        if (cosine > 0) {
+          const share = k < count ? seen[k * n + i] / 255 : occlusion[i];
+          for (let c = 0; c < 3; c += 1) {
+            total[c] += radiance[k][c] * cosine;
+            arrives[c] += radiance[k][c] * cosine * share;
+          }
+        }
+      }
+      for (let c = 0; c < 3; c += 1) {
+        const share = total[c] < least ? occlusion[i] : arrives[c] / Math.max(total[c], 1e-12);
+        out[c][i] = trust ? 1 - trust[i] * (1 - share) : share;
+      }
+    }
+    return out;
   }
 
   /** @param {Light} light */
@@ -591,11 +644,180 @@ class Shadows {
   }
 }
 
+/** @type {(normals: ArrayLike<number>, n: number) => Float32Array} */
+function unitPlanes(normals, n) {
+  const out = Float32Array.from(normals);
+  for (let i = 0; i < n; i += 1) {
+    const length = Math.max(Math.hypot(out[i], out[n + i], out[2 * n + i]), 1e-6);
+    for (let k = 0; k < 3; k += 1) out[k * n + i] /= length;
+  }
+  return out;
+}
+
 /** @type {(planes: Map<string, Plane>, name: string) => Plane} */
 function need(planes, name) {
   const found = planes.get(name);
   if (!found) throw new RelightError(`The maps lack ${name}.`, 'unknown');
   return found;
+}
+
+// ---- light from all around: server/light/environment.py, and share_of in server/light/field.py
+
+/**
+ * @typedef {{rows: number, columns: number, texels: Float32Array}} Sphere  equirectangular, three numbers a texel
+ * @typedef {{matt: Sphere, shiny: Sphere | null, reflected: number[], left: Float32Array[] | null, rotation: number,
+ *   roughness: number}} Surroundings  matt: irradiance by normal; shiny: what is mirrored, by where it comes from, and
+ *   `reflected` how much, by n.v; left: what of each colour arrives at the texels of the shadows
+ */
+
+/** @param {string} text  half floats, least byte first, in Base64 @param {number} rows @returns {Sphere} */
+function sphereOf(text, rows) {
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  const texels = Float32Array.from({ length: bytes.length / 2 }, (_, i) => {
+    const half = bytes[2 * i] | (bytes[2 * i + 1] << 8);
+    const [exponent, fraction] = [half >> 10, half & 1023];
+    return exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24;
+  });
+  return { rows, columns: texels.length / 3 / rows, texels };
+}
+
+/**
+ * The mean around every direction, by a kernel of the cosine of an angle.
+ * @type {(sphere: Sphere, kernel: (cosine: number) => number) => Sphere}
+ */
+function convolved({ rows, columns, texels }, kernel) {
+  const elevations = Array.from({ length: rows }, (_, i) => (0.5 - (i + 0.5) / rows) * Math.PI);
+  const turns = Array.from({ length: columns }, (_, c) => Math.cos((2 * Math.PI * c) / columns));
+  const out = new Float32Array(texels.length);
+  elevations.forEach((here, i) => {
+    const sums = new Float64Array(3 * columns);
+    let total = 0;
+    elevations.forEach((there, j) => {
+      const [up, level] = [Math.sin(here) * Math.sin(there), Math.cos(here) * Math.cos(there)];
+      for (let d = 0; d < columns; d += 1) {
+        const weight = kernel(up + level * turns[d]) * Math.cos(there);
+        total += weight;
+        for (let c = 0, from = 3 * (j * columns + d); weight > 0 && c < 3 * columns; c += 1, from += 1) {
+          if (from === 3 * (j + 1) * columns) from -= 3 * columns;
+          sums[c] += weight * texels[from];
+        }
+      }
+    });
+    for (let c = 0; c < 3 * columns; c += 1) out[3 * i * columns + c] = sums[c] / total;
+  });
+  return { rows, columns, texels: out };
+}
+
+/**
+ * A sphere, turned, in a direction: bilinear.
+ * @type {(sphere: Sphere, direction: number[], rotation: number) => number[]}
+ */
+function lookUp({ rows, columns, texels }, [x, y, z], rotation) {
+  const column = (Math.atan2(x, -z) / (2 * Math.PI) + 0.5 + rotation / 360) * columns - 0.5;
+  const row = Math.min(Math.max((0.5 - Math.asin(Math.min(Math.max(y, -1), 1)) / Math.PI) * rows - 0.5, 0), rows - 1);
+  const [left, top] = [Math.floor(column), Math.min(Math.floor(row), rows - 2)];
+  const [right, down] = [column - left, row - top];
+  const wrapped = (/** @type {number} */ c) => ((c % columns) + columns) % columns;
+  return [0, 1, 2].map((k) => {
+    const at = (/** @type {number} */ r, /** @type {number} */ c) => texels[3 * (r * columns + wrapped(c)) + k];
+    return (1 - down) * ((1 - right) * at(top, left) + right * at(top, left + 1))
+      + down * ((1 - right) * at(top + 1, left) + right * at(top + 1, left + 1));
+  });
+}
+
+/** What a surface of a roughness mirrors around the reflected direction: GGX times the cosine. */
+const gloss = (/** @type {number} */ roughness) => (/** @type {number} */ cosine) => (
+  Math.max(cosine, 1e-6) / (1 - ((1 + cosine) / 2) * (1 - roughness ** 4)) ** 2);
+
+/** Where most of what a surface mirrors comes from. @type {(n: number[], roughness: number) => Vector} */
+function mirrored(n, roughness) {
+  const smooth = 1 - roughness;
+  const near = smooth * (Math.sqrt(smooth) + roughness);
+  return unit(n.map((v, k) => v + (2 * n[2] * v - (k === 2 ? 1 : 0) - v) * near));
+}
+
+const SAMPLES = 32; // of n.v, of heights of half vectors, and of their azimuths
+
+/** The share of even light that a surface mirrors, at n.v of 1/32, 2/32, ... 1. @param {number} roughness */
+function reflectance(roughness) {
+  const alpha2 = roughness ** 4;
+  const steps = Array.from({ length: SAMPLES }, (_, i) => i);
+  return steps.map((i) => {
+    const v = (i + 1) / SAMPLES;
+    let sum = 0;
+    for (const j of steps) {
+      const share = (j + 0.5) / SAMPLES;
+      const h = Math.sqrt((1 - share) / (1 + (alpha2 - 1) * share));
+      for (const k of steps) {
+        const VoH = h * v + Math.sqrt((1 - h * h) * (1 - v * v)) * Math.cos((Math.PI * (k + 0.5)) / SAMPLES);
+        const NoL = Math.max(2 * VoH * h - v, 0);
+        const V = 0.5 / (NoL * Math.sqrt(v * v * (1 - alpha2) + alpha2)
+          + v * Math.sqrt(NoL * NoL * (1 - alpha2) + alpha2));
+        const F = 0.04 + 0.96 * (1 - Math.min(Math.max(VoH, 0), 1)) ** 5;
+        sum += (4 * V * F * NoL * Math.max(VoH, 0)) / h;
+      }
+    }
+    return sum / SAMPLES ** 2;
+  });
+}
+
+/** What is known of the built-in environments, made once. */
+class Environments {
+  /** @param {Maps} maps @param {Shadows} shadows */
+  constructor(maps, shadows) {
+    this.maps = maps;
+    this.shadows = shadows;
+    /** @type {Map<string, any>} */
+    this.kept = new Map();
+  }
+
+  /**
+   * @template T
+   * @param {string} key
+   * @param {() => T} make
+   * @returns {T}
+   */
+  #once(key, make) {
+    if (!this.kept.has(key)) this.kept.set(key, make());
+    return this.kept.get(key);
+  }
+
+  /** @param {Rig} rig @returns {Surroundings | null} */
+  of({ around, specular, roughness, shadow }) {
+    if (!around) return null;
+    const { name, intensity, rotation } = around;
+    const { rows, texels } = this.maps.contract.environments;
+    const sphere = this.#once(name, () => sphereOf(texels[name], rows));
+    const part = (/** @type {string} */ key, /** @type {(cosine: number) => number} */ kernel) => {
+      const made = this.#once(`${name} ${key}`, () => convolved(sphere, kernel));
+      return intensity === 1 ? made : { ...made, texels: Float32Array.from(made.texels, (v) => v * intensity) };
+    };
+    const { variance } = this.maps.scene;
+    const spread = (/** @type {number} */ cosine) => Math.exp((cosine - 1) / variance);
+    const cells = shadow > 0 && this.#once(`${name} cells`, () => convolved(sphere, spread));
+    return {
+      matt: part('matt', (cosine) => Math.max(cosine, 0)),
+      shiny: specular > 0 ? part(`shiny ${roughness}`, gloss(roughness)) : null,
+      reflected: specular > 0 ? this.#once(`reflected ${roughness}`, () => reflectance(roughness)) : [],
+      left: cells ? this.#left(name, cells, rotation, shadow) : null,
+      rotation,
+      roughness,
+    };
+  }
+
+  /** @type {(name: string, cells: Sphere, rotation: number, strength: number) => Float32Array[]} */
+  #left(name, cells, rotation, strength) {
+    const { shadows, maps: { planes } } = this;
+    const occlusion = need(planes, 'grid.occlusion').data;
+    const key = `${name} ${rotation}`;
+    let share = this.kept.get('share');
+    if (share?.key !== key) {
+      share = { key, planes: shadows.shareOf((direction) => lookUp(cells, direction, rotation), occlusion) };
+      this.kept.set('share', share);
+    }
+    return share.planes.map((/** @type {Float32Array} */ plane) => (
+      plane.map((seen, i) => (1 - strength) * occlusion[i] + strength * seen)));
+  }
 }
 
 // ---- exposure: on a few samples of the photo, which the GPU need not be waited for; server/light/exposure.py
@@ -626,8 +848,9 @@ class Samples {
    * @param {Rig} rig
    * @param {Shadows} shadows
    * @param {number} even  what makes the mean of the light that is divided out 1
+   * @param {Surroundings | null} around
    */
-  exposure(rig, shadows, even) {
+  exposure(rig, shadows, even, around) {
     const { most, black: share, close } = this.constants;
     const before = this.surface.map((i) => this.#luminance(i, [1, 1, 1]));
     const black = share * mean(before);
@@ -635,7 +858,7 @@ class Samples {
     const wanted = mean(before.map((v) => Math.log2(Math.max(v / black, 1))));
     const seen = rig.lights.map((light) => (light.shadow && rig.shadow > 0 ? shadows.visibility(light) : null));
     const stops = this.surface.map((i) => (
-      Math.log2(Math.max(this.#relit(i, rig, seen, shadows, even) / black, 2 ** -most))));
+      Math.log2(Math.max(this.#relit(i, rig, seen, shadows, even, around) / black, 2 ** -most))));
     let low = -most;
     let high = most;
     while (high - low > close) {
@@ -654,24 +877,34 @@ class Samples {
 
   /**
    * The luminance of a sample under a rig, before the tone curve.
-   * @type {(i: number, rig: Rig, seen: (Float32Array | null)[], shadows: Shadows, even: number) => number}
+   * @type {(i: number, rig: Rig, seen: (Float32Array | null)[], shadows: Shadows, even: number,
+   *   around: Surroundings | null) => number}
    */
-  #relit(i, rig, seen, { width, height }, even) {
+  #relit(i, rig, seen, { width, height }, even, around) {
     const { count, normals } = this;
     const n = [normals[i], normals[count + i], normals[2 * count + i]];
     const place = this.#place(i);
     const lit = Array(3).fill(rig.ambient * this.occlusion[i]);
     const shine = [0, 0, 0];
+    if (around) {
+      const { matt, shiny, reflected, left, rotation, roughness } = around;
+      const arrives = [0, 1, 2].map((c) => (left ? this.#upsampled(i, left[c], width, height) : this.occlusion[i]));
+      lookUp(matt, n, rotation).forEach((v, c) => { lit[c] += v * arrives[c]; });
+      if (shiny) {
+        const share = rig.specular * interpolated(reflected, n[2] * SAMPLES - 1);
+        lookUp(shiny, mirrored(n, roughness), rotation).forEach((v, c) => { shine[c] += v * arrives[c] * share; });
+      }
+    }
     rig.lights.forEach((light, k) => {
       const { toward, arrives } = arrival(light, place);
       const cosine = Math.max(n[0] * toward[0] + n[1] * toward[1] + n[2] * toward[2], 0);
       const plane = seen[k];
       const left = plane ? 1 - rig.shadow + rig.shadow * this.#upsampled(i, plane, width, height) : 1;
       const strength = cosine * arrives * left * light.intensity;
-      const mirrored = rig.specular && strength ? rig.specular * ggx(n, toward, cosine, rig.roughness) : 0;
+      const shiny = rig.specular && strength ? rig.specular * ggx(n, toward, cosine, rig.roughness) : 0;
       light.color.forEach((c, channel) => {
         lit[channel] += c * strength;
-        shine[channel] += c * strength * mirrored;
+        shine[channel] += c * strength * shiny;
       });
     });
     const old = even * Math.exp(-rig.delight * this.light[i]);
@@ -695,6 +928,13 @@ class Samples {
     return w[i] * plane[at] + w[count + i] * plane[at + right] + w[2 * count + i] * plane[at + below]
       + w[3 * count + i] * plane[at + below + right];
   }
+}
+
+/** Between the values before and after a place, or at an end. @type {(values: number[], place: number) => number} */
+function interpolated(values, place) {
+  const within = Math.min(Math.max(place, 0), values.length - 1);
+  const before = Math.min(Math.floor(within), values.length - 2);
+  return values[before] + (within - before) * (values[before + 1] - values[before]);
 }
 
 /** @param {number[]} values */
@@ -856,8 +1096,15 @@ uniform ivec2 size, grid;
 uniform int step;             // every so manyth pixel is drawn
 uniform vec2 scale;           // texels of the shadows a pixel
 uniform float ambient, strength, delight, highlight, focal, alpha2, gloss;
-#if LIGHTS > 0
+#if LIGHTS > 0 || AROUND
 uniform sampler2DArray shadows;  // a layer a light: what shadows leave of it, see fourAround
+#endif
+#if AROUND
+uniform sampler2D matt, shiny;
+uniform vec3 turned;          // of the environment, in turns; its factor; how near to the reflected direction
+uniform float reflected[32];
+#endif
+#if LIGHTS > 0
 uniform vec3 toward[LIGHTS];  // direction, or position
 uniform vec3 light[LIGHTS];   // colour times intensity
 uniform vec3 axis[LIGHTS];    // of a spot, toward it
@@ -874,7 +1121,23 @@ vec3 toCodes(vec3 c) {
 }
 float largest(vec3 c) { return max(max(c.r, c.g), c.b); }
 
-#if GLOSSY
+#if AROUND
+vec3 lookUp(sampler2D sphere, vec3 d) {
+  ivec2 size = textureSize(sphere, 0);
+  vec2 place = (vec2(atan(d.x, -d.z) / 6.283185307 + 0.5 + turned.x, 0.5 - asin(clamp(d.y, -1.0, 1.0)) / 3.141592654))
+    * vec2(size) - 0.5;
+  place.y = clamp(place.y, 0.0, float(size.y - 1));
+  ivec2 at = ivec2(floor(place.x), min(int(place.y), size.y - 2));
+  vec2 past = place - vec2(at);
+  int left = (at.x + 4 * size.x) % size.x, right = (left + 1) % size.x;
+  return mix(
+    mix(texelFetch(sphere, ivec2(left, at.y), 0).rgb, texelFetch(sphere, ivec2(right, at.y), 0).rgb, past.x),
+    mix(texelFetch(sphere, ivec2(left, at.y + 1), 0).rgb, texelFetch(sphere, ivec2(right, at.y + 1), 0).rgb, past.x),
+    past.y);
+}
+#endif
+
+#if GLOSSY && LIGHTS > 0
 // Cook-Torrance: GGX, the height-correlated Smith term, Schlick's Fresnel; times pi. The viewer is at +z.
 float ggx(vec3 n, vec3 l, float NoL) {
   float len = sqrt(max(2.0 * (l.z + 1.0), 1e-12));
@@ -913,6 +1176,23 @@ void main() {
   float away = 1.0 / (there.x * ranges.z);
   vec3 here = vec3(2.0 * ((float(pixel.x) + 0.5) / float(size.x) - 0.5) * away,
     2.0 * ((0.5 * float(size.y) - float(pixel.y) - 0.5) / float(size.x)) * away, (away - 1.0) * -2.0 * focal);
+#endif
+#if AROUND
+#if SHADOWS
+  vec3 arriving = vec3(dot(w, texelFetch(shadows, ivec3(at, LIGHTS), 0)),
+    dot(w, texelFetch(shadows, ivec3(at, LIGHTS + 1), 0)), dot(w, texelFetch(shadows, ivec3(at, LIGHTS + 2), 0)));
+#else
+  vec3 arriving = vec3(there.y);
+#endif
+  arriving *= turned.y;
+  lit += arriving * lookUp(matt, n);
+#if GLOSSY
+  vec3 back = vec3(2.0 * n.z * n.xy, 2.0 * n.z * n.z - 1.0);
+  float facing = clamp(n.z * 32.0 - 1.0, 0.0, 31.0);
+  int step32 = min(int(facing), 30);
+  float share32 = mix(reflected[step32], reflected[step32 + 1], facing - float(step32));
+  shine += arriving * gloss * share32 * lookUp(shiny, normalize(n + (back - n) * turned.z));
+#endif
 #endif
 #if LIGHTS > 0
   for (int i = 0; i < LIGHTS; i++) {
@@ -1176,6 +1456,9 @@ class Lamp {
     this.gpu = gpu;
     this.maps = maps;
     this.shadows = new Shadows(maps);
+    this.environments = new Environments(maps, this.shadows);
+    /** @type {WebGLTexture[]} of the environment */
+    this.spheres = [];
     this.samples = new Samples(maps);
     this.picture = this.#prepare(photo, maps.width, maps.height);
     this.layers = 0;
@@ -1259,9 +1542,10 @@ class Lamp {
   render(rig, step, alone) {
     const even = meanOfLight(this.maps.scene.light_histogram, rig.delight);
     const { exposure: asked } = rig;
-    const exposure = asked === 'auto' ? this.samples.exposure(rig, this.shadows, even) : asked;
-    this.#shade(rig);
-    if (rig.strength > 0 || step > 1 || alone) this.#draw(rig, even, 2 ** exposure, step, alone);
+    const around = this.environments.of(rig);
+    const exposure = asked === 'auto' ? this.samples.exposure(rig, this.shadows, even, around) : asked;
+    this.#shade(rig, around?.left ?? []);
+    if (rig.strength > 0 || step > 1 || alone) this.#draw(rig, even, 2 ** exposure, step, alone, around);
     else this.show(this.picture.photo, this.picture.width, this.picture.height);
     return exposure;
   }
@@ -1272,44 +1556,73 @@ class Lamp {
   }
 
   /**
-   * Brings what shadows leave of each light to the GPU, a layer a light.
+   * Brings what shadows leave of each light to the GPU, a layer a light, and of an environment three layers more.
    * @param {Rig} rig
+   * @param {Float32Array[]} around
    */
-  #shade({ lights, shadow: strength }) {
+  #shade({ lights, shadow: strength }, around) {
     const { gpu, gpu: { gl }, shadows, shadows: { width, height, texels } } = this;
-    if (!castsShadows(lights, strength)) return;
-    if (lights.length > this.layers) {
+    if (!castsShadows(lights, strength) && !around.length) return;
+    if (lights.length + around.length > this.layers) {
       if (this.shade) gpu.drop(this.shade);
-      this.layers = lights.length;
+      this.layers = lights.length + around.length;
       this.shade = gpu.layers(width, height, this.layers);
     }
     gl.activeTexture(gl.TEXTURE0);
     gl.bindTexture(gl.TEXTURE_2D_ARRAY, this.shade);
     const data = new Float32Array(4 * texels);
-    lights.forEach((light, layer) => {
-      const left = light.shadow && shadows.visibility(light).map((seen) => 1 - strength + strength * seen);
+    const planes = lights.map((light) => (
+      light.shadow && strength > 0 && shadows.visibility(light).map((seen) => 1 - strength + strength * seen)));
+    [...planes, ...around].forEach((left, layer) => {
       if (left) fourAround(left, width, height, data);
       else data.fill(1);
       gl.texSubImage3D(gl.TEXTURE_2D_ARRAY, 0, 0, 0, layer, width, height, 1, gl.RGBA, gl.FLOAT, data);
     });
   }
 
-  /** @type {(rig: Rig, even: number, gain: number, step: number, alone: boolean) => void} */
-  #draw(rig, even, gain, step, alone) {
+  /**
+   * An environment's textures, in place of the last one's, and its numbers.
+   * @type {(around: Surroundings | null, factor: number) => [Record<string, WebGLTexture>,
+   *   Record<string, {set: string, value: any}>]}
+   */
+  #surround(around, factor) {
+    this.gpu.drop(...this.spheres);
+    this.spheres = [];
+    if (!around) return [{}, {}];
+    const { matt, shiny, reflected, rotation, roughness } = around;
+    const [first, second] = [matt, shiny ?? matt].map(({ rows, columns, texels }) => {
+      const channels = [0, 1, 2].map((k) => texels.filter((_, i) => i % 3 === k));
+      return this.gpu.floats(interleaved(rows * columns, channels), columns, rows);
+    });
+    this.spheres = [first, second];
+    const smooth = 1 - roughness;
+    return [{ matt: first, shiny: second }, {
+      turned: many(3, [((rotation / 360) % 1 + 1) % 1, factor, smooth * (Math.sqrt(smooth) + roughness)]),
+      ...(reflected.length ? { reflected: many(1, reflected) } : {}),
+    }];
+  }
+
+  /**
+   * @type {(rig: Rig, even: number, gain: number, step: number, alone: boolean,
+   *   around: Surroundings | null) => void}
+   */
+  #draw(rig, even, gain, step, alone, around) {
     const { gpu, maps: { scene }, shadows } = this;
     const { photo, pixels, packed, ranges, width, height } = this.picture;
     const { lights } = rig;
     const switches = {
       LIGHTS: lights.length,
       LAMPS: Number(lights.some(({ kind }) => kind !== 'directional')),
-      SHADOWS: Number(castsShadows(lights, rig.shadow)),
+      SHADOWS: Number(castsShadows(lights, rig.shadow) || Boolean(around?.left)),
+      AROUND: Number(around !== null),
       GLOSSY: Number(rig.specular > 0),
       ALPHA: Number(this.maps.alpha),
       LIGHT_ALONE: Number(alone),
     };
     const factor = even * gain;
+    const [spheres, surrounding] = this.#surround(around, factor);
     gpu.draw(gpu.program(RELIGHT, switches), [Math.ceil(width / step), Math.ceil(height / step)], {
-      photo, pixels, packed, ...(this.shade ? { shadows: this.shade } : {}),
+      photo, pixels, packed, ...(this.shade ? { shadows: this.shade } : {}), ...spheres,
     }, {
       size: pair([width, height]),
       grid: pair([shadows.width, shadows.height]),
@@ -1324,6 +1637,7 @@ class Lamp {
       gloss: one(rig.specular),
       ranges: many(3, ranges),
       ...(lights.length ? lightNumbers(lights, factor) : {}),
+      ...surrounding,
     });
   }
 }
@@ -1572,7 +1886,7 @@ class View extends EventTarget {
    * @returns {Promise<Drawn | null>}
    */
   async #lit(mine) {
-    if (this.#engine instanceof LiveEngine) {
+    if (this.#engine instanceof LiveEngine && isLitHere(/** @type {Body} */ (this.#body))) {
       const { step = 1, show = 'picture' } = this.#how;
       const rig = rigOf(/** @type {Body} */ (this.#body), this.#maps);
       this.#fit(step);
@@ -1589,6 +1903,7 @@ class View extends EventTarget {
       if (mine !== this.#newest) return null;
       const { maxSide = 1024 } = this.#options;
       const picture = await this.#server.preview({ ...this.#body, max_side: maxSide, quality: 90 });
+      this.#fit();
       if (!this.#destroyed) this.#engine.show(picture);
       picture.close();
       return this.#destroyed ? null : this.#drawn(null);
@@ -1600,7 +1915,8 @@ class View extends EventTarget {
   /** @param {number | null} exposure  @returns {Drawn} */
   #drawn(exposure) {
     const { width, height } = this.canvas;
-    const drawn = { exposure, mode: this.mode, width, height };
+    /** @type {Drawn} */
+    const drawn = { exposure, mode: exposure === null ? 'preview' : 'webgl', width, height };
     this.dispatchEvent(new CustomEvent('render', { detail: drawn }));
     return drawn;
   }

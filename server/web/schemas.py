@@ -2,6 +2,7 @@
 
 import json
 import struct
+import zlib
 from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple, Union
 
 import numpy as np
@@ -382,14 +383,16 @@ class PreviewBody(RelightBody):
 
 def contract() -> bytes:
     """What relight.js must know of the server, before the maps of any photo: a length (uint32, least byte first), then
-    JSON.
+    JSON as a zlib stream.
 
-    The defaults, the presets, the JSON Schema of a body, and the colours of black bodies, evenly spaced in mired.
+    The defaults, the presets, the environments, the JSON Schema of a body, and the colours of black bodies, evenly
+    spaced in mired.
     """
     mired = np.linspace(1e6 / 1000, 1e6 / 40000, TEMPERATURES)
     told = {
         "defaults": defaults(),
         "presets": {name: preset.body for name, preset in PRESETS.items()},
+        "environments": {"rows": skies.ROWS, "texels": skies.TEXELS},
         "body": RelightBody.model_json_schema(),
         "temperatures": {
             "from": float(mired[0]),
@@ -397,7 +400,7 @@ def contract() -> bytes:
             "colors": [[round(c, 5) for c in lights.blackbody(1e6 / m)] for m in mired],
         },
     }
-    text = json.dumps(told, separators=(",", ":")).encode()
+    text = zlib.compress(json.dumps(told, separators=(",", ":")).encode(), 9)
     return struct.pack("<I", len(text)) + text
 
 

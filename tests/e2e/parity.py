@@ -31,7 +31,9 @@ MEAN, WITHIN = 0.5, 0.999  # codes on average; share of pixels within three code
 
 
 def kind_of(body):
-    """One word for a table."""
+    """A word or two for a table."""
+    if "environment" in body:
+        return "environment" if "lights" not in body else "and lights"
     if "lights" not in body:
         return "preset" if "preset" in body else "x, y, z"
     kinds = {light["type"] for light in body["lights"]}

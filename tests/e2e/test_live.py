@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import BLIND, until
+from conftest import until
 from fakes import SeeingEngine, SphereEngine
 from harness import ROOT, pixels
 from PIL import Image
@@ -55,7 +55,7 @@ def test_the_same_light(bare, server, k, name):
     assert open_view(page, server, job)["mode"] == "webgl"
     requests = []
     page.on("request", lambda request: requests.append(request.url))
-    for body in bodies(24)[k::3]:
+    for body in [*bodies(32)[k::4], bodies(32)[4 * k + 3]]:
         found, drawn = rendered(page, body)
         mean, within, most = apart(found, relit(server, job, body))
         assert mean <= 0.5 and within >= 0.999, (body, mean, within, most)
@@ -90,6 +90,20 @@ def test_odd_sizes(bare, server, size):
     for body in (SUN, {"lights": [{"type": "point", "position": [0.3, 0.2, 0.8]}], "specular": {"strength": 0.5}}):
         mean, within, most = apart(rendered(page, body)[0], relit(server, job, body))
         assert mean <= 0.5 and (within >= 0.999 or most <= 4), (body, mean, within, most)
+
+
+def test_the_light_of_another_photo_is_the_servers_and_comes_the_same_way(bare, server, cat):
+    other = upload(server, photo("coffee.png"))
+    page = bare()
+    open_view(page, server, cat)
+    body = {"environment": {"type": "photo", "job_id": other}}
+    found, drawn = rendered(page, body)
+    mean, _, _ = apart(found, relit(server, cat, body))
+    assert mean < 4 and drawn["mode"] == "preview"  # a JPEG
+    assert apart(found, relit(server, cat, SUN))[0] > mean
+    assert rendered(page, SUN)[1]["mode"] == "webgl"
+    page.watch.expect("Failed to load resource")
+    assert page.evaluate(REFUSED, {"environment": {"type": "upload"}})["code"] == "environment_not_found"
 
 
 def test_a_lost_context_comes_back_with_its_picture(bare, server, cat):
@@ -205,6 +219,13 @@ def test_what_the_server_refuses_is_refused_here_in_its_words(bare, server, cat)
         {**SUN, "exposure": "bright"},
         {**SUN, "sparkle": 1},
         {"x": "left", "y": 0, "z": 1},
+        {"environment": 3},
+        {"environment": {"type": "area"}},
+        {"environment": {"type": "preset"}},
+        {"environment": {"type": "preset", "name": "sky-none"}},
+        {"environment": {"type": "preset", "name": "sky-overcast", "rotation": 400}},
+        {"environment": {"type": "preset", "name": "sky-overcast"}, "x": 1},
+        {"environment": {"type": "preset", "name": "sky-overcast", "intensity": -1}, **SUN},
     ]
     before, _ = rendered(page, SUN)
     for body in wrong:
@@ -234,9 +255,7 @@ def test_where_the_server_has_to_draw(bare, open_page, tmp_path):
             class Served:
                 url = address + "/"
 
-            page = bare(Served)
-            if blind:
-                page.evaluate(BLIND)
+            page = bare(Served, live=not blind)
             job = page.evaluate(
                 """async (data) => {
               const form = new FormData();

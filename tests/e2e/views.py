@@ -68,7 +68,7 @@ def apart(found, wanted):
 def bodies(count, seed=0):
     """So many different bodies of /relight, of every kind of light, with and without everything else."""
     rng = np.random.default_rng(seed)
-    kinds = itertools.cycle(["xyz", "sun", "point", "spot", "preset", "many"])
+    kinds = itertools.cycle(["xyz", "sun", "point", "spot", "preset", "many", "around", "around too"])
     presets = itertools.cycle(["window-left", "rim", "golden-hour", "rembrandt", "neon-pair", "moonlight", "softbox"])
     return [_body(kind, rng, next(presets)) for kind in itertools.islice(kinds, count)]
 
@@ -78,6 +78,13 @@ def _body(kind, rng, preset):
         body = {"x": _number(rng, -1, 1), "y": _number(rng, -1, 1), "z": _number(rng, 0.05, 1)}
     elif kind == "preset":
         body = {"preset": preset}
+    elif kind.startswith("around"):
+        names = [f"sky-{name}" for name in ("overcast", "golden-hour", "sunset", "night-street")]
+        names += ["studio-softboxes", "studio-window"]
+        body = {"environment": {"type": "preset", "name": str(rng.choice(names)), "rotation": _number(rng, -360, 360)}}
+        if kind == "around too":
+            body["lights"] = [_light(k, rng) for k in rng.choice(["directional", "point"], rng.integers(0, 3))]
+            body["environment"]["intensity"] = _number(rng, 0.2, 2)
     elif kind == "many":
         kinds = rng.choice(["directional", "point", "spot"], rng.integers(2, 17))
         body = {"lights": [_light(k, rng) for k in kinds]}
