@@ -22,7 +22,16 @@ export function encode(rig) {
     if (value !== undefined) parts.push(`${key}=${short(value)}`);
   }
   if (rig.auto) parts.push('auto=1');
+  if (rig.environment?.name) parts.push(`environment=${encodeEnvironment(rig.environment)}`); // a photo is not shared
   return `#${parts.join('&')}`;
+}
+
+/** @param {import('./rig.js').Environment} environment */
+function encodeEnvironment({ name, rotation, intensity }) {
+  const words = [name];
+  if (rotation !== undefined) words.push(`rotation=${short(rotation)}`);
+  if (intensity !== undefined) words.push(`intensity=${short(intensity)}`);
+  return words.join(';');
 }
 
 /** @param {Light} light */
@@ -47,6 +56,9 @@ export function decode(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ''));
   /** @type {Fields} */
   const raw = { lights: fields.getAll('light').map(decodeLight), auto: fields.get('auto') === '1' };
+  const [name, ...words] = (fields.get('environment') ?? '').split(';');
+  const turned = words.map((word) => word.split('=')).map(([key, value]) => [key, Number.parseFloat(value)]);
+  if (name) raw.environment = { ...Object.fromEntries(turned), name };
   for (const key of SCENE_KEYS) {
     const text = fields.get(key);
     if (text) setScene(raw, key, Number(text));

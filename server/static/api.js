@@ -13,7 +13,8 @@
  * @property {Partial<ProblemFields> | null} [error]
  * @typedef {{job_id: string, width: number, height: number}} UploadAnswer
  * @typedef {{title: string} & Record<string, unknown>} Preset  what a body of /relight says that names it
- * @typedef {{defaults: Record<string, unknown>, presets: Preset[]}} Models  GET /models
+ * @typedef {{name: string, title: string}} Named
+ * @typedef {{defaults: Record<string, unknown>, presets: Preset[], environments: Named[]}} Models  GET /models
  * @typedef {{up: boolean, keys?: boolean} & Partial<ProblemFields>} Ready  GET /ready; `up`: it answered at all
  * @typedef {Body & {max_side?: number, quality?: number, stream?: string}} PreviewBody  less the job
  * @typedef {{blob: Blob, ms: number, stages: [string, number][]}} Preview  `stages`: names with milliseconds

@@ -17,6 +17,7 @@ import { askKey, onKey } from './keys.js';
 import { Seeing } from './seeing.js';
 import { Sharing } from './sharing.js';
 import { Store } from './store.js';
+import { Surroundings } from './surroundings.js';
 import { Viewer } from './viewer.js';
 
 /**
@@ -29,6 +30,7 @@ const viewer = new Viewer(canvasAt('#canvas'));
 const live = new Live(canvasAt('#live'), () => toBody(store.rig), () => viewer.sharpSide);
 const handles = new Handles(store, viewer);
 const panel = new Panel(store);
+const surroundings = new Surroundings(store, (...of) => live.irradiance(...of));
 const drawHero = hero();
 const sharing = new Sharing(store, () => photo?.id || '…');
 /** @type {Photo | null} */
@@ -143,7 +145,7 @@ function closePhoto() {
   show('empty');
 }
 
-watchForPhotos((file) => openPhoto(new Photo({ file })));
+watchForPhotos((file) => openPhoto(new Photo({ file })), (file) => (photo ? surroundings.match(file) : undefined));
 buttonAt('#example').onclick = () => exampleFile().then((file) => openPhoto(new Photo({ file })), complain);
 
 // ---- light ---------------------------------------------------------------------------------------------------------
@@ -195,6 +197,7 @@ live.addEventListener('live', () => {
   document.body.dataset.live = '';
   handles.ownLight = live.ownLight;
   handles.sync();
+  surroundings.update();
 });
 live.addEventListener('frame', (event) => {
   const { picture, ms, stages, bytes, newest } = /** @type {CustomEvent<Frame>} */ (event).detail;
@@ -225,8 +228,13 @@ live.addEventListener('trouble', (event) => {
   else complain(error, { action: 'Try again', onAction: () => live.ask() });
 });
 
-/** The photo is no longer on the server. @param {unknown} error */
+/** The photo is no longer on the server, or the one whose light it is lit by. @param {unknown} error */
 function gone(error) {
+  if (store.rig.environment?.photo) {
+    store.apply((rig) => { delete rig.environment; });
+    complain(error);
+    return;
+  }
   const file = photo?.file;
   closePhoto();
   complain(error, file ? { action: 'Upload it again', onAction: () => openPhoto(new Photo({ file })) } : {});
@@ -245,9 +253,10 @@ keeping(store, () => photo, {
 
 /** The defaults and presets of this server; it also proves the key. */
 async function learn() {
-  const { defaults, presets } = await api.models();
+  const { defaults, presets, environments } = await api.models();
   learnDefaults(defaults);
   panel.learnPresets(presets);
+  surroundings.learn(environments);
   panel.update();
 }
 onKey(learn);

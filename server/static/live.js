@@ -62,6 +62,11 @@ export class Live extends EventTarget {
     return this.#view?.ownLight ?? null;
   }
 
+  /** @type {import('./surroundings.js').Irradiance} */
+  irradiance(name, normal, rotation) {
+    return this.#view?.irradiance(name, normal, rotation) ?? null;
+  }
+
   /** @param {Job} job */
   open(job) {
     this.close();

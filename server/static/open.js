@@ -1,10 +1,10 @@
 // Ways for a photo to come in: chosen, photographed, dropped, pasted, or the built-in example.
 
-import { buttonAt, fieldAt } from './dom.js';
+import { around, buttonAt, fieldAt } from './dom.js';
 import { address } from './api.js';
 
-/** @param {(file: File) => void} open */
-export function watchForPhotos(open) {
+/** @type {(open: (file: File) => void, match: (file: File) => void) => void} */
+export function watchForPhotos(open, match) {
   const field = fieldAt('#file');
   field.onchange = () => {
     const [file] = field.files ?? [];
@@ -39,7 +39,7 @@ export function watchForPhotos(open) {
     event.preventDefault();
     hint((depth = 0) > 0);
     const [file] = event.dataTransfer?.files ?? [];
-    if (file) open(file);
+    if (file) (around(event, '#surroundings') ? match : open)(file);
   });
   addEventListener('paste', (event) => {
     const file = [...(event.clipboardData?.files ?? [])].find((each) => each.type.startsWith('image/'));

@@ -132,6 +132,8 @@ export interface RelightView extends EventTarget {
   /** As `GET /models` tells them. */
   readonly defaults: Record<string, unknown>;
   readonly presets: Record<string, Body>;
+  /** Linear red, green and blue that a matt surface gets of a built-in environment; null where it is not known. */
+  irradiance(name: string, normal: Vector, rotation?: number): number[] | null;
   /** Throws a `RelightError` that says what the server would refuse. */
   check(body: Body): void;
   /**

@@ -237,13 +237,15 @@ class Checker {
   }
 
   /** @type {(schema: Json, value: any, path: string[]) => void} */
-  #checkTagged({ discriminator: { mapping, propertyName } }, value, path) {
+  #checkTagged({ oneOf, discriminator: { mapping, propertyName } }, value, path) {
     if (!isOf('object', value)) {
       this.#refuse(path, 'Input should be a valid dictionary or object to extract fields from');
     } else if (!(propertyName in value)) {
       this.#refuse(path, `Unable to extract tag using discriminator '${propertyName}'`);
     } else if (!Object.hasOwn(mapping, value[propertyName])) {
-      const tags = Object.keys(mapping).map((tag) => `'${tag}'`).join(', ');
+      const named = Object.entries(mapping); // in another order than the server's
+      const tagOf = (/** @type {Json} */ one) => `'${named.find(([, to]) => to === one.$ref)?.[0]}'`;
+      const tags = oneOf.map(tagOf).join(', ');
       this.#refuse(path, `Input tag '${value[propertyName]}' found using '${propertyName}' does not match any of the `
         + `expected tags: ${tags}`);
     } else this.check({ $ref: mapping[value[propertyName]] }, value, path);
@@ -725,6 +727,9 @@ function lookUp({ rows, columns, texels }, [x, y, z], rotation) {
   });
 }
 
+/** What a matt surface gets. @param {number} cosine */
+const lambert = (cosine) => Math.max(cosine, 0);
+
 /** What a surface of a roughness mirrors around the reflected direction: GGX times the cosine. */
 const gloss = (/** @type {number} */ roughness) => (/** @type {number} */ cosine) => (
   Math.max(cosine, 1e-6) / (1 - ((1 + cosine) / 2) * (1 - roughness ** 4)) ** 2);
@@ -796,13 +801,21 @@ class Environments {
     const spread = (/** @type {number} */ cosine) => Math.exp((cosine - 1) / variance);
     const cells = shadow > 0 && this.#once(`${name} cells`, () => convolved(sphere, spread));
     return {
-      matt: part('matt', (cosine) => Math.max(cosine, 0)),
+      matt: part('matt', lambert),
       shiny: specular > 0 ? part(`shiny ${roughness}`, gloss(roughness)) : null,
       reflected: specular > 0 ? this.#once(`reflected ${roughness}`, () => reflectance(roughness)) : [],
       left: cells ? this.#left(name, cells, rotation, shadow) : null,
       rotation,
       roughness,
     };
+  }
+
+  /** What a matt surface in the open gets; null of another name. @type {(...of: any[]) => number[] | null} */
+  irradiance(name, normal, rotation) {
+    const { rows, texels } = this.maps.contract.environments;
+    if (!Object.hasOwn(texels, name)) return null;
+    const sphere = this.#once(name, () => sphereOf(texels[name], rows));
+    return lookUp(this.#once(`${name} matt`, () => convolved(sphere, lambert)), normal, rotation);
   }
 
   /** @type {(name: string, cells: Sphere, rotation: number, strength: number) => Float32Array[]} */
@@ -1854,6 +1867,12 @@ class View extends EventTarget {
     const { harmonics } = this.#maps.scene;
     const direction = harmonics?.slice(1, 4);
     return direction?.some(Boolean) ? unit(direction) : null;
+  }
+
+  /** @type {(name: string, normal: Vector, rotation?: number) => number[] | null} */
+  irradiance(name, normal, rotation = 0) {
+    if (!(this.#engine instanceof LiveEngine)) return null;
+    return this.#engine.lamp.environments.irradiance(name, normal, rotation);
   }
 
   /** @param {Body} body */

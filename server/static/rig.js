@@ -21,8 +21,16 @@ import { clamp } from './dom.js';
  * @property {number} [exposure]
  * @property {{strength?: number}} [shadow]
  * @property {{strength?: number, roughness?: number}} [specular]
- * @typedef {Scene & {lights: Light[], auto?: boolean}} Rig  auto: exposure is not what is stated but automatic
- * @typedef {Omit<Scene, 'exposure'> & {lights: Light[], exposure?: number | 'auto'}} Body  of /relight and /preview
+ * @typedef {object} Environment  light from all around: a built-in one by name, or that of another photo, a job
+ * @property {string} [name]
+ * @property {string} [photo]
+ * @property {string} [title]  of the photo
+ * @property {number} [rotation]
+ * @property {number} [intensity]
+ * @typedef {Scene & {lights: Light[], auto?: boolean, environment?: Environment}} Rig  auto: exposure is not what is
+ *   stated but automatic
+ * @typedef {Omit<Scene, 'exposure'> & {lights: Light[], exposure?: number | 'auto',
+ *   environment?: import('./relight.d.ts').Environment}} Body  of /relight and /preview
  * @typedef {Record<string, unknown>} Fields  data from elsewhere, not looked at yet
  */
 
@@ -103,7 +111,8 @@ export function statedScene(rig, key) {
 }
 
 /** @type {(rig: Rig, key: SceneKey) => number} */
-export const sceneValue = (rig, key) => statedScene(rig, key) ?? SCENE_DEFAULTS[key];
+export const sceneValue = (rig, key) => (
+  statedScene(rig, key) ?? (key === 'ambient' && rig.environment ? 0 : SCENE_DEFAULTS[key]));
 
 /** @type {(rig: Scene | Fields, key: SceneKey, value: number | undefined) => void} */
 export function setScene(rig, key, value) {
@@ -218,6 +227,16 @@ function nearby(direction) {
   return reach > 1.2 ? mapped(direction, (v) => (v * 1.2) / reach) : direction;
 }
 
+/** @type {(raw: unknown) => Environment | null} */
+function cleanEnvironment(raw) {
+  if (!hasFields(raw) || typeof raw.name !== 'string' || !/^[a-z-]{1,40}$/.test(raw.name)) return null;
+  /** @type {Environment} */
+  const environment = { name: raw.name };
+  if (isNumber(raw.rotation)) environment.rotation = clamp(raw.rotation, -360, 360);
+  if (isNumber(raw.intensity)) environment.intensity = clamp(raw.intensity, 0, 100);
+  return environment;
+}
+
 /**
  * A rig from anywhere (an address, a preset): known fields, in bounds, at least one light; null when there is none.
  * @param {Rig | Fields | null} raw
@@ -230,6 +249,8 @@ export function cleanRig(raw) {
   /** @type {Rig} */
   const rig = { lights };
   if (raw.auto === true) rig.auto = true;
+  const environment = cleanEnvironment(raw.environment);
+  if (environment) rig.environment = environment;
   for (const key of SCENE_KEYS) {
     const value = statedScene(raw, key);
     if (value !== undefined) setScene(rig, key, clamp(value, ...SCENE_BOUNDS[key]));
@@ -243,7 +264,7 @@ export function cleanRig(raw) {
  * @returns {Body}
  */
 export function toBody(rig) {
-  const { lights, auto, ...scene } = structuredClone(rig);
+  const { lights, auto, environment, ...scene } = structuredClone(rig);
   const lit = lights.filter((light) => light.on !== false);
   for (const light of lit) {
     delete light.on;
@@ -252,8 +273,16 @@ export function toBody(rig) {
       light.intensity = 0;
     }
   }
-  if (!lit.length) lit.push({ type: 'directional', direction: [0, 0, 1], intensity: 0 });
-  return auto ? { lights: lit, ...scene, exposure: 'auto' } : { lights: lit, ...scene };
+  if (!lit.length && !environment) lit.push({ type: 'directional', direction: [0, 0, 1], intensity: 0 });
+  /** @type {Body} */
+  const body = { lights: lit, ...scene };
+  if (environment) body.environment = asSent(environment);
+  return auto ? { ...body, exposure: 'auto' } : body;
+}
+
+/** @type {(environment: Environment) => import('./relight.d.ts').Environment} */
+function asSent({ name = '', photo, title: _, ...turned }) {
+  return photo ? { type: 'photo', job_id: photo, ...turned } : { type: 'preset', name, ...turned };
 }
 
 /**

@@ -179,3 +179,50 @@ def test_the_page_asks_for_all_its_modules_at_once_and_for_no_more_than_it_needs
     ]""")
     assert {name for name in asked if not name.endswith("/app.js")} == set(hinted)
     assert not any(name.endswith("relight.js") for name in asked)
+
+
+def test_surroundings_light_the_photo_and_turn_with_the_ball(open_page, photo):
+    page = open_page()
+    choose(page, photo)
+    plain = on_screen(page)
+    page.get_by_label("Light from all around").select_option("sky-sunset")
+    settled(page)
+    sunset = on_screen(page)
+    assert (sunset - plain)[..., 0].mean() > (sunset - plain)[..., 2].mean() + 5  # it is red
+    ball = page.locator("#environment-ball")
+    ball.scroll_into_view_if_needed()
+    box = ball.bounding_box()
+    page.mouse.move(box["x"] + 10, box["y"] + 30)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 60, box["y"] + 30, steps=5)
+    page.mouse.up()
+    settled(page)
+    assert "environment=sky-sunset;rotation=125" in page.url
+    assert abs(on_screen(page) - sunset).mean() > 1
+    page.reload()
+    settled(page)
+    assert page.get_by_label("Light from all around").input_value() == "sky-sunset"
+    page.get_by_role("button", name="Undo").click()
+    settled(page)
+    page.get_by_label("Light from all around").select_option("None")
+    settled(page)
+    assert abs(on_screen(page) - plain).mean() < 1 and "environment" not in page.url
+
+
+def test_the_light_of_another_photo(open_page, server, photo, tmp_path):
+    page = open_page()
+    page.watch.expect("Failed to load resource")
+    choose(page, photo)
+    plain, mine = on_screen(page), job_id(page)
+    other = tmp_path / "other.png"
+    other.write_bytes(encoded(gradient(200, 300)))
+    with page.expect_response(lambda r: r.url.endswith("/upload")) as sent:
+        page.get_by_label("Photo whose light to match").set_input_files(other)
+    page.wait_for_timeout(300)
+    settled(page)
+    assert page.get_by_label("Light from all around").input_value() == "photo"
+    assert abs(on_screen(page) - plain).mean() > 0.5 and job_id(page) == mine
+    server.call(f"job/{sent.value.json()['job_id']}", method="DELETE")
+    page.get_by_role("button", name="From below").click()  # a preset brings its own surroundings: none
+    settled(page)
+    assert page.get_by_label("Light from all around").input_value() == ""
