@@ -104,8 +104,9 @@ def test_one_name_for_one_thing(open_page, photo):
     choose(page, photo)
     for name in ("Light 1", "Light 2", "Download", "Delete", "Compare", "Undo", "Redo"):
         assert page.get_by_role("button", name=name).count() == 1, name
-    assert page.locator("input[type=file]").count() == 1
-    assert page.get_by_label("Open photo").get_attribute("type") == "file"
+    assert page.locator("input[type=file]").count() == 2
+    for name in ("Open photo", "Photo whose light to match"):
+        assert page.get_by_label(name).get_attribute("type") == "file"
     unnamed = page.evaluate("""() => [...document.querySelectorAll('button, input, [role=slider]')].filter((e) =>
         !(e.ariaLabel || e.textContent.trim() || e.labels?.length || e.getAttribute('aria-labelledby')))
         .map((e) => e.outerHTML)""")
