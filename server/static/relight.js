@@ -369,7 +369,8 @@ function checkBody(body, contract) {
   if (!isOf('object', body)) throw new RelightError('body: send a JSON object.', 'invalid_request', 422);
   const checker = new Checker(contract);
   checker.check(contract.body, { ...body, job_id: '' }, []);
-  const found = [...checker.found, ...contradictions(body.lights, checker.found)];
+  const found = [...checker.found, ...contradictions(body.lights, checker.found),
+    ...unknown(body.environment, checker.found, contract)];
   if (found.length) {
     const light = found.some(([where], i) => /^(lights|x|y|z)(\.|$)/.test(where) || i >= checker.found.length);
     const sentence = found.slice(0, 5).map(([where, what]) => `${where}: ${what}`).join('; ');
@@ -377,6 +378,16 @@ function checkBody(body, contract) {
   }
   const sentence = contradiction(body, contract);
   if (sentence) throw new RelightError(`body: ${sentence}`, 'invalid_light', 422);
+}
+
+/**
+ * What is wrong with the name of an environment of which nothing else was found.
+ * @type {(environment: any, found: [string, string][], contract: Json) => [string, string][]}
+ */
+function unknown(environment, found, { environments: { texels } }) {
+  if (environment?.type !== 'preset' || found.some(([where]) => where.startsWith('environment'))) return [];
+  if (Object.hasOwn(texels, environment.name)) return [];
+  return [['environment.name', `there is none of that name; there are ${Object.keys(texels).join(', ')}`]];
 }
 
 /** Is a body lit here? The light of an upload or of another photo is known to the server alone. @param {Json} body */
@@ -1267,6 +1278,8 @@ class Gpu {
     this.gl = gl;
     /** @type {Map<string, WebGLProgram>} */
     this.programs = new Map();
+    /** @type {Set<WebGLProgram>} that were linked */
+    this.proven = new Set();
     /** @type {Map<WebGLProgram, Map<string, WebGLUniformLocation | null>>} */
     this.places = new Map();
     /** @type {Set<WebGLTexture>} */
@@ -1277,12 +1290,30 @@ class Gpu {
     gl.disable(gl.BLEND);
   }
 
+  /** Begins to build what the first picture takes, as a rule: drivers do it meanwhile. */
+  warm() {
+    this.#built(PREPARE, {});
+    this.#built(RELIGHT, switchesOf({ lights: 1, shadows: true }));
+  }
+
   /**
    * A program, made once; #define what `switches` say.
    * @param {string} source
    * @param {Record<string, number>} switches
    */
   program(source, switches = {}) {
+    const { gl } = this;
+    const program = this.#built(source, switches);
+    if (!this.proven.has(program) && !gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
+      const log = gl.getAttachedShaders(program)?.map((shader) => gl.getShaderInfoLog(shader)).join(' ');
+      throw new RelightError(`A shader cannot be built here: ${log}`, 'no_webgl');
+    }
+    this.proven.add(program);
+    return program;
+  }
+
+  /** @type {(source: string, switches: Record<string, number>) => WebGLProgram} */
+  #built(source, switches) {
     const key = `${source.length} ${Object.entries(switches).join(' ')}`;
     const made = this.programs.get(key);
     if (made) return made;
@@ -1298,10 +1329,6 @@ class Gpu {
       gl.deleteShader(shader);
     }
     gl.linkProgram(program);
-    if (!gl.getProgramParameter(program, gl.LINK_STATUS) && !gl.isContextLost()) {
-      const log = gl.getAttachedShaders(program)?.map((shader) => gl.getShaderInfoLog(shader)).join(' ');
-      throw new RelightError(`A shader cannot be built here: ${log}`, 'no_webgl');
-    }
     this.programs.set(key, program);
     this.places.set(program, new Map());
     return program;
@@ -1396,6 +1423,11 @@ class Gpu {
       gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
     } else gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
     return texture;
+  }
+
+  /** Draws a texture into the canvas as it is. @type {(photo: WebGLTexture, width: number, height: number) => void} */
+  show(photo, width, height) {
+    this.draw(this.program(SHOW), [width, height], { photo }, { size: pair([width, height]) });
   }
 
   /** @param {WebGLTexture[]} textures */
@@ -1559,13 +1591,8 @@ class Lamp {
     const exposure = asked === 'auto' ? this.samples.exposure(rig, this.shadows, even, around) : asked;
     this.#shade(rig, around?.left ?? []);
     if (rig.strength > 0 || step > 1 || alone) this.#draw(rig, even, 2 ** exposure, step, alone, around);
-    else this.show(this.picture.photo, this.picture.width, this.picture.height);
+    else this.gpu.show(this.picture.photo, this.picture.width, this.picture.height);
     return exposure;
-  }
-
-  /** Draws a texture into the canvas as it is. @type {(photo: WebGLTexture, width: number, height: number) => void} */
-  show(photo, width, height) {
-    this.gpu.draw(this.gpu.program(SHOW), [width, height], { photo }, { size: pair([width, height]) });
   }
 
   /**
@@ -1623,15 +1650,15 @@ class Lamp {
     const { gpu, maps: { scene }, shadows } = this;
     const { photo, pixels, packed, ranges, width, height } = this.picture;
     const { lights } = rig;
-    const switches = {
-      LIGHTS: lights.length,
-      LAMPS: Number(lights.some(({ kind }) => kind !== 'directional')),
-      SHADOWS: Number(castsShadows(lights, rig.shadow) || Boolean(around?.left)),
-      AROUND: Number(around !== null),
-      GLOSSY: Number(rig.specular > 0),
-      ALPHA: Number(this.maps.alpha),
-      LIGHT_ALONE: Number(alone),
-    };
+    const switches = switchesOf({
+      lights: lights.length,
+      lamps: lights.some(({ kind }) => kind !== 'directional'),
+      shadows: castsShadows(lights, rig.shadow) || Boolean(around?.left),
+      around: around !== null,
+      glossy: rig.specular > 0,
+      alpha: this.maps.alpha,
+      alone,
+    });
     const factor = even * gain;
     const [spheres, surrounding] = this.#surround(around, factor);
     gpu.draw(gpu.program(RELIGHT, switches), [Math.ceil(width / step), Math.ceil(height / step)], {
@@ -1654,6 +1681,21 @@ class Lamp {
     });
   }
 }
+
+/**
+ * What RELIGHT is built for.
+ * @param {{lights: number, lamps?: boolean, shadows?: boolean, around?: boolean, glossy?: boolean, alpha?: boolean,
+ *   alone?: boolean}} wanted
+ */
+const switchesOf = ({ lights, lamps, shadows, around, glossy, alpha, alone }) => ({
+  LIGHTS: lights,
+  LAMPS: Number(lamps ?? false),
+  SHADOWS: Number(shadows ?? false),
+  AROUND: Number(around ?? false),
+  GLOSSY: Number(glossy ?? false),
+  ALPHA: Number(alpha ?? false),
+  LIGHT_ALONE: Number(alone ?? false),
+});
 
 /** @type {(lights: Light[], strength: number) => boolean} */
 const castsShadows = (lights, strength) => strength > 0 && lights.some(({ shadow }) => shadow);
@@ -1700,34 +1742,32 @@ function meanOfLight({ low, high, counts }, delight) {
 
 // ---- views
 
-/** The photo lit here. */
+/** A canvas of the GPU's, which lights the photo where there are maps. */
 class LiveEngine {
-  /**
-   * @param {WebGL2RenderingContext} gl
-   * @param {Maps} maps
-   * @param {ImageBitmap} photo
-   */
-  constructor(gl, maps, photo) {
-    this.gl = gl;
-    this.maps = maps;
-    this.gpu = new Gpu(gl);
-    this.lamp = new Lamp(this.gpu, maps, photo);
+  /** @type {Lamp | null} */ lamp = null;
+
+  /** @param {Gpu} gpu */
+  constructor(gpu) {
+    this.gpu = gpu;
+    this.gl = gpu.gl;
+  }
+
+  /** Takes over the maps of a photo, in place of others. @type {(maps: Maps, photo: ImageBitmap | null) => this} */
+  take(maps, photo) {
+    this.gpu.drop(...this.gpu.textures);
+    this.lamp = photo && new Lamp(this.gpu, maps, photo);
+    return this;
   }
 
   get bytes() {
-    return this.lamp.bytes;
-  }
-
-  /** @type {(rig: Rig, step: number, alone: boolean) => number} */
-  render(rig, step, alone) {
-    return this.lamp.render(rig, step, alone);
+    return this.lamp?.bytes ?? 0;
   }
 
   /** A picture from elsewhere. @param {ImageBitmap} picture */
   show(picture) {
     const { gpu } = this;
     const photo = gpu.codes(picture, picture.width, picture.height);
-    this.lamp.show(photo, picture.width, picture.height);
+    gpu.show(photo, picture.width, picture.height);
     gpu.drop(photo);
   }
 
@@ -1802,15 +1842,16 @@ class View extends EventTarget {
    * @param {Options} options
    * @param {Maps} maps
    * @param {ImageBitmap | null} photo
+   * @param {Gpu | null} gpu
    */
-  constructor(canvas, server, options, maps, photo) {
+  constructor(canvas, server, options, maps, photo, gpu) {
     super();
     this.canvas = canvas;
     this.#server = server;
     this.#options = options;
     this.#maps = maps;
     this.#fit();
-    this.#engine = this.#start(photo);
+    this.#engine = this.#start(photo, gpu);
     canvas.addEventListener('webglcontextlost', this.#onLost);
     canvas.addEventListener('webglcontextrestored', this.#onRestored);
   }
@@ -1821,13 +1862,16 @@ class View extends EventTarget {
     if (this.canvas.height !== height) this.canvas.height = height;
   }
 
-  /** @param {ImageBitmap | null} photo */
-  #start(photo) {
-    const gl = photo && webgl(this.canvas);
-    if (gl) return new LiveEngine(gl, this.#maps, photo);
+  /** @type {(photo: ImageBitmap | null, gpu: Gpu | null) => LiveEngine | RemoteEngine} */
+  #start(photo, gpu) {
+    if (gpu) return new LiveEngine(gpu).take(this.#maps, photo);
     const context = this.canvas.getContext('2d');
     if (!context) throw new RelightError('The canvas has another context already.', 'no_webgl');
     return new RemoteEngine(/** @type {CanvasRenderingContext2D} */ (context));
+  }
+
+  get #lamp() {
+    return this.#engine instanceof LiveEngine ? this.#engine.lamp : null;
   }
 
   get jobId() {
@@ -1836,7 +1880,7 @@ class View extends EventTarget {
 
   /** @returns {'webgl' | 'preview'} */
   get mode() {
-    return this.#engine instanceof LiveEngine ? 'webgl' : 'preview';
+    return this.#lamp ? 'webgl' : 'preview';
   }
 
   get width() {
@@ -1871,8 +1915,7 @@ class View extends EventTarget {
 
   /** @type {(name: string, normal: Vector, rotation?: number) => number[] | null} */
   irradiance(name, normal, rotation = 0) {
-    if (!(this.#engine instanceof LiveEngine)) return null;
-    return this.#engine.lamp.environments.irradiance(name, normal, rotation);
+    return this.#lamp?.environments.irradiance(name, normal, rotation) ?? null;
   }
 
   /** @param {Body} body */
@@ -1905,11 +1948,12 @@ class View extends EventTarget {
    * @returns {Promise<Drawn | null>}
    */
   async #lit(mine) {
-    if (this.#engine instanceof LiveEngine && isLitHere(/** @type {Body} */ (this.#body))) {
+    const lamp = this.#lamp;
+    if (lamp && isLitHere(/** @type {Body} */ (this.#body))) {
       const { step = 1, show = 'picture' } = this.#how;
       const rig = rigOf(/** @type {Body} */ (this.#body), this.#maps);
       this.#fit(step);
-      return this.#drawn(this.#engine.render(rig, step, show === 'light'));
+      return this.#drawn(lamp.render(rig, step, show === 'light'));
     }
     // One request at a time, so that pictures come in order; of those that wait, the newest goes
     const before = this.#flying;
@@ -1948,11 +1992,10 @@ class View extends EventTarget {
       photo?.close();
       return;
     }
-    this.#engine.destroy();
     this.#options = options;
     this.#maps = maps;
     this.#fit();
-    this.#engine = this.#start(photo);
+    if (this.#engine instanceof LiveEngine) this.#engine.take(maps, photo);
     photo?.close();
     if (this.#body) await this.render(this.#body, this.#how);
   }
@@ -1974,7 +2017,8 @@ class View extends EventTarget {
     try {
       const photo = await bitmapOf(this.#maps);
       if (this.#destroyed) return;
-      this.#engine = this.#start(photo);
+      const gl = webgl(this.canvas);
+      this.#engine = this.#start(photo, gl && new Gpu(gl));
       photo?.close();
       this.#restored = null;
       this.#wake();
@@ -2017,11 +2061,20 @@ async function fetchMaps(server, { maxSide = 1024, mode = 'auto' }) {
 
 /** @type {typeof import('./relight.d.ts').relight} */
 export async function relight(canvas, options) {
-  if (options.mode === 'webgl' && !webgl(canvas)) throw new RelightError('There is no WebGL2 here.', 'no_webgl');
-  const server = new Server(options);
-  const [maps, photo] = await fetchMaps(server, options);
+  const gl = options.mode === 'preview' ? null : webgl(canvas);
+  if (options.mode === 'webgl' && !gl) throw new RelightError('There is no WebGL2 here.', 'no_webgl');
+  const gpu = gl && new Gpu(gl);
+  gpu?.warm();
+  /** @type {ImageBitmap | null} */
+  let photo = null;
   try {
-    return new View(canvas, server, options, maps, photo);
+    const server = new Server(options);
+    const [maps, bitmap] = await fetchMaps(server, options);
+    photo = bitmap;
+    return new View(canvas, server, options, maps, photo, gpu);
+  } catch (error) {
+    gpu?.destroy();
+    throw error;
   } finally {
     photo?.close();
   }

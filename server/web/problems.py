@@ -24,7 +24,8 @@ from ..errors import (
 )
 
 log = logging.getLogger("relight")
-KINDS = ("directional", "point", "spot")
+KINDS = ("directional", "point", "spot")  # of lights
+SOURCES = ("preset", "upload", "photo")  # of environments
 UNREADABLE = (
     "The body could not be read. /upload takes multipart/form-data with one file in the field `file` and at most "
     "8 other fields, the others take JSON."
@@ -68,6 +69,8 @@ def from_validation(errors: Any) -> RelightError:
         where = list(e.get("loc", ()))[1:]  # after "body"
         if where[:1] == ["lights"]:
             where[2:3] = [w for w in where[2:3] if w not in KINDS]  # which of the lights' shapes was tried
+        if where[:1] == ["environment"]:
+            where[1:2] = [w for w in where[1:2] if w not in SOURCES]
         if not where and e.get("type") in ("missing", "model_type", "model_attributes_type"):
             return InvalidRequest("body: send a JSON object, with the header Content-Type: application/json.")
         light = light or where[:1] in (["lights"], ["x"], ["y"], ["z"]) or e.get("type") == "invalid_light"
