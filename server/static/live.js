@@ -119,6 +119,7 @@ export class Live extends EventTarget {
       this.#previews.ask({ moving });
       return;
     }
+    this.#previews.drop(); // what is on its way is older
     clearTimeout(this.#settle);
     this.#tell('asked');
     this.#moving = moving;

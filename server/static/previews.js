@@ -66,10 +66,16 @@ export class Previews extends EventTarget {
   }
 
   close() {
+    this.drop();
+    this.job = null;
+  }
+
+  /** No frame that was asked for is wanted any more. */
+  drop() {
     this.#giveUp();
     clearTimeout(this.#settle);
     clearTimeout(this.#pause);
-    this.job = this.#wanted = this.#flight = null;
+    this.#wanted = this.#flight = null;
     this.#pause = 0;
   }
 
@@ -127,7 +133,7 @@ export class Previews extends EventTarget {
     const body = { ...this.#look(), max_side: side, quality: moving ? 80 : 92, stream };
     const answer = await preview(job.id, body, { signal: abort.signal });
     const bitmap = await createImageBitmap(answer.blob);
-    if (this.job !== job || order < this.#painted) {
+    if (this.job !== job || order < this.#painted || abort.signal.aborted) {
       bitmap.close();
       return;
     }
