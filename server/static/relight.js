@@ -32,6 +32,7 @@
 
 const MARK = /^relight-maps [0-9a-f]{18}\n$/;
 const MARK_LENGTH = 32;
+const ENVIRONMENTS_KEPT = 48; // parts of them
 const SHADOWS_KEPT = 20; // the 16 lights that a picture may have, and a few that were moved
 const LOGARITHMS = 10; // of the old light lie between minus and plus this
 
@@ -794,6 +795,7 @@ class Environments {
    * @returns {T}
    */
   #once(key, make) {
+    if (this.kept.size > ENVIRONMENTS_KEPT) this.kept.clear(); // a roughness that was dragged along
     if (!this.kept.has(key)) this.kept.set(key, make());
     return this.kept.get(key);
   }
