@@ -341,7 +341,9 @@ def test_training_lowers_the_loss(trained, tmp_path):
         with torch.no_grad():
             return float(losses.total(losses.losses(net.train()(image), target)))
 
-    assert loss_of(trained(tmp_path / "c", "--rate", "2e-3", "--steps", "24")["net"]) < 0.9 * loss_of(small().state_dict())
+    assert loss_of(trained(tmp_path / "c", "--rate", "2e-3", "--steps", "24")["net"]) < 0.9 * loss_of(
+        small().state_dict()
+    )
 
 
 def test_skies_are_painted_where_there_is_no_surface_alone():

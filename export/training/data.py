@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -85,10 +85,29 @@ class Shards:
         return [a[j] for a in self.arrays[stem]]
 
     def __getitem__(self, k: int) -> Sample:
-        rgb, inverse, normals, mask = self.rows(k)[:4]
-        return Sample(
-            np.asarray(rgb), inverse.astype(np.float32), normals.astype(np.float32) / 127, (mask > 0).astype(np.float32)
-        )
+        return sample(self.rows(k))
+
+
+class Pictures(Protocol):
+    """A sequence of samples and of what else is known of them: Shards, or any other place where pictures are."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, k: int) -> Sample: ...
+
+    def rows(self, k: int) -> list[np.ndarray]:
+        """The arrays of picture k, in the order of the fields."""
+
+    def kind(self, k: int) -> str:
+        """The kind of scene that picture k shows."""
+
+
+def sample(rows: list[np.ndarray]) -> Sample:
+    """The sample of a picture's arrays, which begin as FIELDS do."""
+    rgb, inverse, normals, mask = rows[:4]
+    return Sample(
+        np.asarray(rgb), inverse.astype(np.float32), normals.astype(np.float32) / 127, (mask > 0).astype(np.float32)
+    )
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import data
-from .data import MEAN, STD, Shards
+from .data import MEAN, STD
 from .directions import directions
 
 DARK = 0.02  # albedo under which shading is not learned
@@ -48,7 +48,7 @@ Truth = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # normals, seen, 
 Batch = tuple[Tensor, Truth]
 
 
-def whole(shards: Shards, k: int, height: int, width: int) -> Lit:
+def whole(shards: data.Pictures, k: int, height: int, width: int) -> Lit:
     """Picture k, all of it, at (height, width)."""
     rgb, _, codes, _, bits, root = shards.rows(k)
     nrm, albedo = codes.astype(np.float32) / 127, root.astype(np.float32) / 255
@@ -163,7 +163,7 @@ def total(terms: dict[str, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int = 96) -> dict[str, float]:
+def validate(net: torch.nn.Module, shards: data.Pictures, size: int = 256, limit: int = 96) -> dict[str, float]:
     """Errors over unseen pictures.
 
     Root mean squares: "visibility" is of (V - V true) n.d with the true normals where n.d > 0.05, "open" the same of
@@ -171,7 +171,7 @@ def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int =
     the same with V = 1 and a constant shading.
     """
     net.eval()
-    lights = facing()[::4]
+    device, lights = next(net.parameters()).device, facing()[::4]
     squares: dict[str, list[float]] = {}
     counts: dict[str, list[float]] = {}
 
@@ -181,7 +181,8 @@ def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int =
 
     for k in np.linspace(0, len(shards) - 1, min(limit, len(shards))).astype(int):
         image, truth = collate([whole(shards, k, size, size)], lights)
-        _, normals, _, seen, shading = (p.float() for p in net(image.contiguous(memory_format=torch.channels_last)))
+        image = image.to(device, memory_format=torch.channels_last)
+        _, normals, _, seen, shading = (p.float().cpu() for p in net(image))
         v, n_dot_d, known = torch.sigmoid(seen), cosines(truth[0]), truth[4]
         lit, ours, truly = (n_dot_d > 0.05).float(), cosines(F.normalize(normals, dim=1)), truth[1] * n_dot_d
         for names, guess, guessed in (

@@ -231,7 +231,7 @@ def update_average(state: State, horizon: float = 250.0) -> None:
 
 
 @torch.no_grad()
-def validate(net: nn.Module, shards: data.Shards, size: int = 256, limit: int = 128) -> dict[str, dict[str, float]]:
+def validate(net: nn.Module, shards: data.Pictures, size: int = 256, limit: int = 128) -> dict[str, dict[str, float]]:
     """Scores for each kind of scene and for "all".
 
     They are the mean angle of the normals in degrees, the percentage of angles under 30 degrees, the percentages of
