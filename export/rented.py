@@ -59,12 +59,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 class Pool:
-    """The newest pictures, on the device, as a sequence like data.Shards; the oldest are overwritten."""
+    """The newest pictures, on the device, as a sequence like data.Shards; the oldest are overwritten.
+
+    At most `limit` of them, and as many as a third of a GPU's free memory holds.
+    """
 
     def __init__(self, side: int, limit: int, device: str):
-        spec = {name: (np.dtype(kind), shape) for name, (kind, shape) in ring.layout(side).items()}
+        spec = ring.layout(side)
+        if device == "cuda":
+            bytes_each = sum(np.dtype((kind, shape)).itemsize for kind, shape in spec.values())
+            limit = min(limit, max(FIRST, torch.cuda.mem_get_info()[0] // 3 // bytes_each))
         self.arrays = {
-            name: torch.from_numpy(np.empty((limit, *shape), kind)).to(device) for name, (kind, shape) in spec.items()
+            name: torch.empty((limit, *shape), dtype=torch.from_numpy(np.empty(0, kind)).dtype, device=device)
+            for name, (kind, shape) in spec.items()
         }
         self.readily, self.kinds, self.count, self.limit = np.zeros(limit), np.zeros(limit, int), 0, limit
 
@@ -149,13 +156,12 @@ class Run:
             from training import processor
 
             processor.install(net)
-        torch.backends.cudnn.benchmark = True
         net = net.to(args.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # as in train.py
         self.state = loop.start(net, args.rate, 4, "all")
         self.average = GeometryNet(**net.shape).to(args.device)
         self.pool = Pool(args.size, args.pool, args.device)
         self.unseen = Pool(args.size, max(2, args.unseen), args.device)
-        self.focal = np.zeros(args.pool, np.float32)
+        self.focal = np.zeros(self.pool.limit, np.float32)
         self.dice = torch.Generator(args.device).manual_seed(args.seed)
         self.spent: dict[str, float] = {
             "first pictures": 0.0,
@@ -194,7 +200,7 @@ class Run:
     def train(self, alive: Callable[[], bool]) -> None:
         """Train until the minutes are over; raises RuntimeError when no renderer is `alive`."""
         length, last = self.args.minutes * 60, 0.0  # how long the last saving took
-        while len(self.pool) < min(FIRST, self.args.pool) and self.seconds < length:
+        while len(self.pool) < min(FIRST, self.pool.limit) and self.seconds < length:
             with self.timed("first pictures"):
                 self.take()
                 time.sleep(0.05)

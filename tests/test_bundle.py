@@ -114,7 +114,20 @@ def test_a_run_leaves_weights_in_parts_and_a_table_on_the_way(weights, tmp_path)
     """Rendering and training at once, tiny; what comes back is what the exporter takes."""
     out = tmp_path / "out"
     command = [sys.executable, ROOT / "export" / "rented.py", "--weights", weights, "--out", out]
-    command += ["--minutes", "0.6", "--save-seconds", "4", "--size", "48", "--sizes", *["32"] * 4, "--batch", "4"]
+    command += [
+        "--minutes",
+        "0.35",
+        "--save-seconds",
+        "3",
+        "--pool",
+        "8",
+        "--size",
+        "48",
+        "--sizes",
+        *["32"] * 4,
+        "--batch",
+        "4",
+    ]
     command += ["--renderers", "1", "--unseen", "2", "--kinds", "object", "--rate", "1e-3"]
     told = subprocess.run(
         [str(c) for c in command], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -122,11 +135,11 @@ def test_a_run_leaves_weights_in_parts_and_a_table_on_the_way(weights, tmp_path)
     assert told.returncode == 0, told.stderr
     assert "renderers waited" in told.stdout and "a second" in told.stdout
     names, *rows = (line.split("\t") for line in (out / "table.txt").read_text().splitlines())
-    assert len(rows) >= 2 and all(len(r) == len(names) for r in rows)
+    assert rows and all(len(r) == len(names) for r in rows)
     table = [dict(zip(names, row)) for row in rows]
-    assert int(table[-1]["samples"]) > 40 and int(table[-1]["pictures"]) >= rented.FIRST
+    assert int(table[-1]["samples"]) >= 8 and int(table[-1]["pictures"]) >= 8
     assert {"unseen mean", "unseen visibility"} <= set(names)
-    assert float(table[-1]["minutes"]) <= 0.75
+    assert float(table[-1]["minutes"]) <= 0.5
     parts = sorted(out.glob("relight-geometry.*"))
     assert [p.name.split(".")[1] for p in parts] == [f"{int(table[-1]['step']):06d}"] * len(parts), "the newest alone"
     assert bundle.main(["--join", str(out), "--out", str(tmp_path / "new.safetensors")]) == 0
