@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     theirs = other.state_dict()
     state = {k: (v + theirs[k]) / 2 if v.is_floating_point() else v for k, v in net.state_dict().items()}
     trained: dict[str, Any] = {
-        "mean_of": [{k: v for k, v in run.items() if k != "validation"} for run in (first, second)]
+        "mean_of": [{k: v for k, v in run.items() if k not in ("validation", "light")} for run in (first, second)]
     }
     if args.val:
         net.load_state_dict(state)

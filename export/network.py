@@ -32,7 +32,13 @@ BLOCKS = (  # kernel, stride, expansion, channels, repeats: EfficientNet-B0 befo
     (3, 1, 6, 320, 1),
 )
 DEPTHS = (3, 3, 2, 2)  # residual blocks of the decoder at 1/32 to 1/4
-PARTS = {"all": (), "mask": ("sky",), "light": ("light",)}  # what of the network may be trained alone
+GEOMETRY = ("encoder", "top", "context", "lateral", "reduce", "refine", "further", "head", "sky")
+PARTS = {  # of the network that can be trained while the others stay as they are
+    "all": (*GEOMETRY, "light"),
+    "geometry": GEOMETRY,
+    "mask": ("sky",),
+    "light": ("light",),
+}
 SKY = (48, 40, 32, 24, 16)  # channels of the mask's branch at 1/32 to 1/2
 LIGHT, LIGHT_DEPTHS = (128, 112, 96, 72, 40), (2, 2, 2, 2, 1)  # of the light's branch
 DIRECTIONS = 40  # of the visibility, see training/directions.py

@@ -32,7 +32,7 @@ import checkpoint
 import cv2
 import torch
 from network import DEPTHS, LIGHT, PARTS, SKY, GeometryNet, load_imagenet
-from training import data, light, loop, processor
+from training import data, light, loop, processor, views
 
 from server import cpus
 
@@ -83,7 +83,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--part",
         choices=PARTS,
         default="all",
-        help="what learns: all but the light's branch, or only the branch that corrects the mask, or the light's",
+        help="what learns: everything (default), all but the light's branch, only the branch that corrects the mask, "
+        "or only the light's",
     )
     p.add_argument(
         "--batch", type=int, default=16, metavar="N", help="pictures per step (default 16); half as many above 256 px"
@@ -160,13 +161,14 @@ def prepare(args: argparse.Namespace) -> loop.State:
     cv2.setNumThreads(1)
     saved = args.out / "checkpoint.pt"
     before = torch.load(saved, map_location=args.device, weights_only=True) if saved.exists() else None
+    lit = {"light": LIGHT} if args.part in ("all", "light") else {}
     if before:
         net = GeometryNet(**before["network"])
     elif args.resume:
         grown = {"sky": SKY} | ({"depths": args.depths} if args.depths else {})
-        net, _ = checkpoint.load(args.resume, grown | ({"light": LIGHT} if args.part == "light" else {}))
+        net, _ = checkpoint.load(args.resume, grown | lit)
     else:
-        net = GeometryNet(args.variant, depths=args.depths or DEPTHS)
+        net = GeometryNet(args.variant, depths=args.depths or DEPTHS, **lit)
         load_imagenet(net.encoder, args.variant)
     if args.device == "cpu":
         processor.install(net)
@@ -188,7 +190,6 @@ def run(
         return state.step / args.steps if args.steps else state.seconds / total
 
     workers = loop.Workers(state.net, args.workers)
-    maker = light if args.part == "light" else data
     recent: dict[str, float] = {}
     while done() < 1:
         shards.rescan()
@@ -196,7 +197,7 @@ def run(
         count = max(1, (args.batch if size <= 256 else args.batch // 2) // args.workers)
 
         def make(part: int, size: int = size, count: int = count) -> loop.Batch:
-            return maker.batch(shards, args.seed, state.step, size, range(part * count, (part + 1) * count))
+            return views.batch(shards, args.seed, state.step, size, range(part * count, (part + 1) * count))
 
         terms = loop.train_step(state, workers, make, done(), args.device, args.bf16, args.part)
         recent = {k: 0.98 * recent.get(k, v) + 0.02 * v for k, v in terms.items()}
@@ -250,10 +251,10 @@ def report(args: argparse.Namespace, state: loop.State, val: data.Shards | None)
     entry: dict[str, Any] = {"step": state.step, "samples": state.samples, "minutes": round(state.seconds / 60, 1)}
     if val:
         val.rescan()
-        if args.part == "light":
-            entry["validation"] = light.validate(net, val)
-            print(entry["validation"], flush=True)
-        else:
+        if args.part in ("all", "light"):
+            entry["light"] = light.validate(net, val)
+            print(entry["light"], flush=True)
+        if args.part != "light":
             entry["validation"] = loop.validate(net, val)
             print(loop.table(entry["validation"]), flush=True)
     state.log.append(entry)
@@ -311,9 +312,7 @@ def main(argv: list[str] | None = None) -> int:
     loop.keep_memory()
     args.out.mkdir(parents=True, exist_ok=True)
     with renderer(args) as (folder, check):
-        fields = light.FIELDS if args.part == "light" else data.FIELDS
-        shards = data.Shards(folder, fields=fields)
-        val = data.Shards(args.val, fields=fields) if args.val else None
+        shards, val = data.Shards(folder), data.Shards(args.val) if args.val else None
         for found, where in ((shards, folder), (val, args.val)):
             if found is not None and not len(found):
                 print(f"train: no shards in {where}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Rendered shards as an endless, seeded stream of augmented batches.
+"""Rendered shards, and what is done to their colours; see views.py for batches.
 
 A shard is `<stem>.rgb.npy` uint8 (n, s, s, 3) sRGB, `.inv.npy` float16 (n, s, s) inverse depth, `.nrm.npy` int8
 (n, s, s, 3) normals * 127, `.mask.npy` uint8 (n, s, s), and `<stem>.json`, written last. What is known of the light is
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from . import skies
 
-FIELDS = ("rgb", "inv", "nrm", "mask")
+FIELDS = ("rgb", "inv", "nrm", "mask", "vis", "alb")
 MEAN, STD = 127.0, 128.0
 
 
@@ -38,11 +38,11 @@ class Sample(NamedTuple):
 class Shards:
     """All shards of a folder, memory-mapped, as a sequence of samples."""
 
-    def __init__(self, folder: Path, every: float = 20.0, fields: tuple[str, ...] = FIELDS):
-        self.folder, self.every, self.checked, self.fields = Path(folder), every, 0.0, fields
+    def __init__(self, folder: Path, every: float = 20.0):
+        self.folder, self.every, self.checked = Path(folder), every, 0.0
         self.stems: list[str] = []
         self.arrays: dict[str, list[np.ndarray]] = {}
-        self.kinds: dict[str, list[str]] = {}
+        self.about: dict[str, dict[str, Any]] = {}
         self.index: list[tuple[str, int]] = []
         self.rescan()
 
@@ -54,16 +54,16 @@ class Shards:
         stems = sorted(p.stem for p in self.folder.glob("*.json"))
         if stems == self.stems:
             return
-        arrays, kinds = {}, {}
+        arrays, about = {}, {}
         for stem in stems:
             try:
                 arrays[stem] = self.arrays.get(stem) or [
-                    np.load(self.folder / f"{stem}.{f}.npy", mmap_mode="r") for f in self.fields
+                    np.load(self.folder / f"{stem}.{f}.npy", mmap_mode="r") for f in FIELDS
                 ]
-                kinds[stem] = self.kinds.get(stem) or json.loads((self.folder / f"{stem}.json").read_text())["kinds"]
+                about[stem] = self.about.get(stem) or json.loads((self.folder / f"{stem}.json").read_text())
             except FileNotFoundError:  # the ring dropped it between the listing and now
                 arrays.pop(stem, None)
-        self.stems, self.arrays, self.kinds = stems, arrays, kinds
+        self.stems, self.arrays, self.about = stems, arrays, about
         self.index = [(stem, k) for stem in stems if stem in arrays for k in range(len(arrays[stem][0]))]
 
     def __len__(self) -> int:
@@ -72,7 +72,12 @@ class Shards:
     def kind(self, k: int) -> str:
         """The kind of scene that picture k shows."""
         stem, j = self.index[k]
-        return self.kinds[stem][j]
+        return str(self.about[stem]["kinds"][j])
+
+    def focal(self, k: int) -> float:
+        """The focal length of picture k in widths of it."""
+        stem, j = self.index[k]
+        return float(self.about[stem]["focal"][j])
 
     def rows(self, k: int) -> list[np.ndarray]:
         """The arrays of picture k, in the order of the fields."""
@@ -80,23 +85,36 @@ class Shards:
         return [a[j] for a in self.arrays[stem]]
 
     def __getitem__(self, k: int) -> Sample:
-        rgb, inverse, normals, mask = self.rows(k)[:4]
-        return Sample(
-            np.asarray(rgb), inverse.astype(np.float32), normals.astype(np.float32) / 127, (mask > 0).astype(np.float32)
-        )
+        return sample(self.rows(k))
 
 
-def flip(sample: Sample) -> Sample:
-    """The mirror image, in which what pointed right points left."""
-    normals = sample.normals[:, ::-1] * np.array([-1, 1, 1], np.float32)
-    return Sample(sample.rgb[:, ::-1], sample.disparity[:, ::-1], normals, sample.mask[:, ::-1])
+class Pictures(Protocol):
+    """A sequence of samples and of what else is known of them: Shards, or any other place where pictures are."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, k: int) -> Sample: ...
+
+    def rows(self, k: int) -> list[np.ndarray]:
+        """The arrays of picture k, in the order of the fields."""
+
+    def kind(self, k: int) -> str:
+        """The kind of scene that picture k shows."""
+
+
+def sample(rows: list[np.ndarray]) -> Sample:
+    """The sample of a picture's arrays, which begin as FIELDS do."""
+    rgb, inverse, normals, mask = rows[:4]
+    return Sample(
+        np.asarray(rgb), inverse.astype(np.float32), normals.astype(np.float32) / 127, (mask > 0).astype(np.float32)
+    )
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
     """The picture at (height, width), and its truth at half that size.
 
     Normals are averaged when shrinking, so that their length tells how much they agree. Depth never is: a mean across
-    an edge is the depth of nothing. Changing the aspect ratio stretches the scene, so normals are stretched inversely.
+    an edge is the depth of nothing.
     """
     h, w = sample.rgb.shape[:2]
     half = (width // 2, height // 2)
@@ -108,69 +126,12 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
         interpolation=cv2.INTER_AREA if width < w else cv2.INTER_CUBIC,
     )
     normals = cv2.resize(np.ascontiguousarray(sample.normals), half, interpolation=soft)
-    stretch = (width / w) / (height / h)
-    if stretch != 1:
-        normals = stretch_normals(normals, stretch)
     return Sample(
         rgb,
         cv2.resize(np.ascontiguousarray(sample.disparity), half, interpolation=hard),
         normals,
         (cv2.resize(np.ascontiguousarray(sample.mask), half, interpolation=soft) > 0.5).astype(np.float32),
     )
-
-
-def stretch_normals(normals: np.ndarray, stretch: float) -> np.ndarray:
-    """Normals of a surface stretched horizontally by `stretch` relative to the vertical; their lengths are kept."""
-    out = normals * np.array([stretch**-0.5, stretch**0.5, 1], np.float32)
-    length = np.linalg.norm(normals, axis=-1, keepdims=True) / np.maximum(
-        np.linalg.norm(out, axis=-1, keepdims=True), 1e-6
-    )
-    return out * length
-
-
-def rotate(sample: Sample, degrees: float, centre: tuple[float, float]) -> Sample:
-    """The picture turned counter-clockwise around a pixel, as by a tilted camera; its normals turn with it."""
-    h, w = sample.rgb.shape[:2]
-    matrix = cv2.getRotationMatrix2D(centre, degrees, 1.0)
-
-    def warp(a: np.ndarray, how: int) -> np.ndarray:
-        return cv2.warpAffine(np.ascontiguousarray(a), matrix, (w, h), flags=how, borderMode=cv2.BORDER_REPLICATE)
-
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    turn = np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]], np.float32)
-    return Sample(
-        warp(sample.rgb, cv2.INTER_LINEAR),
-        warp(sample.disparity, cv2.INTER_NEAREST),
-        warp(sample.normals, cv2.INTER_LINEAR) @ turn,
-        warp(sample.mask, cv2.INTER_NEAREST),
-    )
-
-
-CLOSEST = 0.35  # of a picture's side: no window is smaller
-# A square window is not enlarged by more than this (a long one by up to 1.7), because a picture that is blown up
-# further is soft and so are the edges of its truth.
-ENLARGED = 1.4
-
-
-def crop(sample: Sample, rng: np.random.Generator, height: int, width: int) -> Sample:
-    """A random window of the picture, resized, so that one render yields near and far views.
-
-    A quarter of the windows are tilted, by at most 12 degrees, and are small enough to stay inside the picture.
-    """
-    h, w = sample.rgb.shape[:2]
-    closest = min(1.0, max(CLOSEST, (height * width) ** 0.5 / ENLARGED / min(h, w)))
-    scale = 1.0 if rng.random() < 0.25 else rng.uniform(closest, 1.0)
-    aspect = width / height * rng.uniform(0.9, 1.1)
-    tilt = rng.uniform(-12, 12) if rng.random() < 0.25 else 0.0
-    c, s = np.cos(np.radians(tilt)), abs(np.sin(np.radians(tilt)))
-    ch = min(scale * min(h, w / aspect), h / (c + s * aspect), w / (c * aspect + s))
-    ch, cw = int(ch), int(ch * aspect)
-    outer_h, outer_w = int(np.ceil(ch * c + cw * s)), int(np.ceil(cw * c + ch * s))
-    y, x = (rng.integers(0, max(0, a - b) + 1) for a, b in ((h, outer_h), (w, outer_w)))
-    y, x = min(y + (outer_h - ch) // 2, h - ch), min(x + (outer_w - cw) // 2, w - cw)
-    if tilt:
-        sample = rotate(sample, tilt, (x + cw / 2, y + ch / 2))
-    return resize(Sample(*(a[y : y + ch, x : x + cw] for a in sample)), height, width)
 
 
 def coarse_noise(rng: np.random.Generator, rows: int, columns: int, height: int, width: int) -> np.ndarray:
@@ -249,13 +210,6 @@ def paint_sky(sample: Sample, rng: np.random.Generator) -> Sample:
     return sample._replace(rgb=np.clip(rgb + 0.5, 0, 255).astype(np.uint8))
 
 
-def augment(sample: Sample, rng: np.random.Generator, height: int, width: int) -> Sample:
-    """A random view of a sample at (height, width), and its truth at half that size."""
-    sample = paint_sky(sample, rng) if rng.random() < 0.5 else sample
-    view = crop(flip(sample) if rng.random() < 0.5 else sample, rng, height, width)
-    return view._replace(rgb=recolour(view.rgb, rng))
-
-
 def collate(samples: list[Sample]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """(normalised picture (n, 3, h, w), (disparity, normals, mask)), float32, channels last in memory."""
 
@@ -280,7 +234,7 @@ READILY = {
     "table": 0.5,
     "portrait": 0.35,
     "outdoor": 0.25,
-    "skyline": 0.6,
+    "skyline": 0.3,
     "facade": 0.25,
 }
 
@@ -292,20 +246,6 @@ def draw(shards: Shards, rng: np.random.Generator) -> int:
         if rng.random() < READILY.get(shards.kind(k), 0.4):
             break
     return k
-
-
-def batch(shards: Shards, seed: int, step: int, size: int, part: range) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Samples `part` of one step's batch.
-
-    They are a function of seed, step, shards and size alone, so that a resumed run sees what it would have seen. `size`
-    is the side of a square of the same area; the pictures are square, landscape or upright.
-    """
-    height, width = shape_of(size, np.random.default_rng([seed, step]))
-    samples = []
-    for j in part:
-        rng = np.random.default_rng([seed, step, j])
-        samples.append(augment(shards[draw(shards, rng)], rng, height, width))
-    return collate(samples)
 
 
 def shape_of(size: int, rng: np.random.Generator) -> tuple[int, int]:

@@ -18,8 +18,3 @@ def directions() -> np.ndarray:
         t = np.radians(theta)
         rows += [(np.sin(t) * np.cos(a), np.sin(t) * np.sin(a), np.cos(t)) for a in azimuth]
     return np.array(rows, np.float32)
-
-
-def mirrored(d: np.ndarray) -> np.ndarray:
-    """(K,) indices: of each direction's mirror image (x to -x) in the set d (K, 3)."""
-    return (d @ (d * [-1, 1, 1]).T).argmax(1)

@@ -17,14 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import data
-from .data import MEAN, STD, Shards
+from .data import MEAN, STD
 from .directions import directions
-from .directions import mirrored as mirrored_directions
 
-FIELDS = (*data.FIELDS, "vis", "alb")
 DARK = 0.02  # albedo under which shading is not learned
 CLIPPED, BLACK = 250, 5  # codes beyond which a photograph does not say how bright it is
-WEIGHTS = {"seen": 1.0, "shading": 0.3, "gradient": 0.1, "relit": 1.5}
+WEIGHTS = {"seen": 1.0, "shading": 0.3, "edges": 0.1, "relit": 1.5}
 LIT = 6  # directions a picture is lit from
 AMBIENT = 0.05  # of the light that it is lit with
 BRIGHTER = 2.0  # the most, as a logarithm, that a pixel counts too bright or too dark
@@ -50,26 +48,10 @@ Truth = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]  # normals, seen, 
 Batch = tuple[Tensor, Truth]
 
 
-def window(
-    shards: Shards,
-    k: int,
-    rows: slice,
-    columns: slice,
-    height: int,
-    width: int,
-    paint: np.random.Generator | None = None,
-) -> Lit:
-    """Rows and columns of picture k, which begin and end at even pixels, at (height, width).
-
-    With `paint` it may get another sky, see data.paint_sky.
-    """
-    _, _, nrm, _, vis, alb = shards.rows(k)
-    whole = shards[k]
-    if paint is not None and paint.random() < 0.5:
-        whole = data.paint_sky(whole, paint)
-    rgb, nrm = whole.rgb[rows, columns], nrm[rows, columns].astype(np.float32) / 127
-    halves = (slice(rows.start // 2, rows.stop // 2), slice(columns.start // 2, columns.stop // 2))
-    bits, albedo = np.ascontiguousarray(vis[halves]), alb[halves].astype(np.float32) / 255
+def whole(shards: data.Pictures, k: int, height: int, width: int) -> Lit:
+    """Picture k, all of it, at (height, width)."""
+    rgb, _, codes, _, bits, root = shards.rows(k)
+    nrm, albedo = codes.astype(np.float32) / 127, root.astype(np.float32) / 255
     size, half = (width, height), (width // 2, height // 2)
     soft = cv2.INTER_AREA if rgb.shape[0] > height else cv2.INTER_CUBIC
     picture = cv2.resize(np.ascontiguousarray(rgb), size, interpolation=soft)
@@ -81,52 +63,29 @@ def window(
     return Lit(
         picture,
         cv2.resize(nrm, half, interpolation=cv2.INTER_AREA),
-        cv2.resize(bits, half, interpolation=cv2.INTER_NEAREST),
+        cv2.resize(np.ascontiguousarray(bits), half, interpolation=cv2.INTER_NEAREST),
         cv2.resize(shading, half, interpolation=cv2.INTER_NEAREST),
         cv2.resize(reflects, half, interpolation=cv2.INTER_NEAREST),
         cv2.resize(known.astype(np.float32), half, interpolation=cv2.INTER_NEAREST),
     )
 
 
-def flip(lit: Lit, mirrored: np.ndarray) -> Lit:
-    """The mirror image; `mirrored` are the mirror images of the directions, see directions.mirrored."""
-    bits = np.unpackbits(lit.seen[:, ::-1], axis=2)[..., mirrored]
-    return Lit(
-        np.ascontiguousarray(lit.rgb[:, ::-1]),
-        lit.normals[:, ::-1] * np.array([-1, 1, 1], np.float32),
-        np.packbits(bits, axis=2),
-        lit.shading[:, ::-1],
-        lit.albedo[:, ::-1],
-        lit.known[:, ::-1],
-    )
+def recolour(rgb: np.ndarray, shading: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """What cameras and editors do to a picture, with no more of a tone curve than its shading can follow.
 
-
-def recolour(lit: Lit, rng: np.random.Generator) -> Lit:
-    """What cameras and editors do to a picture, with no more of a tone curve than its shading can follow."""
-    x: np.ndarray = lit.rgb.astype(np.float32) / 255
+    Takes and returns codes uint8 (h, w, 3) and the logarithm of the shading float32 (h/2, w/2, 3).
+    """
+    x: np.ndarray = rgb.astype(np.float32) / 255
     if rng.random() < 0.7:
         x = data.roughen(x, rng)
     gamma = np.float32(np.exp(rng.uniform(-0.25, 0.25)))
     x = np.clip(x, 1e-4, 1) ** gamma * rng.uniform(0.8, 1.1, 3).astype(np.float32)
     saturation = 0.0 if rng.random() < 0.15 else rng.uniform(0.7, 1.3)
     out = data.developed(data.saturated(x, saturation), rng, 0.04, (25, 95))
-    shading = lit.shading * gamma
+    shading = shading * gamma
     if saturation == 0:
         shading = np.broadcast_to(shading.mean(2, keepdims=True), shading.shape)
-    return lit._replace(rgb=out, shading=shading)
-
-
-def sample(shards: Shards, rng: np.random.Generator, height: int, width: int, mirrored: np.ndarray) -> Lit:
-    """A random view at (height, width): a window, mirrored or not, recoloured."""
-    k = data.draw(shards, rng)
-    h, w = shards.rows(k)[0].shape[:2]
-    scale = 1.0 if rng.random() < 0.4 else rng.uniform(0.6, 1.0)
-    tall = (height / width) ** 0.5
-    side = scale * min(h, w) / max(tall, 1 / tall) / 2
-    ch, cw = 2 * int(side * tall), 2 * int(side / tall)
-    y, x = (2 * int(rng.integers(0, (s - c) // 2 + 1)) for s, c in ((h, ch), (w, cw)))
-    lit = window(shards, k, slice(y, y + ch), slice(x, x + cw), height, width, rng)
-    return recolour(flip(lit, mirrored) if rng.random() < 0.5 else lit, rng)
+    return out, shading
 
 
 def collate(samples: list[Lit], lights: np.ndarray) -> Batch:
@@ -142,15 +101,6 @@ def collate(samples: list[Lit], lights: np.ndarray) -> Batch:
     normals, shading, albedo = (stack([s[k] for s in samples]) for k in (1, 3, 4))
     truth = normals, seen.float(), shading, albedo, known, torch.from_numpy(lights)
     return (stack([s.rgb for s in samples]) - MEAN) / STD, truth
-
-
-def batch(shards: Shards, seed: int, step: int, size: int, part: range) -> Batch:
-    """Samples `part` of one step's batch: a function of seed, step, shards and size alone, see data.batch."""
-    height, width = data.shape_of(size, np.random.default_rng([seed, step]))
-    mirrored = mirrored_directions(directions())
-    lights = np.random.default_rng([seed, step, part.start]).permutation(facing())[:LIT]
-    samples = [sample(shards, np.random.default_rng([seed, step, j]), height, width, mirrored) for j in part]
-    return collate(samples, lights)
 
 
 def facing() -> np.ndarray:
@@ -176,18 +126,18 @@ def losses(predicted: tuple[Tensor, ...], truth: Truth) -> dict[str, Tensor]:
     difference = shading - true_shading
     total = known.sum((2, 3), keepdim=True).clamp(min=1)
     difference = (difference - (difference * known).sum((2, 3), keepdim=True) / total).clamp(-3, 3)
-    gradient = difference.new_zeros(())
+    edges = difference.new_zeros(())
     for k in range(4):
         d, m = difference[..., :: 2**k, :: 2**k], known[..., :: 2**k, :: 2**k]
         for dim in (2, 3):
             n = d.shape[dim] - 1
             both = m.narrow(dim, 0, n) * m.narrow(dim, 1, n)
-            gradient = gradient + (d.diff(dim=dim).abs() * both).sum() / (3 * both.sum()).clamp(min=1)
+            edges = edges + (d.diff(dim=dim).abs() * both).sum() / (3 * both.sum()).clamp(min=1)
     arrives = torch.sigmoid(seen) * cosines(F.normalize(normals.detach(), dim=1))
     return {
         "seen": (entropy * weight).sum() / weight.sum().clamp(min=1),
         "shading": (difference.abs() * known).sum() / (3 * known.sum()).clamp(min=1),
-        "gradient": gradient,
+        "edges": edges,
         "relit": relit_errors(arrives[:, lights], difference, (true_seen * n_dot_d)[:, lights], albedo, known).mean(),
     }
 
@@ -209,12 +159,11 @@ def relit_errors(arrives: Tensor, too_much: Tensor, truly: Tensor, albedo: Tenso
 
 def total(terms: dict[str, Tensor]) -> Tensor:
     """The weighted sum of the terms, a scalar."""
-    first, *others = (WEIGHTS[name] * term for name, term in terms.items())
-    return sum(others, first)
+    return sum((WEIGHTS[name] * term for name, term in terms.items()), torch.zeros(()))
 
 
 @torch.no_grad()
-def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int = 96) -> dict[str, float]:
+def validate(net: torch.nn.Module, shards: data.Pictures, size: int = 256, limit: int = 96) -> dict[str, float]:
     """Errors over unseen pictures.
 
     Root mean squares: "visibility" is of (V - V true) n.d with the true normals where n.d > 0.05, "open" the same of
@@ -222,7 +171,7 @@ def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int =
     the same with V = 1 and a constant shading.
     """
     net.eval()
-    lights = facing()[::4]
+    device, lights = next(net.parameters()).device, facing()[::4]
     squares: dict[str, list[float]] = {}
     counts: dict[str, list[float]] = {}
 
@@ -231,9 +180,9 @@ def validate(net: torch.nn.Module, shards: Shards, size: int = 256, limit: int =
         counts.setdefault(name, []).append(float(where.sum()))
 
     for k in np.linspace(0, len(shards) - 1, min(limit, len(shards))).astype(int):
-        h, w = shards.rows(k)[0].shape[:2]
-        image, truth = collate([window(shards, k, slice(0, h), slice(0, w), size, size)], lights)
-        _, normals, _, seen, shading = (p.float() for p in net(image.contiguous(memory_format=torch.channels_last)))
+        image, truth = collate([whole(shards, k, size, size)], lights)
+        image = image.to(device, memory_format=torch.channels_last)
+        _, normals, _, seen, shading = (p.float().cpu() for p in net(image))
         v, n_dot_d, known = torch.sigmoid(seen), cosines(truth[0]), truth[4]
         lit, ours, truly = (n_dot_d > 0.05).float(), cosines(F.normalize(normals, dim=1)), truth[1] * n_dot_d
         for names, guess, guessed in (

@@ -18,12 +18,13 @@ import torch.nn.functional as F
 from network import PARTS, GeometryNet
 from torch import nn
 
-from . import data, light, losses
+from . import data, light, losses, views
 
-Batch = tuple[torch.Tensor, Any]  # pictures and the truth, as data.collate or light.collate gives them
+Batch = tuple[torch.Tensor, views.Truth]
 ENCODER_RATE = 0.1  # of the decoder's learning rate, because the encoder starts from good weights
 WARM_UP = 150  # steps
 CLIP = 2.0  # gradient norm
+LIGHT_SHARE = 0.5  # of the light's losses where everything learns
 PHOTOS = (
     "astronaut.png",
     "chelsea.png",
@@ -86,15 +87,14 @@ class State:
 def start(net: GeometryNet, rate: float, freeze: int = 0, part: str = "all") -> State:
     """A fresh state: AdamW with a slower encoder, and a running average of the weights.
 
-    With another part than "all" (network.PARTS), only those branches of the network learn.
+    With another part than "all" only what network.PARTS names learns.
 
     The stem and the first `freeze` blocks of the encoder stay as they are: edges and colours look the same in every
     picture, and their gradients, at the highest resolution, are the most expensive.
     """
-    if part != "all":
-        net.still = tuple(name for name, _ in net.named_children() if name not in PARTS[part])
-        for name in net.still:
-            net.get_submodule(name).requires_grad_(False)
+    net.still = tuple(name for name, _ in net.named_children() if name not in PARTS[part])
+    for name in net.still:
+        net.get_submodule(name).requires_grad_(False)
     if freeze:
         net.encoder.stem.requires_grad_(False)
         net.encoder.blocks[:freeze].requires_grad_(False)
@@ -169,6 +169,16 @@ class Workers:
         return {k: sum(r[k] for r in results) / len(results) for k in results[0]}
 
 
+def objective(
+    predicted: tuple[torch.Tensor, ...], truth: views.Truth, part: str
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """The loss terms of a part (see network.PARTS) by name, and what is to be made small."""
+    geometry = losses.losses(predicted[:3], truth[:3], part) if part != "light" else {}
+    lit = light.losses(predicted, (truth.normals, *truth[3:])) if part in ("all", "light") else {}
+    loss = losses.total(geometry) + (LIGHT_SHARE if part == "all" else 1.0) * light.total(lit)
+    return geometry | lit, loss
+
+
 def train_step(
     state: State,
     workers: Workers,
@@ -188,13 +198,7 @@ def train_step(
         with torch.autocast(device, torch.bfloat16, enabled=bf16):
             predicted = net.train()(image.to(device, memory_format=torch.channels_last))
         predicted = tuple(p.float() for p in predicted)
-        truth: Any = tuple(t.to(device) for t in target)
-        if learns == "light":
-            terms = light.losses(predicted, truth)
-            loss = light.total(terms)
-        else:
-            terms = losses.losses(predicted[:3], truth, learns)
-            loss = losses.total(terms)
+        terms, loss = objective(predicted, views.Truth(*(t.to(device) for t in target)), learns)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"step {state.step}: loss is {loss.item()}")
         loss.backward()
@@ -227,7 +231,7 @@ def update_average(state: State, horizon: float = 250.0) -> None:
 
 
 @torch.no_grad()
-def validate(net: nn.Module, shards: data.Shards, size: int = 256, limit: int = 128) -> dict[str, dict[str, float]]:
+def validate(net: nn.Module, shards: data.Pictures, size: int = 256, limit: int = 128) -> dict[str, dict[str, float]]:
     """Scores for each kind of scene and for "all".
 
     They are the mean angle of the normals in degrees, the percentage of angles under 30 degrees, the percentages of

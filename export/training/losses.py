@@ -11,7 +11,16 @@ from torch import Tensor
 
 # The chord is smallest at a median of directions, the cosine term at a mean, which faces the viewer too much wherever
 # the network is unsure.
-WEIGHTS = {"disparity": 1.0, "gradient": 0.5, "order": 2.0, "cosine": 0.3, "chord": 1.2, "mask": 0.2}
+WEIGHTS = {
+    "disparity": 1.0,
+    "local": 0.3,
+    "gradient": 0.5,
+    "order": 2.0,
+    "cosine": 0.3,
+    "chord": 1.2,
+    "relative": 0.3,
+    "mask": 0.2,
+}
 SKY_WEIGHT = 0.5  # of a pixel without surface in the disparity loss: it is known to be the farthest, and there are many
 
 
@@ -32,6 +41,30 @@ def disparity_losses(predicted: Tensor, target: Tensor, mask: Tensor, scales: in
         d = difference[..., :: 2**k, :: 2**k]
         gradient = gradient + d.diff(dim=-1).abs().clamp(max=2).mean() + d.diff(dim=-2).abs().clamp(max=2).mean()
     return level, gradient
+
+
+TILES = (3, 6)  # windows along the shorter side, which overlap by half
+FLAT = 0.1  # of the whole picture's deviation: the depth within a window is not spread by more than its inverse
+
+
+def local_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """L1 of disparities standardised in windows, so that the far corner of a room counts as much as what is near.
+
+    After Wang et al., "MoGe", CVPR 2025, whose patches are aligned one by one too.
+    """
+    shape, flat, loss = predicted.shape, predicted.shape[0], predicted.new_zeros(())
+    both = torch.cat([standardise(d.reshape(flat, -1)).view(shape) for d in (predicted, target)] + [mask], 1)
+    for tiles in TILES:
+        side = max(4, min(shape[-2:]) // tiles)
+        cut = F.unfold(both, side, stride=side // 2).view(flat, 3, side * side, -1)
+        weight = cut[:, 2]
+        count = weight.sum(1, keepdim=True).clamp(min=1)
+        local = []
+        for d in (cut[:, 0], cut[:, 1]):
+            d = (d - (d * weight).sum(1, keepdim=True) / count) * weight
+            local.append(d / (d.abs().sum(1, keepdim=True) / count).clamp(min=FLAT))
+        loss = loss + (local[0] - local[1]).abs().clamp(max=4).sum() / weight.sum().clamp(min=1)
+    return loss / len(TILES)
 
 
 PAIRS = 4096  # pairs of pixels per picture, of each of the two kinds
@@ -88,8 +121,30 @@ def normal_losses(predicted: Tensor, target: Tensor, mask: Tensor) -> tuple[Tens
     return (weight * (1 - cosine)).sum() / total, (weight * chord).sum() / total
 
 
+STRIDES = (1, 2, 4, 8)  # pixels between the neighbours that are compared
+
+
+def relative_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """How far the differences between the unit normals of neighbours are from the true ones.
+
+    That a corner is a corner can be seen even where it is not clear which way its walls face (after Bae & Davison,
+    "Rethinking Inductive Biases for Surface Normal Estimation", CVPR 2024).
+    """
+    u, g = F.normalize(predicted, dim=1, eps=1e-4), F.normalize(target, dim=1, eps=1e-4)
+    weight = mask * coherence(g * mask) ** 2
+    loss, off = predicted.new_zeros(()), u - g
+    for stride in STRIDES:
+        for dim in (2, 3):
+            n = max(0, off.shape[dim] - stride)
+            both = weight.narrow(dim, 0, n) * weight.narrow(dim, off.shape[dim] - n, n)
+            apart = off.narrow(dim, 0, n) - off.narrow(dim, off.shape[dim] - n, n)
+            length = (apart.square().sum(1, keepdim=True) + 1e-6).sqrt() - 1e-3
+            loss = loss + (both * length).sum() / both.sum().clamp(min=1)
+    return loss / (2 * len(STRIDES))
+
+
 def losses(
-    predicted: tuple[Tensor, Tensor, Tensor], target: tuple[Tensor, Tensor, Tensor], part: str = "all"
+    predicted: tuple[Tensor, ...], target: tuple[Tensor, Tensor, Tensor], part: str = "all"
 ) -> dict[str, Tensor]:
     """Every term of a part (see network.PARTS) by name, unweighted.
 
@@ -103,15 +158,16 @@ def losses(
     order = order_loss(predicted[0], disparity, mask)
     return {
         "disparity": level,
+        "local": local_loss(predicted[0], disparity, mask),
         "gradient": gradient,
         "order": order,
         "cosine": cosine,
         "chord": chord,
+        "relative": relative_loss(predicted[1], normals, mask),
         "mask": F.binary_cross_entropy_with_logits(predicted[2], mask),
     }
 
 
 def total(terms: dict[str, Tensor]) -> Tensor:
     """The weighted sum of the terms, a scalar."""
-    first, *others = (WEIGHTS[name] * term for name, term in terms.items())
-    return sum(others, first)
+    return sum((WEIGHTS[name] * term for name, term in terms.items()), torch.zeros(()))

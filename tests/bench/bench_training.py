@@ -12,8 +12,8 @@ import statistics
 import time
 
 import torch
-from network import GeometryNet
-from training import loop, processor
+from network import DIRECTIONS, LIGHT, GeometryNet
+from training import light, loop, processor, views
 
 from server import cpus
 
@@ -26,10 +26,14 @@ VARIANTS = (  # name, our gradients, bfloat16
 
 
 def pictures(count, size):
-    """A batch as the data would give it: (pictures, (disparity, normals, mask)) at half the size."""
-    half = torch.rand(count, 5, size // 2, size // 2)
+    """A batch as views.batch would give it: pictures, and the truth at half the size."""
+    r = torch.rand(count, 12 + DIRECTIONS, size // 2, size // 2)
     image = torch.randn(count, 3, size, size).contiguous(memory_format=torch.channels_last)
-    return image, (half[:, :1], half[:, 1:4] * 2 - 1, (half[:, 4:] > 0.1).float())
+    on = (r[:, 4:5] > 0.1).float()
+    lights = torch.from_numpy(light.facing()[: light.LIT])
+    return image, views.Truth(
+        r[:, :1], r[:, 1:4] * 2 - 1, on, r[:, 12:].round(), r[:, 5:8], r[:, 8:11], r[:, 11:12].round(), lights
+    )
 
 
 def main():
@@ -43,7 +47,7 @@ def main():
     runs = {}
     for name, own, bf16 in VARIANTS:
         torch.manual_seed(0)
-        net = GeometryNet()
+        net = GeometryNet(light=LIGHT)
         if own:
             processor.install(net)
         state = loop.start(net.to(memory_format=torch.channels_last), 1e-4, 4)

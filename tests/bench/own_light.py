@@ -57,13 +57,13 @@ def main():
     args = parser.parse_args()
     graph = load_graph(args.models, "relight-geometry", provider="cpu", threads=2)
     engine = OnnxEngine(dict.fromkeys(graph.manifest.roles, graph))
-    shards = data.Shards(args.data, fields=light.FIELDS)
+    shards = data.Shards(args.data)
     toward = directions.directions()
     lights = light.facing()[::4]
     shading, seen = {}, {}
     for k in range(min(args.count, len(shards))):
         h, w = (2 * (side // 2) for side in shards[k].rgb.shape[:2])
-        lit = light.window(shards, k, slice(0, h), slice(0, w), h, w)
+        lit = light.whole(shards, k, h, w)
         geometry, fit = read_scene(lit.rgb, estimate(lit.rgb, engine.analyse))
         true, known = np.exp(lit.shading) @ LUMINANCE, lit.known > 0
         ways = {"harmonics": replace(geometry, shading=None), "served": geometry}
