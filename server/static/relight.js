@@ -157,8 +157,10 @@ function readPlanes(described, raw) {
     const codes = summedUp(raw.subarray(at, at + count * bytes), shape, bytes);
     at += count * bytes;
     // What is 0 or 1, or 255 steps from 0 to 1, is wanted as it is
-    const data = bytes === 1 && steps !== 254 ? Uint8Array.from(codes)
-      : Float32Array.from(codes, (code) => low + (code * (high - low)) / steps);
+    const asItIs = bytes === 1 && steps !== 254;
+    const data = asItIs ? new Uint8Array(codes) : new Float32Array(count);
+    const scale = (high - low) / steps;
+    for (let i = 0; !asItIs && i < count; i += 1) data[i] = low + codes[i] * scale;
     planes.set(name, { shape, data });
   }
   return planes;
