@@ -121,9 +121,9 @@ def make(args: argparse.Namespace, network: graphs.Exportable) -> tuple[bytes, d
     if not (args.half or args.quantize):
         return data, manifest
     import quantize
-    from training.data import Shards
+    from training.data import GEOMETRY, Shards
 
-    shards = Shards(args.calibration)
+    shards = Shards(args.calibration, fields=GEOMETRY)
     if not len(shards):
         raise graphs.ExportError(f"no rendered shards in {args.calibration}")
     before = quantize.measure(data, network, shards)

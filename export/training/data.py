@@ -19,7 +19,8 @@ from torch import Tensor
 
 from . import skies
 
-FIELDS = ("rgb", "inv", "nrm", "mask", "vis", "alb")
+GEOMETRY = ("rgb", "inv", "nrm", "mask")
+FIELDS = (*GEOMETRY, "vis", "alb")
 MEAN, STD = 127.0, 128.0
 
 
@@ -36,10 +37,10 @@ class Sample(NamedTuple):
 
 
 class Shards:
-    """All shards of a folder, memory-mapped, as a sequence of samples."""
+    """All shards of a folder, memory-mapped, as a sequence of samples. fields: FIELDS, or the GEOMETRY alone."""
 
-    def __init__(self, folder: Path, every: float = 20.0):
-        self.folder, self.every, self.checked = Path(folder), every, 0.0
+    def __init__(self, folder: Path, every: float = 20.0, fields: tuple[str, ...] = FIELDS):
+        self.folder, self.every, self.checked, self.fields = Path(folder), every, 0.0, fields
         self.stems: list[str] = []
         self.arrays: dict[str, list[np.ndarray]] = {}
         self.about: dict[str, dict[str, Any]] = {}
@@ -58,7 +59,7 @@ class Shards:
         for stem in stems:
             try:
                 arrays[stem] = self.arrays.get(stem) or [
-                    np.load(self.folder / f"{stem}.{f}.npy", mmap_mode="r") for f in FIELDS
+                    np.load(self.folder / f"{stem}.{f}.npy", mmap_mode="r") for f in self.fields
                 ]
                 about[stem] = self.about.get(stem) or json.loads((self.folder / f"{stem}.json").read_text())
             except FileNotFoundError:  # the ring dropped it between the listing and now

@@ -6,6 +6,7 @@ Wants firefox-esr or firefox, Xvfb (without a screen, Firefox has no WebGL here)
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -42,12 +43,14 @@ class Firefox:
             display = pipe.readline().strip()
         command = [firefox(), "--no-remote", "--profile", str(folder), "--remote-debugging-port", "0", "about:blank"]
         env = {**os.environ, "DISPLAY": f":{display}", "LIBGL_ALWAYS_SOFTWARE": "1"}
-        self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        for line in self.process.stderr:
-            if "WebDriver BiDi listening on" in line:
-                break
+        with open(folder / "said", "w") as said:
+            self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=said)
+        deadline = time.monotonic() + 60
+        while not (found := re.search(r"WebDriver BiDi listening on (ws://\S+)", (folder / "said").read_text())):
+            assert self.process.poll() is None and time.monotonic() < deadline, (folder / "said").read_text()
+            time.sleep(0.1)
         self.open = ExitStack()
-        self.socket = self.open.enter_context(connect(line.split()[-1] + "/session", max_size=None))
+        self.socket = self.open.enter_context(connect(found[1] + "/session", max_size=None))
         self.sent = 0
         self.call("session.new", capabilities={})
         self.context = self.call("browsingContext.getTree")["contexts"][0]["context"]
