@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from typing import AsyncIterator, Callable, Optional, Sequence
 
 import cv2
@@ -156,7 +156,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.settings, app.state.metrics, app.state.keys = settings, metrics, api_keys
-    app.state.contract = schemas.contract()
+    app.state.contract = lru_cache(schemas.contract)  # not before the first page asks for it
     problems.install(app, [*routes.router.routes, *routes.guarded.routes])
     routes.install(app)
     _add_middleware(app, settings, metrics, api_keys)

@@ -100,8 +100,7 @@ class Resampler:
         """For each pixel the flat index (H, W) int of the texel before it, and the weights (4, H, W) float32 of that
         texel, the next, and the two below.
         """
-        a, b = self.down[:, None], self.right[None, :]
-        weights = np.stack([(1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b])
+        weights = np.stack(corner_weights(self.down[:, None], self.right[None, :]))
         return self.top[:, None] * self.grid[1] + self.left[None, :], weights
 
     def cells(self, flags: np.ndarray) -> CellPixels:
@@ -116,6 +115,11 @@ class Resampler:
             _runs(first[of], first[of + 1]) for first, of in ((first_row, top), (first_column, left))
         )
         return CellPixels(rows, columns, in_rows[:, :, None] & in_columns[:, None, :], top, left)
+
+
+def corner_weights(down: np.ndarray, right: np.ndarray) -> Tuple[np.ndarray, ...]:
+    """What a texel, the next, and the two below count for a pixel that lies so far past the first, 0..1."""
+    return (1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right
 
 
 def _runs(start: np.ndarray, stop: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:

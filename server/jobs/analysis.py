@@ -219,7 +219,7 @@ class Analyst:
         self.store.put(record.job_id, JobFile.GEOMETRY, packed)
         record.depth_range = list(depth_range(geometry, rgb.shape[:2]))
         record.models = [str(m.get("name", "")) for m in engine.describe()]
-        self._prepare(record, photo, unpack(packed), record.fit)
+        self._prepare(record, photo, unpack(packed), record.fit)  # as it will be read
         timer.lap("storing")
 
     def _prepare(self, record: Record, photo: np.ndarray, geometry: Geometry, fit: SceneFit) -> None:

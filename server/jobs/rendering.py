@@ -128,6 +128,12 @@ class Renderer:
         shared: GridMaps = self.cache.get((record.job_id, "grid"), make)
         return shared
 
+    def _photo(self, record: Record) -> np.ndarray:
+        try:
+            return self.photos.read(record)
+        except (FileNotFound, DamagedFile) as exc:
+            raise self.damaged(record) from exc
+
     def damaged(self, record: Record) -> RelightError:
         """A ready job whose files were lost is analysed anew, once; meanwhile the client is told to come back.
 
@@ -160,11 +166,7 @@ class Renderer:
         side = min(max_side, max(record.width, record.height))
 
         def make() -> PreparedImage:
-            shared = self._shared(record)
-            try:
-                pixels = self.photos.read(record)
-            except (FileNotFound, DamagedFile) as exc:
-                raise self.damaged(record) from exc
+            shared, pixels = self._shared(record), self._photo(record)
             self.note_whole(record)
             samples = prepare_samples(pixels[..., :3], shared)  # the same for all sizes
             pixels = shrink_image(pixels, side)
@@ -205,11 +207,7 @@ class Renderer:
 
         def make() -> OwnLight:
             shared, geometry = self._shared(record), self._geometry(record)
-            try:
-                pixels = self.photos.read(record)
-            except (FileNotFound, DamagedFile) as exc:
-                raise self.damaged(record) from exc
-            return OwnLight(own_light(shared), colour_of_light(pixels[..., :3], geometry))
+            return OwnLight(own_light(shared), colour_of_light(self._photo(record)[..., :3], geometry))
 
         found: OwnLight = self.cache.get((record.job_id, "light"), make)
         return found
@@ -333,11 +331,7 @@ class Renderer:
 
     def _make_maps(self, record: Record, file: JobFile) -> None:
         if live.can_be_lit(self._geometry(record)):
-            try:
-                photo = self.photos.read(record)
-            except (FileNotFound, DamagedFile) as exc:
-                raise self.damaged(record) from exc
-            data = live.pack_maps(photo, live.side_of(file), self._shared(record))
+            data = live.pack_maps(self._photo(record), live.side_of(file), self._shared(record))
         else:
             data = live.no_maps(record.width, record.height, record.alpha)
         self.note_whole(record)

@@ -36,7 +36,7 @@ class VisibilityField:
     """
 
     def __init__(self, visibility: Visibility, q: np.ndarray, normals: np.ndarray, focal: float):
-        self.q, self.normals, self.focal, self.shape = q, normals, float(focal), q.shape
+        self.q, self.focal, self.shape = q, float(focal), q.shape
         self.directions = np.asarray(visibility.directions, np.float32)
         h, w = self.shape
         seen = [

@@ -6,7 +6,7 @@ from typing import Callable, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 
-from ..image.resample import CellPixels, Resampler, in_threads
+from ..image.resample import CellPixels, Resampler, corner_weights, in_threads
 
 JUMP = 0.06  # in log depth, or in the mask: a silhouette
 COLOUR = 0.07  # of sRGB 0..1: how alike the colours of one side are
@@ -235,8 +235,7 @@ def depth_aware(
     a, b, corner, log_q_pixels = sampler.down[y], sampler.right[x], sampler.top[y] * log_q.shape[1], np.log(q)
     corner += sampler.left[x]
     weights = np.empty((4, pixels.size), np.float32)
-    bilinear = ((1 - a) * (1 - b), (1 - a) * b, a * (1 - b), a * b)
-    for k, (ahead, share) in enumerate(zip(_corner_offsets(sampler.grid), bilinear)):
+    for k, (ahead, share) in enumerate(zip(_corner_offsets(sampler.grid), corner_weights(a, b))):
         unlike = (log_q.ravel()[corner + ahead] - log_q_pixels) / np.float32(DEPTH)
         weights[k] = (share + np.float32(DIRECT)) * np.exp(-np.minimum(unlike * unlike, STEEPEST))
     weights /= weights.sum(0)

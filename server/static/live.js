@@ -2,9 +2,8 @@
 // larger than the maps, and where the GPU cannot.
 
 import { address, asProblem, key, Problem } from './api.js';
-import { frameSide, Previews } from './previews.js';
+import { frameSide, Previews, SETTLE_MS } from './previews.js';
 
-const SETTLE_MS = 160;
 const SLOW_MS = 40; // between two frames of a light that moves
 const FAST_MS = 20;
 const LARGEST_MAPS = 2048;

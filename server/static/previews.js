@@ -2,7 +2,7 @@
 
 import { asProblem, isAbort, preview } from './api.js';
 
-const SETTLE_MS = 160;
+export const SETTLE_MS = 160;
 const SLOW_MS = 150;
 const FAST_MS = 60;
 // Few sizes, since the server prepares (and keeps) its maps for each.

@@ -86,6 +86,7 @@ async def get_owner(request: Request) -> str:
 Services = Annotated[Service, Depends(get_service)]
 Owner = Annotated[str, Depends(get_owner)]
 FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [*(p.value for p in jobs.PASSES), jobs.ARCHIVE]})]
+BAD_FILES = ("empty_file", "corrupt_image", "unsupported_image", "file_too_large", "image_too_large")
 LIGHT_PROBLEMS = (
     "invalid_request",
     "invalid_light",
@@ -107,11 +108,7 @@ guarded = APIRouter(responses=problems("unauthorized", "internal"), dependencies
     tags=["jobs"],
     responses=problems(
         "invalid_request",
-        "empty_file",
-        "corrupt_image",
-        "unsupported_image",
-        "file_too_large",
-        "image_too_large",
+        *BAD_FILES,
         "model_missing",
         "overloaded",
         "storage_full",
@@ -228,7 +225,7 @@ async def maps(
     """
     job_id = request.state.job_id = jobs.parse_id(job_id)
     file = await service.open_maps(job_id, max_side, owner, disconnection(request))
-    contract: bytes = request.app.state.contract
+    contract: bytes = await asyncio.to_thread(request.app.state.contract)
     headers = {"ETag": _etag([file], contract), "Cache-Control": "private, no-cache"}
     if _is_known(headers["ETag"], request):
         file.close()
@@ -398,11 +395,7 @@ async def delete(job_id: str, request: Request, service: Services, owner: Owner)
     responses=problems(
         "invalid_request",
         "job_not_found",
-        "empty_file",
-        "corrupt_image",
-        "unsupported_image",
-        "file_too_large",
-        "image_too_large",
+        *BAD_FILES,
         "overloaded",
         "storage_full",
         statuses=(400, 408),

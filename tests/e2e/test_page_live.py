@@ -128,11 +128,7 @@ def test_the_look_as_javascript_lights_the_photo(open_page, server, photo):
     other = open_page("health")
     other.watch.expect("favicon.ico")
     other.evaluate("document.body.append(document.createElement('canvas'))")
-    rendered = other.evaluate(
-        "async (code) => { const run = code.replace(/^import (.*) from (.*);/, 'const $1 = await import($2);');"
-        " return (async () => {}).constructor ? run : ''; }",
-        code,
-    )
+    rendered = re.sub(r"^import (.*) from (.*);", r"const \1 = await import(\2);", code)
     assert rendered.startswith("const { relight } = await import(")
     drawn = other.evaluate("async () => { " + rendered + " return [view.mode, view.width]; }")
     assert drawn == ["webgl", 480]
