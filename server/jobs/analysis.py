@@ -34,8 +34,8 @@ from ..scene.fit import SceneFit
 from ..scene.geometry import Geometry, checked, pack, unpack
 from ..scene.passes import depth_range
 from ..scene.pipeline import estimate, read_scene
-from .base import ANALYSIS, Coordination, JobFile, JobStore
-from .live import USUAL, can_be_lit, maps_file, pack_maps, side_of
+from .base import ANALYSIS, Coordination, JobFile, JobStore, MapsSide
+from .live import can_be_lit, maps_file, pack_maps, side_of
 from .notifier import Notifier
 from .photos import Photos
 from .pool import Pool, WatchdogThread
@@ -186,7 +186,7 @@ class Analyst:
                 if other == record.job_id or twin.state != READY or twin.fingerprint != record.fingerprint:
                     continue
                 unpack(self.store.get(other, JobFile.GEOMETRY))
-                maps = maps_file(USUAL, record.width, record.height)
+                maps = maps_file(MapsSide.USUAL, record.width, record.height)
                 there = maps in self.store.names(other)
                 self.store.link_files(other, record.job_id, [JobFile.GEOMETRY, *([maps] if there else [])])
             except (RelightError, DamagedFile):
@@ -227,7 +227,7 @@ class Analyst:
         shared = prepare_grid(geometry, fit)
         record.shading_factor = shading_factor(shared.light_samples)
         if can_be_lit(geometry):
-            file = maps_file(USUAL, record.width, record.height)
+            file = maps_file(MapsSide.USUAL, record.width, record.height)
             self.store.put(record.job_id, file, pack_maps(photo, side_of(file), shared))
 
     def _ask(self, engine: Engine, rgb: np.ndarray) -> Geometry:

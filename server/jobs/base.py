@@ -33,7 +33,17 @@ DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobF
 LIT = (JobFile.RELIT16, JobFile.EXR)  # likewise, with the lights of the last relight
 PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
 ARCHIVE = "passes.zip"  # of all of them; never stored
-MAPS = {512: JobFile.MAPS_512, 1024: JobFile.MAPS_1024, 2048: JobFile.MAPS_2048}  # by the longer side of the picture
+
+
+class MapsSide(enum.IntEnum):
+    """The longer side, in pixels, of pictures that a browser lights. USUAL: made as soon as a photo is analysed."""
+
+    SMALL = 512
+    USUAL = 1024
+    LARGE = 2048
+
+
+MAPS = {MapsSide.SMALL: JobFile.MAPS_512, MapsSide.USUAL: JobFile.MAPS_1024, MapsSide.LARGE: JobFile.MAPS_2048}
 ANALYSIS = (JobFile.GEOMETRY, *DERIVED, *MAPS.values())
 
 

@@ -14,20 +14,19 @@ from ..image.resample import shrink_image
 from ..light.live import constants, describe, planes, scene_numbers
 from ..light.maps import GridMaps
 from ..scene.geometry import Geometry
-from .base import MAPS, JobFile
+from .base import MAPS, JobFile, MapsSide
 
 FORMAT = 1
 # Begins every such file: one of another format, or made for formulas with other numbers, is made anew.
 MARK = (
     b"relight-maps " + hashlib.sha256(f"{FORMAT} {json.dumps(constants())}".encode()).hexdigest()[:18].encode() + b"\n"
 )
-USUAL = 1024  # pixels of the longer side: what is made as soon as a photo is analysed
 
 
 def maps_file(max_side: int, width: int, height: int) -> JobFile:
     """Which file holds the maps of a photo for pictures of at most that side, one of MAPS."""
     side = min(max_side, max(width, height))
-    return MAPS[min((s for s in MAPS if s >= side), default=max_side)]
+    return MAPS[min(s for s in MapsSide if s >= side)]
 
 
 def side_of(file: JobFile) -> int:

@@ -1,7 +1,6 @@
 """The endpoints: HTTP in, service, HTTP out."""
 
 import asyncio
-import enum
 import hashlib
 import json
 import os
@@ -53,14 +52,6 @@ def _header(name: str, description: str) -> Dict[str, Any]:
 
 MAPS_TYPE = "application/octet-stream"
 IF_NONE_MATCH = _header("If-None-Match", "ETags of the copies held: if this is one of them, 304")
-
-
-class MapsSide(enum.IntEnum):
-    """The longer side, in pixels, of pictures that a browser lights."""
-
-    SMALL = 512
-    USUAL = 1024
-    LARGE = 2048
 
 
 async def get_service(request: Request) -> Service:
@@ -216,7 +207,7 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
     openapi_extra={"parameters": [IF_NONE_MATCH]},
 )
 async def maps(
-    job_id: str, request: Request, service: Services, owner: Owner, max_side: MapsSide = MapsSide.USUAL
+    job_id: str, request: Request, service: Services, owner: Owner, max_side: jobs.MapsSide = jobs.MapsSide.USUAL
 ) -> Response:
     """What a page needs to light a photo itself, at one picture size; waits for the analysis.
 
