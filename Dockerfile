@@ -19,7 +19,7 @@ RUN cd /opt/relight/lib/python3*/site-packages \
  && rm -rf onnxruntime/transformers onnxruntime/quantization onnxruntime/tools numpy/distutils numpy/f2py \
  && cd / && RELIGHT_JOBS_DIR=/tmp/jobs /opt/relight/bin/python -c "import server.image.decoder_process; from server import app"
 # Of Debian, only what Python and the wheels need: no shell, no package manager.
-RUN mkdir -p /root/image/tmp /root/image/jobs /root/image/etc/ssl/certs && cd / \
+RUN mkdir -p /root/image/tmp /root/image/jobs /root/image/etc/ssl/certs /root/image/usr/lib /root/image/usr/lib64 && cd / \
  && for package in libc6 libgcc-s1 libstdc++6 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5 libssl3 libsqlite3-0 libuuid1 \
       libcrypt1 python3-minimal python3.11-minimal libpython3.11-minimal libpython3.11-stdlib; \
     do dpkg -L $package; done | grep -v -e ^/usr/share/doc -e ^/usr/share/man -e /gconv -e ^/\\. | sort -u > /root/files \

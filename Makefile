@@ -6,7 +6,7 @@ PORT ?= 8000
 VENV ?= .venv
 VENV_TEST ?= .venv-test
 
-.PHONY: run test smoke lint models picture parity bench clean fuzz chaos soak
+.PHONY: run test smoke lint models picture parity bench clean fuzz chaos soak containers
 
 run: $(VENV)/.installed
 	@echo "Relight Server: http://$(HOST):$(PORT)"
@@ -20,7 +20,7 @@ smoke:
 
 MINUTES ?= 10
 ARGS ?=
-fuzz chaos soak parity bench: export PYTHONPATH = $(CURDIR):$(CURDIR)/tests:$(CURDIR)/tests/e2e:$(CURDIR)/export
+fuzz chaos soak parity bench containers: export PYTHONPATH = $(CURDIR):$(CURDIR)/tests:$(CURDIR)/tests/e2e:$(CURDIR)/export
 
 fuzz: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/trust/fuzz.py --minutes $(MINUTES)
@@ -30,6 +30,9 @@ chaos: $(VENV_TEST)/.installed
 
 soak: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/soak.py --minutes $(MINUTES)
+
+containers: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python tests/containers.py $(ARGS)
 
 picture: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/e2e/make_picture.py
