@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -34,8 +35,9 @@ def new_bucket(port):
     """The name of a bucket made now."""
     import boto3
 
-    name = f"relight-{uuid.uuid4().hex[:12]}"
-    client(port, boto3).create_bucket(Bucket=name)
+    name, asked = f"relight-{uuid.uuid4().hex[:12]}", client(port, boto3)
+    asked.create_bucket(Bucket=name)
+    asked.put_object(Bucket=name, Key="first", Body=b"1")  # SeaweedFS takes its time for the first
     return name
 
 
@@ -89,8 +91,7 @@ class Seaweed:
             '{"identities": [{"name": "t", "credentials": [{"accessKey": "%s", "secretKey": "%s"}],'
             ' "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}' % (KEY, SECRET)
         )
-        self.port = free_port()
-        self._others = [_two_free() for _ in range(3)]  # gRPC listens on each port + 10000
+        self.port, *self._others = [_two_free() for _ in range(4)]
         self.start()
 
     def start(self):
@@ -119,12 +120,13 @@ class Seaweed:
 
 
 def _two_free():
+    """A port, free as is the one 10000 above, where each part of it speaks gRPC; below those that systems give out."""
     while True:
-        port = free_port()
-        if port < 55000:
-            with contextlib.suppress(OSError), socket.socket() as s:
-                s.bind(("127.0.0.1", port + 10000))
-                return port
+        port = random.SystemRandom().randrange(11_000, 22_000)
+        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
+            one.bind(("127.0.0.1", port))
+            other.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import json
 import threading
 import time
 import uuid
-from contextlib import ExitStack
 
 import pytest
 import s3
@@ -24,24 +23,6 @@ from server.settings import load
 LEASE = 1.0  # seconds
 KINDS = ["folder", "memory", "moto", "seaweed"]
 BUCKETS = KINDS[1:]
-
-
-@pytest.fixture(scope="module")
-def servers(tmp_path_factory):
-    """(port, bucket) of S3 servers by name, started when they are first asked for."""
-    with ExitStack() as stack:
-        started = {}
-
-        def of(kind):
-            if kind not in started:
-                if kind == "moto":
-                    port = stack.enter_context(s3.moto())
-                else:
-                    port = stack.enter_context(s3.seaweed(tmp_path_factory.mktemp("weed"))).port
-                started[kind] = port, s3.new_bucket(port)
-            return started[kind]
-
-        yield of
 
 
 class Place:
@@ -603,18 +584,18 @@ def test_a_bucket_that_is_not_there_ends_the_start(servers, monkeypatch):
 def test_what_the_store_is_told_to_encrypt_is_encrypted(servers, monkeypatch):
     import boto3
 
-    port, name = servers("moto")
+    port, bucket = servers("moto")
     for name, value in {**s3.environment(port), "AWS_SERVER_SIDE_ENCRYPTION": "AES256"}.items():
         monkeypatch.setenv(name, value)
-    made = backends.open_backend(load(store=f"s3://{name}/sealed", lease_seconds=LEASE))
+    made = backends.open_backend(load(store=f"s3://{bucket}/sealed", lease_seconds=LEASE))
     try:
         new(made.store)
     finally:
         made.processes.close()
     client = s3.client(port, boto3)
-    objects = [o["Key"] for o in client.list_objects_v2(Bucket=name, Prefix="sealed/")["Contents"]]
+    objects = [o["Key"] for o in client.list_objects_v2(Bucket=bucket, Prefix="sealed/")["Contents"]]
     assert len(objects) >= 2
-    assert all(client.head_object(Bucket=name, Key=o)["ServerSideEncryption"] == "AES256" for o in objects)
+    assert all(client.head_object(Bucket=bucket, Key=o)["ServerSideEncryption"] == "AES256" for o in objects)
 
 
 def test_new_is_new(bucket_place):

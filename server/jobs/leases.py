@@ -61,9 +61,10 @@ class LeasedProcesses:
     def _beat(self) -> None:
         before = time.monotonic()
         self.bucket.put(f"workers/{self.worker}", uuid.uuid4().hex.encode())
+        after = time.monotonic()
         with self._lock:
             self._renewed = before
-        self._look(renewed=before)
+        self._look(renewed=after)
         for path, token in list(self.unreleased):
             self._give_back(path, token)
 

@@ -97,7 +97,7 @@ class _Seen(NamedTuple):
     job: Index
     version: Version
     modified: float
-    at: float  # steady seconds
+    at: float  # steady seconds: when it was asked for, or had been written
 
 
 Change = Callable[[Index], Index]
@@ -138,6 +138,7 @@ class ObjectStore:
 
     def _load(self, job_id: str) -> _Seen:
         """Read an index. Raises JobNotFound."""
+        asked = time.monotonic()
         found = self.bucket.find(f"jobs/{job_id}/{INDEX}")
         try:
             if found is None or not found.data:
@@ -147,10 +148,13 @@ class ObjectStore:
             with self._lock:
                 self._memory.pop(job_id, None)
             raise JobNotFound() from None
-        return self._remember(job_id, _Seen(index, found.version, found.modified, time.monotonic()))
+        return self._remember(job_id, _Seen(index, found.version, found.modified, asked))
 
     def _remember(self, job_id: str, seen: _Seen) -> _Seen:
         with self._lock:
+            known = self._memory.get(job_id)
+            if known is not None and known.at > seen.at:
+                return seen  # this answer was asked for before, and may be the older one
             self._memory[job_id] = seen
             self._memory.move_to_end(job_id)
             if len(self._memory) > REMEMBERED:
@@ -176,15 +180,17 @@ class ObjectStore:
     def _change(self, job_id: str, change: Change) -> Index:
         """Change an index; `change` is asked again when another process was quicker. Returns the one before."""
         with self._lock:
-            seen = self._memory.get(job_id)
-        seen = seen or self._load(job_id)
+            known = self._memory.get(job_id)
+        if known is not None:  # what is remembered may be out of date, and nothing is to be made of that
+            with suppress(Conflict, TakenOver):
+                self._write(job_id, change(known.job), known.version)
+                return known.job
         for attempt in range(TRIES):
-            try:
+            time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 5)) if attempt else 0)
+            seen = self._load(job_id)
+            with suppress(Conflict):
                 self._write(job_id, change(seen.job), seen.version)
                 return seen.job
-            except Conflict:
-                time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 5)) if attempt else 0)
-                seen = self._load(job_id) if attempt else self._recent(job_id)  # read just now, to see whose it is
         raise Overloaded()
 
     # -- files
