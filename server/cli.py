@@ -52,7 +52,7 @@ def _shown(field: FieldInfo, what: str) -> str:
 def _metavar(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return "{" + ",".join(get_args(field.annotation)) + "}"
-    kinds = {int: "N", float: "N", str: "NAME"}
+    kinds = {int: "N", float: "N", str: "NAME", bool: "BOOL"}
     kind: Any = field.annotation
     return unit_of(field).split(" ")[0].upper() or kinds.get(
         kind, "LIST" if isinstance(field.default, list) else "PATH"

@@ -22,7 +22,9 @@ from ..errors import (
     Overloaded,
     RelightError,
     StorageFull,
+    StoreAway,
     Superseded,
+    TakenOver,
     from_oserror,
 )
 from ..light.maps import prepare_grid
@@ -45,7 +47,8 @@ log = logging.getLogger("relight")
 IsDisconnected = Callable[[], Awaitable[bool]]  # has the client left?
 MAX_ATTEMPTS = 3  # the first, and twice more after a crash
 MAX_STUCK = 3
-POLL_SECONDS = 0.25  # how often a job that another process works on is looked at
+POLL_SECONDS = 0.25  # how often a turn is asked for while the server may be stopping
+AWAY_SECONDS = 1.0  # how soon an analysis is tried again whose store was away
 
 
 class Analyst:
@@ -112,10 +115,24 @@ class Analyst:
         self.notifier.notify(record.job_id)
 
     def _work(self, job_id: str) -> None:
+        away = False
+        while self._work_once(job_id, away):
+            away = True
+            if self.closing.wait(AWAY_SECONDS):
+                return
+
+    def _work_once(self, job_id: str, away: bool) -> bool:
+        """Analyse a job, unless it is done. True when the store was away and it has to be tried again."""
         try:
             record = load_record(self.store, job_id)
+            if away and record.worker == self.processes.worker:
+                record.attempts = max(0, record.attempts - 1)  # no fault of the photo's
             if record.state not in (READY, FAILED):
                 self._attempt(record)
+        except StoreAway:
+            return True
+        except TakenOver:
+            log.warning("job %s: another process took its analysis over", job_id)
         except JobNotFound:
             log.info("job %s: deleted during its analysis", job_id)
         except StorageFull as exc:
@@ -124,9 +141,10 @@ class Analyst:
         except Exception as exc:
             self.unsaved[job_id] = exc if isinstance(exc, RelightError) else RelightError()
             log.error("job %s: analysis broke off", job_id, exc_info=exc)
+        return False
 
     def _attempt(self, record: Record) -> None:
-        """Analyse a job and write down what came of it. Raises JobNotFound and StorageFull."""
+        """Analyse a job and write down what came of it. Raises JobNotFound, StorageFull, StoreAway, TakenOver."""
         record.worker = self.processes.worker
         record.attempts += 1
         self._step(record, "reading")
@@ -142,6 +160,8 @@ class Analyst:
                 self._step(record, "ready", READY)
         except JobNotFound:
             self.store.unregister(record.fingerprint, record.job_id)
+            raise
+        except (StoreAway, TakenOver):
             raise
         except Exception as exc:
             self._note_failure(record, exc)
@@ -255,15 +275,21 @@ class Analyst:
 
         Ends once the job is ready or failed. Raises JobNotFound.
         """
+        seen = False
         with self.notifier.subscribe(job_id) as changed:
             while True:
                 changed.clear()
-                record = self.as_it_stands(await asyncio.to_thread(load_record, self.store, job_id))
-                yield record
-                if record.state in (READY, FAILED):
-                    return
+                try:
+                    record = self.as_it_stands(await asyncio.to_thread(load_record, self.store, job_id))
+                    seen = True
+                    yield record
+                    if record.state in (READY, FAILED):
+                        return
+                except StoreAway:  # who watches is patient once there was something to see
+                    if not seen:
+                        raise
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+                    await asyncio.wait_for(changed.wait(), self.store.look_seconds)
 
     async def ready(self, job_id: str, is_disconnected: IsDisconnected) -> Record:
         """Wait until a job is ready.

@@ -135,6 +135,8 @@ class ProcessRegistry:
 class LocalMetricsExchange:
     """Each process leaves its metrics beside its mark of life; see MetricsExchange."""
 
+    seconds = 0.5
+
     def __init__(self, processes: ProcessRegistry):
         self.processes = processes
 

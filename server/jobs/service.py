@@ -30,16 +30,15 @@ from ..model.engine import digest as digest_of
 from ..settings import Settings
 from . import surroundings
 from .analysis import Analyst, IsDisconnected
-from .base import ARCHIVE, DERIVED, LIT, PASSES, Coordination, JobFile, JobStore, MetricsExchange, parse_pass
+from .backend import open_backend
+from .base import ARCHIVE, DERIVED, LIT, PASSES, JobFile, begin, facts, parse_pass
 from .cache import Cache
 from .photos import Photos
 from .pool import Pool
 from .preview_queue import PreviewQueue
-from .processes import LocalMetricsExchange, ProcessRegistry
 from .record import ANALYSING, QUEUED, READY, Record, load_owned_record, load_record
 from .rendering import PreviewOptions, Renderer
 from .sheet import Looks
-from .store import LocalStore
 from .usage import JobsInUse, Quota
 
 log = logging.getLogger("relight")
@@ -61,9 +60,7 @@ class Service:
         looks: Looks = (),
     ):
         self.settings, self.engine, self.problem, self.observe = settings, engine, problem, observe
-        self.processes: Coordination = ProcessRegistry(settings.jobs_dir)
-        self.store: JobStore = LocalStore(settings.jobs_dir, self.processes)
-        self.metrics_exchange: MetricsExchange = LocalMetricsExchange(self.processes)
+        self.processes, self.store, self.metrics_exchange = open_backend(settings)
         threads = settings.processors
         self.pool = Pool("work", threads, settings.max_queue)
         self.analysis_pool = Pool("analysis", 1, settings.max_queue)
@@ -88,6 +85,7 @@ class Service:
         )
         self._uploads = 0
         self.clock = (time.time(), time.monotonic())  # at the last sweep
+        self.settled: Dict[str, str] = {}  # jobs that a sweep found ready or failed, and the version it looked at
 
     def close(self) -> None:
         """Finish what runs and give up the store."""
@@ -108,13 +106,13 @@ class Service:
         except JobNotFound:
             return False
 
-    def remove(self, job_id: str) -> None:
-        """Delete a job and all that is known of it. Raises JobNotFound."""
+    def remove(self, job_id: str, used: Optional[float] = None) -> None:
+        """Delete a job and all that is known of it. Raises JobNotFound, TakenOver where it was used since `used`."""
         try:
             fingerprint = load_record(self.store, job_id).fingerprint
         except JobNotFound:
             fingerprint = ""
-        self.store.delete(job_id)
+        self.store.delete(job_id, used)
         if fingerprint:
             self.store.unregister(fingerprint, job_id)
         self.cache.drop(job_id)
@@ -242,6 +240,9 @@ class Service:
     @contextmanager
     def _room(self, owner: str, need: int, jobs: int = 0) -> Iterator[None]:
         """Room for so many bytes more, of so many new jobs, while they are taken. Raises StorageFull, Overloaded."""
+        if not self.quota.limits(owner):
+            yield
+            return
         try:
             with self.processes.room_lock(ROOM_SECONDS):
                 self.quota.make_room(owner, need, jobs)
@@ -371,6 +372,12 @@ class Service:
         with self.renderer.in_use.hold(record.job_id), self._room(record.owner, need):
             pass
 
+    async def direct(self, job_id: str, file: JobFile, seconds: float) -> Optional[str]:
+        """An address from which anybody may read a pass for so long; None where the server alone can send it."""
+        if not self.settings.direct_downloads:
+            return None
+        return await asyncio.to_thread(self.store.direct, job_id, file, seconds)
+
     async def open_archive(self, job_id: str, owner: str, make: bool = True) -> List[Tuple[str, BinaryIO]]:
         """All passes of a job that was relit, open for reading, by name; none of them unless they are to be made.
 
@@ -383,7 +390,9 @@ class Service:
         files: List[Tuple[str, BinaryIO]] = []
         try:
             for file in PASSES if make else ():
-                files.append((file.value, await self._open(record, file, make=True)))
+                stream = await self._open(record, file, make=True)
+                files.append((file.value, stream))
+                await asyncio.to_thread(begin, stream, 0, facts(stream).size)
         except BaseException:
             for _, stream in files:
                 stream.close()

@@ -13,10 +13,10 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Tuple
+from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ..errors import FileNotFound, JobNotFound, from_oserror
-from .base import Entry, JobFile, is_job_folder
+from .base import Entry, Held, JobFile, is_job_folder
 from .processes import ProcessRegistry
 
 TEMPORARY = re.compile(r"\.(new|gone|tmp)-([0-9a-f]{32})-[0-9]+-[0-9a-f]{8}")  # kind, worker
@@ -40,6 +40,10 @@ def _sync_folder(path: Path) -> None:
 class LocalStore:
     """Jobs in a folder on this machine, shared by any number of processes."""
 
+    look_seconds = 0.25
+    forget_seconds = 2.0
+    own_clock = True
+
     def __init__(self, root: Path, processes: ProcessRegistry):
         self.root, self.processes = Path(root), processes
         self._count = 0
@@ -47,6 +51,10 @@ class LocalStore:
     def _temporary(self, kind: str) -> str:
         self._count += 1
         return f".{kind}-{self.processes.worker}-{self._count}-{uuid.uuid4().hex[:8]}"
+
+    def now(self) -> float:
+        """The time, in seconds since the epoch."""
+        return time.time()
 
     # -- files
 
@@ -96,6 +104,10 @@ class LocalStore:
                 os.fsync(f.fileno())
 
         self._put(job_id, name, fill)
+
+    def put_record(self, job_id: str, data: bytes, held: Optional[Held] = None) -> None:
+        """Replace job.json. Who holds the job needs no look: a process that was taken for dead is."""
+        self.put(job_id, JobFile.JOB, data)
 
     def _put(self, job_id: str, name: JobFile, fill: Callable[[Path], None]) -> None:
         def work(folder: Path) -> None:
@@ -158,9 +170,13 @@ class LocalStore:
         """Which files a job has."""
         return [n for n in JobFile if (self.root / job_id / n.value).is_file()]
 
+    def direct(self, job_id: str, name: JobFile, seconds: float) -> Optional[str]:
+        """None: nobody but the server reads a folder."""
+        return None
+
     # -- jobs
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str, used: Optional[float] = None) -> None:
         """Make a job vanish at once, then free its files."""
         gone = self.root / self._temporary("gone")
         try:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import re
 import tempfile
 from email.utils import formatdate
@@ -33,6 +32,7 @@ from .problems import printable, problem_response
 STATIC = Path(__file__).resolve().parents[1] / "static"
 BLOCK = 1 << 18
 SPOOLED = 1 << 20  # bytes of a body held in memory; what is larger waits on disk
+DIRECT_SECONDS = 60.0  # for which a signed address is valid
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".exr": "image/x-exr", ".zip": "application/zip"}
 SHOWN = ("image/png", "image/jpeg")  # by browsers
 PASS = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
@@ -221,7 +221,8 @@ async def maps(
     if _is_known(headers["ETag"], request):
         file.close()
         return Response(status_code=304, headers=headers)
-    size = os.fstat(file.fileno()).st_size
+    size = jobs.facts(file).size
+    await _begin(file, 0, size)
     headers["Content-Length"] = str(len(contract) + size)
     return _FilesResponse(_blocks(file, size, contract), [file], 200, headers, MAPS_TYPE)
 
@@ -243,7 +244,19 @@ async def maps(
             "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges", "Content-Range"),
         },
         304: {"description": "Not modified", "headers": text_headers("ETag")},
-        **problems("job_not_found", "file_not_found", "model_missing", "overloaded", "storage_full", statuses=(416,)),
+        307: {
+            "description": "Where the store sends the pass from",
+            "headers": text_headers("Location", "Cache-Control"),
+        },
+        **problems(
+            "invalid_request",
+            "job_not_found",
+            "file_not_found",
+            "model_missing",
+            "overloaded",
+            "storage_full",
+            statuses=(416,),
+        ),
     },
     openapi_extra={
         "parameters": [
@@ -255,24 +268,27 @@ async def maps(
         ]
     },
 )
-async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:
+async def download(
+    job_id: str, filename: FileName, request: Request, service: Services, owner: Owner, direct: bool = False
+) -> Response:
     """One pass, such as normals.png or relit.png, or all of them in passes.zip.
 
     Those that take the lights of the last relight are made when they are first asked for, unless by HEAD. HEAD answers
-    likewise, without the bytes.
+    likewise, without the bytes. `direct`: where the server allows it, answer with an address, valid for a minute, from
+    which the store of the jobs sends the pass; else the pass is sent as without it.
     """
     job_id = request.state.job_id = jobs.parse_id(job_id)
     make = request.method != "HEAD"
     if filename == jobs.ARCHIVE:
         return await _archive(await service.open_archive(job_id, owner, make), request)
     name, file = await service.open_pass(job_id, filename, owner, make)
-    stat = os.fstat(file.fileno())
+    stat = jobs.facts(file)
     media_type = MEDIA_TYPES[Path(name.value).suffix]
     headers = {
         "ETag": _etag([file]),
         "Cache-Control": "private, no-cache",
         "Accept-Ranges": "bytes",
-        "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
+        "Last-Modified": formatdate(stat.modified, usegmt=True),
         "Content-Disposition": f'{"inline" if media_type in SHOWN else "attachment"}; filename="{name.value}"',
     }
     if _is_known(headers["ETag"], request):
@@ -280,20 +296,33 @@ async def download(job_id: str, filename: FileName, request: Request, service: S
         return Response(status_code=304, headers=headers)
     if not make:
         file.close()
-        return Response(headers={**headers, "Content-Length": str(stat.st_size)}, media_type=media_type)
+        return Response(headers={**headers, "Content-Length": str(stat.size)}, media_type=media_type)
+    url = await service.direct(job_id, name, DIRECT_SECONDS) if direct else None
+    if url is not None:
+        file.close()
+        return Response(status_code=307, headers={"Location": url, "Cache-Control": "no-store"})
     part = None
     if request.headers.get("if-range", headers["ETag"]).strip() == headers["ETag"]:
         try:
-            part = byte_range(request.headers.get("range", ""), stat.st_size)
+            part = byte_range(request.headers.get("range", ""), stat.size)
         except InvalidRequest:
             file.close()
             raise
-    first, count = part or (0, stat.st_size)
+    first, count = part or (0, stat.size)
     headers["Content-Length"] = str(count)
     if part:
-        headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stat.st_size}"
-        file.seek(first)
+        headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stat.size}"
+    await _begin(file, first, count)
     return _FilesResponse(_blocks(file, count), [file], 206 if part else 200, headers, media_type)
+
+
+async def _begin(file: BinaryIO, first: int, count: int) -> None:
+    """Have so many bytes of an open file ready, before a word is sent. Closes it where they cannot be had."""
+    try:
+        await asyncio.to_thread(jobs.begin, file, first, count)
+    except BaseException:
+        file.close()
+        raise
 
 
 async def _archive(files: List[Tuple[str, BinaryIO]], request: Request) -> Response:
@@ -311,8 +340,7 @@ async def _archive(files: List[Tuple[str, BinaryIO]], request: Request) -> Respo
 
 def _etag(files: List[BinaryIO], before: bytes = b"") -> str:
     """Changes whenever one of the open files is another, or what is sent before them."""
-    stats = (os.fstat(file.fileno()) for file in files)
-    text = " ".join(f"{s.st_mtime_ns}-{s.st_size}-{s.st_ino}" for s in stats)
+    text = " ".join(jobs.facts(file).tag for file in files)
     return '"' + hashlib.sha256(before + text.encode()).hexdigest()[:32] + '"'
 
 
