@@ -1,7 +1,7 @@
 """Builds the container and tries it as strangers would meet it: `python tests/containers.py`, or `make containers`.
 
-It takes root, and Debian's buildah, podman, runc and debootstrap; the last makes the base out of Debian's packages where
-no registry can be reached.
+It takes root, and Debian's buildah, podman, runc and debootstrap; where no registry can be reached, the last makes the
+base out of Debian's packages.
 """
 
 import argparse
