@@ -117,9 +117,11 @@ class Coordination(Protocol):
     """What processes that share a store agree on: who lives, whose turn it is, which preview is the newest.
 
     `worker` names this process; `is_alive` asks about any, so that the work of the dead can be taken up by others.
+    `lease`: for how many seconds at most the dead may still seem alive.
     """
 
     worker: str
+    lease: float
 
     def is_alive(self, worker: str) -> bool: ...
     def is_alone(self) -> bool: ...
