@@ -7,12 +7,13 @@ import numpy as np
 
 from ..image.encode import encode_jpeg
 from ..image.gltf import Camera, Look, encode_glb
+from ..image.resample import shrink_image
 from ..light.maps import Maps, prepare_picture
 from ..light.passes import albedo_pass
 from ..scene.mesh import Mesh, grid_size, mesh
 
 SIDE = 2048  # pixels: the longer side of the textures, at most
-QUALITY = 90  # of their JPEGs
+QUALITY = 95  # of their JPEGs
 GRIDS = (512, 256, 128)  # pixels: the longer side of what is made a mesh, the first that gives
 TRIANGLES = 60_000  # at most: two a pixel are fewer on the last
 BYTES = 32 * TRIANGLES + 12 * TRIANGLES + 2 * SIDE * SIDE  # of a file, at most as a rule
@@ -40,7 +41,10 @@ def scene_mesh(maps: Maps, alpha: Optional[np.ndarray] = None, threads: int = 1)
 
 
 def scene_glb(maps: Maps, factor: float, alpha: Optional[np.ndarray] = None, threads: int = 1) -> bytes:
-    """scene.glb of a picture whose longer side is at most SIDE, see scene_mesh. factor: that of its shading."""
+    """scene.glb of a picture, see scene_mesh. factor: that of its shading."""
+    if max(maps.size) > SIDE:
+        alpha = None if alpha is None else shrink_image(alpha, SIDE)
+        maps = prepare_picture(shrink_image(maps.rgb, SIDE), maps.shared, threads)
     made = scene_mesh(maps, alpha, threads)
     depth = 2 * maps.shared.focal - made.positions[:, 2]
     h, w = maps.size

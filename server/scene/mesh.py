@@ -22,8 +22,8 @@ COARSER = 1.5  # times that, and so on, until the triangles are few enough
 COARSEST = 0.05
 SNAPS = 3  # pixels on the slopes that networks draw from one side of a silhouette to the other go to one of the two
 STEP = JUMP / 2  # in log depth, from one pixel to the next: a break, unless the surface goes on as steeply:
-REACH = 4  # so many pixels to both sides
-GOES_ON = 3.0  # q changes by so many times the step, or more
+REACH = 4  # among the steps between so many pixels on either side
+GOES_ON = 6  # are so many at least half as high
 SMOOTHINGS = 2  # of the outlines, which follow the sides of pixels at first
 LEAST = 0.05  # of its area that a triangle keeps thereby
 A, B, C, D = range(4)  # the pixels around a corner of pixels: above left, above right, below left, below right
@@ -65,11 +65,10 @@ def mesh(q: np.ndarray, surface: np.ndarray, normals: np.ndarray, focal: float, 
     """
     surface = surface if surface.any() else ~surface
     for _ in range(SNAPS):
-        q = snap_depth_edges(q)
-    q = np.where(surface, q, np.float32(1))
+        q = np.where(surface, snap_depth_edges(_in_sky_as_beside_it(q, surface)), np.float32(1))
     left, above = breaks(q, surface)
     first = _surfaces(left, above)
-    corners = _mean_of_surface(_around(q), first)
+    corners = _mean_of_surface(_continued(q, left, above), first)
     tree, tolerance = _Tree(q, left, above, corners), TOLERANCE
     while tree.count(tolerance) > most and tolerance < COARSEST:
         tolerance *= COARSER
@@ -104,12 +103,19 @@ def breaks(q: np.ndarray, surface: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 
 def _breaks_in_rows(q: np.ndarray, surface: np.ndarray) -> np.ndarray:
     """(h, w - 1) bool: is there a break right of each pixel but the last?"""
-    n, step = q.shape[1], np.abs(np.diff(q, axis=1))
-    wide = np.ascontiguousarray(np.pad(q, ((0, 0), (REACH, REACH)), mode="reflect", reflect_type="odd"))
-    line, anchor = np.ones((1, 2 * REACH + 2), np.uint8), (REACH, 0)  # of a pixel, and of the next
-    ranges = (cv2.dilate(wide, line, anchor=anchor) - cv2.erode(wide, line, anchor=anchor))[:, REACH : REACH + n - 1]
-    steep = np.abs(np.diff(np.log(q), axis=1)) > STEP
-    return (surface[:, 1:] != surface[:, :-1]) | (surface[:, 1:] & steep & (ranges < GOES_ON * step))
+    step = np.diff(q, axis=1)
+    around, n = np.pad(step, ((0, 0), (REACH, REACH)), mode="edge"), step.shape[1]
+    alike = sum((around[:, k : k + n] * step >= step * step / 2).astype(np.int8) for k in range(2 * REACH + 1))
+    breaking = (np.abs(np.diff(np.log(q), axis=1)) > STEP) & (alike < GOES_ON)
+    return (surface[:, 1:] != surface[:, :-1]) | (surface[:, 1:] & breaking)
+
+
+def _in_sky_as_beside_it(q: np.ndarray, surface: np.ndarray) -> np.ndarray:
+    """q (h, w), where there is no surface that of the nearest one within a few pixels: what is drawn in the sky's depth
+    around a thing is the thing's.
+    """
+    beside = cv2.dilate(np.where(surface, q, np.float32(0)), np.ones((2 * REACH + 1,) * 2, np.uint8))
+    return np.where(surface, q, np.where(beside > 0, beside, np.float32(1)))
 
 
 def _around(plane: np.ndarray) -> np.ndarray:
@@ -117,6 +123,22 @@ def _around(plane: np.ndarray) -> np.ndarray:
     h, w = plane.shape
     padded = np.pad(plane, 1, mode="edge")
     return np.stack([padded[y : y + h + 1, x : x + w + 1] for y in (0, 1) for x in (0, 1)])
+
+
+def _continued(q: np.ndarray, left: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """q (h, w) of the four pixels around each corner, each continued to the corner as steeply as its surface is there:
+    (4, h + 1, w + 1).
+    """
+    fall, rise = _slopes(q.T, above.T).T / 2, _slopes(q, left) / 2
+    to_corner = {A: rise + fall, B: fall - rise, C: rise - fall, D: -rise - fall}
+    return np.stack([_around(q + np.clip(step, -q / 4, q / 4))[k] for k, step in to_corner.items()])
+
+
+def _slopes(q: np.ndarray, left: np.ndarray) -> np.ndarray:
+    """How q (h, w) changes along its rows from pixel to pixel, of the same surface."""
+    steps, joined = np.pad(np.diff(q, axis=1), ((0, 0), (1, 1))), ~left
+    total = steps[:, :-1] * joined[:, :-1] + steps[:, 1:] * joined[:, 1:]
+    return total / np.maximum(joined[:, :-1].astype(np.float32) + joined[:, 1:], 1)
 
 
 def _surfaces(left: np.ndarray, above: np.ndarray) -> np.ndarray:
