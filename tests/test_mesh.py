@@ -130,9 +130,11 @@ def test_whatever_stands_in_front_of_what_it_is_whole_and_nothing_is_stretched(s
 @pytest.mark.parametrize("slope", [1, 2, 3, 5])
 def test_a_slope_that_a_network_draws_across_a_silhouette_is_cut(slope):
     """From one side to the other within so many pixels: no triangle reaches across."""
-    q = np.where(X < 40, 1.0, np.where(X >= 40 + slope, 1.6, 1 + 0.6 * (X - 39.5) / slope))
+    q = np.where(X < 40, 1.0, np.where(40 + slope <= X, 1.6, 1 + 0.6 * (X - 39.5) / slope))
     depths = q_of(m := made(q))[m.triangles]
     assert np.ptp(depths, 1).max() < 0.02 and depths.min() < 1.01 and depths.max() > 1.59
+    if slope < 3:
+        assert np.minimum(np.abs(depths - 1), np.abs(depths - 1.6)).max() < 0.01, "slices between the two"
 
 
 def test_a_floor_is_not_cut_up_to_the_horizon():
@@ -171,6 +173,13 @@ def test_normals_are_those_of_the_pixels_around_and_of_one_surface():
     assert np.allclose(m.normals[near], (0.6, 0, 0.8), atol=1e-6) and np.allclose(m.normals[~near], (-0.6, 0, 0.8))
     opposite = made(np.ones((H, W)), normals=normals * np.where(X < 48, -1, 1) * (1, 1, 1)[0])
     assert np.allclose(np.linalg.norm(opposite.normals, axis=1), 1, atol=1e-6)
+
+
+def test_the_sky_is_left_out_though_it_is_as_far():
+    disc = np.hypot(X - 40, Y - 30) < 20
+    m = made(np.ones((H, W)), disc)
+    assert areas(m).sum() == pytest.approx(disc.sum(), rel=0.02)
+    assert np.hypot(*(m.places * (W, H) - (40, 30)).T).max() < 21
 
 
 def test_nothing_but_sky_counts_as_a_surface():

@@ -35,9 +35,9 @@ def scene_mesh(maps: Maps, alpha: Optional[np.ndarray] = None, threads: int = 1)
         if alpha is not None:
             surface &= cv2.resize(alpha, size[::-1], interpolation=cv2.INTER_AREA) >= OPAQUE
         made = mesh(grid.depth(rows), surface, band.normals, shared.focal, h / w, TRIANGLES)
-        if len(made.triangles) <= TRIANGLES:
-            break
-    return made
+        if made is not None:
+            return made
+    raise ValueError("more than two triangles a pixel")
 
 
 def scene_glb(maps: Maps, factor: float, alpha: Optional[np.ndarray] = None, threads: int = 1) -> bytes:

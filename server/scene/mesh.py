@@ -9,7 +9,7 @@ one to the other, and seen from the camera there is no gap between them.
 """
 
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -57,8 +57,10 @@ def grid_size(size: Tuple[int, int], side: int) -> Tuple[int, int]:
     return h, w
 
 
-def mesh(q: np.ndarray, surface: np.ndarray, normals: np.ndarray, focal: float, ratio: float, most: int) -> Mesh:
-    """The mesh of a picture, with at most so many triangles, if that can be.
+def mesh(
+    q: np.ndarray, surface: np.ndarray, normals: np.ndarray, focal: float, ratio: float, most: int
+) -> Optional[Mesh]:
+    """The mesh of a picture with at most so many triangles; None where so few are too far off.
 
     q: (h, w) float32, whole tiles; surface: (h, w) bool, where there is one, and if there is none it counts as one
     everywhere; normals: (3, h, w) float32; focal: in picture widths; ratio: height by width of the picture.
@@ -72,6 +74,8 @@ def mesh(q: np.ndarray, surface: np.ndarray, normals: np.ndarray, focal: float, 
     tree, tolerance = _Tree(q, left, above, corners), TOLERANCE
     while tree.count(tolerance) > most and tolerance < COARSEST:
         tolerance *= COARSER
+    if tree.count(tolerance) > most:
+        return None
     rows, columns, quadrants = tree.triangles(tolerance)
     shown = surface[rows[:, 0] - (quadrants[:, 0] < C), columns[:, 0] - (quadrants[:, 0] % 2 == 0)]
     rows, columns, quadrants = rows[shown], columns[shown], quadrants[shown]
