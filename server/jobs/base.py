@@ -22,6 +22,7 @@ class JobFile(str, enum.Enum):
     SHEET = "sheet.jpg"
     RELIT16 = "relit16.png"
     EXR = "passes.exr"
+    GLB = "scene.glb"
     GEOMETRY = "geometry.npz"
     ENVIRONMENT = "environment.npy"
     MAPS_512 = "maps-512.bin"
@@ -30,10 +31,40 @@ class JobFile(str, enum.Enum):
 
 
 # Made of the geometry when they are first asked for
-DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobFile.SURFACE, JobFile.SHEET)
+DERIVED = (
+    JobFile.DEPTH,
+    JobFile.NORMALS,
+    JobFile.ALBEDO,
+    JobFile.SHADING,
+    JobFile.SURFACE,
+    JobFile.SHEET,
+    JobFile.GLB,
+)
 LIT = (JobFile.RELIT16, JobFile.EXR)  # likewise, with the lights of the last relight
 PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
-ARCHIVE = "passes.zip"  # of all of them; never stored
+LARGE = (JobFile.GLB, *LIT)  # of these, HEAD makes none, and room is made for them first
+ARCHIVE = "passes.zip"  # of all of them but the mesh; never stored
+ARCHIVED = tuple(file for file in PASSES if file != JobFile.GLB)
+
+
+MEDIA_TYPES = {  # of what can be downloaded
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".exr": "image/x-exr",
+    ".zip": "application/zip",
+    ".glb": "model/gltf-binary",
+}
+SHOWN = ("image/png", "image/jpeg")  # by browsers
+
+
+def media_type(name: str) -> str:
+    """That of a file by its name."""
+    return MEDIA_TYPES.get(os.path.splitext(name)[1], "application/octet-stream")
+
+
+def disposition(name: str) -> str:
+    """How a browser is told to take a file: to show it, or to save it under its name."""
+    return f'{"inline" if media_type(name) in SHOWN else "attachment"}; filename="{name}"'
 
 
 class MapsSide(enum.IntEnum):

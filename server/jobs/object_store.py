@@ -42,7 +42,7 @@ from typing import (
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import FileNotFound, JobNotFound, Overloaded, RelightError, StoreAway, TakenOver, from_oserror
-from .base import Entry, Facts, Held, JobFile, is_job_folder
+from .base import Entry, Facts, Held, JobFile, disposition, is_job_folder, media_type
 from .bucket import NEW, Bucket, Conflict, Expected, Listed, Missing, Version
 from .leases import LeasedProcesses
 
@@ -56,16 +56,6 @@ KEPT = 60.0  # seconds for which an object is kept that another took the place o
 TRIES = 20  # to change an index that others change too
 HEAD = 1 << 17  # bytes read at first from a file that is read from its beginning
 SPOOLED = 4 << 20  # bytes of a file held in memory while it is sent; what is larger waits on disk
-TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".mp4": "video/mp4",
-    ".exr": "image/x-exr",
-    ".glb": "model/gltf-binary",
-}
-SHOWN = ("image/", "video/")
 
 
 class Place(BaseModel):
@@ -105,11 +95,9 @@ Change = Callable[[Index], Index]
 
 def about(name: JobFile) -> Dict[str, str]:
     """The headers with which the store itself gives out a file, by a signed address."""
-    kind = TYPES.get(Path(name.value).suffix, "application/octet-stream")
-    shown = kind.startswith(SHOWN) and kind != TYPES[".exr"]
     return {
-        "Content-Type": kind,
-        "Content-Disposition": f'{"inline" if shown else "attachment"}; filename="{name.value}"',
+        "Content-Type": media_type(name.value),
+        "Content-Disposition": disposition(name.value),
         "Cache-Control": "private, no-store",
     }
 
