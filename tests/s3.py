@@ -146,8 +146,8 @@ def seaweed(folder):
 class Gate:
     """A port before another that can be closed: then nobody gets through, and those who were are cut off."""
 
-    def __init__(self, port):
-        self.behind, self.port = port, free_port()
+    def __init__(self, port, delay=0.0):
+        self.behind, self.port, self.delay = port, free_port(), delay  # delay: of what goes in, in seconds
         self._pairs, self._listener = [], None
         self.open()
 
@@ -173,13 +173,17 @@ class Gate:
             except OSError:
                 return
             self._pairs.append((near, far))
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
+            for a, b, delay in ((near, far, self.delay), (far, near, 0.0)):
+                threading.Thread(target=self._pump, args=(a, b, delay), daemon=True).start()
 
     @staticmethod
-    def _pump(a, b):
+    def _pump(a, b, delay):
+        last = 0.0
         with contextlib.suppress(OSError):
             while data := a.recv(1 << 16):
+                if delay and time.monotonic() - last > delay / 2:  # the first bytes of a request
+                    time.sleep(delay)
+                last = time.monotonic()
                 b.sendall(data)
         for s in (a, b):
             with contextlib.suppress(OSError):
