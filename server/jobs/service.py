@@ -20,6 +20,7 @@ from ..errors import (
     ModelMissing,
     Overloaded,
     RelightError,
+    StoreAway,
 )
 from ..image.decoder_pool import Decoders
 from ..image.encode import encode_png
@@ -319,7 +320,10 @@ class Service:
             async for record in watched:
                 if record.owner != owner:
                     return
-                state = await asyncio.to_thread(self._public, record)
+                try:
+                    state = await asyncio.to_thread(self._public, record)
+                except StoreAway:  # as patient as `watch`
+                    continue
                 if state != last:
                     last, quiet = state, time.monotonic()
                     yield state

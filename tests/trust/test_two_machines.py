@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import signal
 import threading
 import time
 
@@ -118,18 +119,29 @@ def test_from_upload_to_delete_by_whichever_server(tmp_path, bucket, monkeypatch
     assert not any((tmp_path / f"unused-{k}").exists() for k in range(2))
 
 
-def test_what_one_server_leaves_undone_another_does(tmp_path, bucket):
-    one, other = servers = two(tmp_path, bucket, seconds=2)
+def test_a_server_that_is_held_up_is_no_danger(tmp_path, bucket):
+    """It stands still in the middle of an analysis, for longer than its lease; another takes over; then it goes on."""
+    one, other = servers = two(tmp_path, bucket, seconds=1.5)
     try:
         for server in servers:
             server.wait()
         job = one.upload(encoded(gradient()))[1]["job_id"]
-        one.kill()
+        while one.json("GET", f"/job/{job}")[1]["stage"] != "estimating":
+            time.sleep(0.02)
+        os.kill(one.process.pid, signal.SIGSTOP)
         state = other.finished(job)
         assert state["state"] == "ready"
+        os.kill(one.process.pid, signal.SIGCONT)
+        end = time.monotonic() + 20
+        while "took its analysis over" not in (tmp_path / "log-0").read_text():
+            assert time.monotonic() < end
+            assert one.json("GET", f"/job/{job}")[1] == other.json("GET", f"/job/{job}")[1] == state
+            time.sleep(0.1)
+        assert one.json("GET", f"/job/{job}")[1] == state
+        assert one.ask("POST", "/relight", {"job_id": job, **LIGHT})[0] == 200
     finally:
-        one.kill()
-        other.stop()
+        for server in servers:
+            server.stop()
 
 
 def test_delete_removes_everything(settings, bucket):
