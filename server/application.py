@@ -58,9 +58,9 @@ async def _publish_metrics(service: Service, metrics: Metrics) -> None:
 
 
 async def _housekeeping(service: Service, every: float) -> None:
-    due = time.monotonic() + every
+    due = time.monotonic() + min(every, service.processes.lease or every)  # by then the dead are known to be
     while True:
-        await asyncio.sleep(min(every, service.store.forget_seconds))
+        await asyncio.sleep(min(every, service.store.forget_seconds, service.processes.lease or every))
         try:
             await asyncio.to_thread(service.forget_deleted)
             if time.monotonic() >= due:

@@ -1,4 +1,4 @@
-"""The command line: `relight-server serve` and `relight-server relight`. It imports what they need only to do it."""
+"""The command line: `relight-server serve`, `relight` and `migrate`. It imports what they need only to do it."""
 
 import argparse
 import glob
@@ -107,7 +107,22 @@ def parser() -> argparse.ArgumentParser:
                 f"{EPILOG} One is only read from there, since a process list shows options: {_help(name, field)}."
             )
     _add_relight(commands)
+    _add_migrate(commands)
     return top
+
+
+def _add_migrate(commands: Any) -> None:
+    migrate = commands.add_parser(
+        "migrate",
+        help="copy jobs from one store to another",
+        description="Copy all jobs from one store to another: a folder, or a bucket such as s3://bucket/prefix. Stop "
+        "the servers over the first before. Jobs that the second has are left alone, so that the same command goes on "
+        "where it was stopped; nothing is removed.",
+        epilog="Exit status: 0 all is copied, 1 some jobs could not be copied, 2 the command is wrong.",
+        allow_abbrev=False,
+    )
+    migrate.add_argument("source", metavar="FROM", help="folder, or address of a bucket")
+    migrate.add_argument("target", metavar="TO", help="the same")
 
 
 def _add_relight(commands: Any) -> None:
@@ -137,7 +152,7 @@ def _add_relight(commands: Any) -> None:
         type=lambda text: tuple(text.split(",")),
         default=(),
         metavar="LIST",
-        help="more files of each: normals, depth, albedo, shading, surface, relit16, exr",
+        help="more files of each: normals, depth, albedo, shading, surface, relit16, exr, glb",
     )
 
 
@@ -278,6 +293,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
     try:
         if given["command"] == "relight":
             return relight(given)
+        if given["command"] == "migrate":
+            from .jobs import migrate
+
+            return migrate.run(given["source"], given["target"])
         serve(given["host"], given["port"], given["workers"], given["root_path"], settings)
     except StartupError as exc:
         print(f"relight: {exc}", file=sys.stderr)

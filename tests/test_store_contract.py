@@ -447,6 +447,11 @@ def test_one_that_was_held_up_writes_nothing_over_its_successor(bucket_place):
     mine.stage = "storing"
     with pytest.raises(errors.TakenOver):
         save_record(paused.store, mine)
+    living.store.put(job, JobFile.GEOMETRY, b"theirs", theirs.held)
+    with pytest.raises(errors.TakenOver):
+        paused.store.put(job, JobFile.GEOMETRY, b"mine", mine.held)
+    paused.store.discard(job, [JobFile.GEOMETRY], mine.held)
+    assert living.store.get(job, JobFile.GEOMETRY) == b"theirs"
     theirs.attempts, theirs.state = 2, READY
     save_record(living.store, theirs)
     with pytest.raises(errors.TakenOver):

@@ -189,7 +189,7 @@ class Analyst:
             error = from_oserror(exc)
         log.error("job %s: analysis failed: %s", record.job_id, error.detail, exc_info=exc)
         record.fail(error)
-        self.store.discard(record.job_id, list(ANALYSIS))  # of no use, and on a full disk room to say so
+        self.store.discard(record.job_id, list(ANALYSIS), record.held)  # of no use, and on a full disk room to say so
         save_record(self.store, record)
 
     @contextmanager
@@ -221,7 +221,9 @@ class Analyst:
                 unpack(self.store.get(other, JobFile.GEOMETRY))
                 maps = maps_file(MapsSide.USUAL, record.width, record.height)
                 there = maps in self.store.names(other)
-                self.store.link_files(other, record.job_id, [JobFile.GEOMETRY, *([maps] if there else [])])
+                self.store.link_files(other, record.job_id, [JobFile.GEOMETRY, *([maps] if there else [])], record.held)
+            except (StoreAway, TakenOver):
+                raise
             except (RelightError, DamagedFile):
                 if not (self.store.names(record.job_id)):
                     raise JobNotFound() from None
@@ -249,7 +251,7 @@ class Analyst:
         timer.lap("fitting")
         self._step(record, "storing")
         packed = pack(geometry)
-        self.store.put(record.job_id, JobFile.GEOMETRY, packed)
+        self.store.put(record.job_id, JobFile.GEOMETRY, packed, record.held)
         record.depth_range = list(depth_range(geometry, rgb.shape[:2]))
         record.models = [str(m.get("name", "")) for m in engine.describe()]
         self._prepare(record, photo, unpack(packed), record.fit)  # as it will be read
@@ -261,7 +263,7 @@ class Analyst:
         record.shading_factor = shading_factor(shared.light_samples)
         if can_be_lit(geometry):
             file = maps_file(MapsSide.USUAL, record.width, record.height)
-            self.store.put(record.job_id, file, pack_maps(photo, side_of(file), shared))
+            self.store.put(record.job_id, file, pack_maps(photo, side_of(file), shared), record.held)
 
     def _ask(self, engine: Engine, rgb: np.ndarray) -> Geometry:
         """Ask the engine, in a thread that is left behind when it hangs."""

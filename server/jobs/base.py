@@ -22,6 +22,7 @@ class JobFile(str, enum.Enum):
     SHEET = "sheet.jpg"
     RELIT16 = "relit16.png"
     EXR = "passes.exr"
+    GLB = "scene.glb"
     GEOMETRY = "geometry.npz"
     ENVIRONMENT = "environment.npy"
     MAPS_512 = "maps-512.bin"
@@ -30,10 +31,40 @@ class JobFile(str, enum.Enum):
 
 
 # Made of the geometry when they are first asked for
-DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobFile.SURFACE, JobFile.SHEET)
+DERIVED = (
+    JobFile.DEPTH,
+    JobFile.NORMALS,
+    JobFile.ALBEDO,
+    JobFile.SHADING,
+    JobFile.SURFACE,
+    JobFile.SHEET,
+    JobFile.GLB,
+)
 LIT = (JobFile.RELIT16, JobFile.EXR)  # likewise, with the lights of the last relight
 PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
-ARCHIVE = "passes.zip"  # of all of them; never stored
+LARGE = (JobFile.GLB, *LIT)  # of these, HEAD makes none, and room is made for them first
+ARCHIVE = "passes.zip"  # of all of them but the mesh; never stored
+ARCHIVED = tuple(file for file in PASSES if file != JobFile.GLB)
+
+
+MEDIA_TYPES = {  # of what can be downloaded
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".exr": "image/x-exr",
+    ".zip": "application/zip",
+    ".glb": "model/gltf-binary",
+}
+SHOWN = ("image/png", "image/jpeg")  # by browsers
+
+
+def media_type(name: str) -> str:
+    """That of a file by its name."""
+    return MEDIA_TYPES.get(os.path.splitext(name)[1], "application/octet-stream")
+
+
+def disposition(name: str) -> str:
+    """How a browser is told to take a file: to show it, or to save it under its name."""
+    return f'{"inline" if media_type(name) in SHOWN else "attachment"}; filename="{name}"'
 
 
 class MapsSide(enum.IntEnum):
@@ -74,9 +105,10 @@ Held = Tuple[str, int]  # who works on a job, and at which attempt
 class JobStore(Protocol):
     """Where jobs lie. All methods block and raise JobNotFound for an unknown job, StorageFull when there is no room.
 
-    Where a store is away, StoreAway. `now` is its time, by which it tells when jobs were used; `own_clock`: that of
-    this machine, which may leap. `look_seconds`: how often to look at what another process changes, `forget_seconds`:
-    how soon what another process deleted leaves the memory of this one.
+    Where a store is away, they raise StoreAway; where a job is to be `held` and another process took it over, TakenOver.
+    `now` is the store's time, by which it tells when jobs were used; `own_clock`: it is that of this machine, which may
+    leap. `look_seconds`: how often to look at what another process changes; `forget_seconds`: how soon what another
+    process deleted leaves the memory of this one.
     """
 
     look_seconds: float
@@ -85,13 +117,13 @@ class JobStore(Protocol):
 
     def now(self) -> float: ...
     def create(self, job_id: str, files: Mapping[JobFile, bytes]) -> None: ...
-    def put(self, job_id: str, name: JobFile, data: bytes) -> None: ...
+    def put(self, job_id: str, name: JobFile, data: bytes, held: Optional[Held] = None) -> None: ...
     def put_written(self, job_id: str, name: JobFile, write: Callable[[str], None]) -> None: ...
     def put_record(self, job_id: str, data: bytes, held: Optional[Held] = None) -> None: ...
-    def discard(self, job_id: str, names: List[JobFile]) -> None: ...
+    def discard(self, job_id: str, names: List[JobFile], held: Optional[Held] = None) -> None: ...
     def get(self, job_id: str, name: JobFile) -> bytes: ...
     def open(self, job_id: str, name: JobFile) -> BinaryIO: ...
-    def link_files(self, source: str, target: str, names: List[JobFile]) -> None: ...
+    def link_files(self, source: str, target: str, names: List[JobFile], held: Optional[Held] = None) -> None: ...
     def names(self, job_id: str) -> List[JobFile]: ...
     def direct(self, job_id: str, name: JobFile, seconds: float) -> Optional[str]: ...
     def delete(self, job_id: str, used: Optional[float] = None) -> None: ...
@@ -117,9 +149,11 @@ class Coordination(Protocol):
     """What processes that share a store agree on: who lives, whose turn it is, which preview is the newest.
 
     `worker` names this process; `is_alive` asks about any, so that the work of the dead can be taken up by others.
+    `lease`: for how many seconds at most the dead may still seem alive.
     """
 
     worker: str
+    lease: float
 
     def is_alive(self, worker: str) -> bool: ...
     def is_alone(self) -> bool: ...

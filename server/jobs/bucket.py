@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from ..errors import StartupError, StoreAway
 
 log = logging.getLogger("relight")
-INSTALL = "pip install -r requirements-cluster.txt"
+INSTALL = 'pip install -r requirements-cluster.txt, or "relight-server[cluster]"'
 # Away is away: whoever asks is told so within seconds, and asks again. Reads that stall count from byte to byte.
 CLIENT = {"connect_timeout": "2s", "read_timeout": "10s", "timeout": "300s"}
 RETRIES = {

@@ -55,8 +55,12 @@ class LeasedProcesses:
 
     def _live(self) -> None:
         while not self._closing.wait(self.lease / 4):
-            with suppress(StoreAway):
+            try:
                 self._beat()
+            except StoreAway:  # the log has it
+                pass
+            except Exception as exc:  # whatever it is, the next sign of life must come
+                log.error("no sign of life could be given", exc_info=exc)
 
     def _beat(self) -> None:
         before = time.monotonic()
@@ -239,14 +243,14 @@ class Turn:
             expected = found.version if found is not None else NEW
         self._token = f"{processes.worker} {uuid.uuid4().hex}".encode()
         try:
-            self._version = bucket.put(self._path, self._token, expected)
-            return True
-        except Conflict:
-            found = bucket.find(self._path)  # an answer may have been lost, and this be our own
-            if found is not None and found.data == self._token:
+            try:
+                self._version = bucket.put(self._path, self._token, expected)
+            except Conflict:
+                found = bucket.find(self._path)  # an answer may have been lost, and this be our own
+                if found is None or found.data != self._token:
+                    return False
                 self._version = found.version
-                return True
-            return False
+            return True
         except StoreAway:
             processes.unreleased.add((self._path, self._token))
             raise

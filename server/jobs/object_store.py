@@ -42,7 +42,7 @@ from typing import (
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import FileNotFound, JobNotFound, Overloaded, RelightError, StoreAway, TakenOver, from_oserror
-from .base import Entry, Facts, Held, JobFile, is_job_folder
+from .base import Entry, Facts, Held, JobFile, disposition, is_job_folder, media_type
 from .bucket import NEW, Bucket, Conflict, Expected, Listed, Missing, Version
 from .leases import LeasedProcesses
 
@@ -56,16 +56,6 @@ KEPT = 60.0  # seconds for which an object is kept that another took the place o
 TRIES = 20  # to change an index that others change too
 HEAD = 1 << 17  # bytes read at first from a file that is read from its beginning
 SPOOLED = 4 << 20  # bytes of a file held in memory while it is sent; what is larger waits on disk
-TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".mp4": "video/mp4",
-    ".exr": "image/x-exr",
-    ".glb": "model/gltf-binary",
-}
-SHOWN = ("image/", "video/")
 
 
 class Place(BaseModel):
@@ -105,11 +95,9 @@ Change = Callable[[Index], Index]
 
 def about(name: JobFile) -> Dict[str, str]:
     """The headers with which the store itself gives out a file, by a signed address."""
-    kind = TYPES.get(Path(name.value).suffix, "application/octet-stream")
-    shown = kind.startswith(SHOWN) and kind != TYPES[".exr"]
     return {
-        "Content-Type": kind,
-        "Content-Disposition": f'{"inline" if shown else "attachment"}; filename="{name.value}"',
+        "Content-Type": media_type(name.value),
+        "Content-Disposition": disposition(name.value),
         "Cache-Control": "private, no-store",
     }
 
@@ -177,19 +165,28 @@ class ObjectStore:
             return  # it was ours, and the answer was lost
         self._remember(job_id, _Seen(index, version, self.now(), time.monotonic()))
 
-    def _change(self, job_id: str, change: Change) -> Index:
-        """Change an index; `change` is asked again when another process was quicker. Returns the one before."""
+    def _change(self, job_id: str, change: Change, held: Optional[Held] = None) -> Index:
+        """Change an index; `change` is asked again when another process was quicker. Returns the one before.
+
+        Raises TakenOver where the job is to be held and is not.
+        """
+
+        def changed(index: Index) -> Index:
+            if held is not None and _holder(index.record) != held:
+                raise TakenOver()
+            return change(index)
+
         with self._lock:
             known = self._memory.get(job_id)
         if known is not None:  # what is remembered may be out of date, and nothing is to be made of that
             with suppress(Conflict, TakenOver):
-                self._write(job_id, change(known.job), known.version)
+                self._write(job_id, changed(known.job), known.version)
                 return known.job
         for attempt in range(TRIES):
             time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 5)) if attempt else 0)
             seen = self._load(job_id)
             with suppress(Conflict):
-                self._write(job_id, change(seen.job), seen.version)
+                self._write(job_id, changed(seen.job), seen.version)
                 return seen.job
         raise Overloaded()
 
@@ -243,14 +240,14 @@ class ObjectStore:
                     self.delete(job_id)
                 raise
 
-    def put(self, job_id: str, name: JobFile, data: bytes) -> None:
+    def put(self, job_id: str, name: JobFile, data: bytes, held: Optional[Held] = None) -> None:
         """Replace one file of a job, all or nothing."""
         if name == JobFile.JOB:
-            self.put_record(job_id, data)
+            self.put_record(job_id, data, held)
             return
         with self._writing(job_id, [name]) as tokens:
             self.bucket.put(self._path(job_id, name, tokens[name]), data, about=about(name))
-            self._enter(job_id, {name: self._place(tokens[name], len(data))})
+            self._enter(job_id, {name: self._place(tokens[name], len(data))}, held)
 
     def put_written(self, job_id: str, name: JobFile, write: Callable[[str], None]) -> None:
         """The same with what `write(path)` writes into an empty file: for what is too large to be held."""
@@ -268,17 +265,12 @@ class ObjectStore:
     def put_record(self, job_id: str, data: bytes, held: Optional[Held] = None) -> None:
         """Replace job.json. Raises TakenOver where it is no longer held as told."""
 
-        def change(index: Index) -> Index:
-            if held is not None and _holder(index.record) != held:
-                raise TakenOver()
-            return index.model_copy(update={"record": data.decode()})
+        self._change(job_id, lambda index: index.model_copy(update={"record": data.decode()}), held)
 
-        self._change(job_id, change)
-
-    def _enter(self, job_id: str, places: Mapping[JobFile, Place]) -> None:
+    def _enter(self, job_id: str, places: Mapping[JobFile, Place], held: Optional[Held] = None) -> None:
         """Make files of a job out of objects that are there."""
         new = {n.value: place for n, place in places.items()}
-        before = self._change(job_id, lambda index: index.model_copy(update={"files": {**index.files, **new}}))
+        before = self._change(job_id, lambda index: index.model_copy(update={"files": {**index.files, **new}}), held)
         self._forget(job_id, [(n, before.place(n)) for n in places])
 
     def _forget(self, job_id: str, places: List[Tuple[JobFile, Optional[Place]]]) -> None:
@@ -296,7 +288,7 @@ class ObjectStore:
         with suppress(StoreAway):
             self.bucket.delete(paths)
 
-    def discard(self, job_id: str, names: List[JobFile]) -> None:
+    def discard(self, job_id: str, names: List[JobFile], held: Optional[Held] = None) -> None:
         """Remove files of a job, as far as that can be done."""
         with suppress(RelightError):
             if not any(self._recent(job_id).job.place(n) for n in names):
@@ -307,10 +299,11 @@ class ObjectStore:
                 lambda index: index.model_copy(
                     update={"files": {n: place for n, place in index.files.items() if n not in gone}}
                 ),
+                held,
             )
             self._forget(job_id, [(n, before.place(n)) for n in names])
 
-    def link_files(self, source: str, target: str, names: List[JobFile]) -> None:
+    def link_files(self, source: str, target: str, names: List[JobFile], held: Optional[Held] = None) -> None:
         """Give one job copies of files of another, made within the store."""
         theirs = self._load(source).job
         with self._writing(target, names) as tokens:
@@ -324,7 +317,7 @@ class ObjectStore:
                 except Missing:
                     raise FileNotFound(f"{name.value} is not made yet for this job.") from None
                 places[name] = self._place(tokens[name], place.size)
-            self._enter(target, places)
+            self._enter(target, places, held)
 
     def _find(self, job_id: str, name: JobFile, index: Index) -> Place:
         place = index.place(name)

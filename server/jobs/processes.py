@@ -35,6 +35,8 @@ def check_writable(root: Path) -> None:
 class ProcessRegistry:
     """This process among those over one folder. Each holds the lock of its own file; the system drops it at death."""
 
+    lease = 0.0
+
     def __init__(self, root: Path):
         self.root = Path(root)
         self.folder = self.root / ".workers"

@@ -20,6 +20,7 @@ from ..errors import (
     ModelMissing,
     Overloaded,
     RelightError,
+    StoreAway,
 )
 from ..image.decoder_pool import Decoders
 from ..image.encode import encode_png
@@ -28,10 +29,10 @@ from ..model import sessions
 from ..model.engine import Engine
 from ..model.engine import digest as digest_of
 from ..settings import Settings
-from . import surroundings
+from . import glb, surroundings
 from .analysis import Analyst, IsDisconnected
 from .backend import open_backend
-from .base import ARCHIVE, DERIVED, LIT, PASSES, JobFile, begin, facts, parse_pass
+from .base import ARCHIVE, ARCHIVED, DERIVED, LARGE, LIT, JobFile, begin, facts, parse_pass
 from .cache import Cache
 from .photos import Photos
 from .pool import Pool
@@ -322,7 +323,10 @@ class Service:
             async for record in watched:
                 if record.owner != owner:
                     return
-                state = await asyncio.to_thread(self._public, record)
+                try:
+                    state = await asyncio.to_thread(self._public, record)
+                except StoreAway:  # as patient as `watch`
+                    continue
                 if state != last:
                     last, quiet = state, time.monotonic()
                     yield state
@@ -337,7 +341,7 @@ class Service:
     async def open_pass(self, job_id: str, name: str, owner: str, make: bool = True) -> Tuple[JobFile, BinaryIO]:
         """A pass, open for reading; those that follow from others are made when first asked for.
 
-        make: also those that take the lights of the last relight. Raises JobNotFound, FileNotFound; for what has to be
+        make: also those of LARGE. Raises JobNotFound, FileNotFound; for what has to be
         made, Overloaded and StorageFull.
         """
         record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
@@ -350,9 +354,9 @@ class Service:
         try:
             stream = await asyncio.to_thread(self._open_current if lit else self.store.open, record.job_id, file)
         except FileNotFound:
-            if not derived and not (lit and make):
+            if not (derived or lit) or (file in LARGE and not make):
                 raise
-            if lit:
+            if file in LARGE:
                 await asyncio.to_thread(self._make_room, record, file)
             await self.renderer.make_pass(record, file)
             stream = await asyncio.to_thread(self.store.open, record.job_id, file)
@@ -369,9 +373,9 @@ class Service:
         return stream
 
     def _make_room(self, record: Record, file: JobFile) -> None:
-        if JobFile.RELIT not in self.store.names(record.job_id):
+        if file in LIT and JobFile.RELIT not in self.store.names(record.job_id):
             return  # nothing will be made
-        need = record.width * record.height * LIT_BYTES[file]
+        need = record.width * record.height * LIT_BYTES[file] if file in LIT else glb.BYTES
         with self.renderer.in_use.hold(record.job_id), self._room(record.owner, need):
             pass
 
@@ -392,7 +396,7 @@ class Service:
             raise FileNotFound(f"{ARCHIVE} holds what the last relight made. Relight the job first.")
         files: List[Tuple[str, BinaryIO]] = []
         try:
-            for file in PASSES if make else ():
+            for file in ARCHIVED if make else ():
                 stream = await self._open(record, file, make=True)
                 files.append((file.value, stream))
                 await asyncio.to_thread(begin, stream, 0, facts(stream).size)

@@ -90,7 +90,9 @@ class LocalStore:
                 shutil.rmtree(folder, ignore_errors=True)
             raise from_oserror(exc) from exc
 
-    def put(self, job_id: str, name: JobFile, data: bytes) -> None:
+    # `held` needs no look here: the lock that a process lives by falls with the process, and not before.
+
+    def put(self, job_id: str, name: JobFile, data: bytes, held: Optional[Held] = None) -> None:
         """Replace one file of a job, all or nothing."""
         self._put(job_id, name, lambda draft: self._write(draft, data))
 
@@ -106,7 +108,7 @@ class LocalStore:
         self._put(job_id, name, fill)
 
     def put_record(self, job_id: str, data: bytes, held: Optional[Held] = None) -> None:
-        """Replace job.json. Who holds the job needs no look: a process that was taken for dead is."""
+        """Replace job.json."""
         self.put(job_id, JobFile.JOB, data)
 
     def _put(self, job_id: str, name: JobFile, fill: Callable[[Path], None]) -> None:
@@ -122,13 +124,13 @@ class LocalStore:
 
         self._guard(job_id, work)
 
-    def discard(self, job_id: str, names: List[JobFile]) -> None:
+    def discard(self, job_id: str, names: List[JobFile], held: Optional[Held] = None) -> None:
         """Remove files of a job, as far as that can be done."""
         for name in names:
             with suppress(OSError):
                 (self.root / job_id / name.value).unlink(missing_ok=True)
 
-    def link_files(self, source: str, target: str, names: List[JobFile]) -> None:
+    def link_files(self, source: str, target: str, names: List[JobFile], held: Optional[Held] = None) -> None:
         """Give one job files of another: by hard link where the file system can, else by copy."""
 
         def work(folder: Path) -> None:

@@ -33,9 +33,7 @@ STATIC = Path(__file__).resolve().parents[1] / "static"
 BLOCK = 1 << 18
 SPOOLED = 1 << 20  # bytes of a body held in memory; what is larger waits on disk
 DIRECT_SECONDS = 60.0  # for which a signed address is valid
-MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".exr": "image/x-exr", ".zip": "application/zip"}
-SHOWN = ("image/png", "image/jpeg")  # by browsers
-PASS = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
+PASS = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in jobs.MEDIA_TYPES.values()}
 NO_PHOTO = "file: send the photo as multipart/form-data in the field `file`"
 
 
@@ -273,9 +271,9 @@ async def download(
 ) -> Response:
     """One pass, such as normals.png or relit.png, or all of them in passes.zip.
 
-    Those that take the lights of the last relight are made when they are first asked for, unless by HEAD. HEAD answers
-    likewise, without the bytes. `direct`: where the server allows it, answer with an address, valid for a minute, from
-    which the store of the jobs sends the pass; else the pass is sent as without it.
+    Those that take the lights of the last relight, and scene.glb, are made when they are first asked for, unless by
+    HEAD. HEAD answers likewise, without the bytes. `direct`: where the server allows it, answer with an address, valid
+    for a minute, from which the store of the jobs sends the pass; else the pass is sent as without it.
     """
     job_id = request.state.job_id = jobs.parse_id(job_id)
     make = request.method != "HEAD"
@@ -283,13 +281,13 @@ async def download(
         return await _archive(await service.open_archive(job_id, owner, make), request)
     name, file = await service.open_pass(job_id, filename, owner, make)
     stat = jobs.facts(file)
-    media_type = MEDIA_TYPES[Path(name.value).suffix]
+    media_type = jobs.media_type(name.value)
     headers = {
         "ETag": _etag([file]),
         "Cache-Control": "private, no-cache",
         "Accept-Ranges": "bytes",
         "Last-Modified": formatdate(stat.modified, usegmt=True),
-        "Content-Disposition": f'{"inline" if media_type in SHOWN else "attachment"}; filename="{name.value}"',
+        "Content-Disposition": jobs.disposition(name.value),
     }
     if _is_known(headers["ETag"], request):
         file.close()
@@ -327,15 +325,15 @@ async def _begin(file: BinaryIO, first: int, count: int) -> None:
 
 async def _archive(files: List[Tuple[str, BinaryIO]], request: Request) -> Response:
     """passes.zip of open files, which are closed; none: of HEAD, which makes nothing."""
-    headers = {"Cache-Control": "private, no-cache", "Content-Disposition": f'attachment; filename="{jobs.ARCHIVE}"'}
+    headers = {"Cache-Control": "private, no-cache", "Content-Disposition": jobs.disposition(jobs.ARCHIVE)}
     if files:
         headers["ETag"] = _etag([file for _, file in files])
     if not files or _is_known(headers["ETag"], request):
         for _, file in files:
             file.close()
-        return Response(status_code=304 if files else 200, headers=headers, media_type=MEDIA_TYPES[".zip"])
+        return Response(status_code=304 if files else 200, headers=headers, media_type=jobs.media_type(jobs.ARCHIVE))
     opened = [file for _, file in files]
-    return _FilesResponse(archive.stream(files), opened, 200, headers, MEDIA_TYPES[".zip"])
+    return _FilesResponse(archive.stream(files), opened, 200, headers, jobs.media_type(jobs.ARCHIVE))
 
 
 def _etag(files: List[BinaryIO], before: bytes = b"") -> str:

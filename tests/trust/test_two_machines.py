@@ -1,23 +1,31 @@
 """Servers that have nothing in common but a bucket behave as one; and what is promised of a folder holds for it."""
 
 import io
+import os
+import re
+import signal
 import threading
 import time
 
+import chaos
 import numpy as np
 import pytest
 import s3
 import test_keys
 import test_privacy
 import test_workers
+import trust_tools
 from fakes import SphereEngine
 from fastapi.testclient import TestClient
 from PIL import Image
 from serving import Server
-from support import encoded, finished, gradient, upload
+from support import encoded, finished, gradient, problem, upload
 
+from server import cli
 from server.application import create_app
+from server.errors import StoreAway
 from server.jobs.leases import LeasedProcesses
+from server.jobs.object_store import ObjectStore
 from server.settings import load
 
 LIGHT = {"x": -0.5, "y": 0.5, "z": 0.7}
@@ -111,18 +119,29 @@ def test_from_upload_to_delete_by_whichever_server(tmp_path, bucket, monkeypatch
     assert not any((tmp_path / f"unused-{k}").exists() for k in range(2))
 
 
-def test_what_one_server_leaves_undone_another_does(tmp_path, bucket):
-    one, other = servers = two(tmp_path, bucket, seconds=2)
+def test_a_server_that_is_held_up_is_no_danger(tmp_path, bucket):
+    """It stands still in the middle of an analysis, for longer than its lease; another takes over; then it goes on."""
+    one, other = servers = two(tmp_path, bucket, seconds=1.5)
     try:
         for server in servers:
             server.wait()
         job = one.upload(encoded(gradient()))[1]["job_id"]
-        one.kill()
+        while one.json("GET", f"/job/{job}")[1]["stage"] != "estimating":
+            time.sleep(0.02)
+        os.kill(one.process.pid, signal.SIGSTOP)
         state = other.finished(job)
         assert state["state"] == "ready"
+        os.kill(one.process.pid, signal.SIGCONT)
+        end = time.monotonic() + 20
+        while "took its analysis over" not in (tmp_path / "log-0").read_text():
+            assert time.monotonic() < end
+            assert one.json("GET", f"/job/{job}")[1] == other.json("GET", f"/job/{job}")[1] == state
+            time.sleep(0.1)
+        assert one.json("GET", f"/job/{job}")[1] == state
+        assert one.ask("POST", "/relight", {"job_id": job, **LIGHT})[0] == 200
     finally:
-        one.kill()
-        other.stop()
+        for server in servers:
+            server.stop()
 
 
 def test_delete_removes_everything(settings, bucket):
@@ -131,7 +150,7 @@ def test_delete_removes_everything(settings, bucket):
         first, second = upload(client), upload(client)
         for job in (first, second):
             finished(client, job)
-            for k in range(2):
+            for _ in range(2):
                 assert client.post("/relight", json={"job_id": job, **LIGHT}).status_code == 200
             assert client.get(f"/download/{job}/relit16.png").status_code == 200
         for job in (first, second):
@@ -179,6 +198,13 @@ def test_the_numbers_of_all_servers_add_up(settings):
         assert test_workers.series(text, "relight_requests_total") >= before - 1
 
 
+def test_kill_9_of_one_of_two_servers(tmp_path, bucket, capsys):
+    faults, figures = chaos.run(int(os.environ.get("BUCKET_KILLS", 3)), 8, tmp_path / "unused", store=bucket)
+    trust_tools.say(capsys, str(figures))
+    assert not faults, "\n".join(faults)
+    assert figures["requests"] > 0
+
+
 def test_the_store_away_for_a_while(tmp_path, servers, bucket, monkeypatch):
     """503 with Retry-After while it is, at once; afterwards everything that was acknowledged is there, and goes on."""
     gate = s3.Gate(servers("seaweed")[0])
@@ -219,3 +245,112 @@ def test_the_store_away_for_a_while(tmp_path, servers, bucket, monkeypatch):
 
 
 AWAY = 10  # seconds
+
+
+# -- downloads from the store itself
+
+
+def test_a_direct_download_comes_from_the_store(settings, caplog):
+    import httpx
+
+    caplog.set_level("DEBUG")
+    with TestClient(create_app(settings(direct_downloads=True, log_level="debug"), SphereEngine(side=32))) as client:
+        job = upload(client)
+        finished(client, job)
+        assert client.post("/relight", json={"job_id": job, **LIGHT}).status_code == 200
+        for name, kind, how in (
+            ("relit.png", "image/png", "inline"),
+            ("depth.png", "image/png", "inline"),
+            ("sheet.jpg", "image/jpeg", "inline"),
+            ("passes.exr", "image/x-exr", "attachment"),
+        ):
+            address = f"/download/{job}/{name}"
+            answer = client.get(f"{address}?direct=1", follow_redirects=False)
+            assert answer.status_code == 307 and answer.headers["cache-control"] == "no-store" and not answer.content
+            url = answer.headers["location"]
+            assert 0 < int(re.search(r"X-Amz-Expires=(\d+)", url)[1]) <= 60
+            streamed, sent = client.get(address), httpx.get(url)
+            assert sent.status_code == 200 and sent.content == streamed.content
+            assert sent.headers["content-type"] == streamed.headers["content-type"] == kind
+            assert sent.headers["content-disposition"] == f'{how}; filename="{name}"'
+            assert streamed.headers["content-disposition"] == sent.headers["content-disposition"]
+            forged = f"{url}&response-content-type=text/html&response-content-disposition=inline"
+            assert httpx.get(forged).status_code == 403, "type and disposition are part of what is signed"
+            assert httpx.get(url.replace(name, "input.png")).status_code == 403
+            etag = streamed.headers["etag"]
+            assert client.get(f"{address}?direct=1", headers={"If-None-Match": etag}).status_code == 304
+            part = httpx.get(url, headers={"Range": "bytes=3-9"})
+            assert part.status_code == 206 and part.content == streamed.content[3:10]
+            head = client.head(f"{address}?direct=1", follow_redirects=False)
+            assert head.status_code == 200 and int(head.headers["content-length"]) == len(streamed.content)
+        archive = client.get(f"/download/{job}/passes.zip?direct=1", follow_redirects=False)
+        assert archive.status_code == 200 and archive.content[:2] == b"PK"
+        problem(client.get("/download/no/relit.png?direct=1", follow_redirects=False), 404, "job_not_found")
+        problem(client.get(f"/download/{job}/relit.png?direct=perhaps"), 422, "invalid_request")
+        assert client.delete(f"/job/{job}").status_code == 200
+        problem(client.get(f"/download/{job}/relit.png?direct=1"), 404, "job_not_found")
+        assert httpx.get(url).status_code == 404, "what is deleted is gone from there too"
+    ours = "\n".join(r.getMessage() for r in caplog.records if not r.name.startswith(("httpx", "httpcore")))
+    assert f"/download/{job}" in ours and "X-Amz" not in ours and "Signature" not in ours
+
+
+@pytest.mark.parametrize("overrides", [{}, {"direct_downloads": True, "store": "memory://"}], ids=["off", "memory"])
+def test_without_the_setting_or_the_means_the_server_sends_it(settings, overrides):
+    with TestClient(create_app(settings(**overrides), SphereEngine(side=32))) as client:
+        job = upload(client)
+        finished(client, job)
+        answer = client.get(f"/download/{job}/input.png?direct=1", follow_redirects=False)
+        assert answer.status_code == 200 and answer.content == client.get(f"/download/{job}/input.png").content
+
+
+# -- moving
+
+
+def test_jobs_move_to_a_bucket_and_back(settings, tmp_path, bucket, monkeypatch, capsys):
+    lit, folder, back = {}, tmp_path / "jobs", tmp_path / "back"
+    with TestClient(create_app(settings(store="", jobs_dir=folder), SphereEngine(side=32))) as client:
+        for k in range(3):
+            job = upload(client, encoded(gradient(40 + k, 60)))
+            finished(client, job)
+            assert client.post("/relight", json={"job_id": job, **LIGHT}).status_code == 200
+            assert client.put(f"/job/{job}/environment", content=test_keys.AROUND).status_code == 200
+            lit[job] = client.get(f"/download/{job}/relit.png").content
+    real, seen = ObjectStore.create, []
+
+    def create(self, job_id, files):
+        seen.append(job_id)
+        if len(seen) == 2:
+            raise StoreAway
+        real(self, job_id, files)
+
+    monkeypatch.setattr(ObjectStore, "create", create)
+    assert cli.main(["migrate", str(folder), bucket]) == 1
+    assert "2 jobs copied, 0 were there, 1 could not be copied" in capsys.readouterr().out
+    assert cli.main(["migrate", str(folder), bucket]) == 0
+    assert "1 jobs copied, 2 were there, 0 could not be copied" in capsys.readouterr().out
+    monkeypatch.setattr(ObjectStore, "create", real)
+    assert cli.main(["migrate", bucket, str(back)]) == 0
+    capsys.readouterr()
+    for where in ({}, {"store": "", "jobs_dir": back}):
+        engine = SphereEngine(side=32)
+        with TestClient(create_app(settings(**where), engine)) as client:
+            for job, data in lit.items():
+                state = client.get(f"/job/{job}").json()
+                assert state["state"] == "ready" and state["environment"]
+                assert client.get(f"/download/{job}/relit.png").content == data
+                assert client.post("/relight", json={"job_id": job, **LIGHT}).status_code == 200
+                assert np.array_equal(pixels(client.get(f"/download/{job}/relit.png").content), pixels(data))
+            again = upload(client, encoded(gradient(40, 60)))
+            assert finished(client, again)["timings"] == {"shared": 0.0} and engine.calls == 0
+            client.delete(f"/job/{again}")
+    assert {p.name for p in back.iterdir() if not p.name.startswith(".")} == set(lit)
+
+
+@pytest.mark.parametrize(
+    "places", [("nowhere", "memory://"), ("jobs", "jobs"), ("s3://", "jobs"), ("jobs", "s3://a?b")]
+)
+def test_a_move_that_makes_no_sense_says_so(tmp_path, monkeypatch, capsys, places):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    assert cli.main(["migrate", *places]) == 2
+    assert capsys.readouterr().err.startswith("relight: ")
