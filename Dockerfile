@@ -1,23 +1,23 @@
 # The server in a container: `make containers` builds and tries it, compose.yaml runs it with an object store.
-# Without Ray Serve, which one machine does not need; with it: --build-arg WITHOUT=nothing
+# With Ray Serve, for server/deploy: --build-arg REQUIREMENTS=requirements-ray.txt
 ARG BASE=docker.io/library/debian:bookworm-slim
 
 FROM ${BASE} AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv ca-certificates
 WORKDIR /src
 COPY . .
-ARG WITHOUT=ray
+ARG REQUIREMENTS=requirements-cluster.txt
 # For a pip that goes by certificates of its own
 ARG PIP_CERT
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/relight \
- && touch requirements-cluster.txt && grep -v "^${WITHOUT}" requirements-cluster.txt > more.txt; \
-    /build/bin/pip --python /opt/relight/bin/python install --no-cache-dir --no-compile . -r more.txt
+ && /build/bin/pip --python /opt/relight/bin/python install --no-cache-dir --no-compile . -r ${REQUIREMENTS}
 # What is never imported goes: tests, stubs, converters of models. What every start imports is compiled.
 RUN cd /opt/relight/lib/python3*/site-packages \
  && find . -depth -type d -name tests -exec rm -r {} + \
  && find . -name '*.pyi' -delete \
  && rm -rf onnxruntime/transformers onnxruntime/quantization onnxruntime/tools numpy/distutils numpy/f2py \
- && cd / && RELIGHT_JOBS_DIR=/tmp/jobs /opt/relight/bin/python -c "import server.image.decoder_process; from server import app"
+ && cd / && RELIGHT_JOBS_DIR=/tmp/jobs /opt/relight/bin/python -c \
+      "import obstore.store, server.image.decoder_process; from server import app"
 # Of Debian, only what Python and the wheels need: no shell, no package manager.
 RUN mkdir -p /root/image/tmp /root/image/jobs /root/image/etc/ssl/certs /root/image/usr/lib /root/image/usr/lib64 && cd / \
  && for package in libc6 libgcc-s1 libstdc++6 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5 libssl3 libsqlite3-0 libuuid1 \
