@@ -10,6 +10,7 @@ import importlib
 import logging
 import re
 import time
+import uuid
 from functools import partial
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -202,25 +203,34 @@ class OwnWords:
         if scope["type"] != "http" or scope["path"].startswith("/-/"):  # Ray's own addresses
             await self._app(scope, receive, send)
             return
-        replaced = False
+        started = replaced = False
+
+        async def instead(why: object, request_id: bytes) -> None:
+            log.warning("%s: instead of Ray's own answer: %s", scope["path"], why)
+            answer = problem_response(Overloaded(GONE), request_id.decode("ascii", "replace"))
+            answer.raw_headers.append((b"x-request-id", request_id))
+            await answer(scope, receive, send)
 
         async def forward(message: Message) -> None:
-            nonlocal replaced
+            nonlocal started, replaced
             if message["type"] == "http.response.start":
                 headers = dict(reversed(message["headers"]))  # the first of a name counts
-                replaced = message["status"] >= 400 and not headers.get(b"content-type", b"").startswith(PROBLEM)
                 request_id = headers.get(b"x-request-id", b"-")
-                if replaced:
-                    log.warning("%s: Ray answered %d", scope["path"], message["status"])
-                    answer = problem_response(Overloaded(GONE), request_id.decode("ascii", "replace"))
-                    answer.raw_headers.append((b"x-request-id", request_id))
-                    await answer(scope, receive, send)
                 kept = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
                 message = {**message, "headers": [*kept, (b"x-request-id", request_id)]}
+                started = True
+                replaced = message["status"] >= 400 and not headers.get(b"content-type", b"").startswith(PROBLEM)
+                if replaced:
+                    await instead(message["status"], request_id)
             if not replaced:
                 await send(message)
 
-        await self._app(scope, receive, forward)
+        try:
+            await self._app(scope, receive, forward)
+        except Exception as exc:
+            if started:
+                raise  # the answer is cut off
+            await instead(exc, uuid.uuid4().hex.encode())
 
 
 class Affinity:
