@@ -106,8 +106,8 @@ class JobStore(Protocol):
     """Where jobs lie. All methods block and raise JobNotFound for an unknown job, StorageFull when there is no room.
 
     Where a store is away, they raise StoreAway; where a job is to be `held` and another process took it over, TakenOver.
-    `now` is the store's time, by which it tells when jobs were used; `own_clock`: it is that of this machine, which may
-    leap. `look_seconds`: how often to look at what another process changes; `forget_seconds`: how soon what another
+    `now` is the store's time, by which it tells when jobs were used; `own_clock`: that is this machine's, which may leap.
+    `look_seconds`: how often to look at what another process changes; `forget_seconds`: how soon what another
     process deleted leaves the memory of this one.
     """
 
