@@ -103,7 +103,9 @@ def test_previews_show_what_the_picture_has():
     mask = left(600, 800, 0.4)
     whole = made(mask, photo, 0.03)
     small = cv2.resize(photo, (200, 150), interpolation=cv2.INTER_AREA)
-    assert np.abs(made(mask, photo, 0.03, small) - cv2.resize(whole, (200, 150), interpolation=cv2.INTER_AREA)).mean() < 1
+    assert (
+        np.abs(made(mask, photo, 0.03, small) - cv2.resize(whole, (200, 150), interpolation=cv2.INTER_AREA)).mean() < 1
+    )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3), (257, 301)])
@@ -149,7 +151,9 @@ def test_bands_and_threads_make_the_same(monkeypatch):
     monkeypatch.setattr("server.light.maps.KEPT_PIXELS", 0)
     monkeypatch.setattr("server.light.maps.PIXELS_A_THREAD", 64 * 5)
     assert np.array_equal(relight(through(maps, rig, planes), rig, threads=3), whole)
-    assert np.array_equal(relight(maps, Rig((Light(direction=(0, 0, 1)),))), relight(maps, Rig((Light(direction=(0, 0, 1)),))))
+    assert np.array_equal(
+        relight(maps, Rig((Light(direction=(0, 0, 1)),))), relight(maps, Rig((Light(direction=(0, 0, 1)),)))
+    )
 
 
 def test_sixteen_bits_are_the_inputs_where_the_mask_is_black():

@@ -411,7 +411,10 @@ def test_damaged_files_are_no_masks(shared, job):
     whole, named = store.get(job, slot), store.get(job, JobFile.MASKS)
     for file, data in [
         *((slot, data) for data in (b"", whole[:40], whole[:-30])),
-        *((JobFile.MASKS, data) for data in (b"", b"[]", b'{"left": "99-' + b"0" * 32 + b'"}', named[:-3], b'{"../x":1}')),
+        *(
+            (JobFile.MASKS, data)
+            for data in (b"", b"[]", b'{"left": "99-' + b"0" * 32 + b'"}', named[:-3], b'{"../x":1}')
+        ),
     ]:
         store.put(job, slot, whole), store.put(job, JobFile.MASKS, named)
         store.put(job, file, data)
