@@ -6,6 +6,7 @@ import re
 import threading
 
 import numpy as np
+import OpenEXR
 import pytest
 from fakes import SphereEngine
 from fastapi.testclient import TestClient
@@ -503,7 +504,6 @@ def test_the_text_of_a_picture_tells_which_mask(shared, job):
 
 def test_the_layers_and_the_readme_s_script(shared, job, tmp_path, monkeypatch):
     """The relit picture can be composed of passes.exr, masks and all."""
-    OpenEXR = pytest.importorskip("OpenEXR")
     put(shared, job, "left", left_half())
     put(shared, job, "noise", np.random.default_rng(5).integers(0, 256, (H, W), dtype=np.uint8))
     photo = upload(shared, encoded(np.clip(gradient(), 12, 200)))
