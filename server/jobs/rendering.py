@@ -243,7 +243,7 @@ class Renderer:
 
         def whole(at: Maps) -> np.ndarray:
             if not mask.version:
-                return built_in(mask.name, at)
+                return built_in(mask.name, at, self._geometry(record), self._photo(record))
             return masks.read_version(self.store, record.job_id, mask.version)
 
         def soft() -> np.ndarray:

@@ -50,7 +50,7 @@ def main():
             "no mask": Rig(lamps),
             "of the picture": Rig(lamps, mask=where),
             "of the picture and of both lights": Rig(tuple(replace(lamp, mask=where) for lamp in lamps), mask=where),
-            "of the picture and of both lights": Rig(tuple(replace(lamp, mask=where) for lamp in lamps), mask=where),
+        }
         count = rounds if h < 1000 else 3
         found = {}
         for name, rig in rigs.items():
