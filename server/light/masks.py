@@ -99,7 +99,7 @@ def feathered(mask: np.ndarray, photo: np.ndarray, feather: float) -> np.ndarray
     size = fit_within(photo.shape[:2], side)
     colours = texel_colours(photo, size).astype(np.float32) / 255
     soft = scaled(mask, size).astype(np.float32) * np.float32(1 / 255)
-    spread = feather / 2 * size[1]  # texels
+    spread = max(feather / 2 * size[1], 1e-3)  # texels
     steps = [_steps(np.ascontiguousarray(c), spread) for c in (colours, colours.transpose(1, 0, 2))]
     for k in range(ROUNDS):
         deviation = spread * np.sqrt(3) * 2 ** (ROUNDS - 1 - k) / np.sqrt(4**ROUNDS - 1)
