@@ -427,6 +427,28 @@ def test_a_turn_is_had_by_one_at_a_time(place):
         pass
 
 
+def test_what_is_read_in_a_turn_is_what_the_last_one_left(place):
+    """Two processes count in a file of a job, each time by reading it and writing it anew."""
+    stores = [place.process() for _ in range(2)]
+    job = new(stores[0].store)
+    stores[0].store.put(job, JobFile.MASKS, b"0")
+
+    def work(made):
+        for _ in range(4):
+            load_record(made.store, job)  # as each request begins
+            with made.processes.room_lock(30):
+                count = int(made.store.get(job, JobFile.MASKS))
+                made.store.put(job, JobFile.MASKS, b"%d" % (count + 1))
+
+    threads = [threading.Thread(target=work, args=(made,)) for made in stores * 2]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    load_record(stores[0].store, job)
+    assert stores[0].store.get(job, JobFile.MASKS) == b"16"
+
+
 def test_the_turn_and_the_work_of_the_dead_are_taken_up(place):
     dying, living = place.process(), place.process()
     dying.processes.sweep_lock(1).acquire()

@@ -152,7 +152,8 @@ class ObjectStore:
     def _recent(self, job_id: str) -> _Seen:
         with self._lock:
             seen = self._memory.get(job_id)
-        return seen if seen is not None and time.monotonic() - seen.at < FRESH else self._load(job_id)
+        since = max(time.monotonic() - FRESH, self.processes.taken)
+        return seen if seen is not None and seen.at > since else self._load(job_id)
 
     def _write(self, job_id: str, index: Index, expected: Expected) -> None:
         """Write an index in place of the one expected. Raises Conflict."""

@@ -107,6 +107,13 @@ def test_from_upload_to_delete_by_whichever_server(tmp_path, bucket, monkeypatch
             for name in ("passes.zip", "passes.exr", "relit16.png", "sheet.jpg", "depth.png", "albedo.png"):
                 assert server.ask("GET", f"/download/{job}/{name}")[0] == 200, name
             assert server.ask("GET", f"/job/{job}/maps")[0] == 200
+        drawn = encoded(np.uint8(np.arange(90 * 120).reshape(90, 120) % 251))
+        for k in range(4):  # each of them knows the masks that the other was given
+            assert servers[k % 2].ask("PUT", f"/job/{job}/mask/m{k}", drawn)[0] == 200
+        for server in servers:
+            assert server.json("GET", f"/job/{job}")[1]["masks"] == ["m0", "m1", "m2", "m3"]
+            assert server.ask("GET", f"/job/{job}/mask/m1")[0] == 200
+            assert server.ask("POST", "/preview", {"job_id": job, **LIGHT, "mask": "m2"})[0] == 200
         assert one.ask("DELETE", f"/job/{job}")[0] == 200
         for _ in range(4):
             assert other.ask("POST", "/preview", {"job_id": job, **LIGHT})[0] == 404
