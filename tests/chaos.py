@@ -1,7 +1,7 @@
 """Chaos: kill -9 at random moments under a mixed load, restart, look whether anything promised was lost or left behind.
 
 `python tests/chaos.py --kills 200 [--seed 8]`; `make test` does 20. With `--bucket` there are two servers, which have
-nothing in common but a bucket of SeaweedFS, and one of them is killed at a time; `make test` does 3 of those.
+nothing in common but a bucket of SeaweedFS, and one of them is killed at a time; `make test` does 2 of those.
 """
 
 import argparse

@@ -173,17 +173,19 @@ class Gate:
             except OSError:
                 return
             self._pairs.append((near, far))
-            for a, b, delay in ((near, far, self.delay), (far, near, 0.0)):
-                threading.Thread(target=self._pump, args=(a, b, delay), daemon=True).start()
+            answered = threading.Event()
+            answered.set()
+            for a, b, asks in ((near, far, True), (far, near, False)):
+                threading.Thread(target=self._pump, args=(a, b, asks, answered), daemon=True).start()
 
-    @staticmethod
-    def _pump(a, b, delay):
-        last = 0.0
+    def _pump(self, a, b, asks, answered):
         with contextlib.suppress(OSError):
             while data := a.recv(1 << 16):
-                if delay and time.monotonic() - last > delay / 2:  # the first bytes of a request
-                    time.sleep(delay)
-                last = time.monotonic()
+                if asks and answered.is_set():  # the first bytes of a request
+                    answered.clear()
+                    time.sleep(self.delay)
+                elif not asks:
+                    answered.set()
                 b.sendall(data)
         for s in (a, b):
             with contextlib.suppress(OSError):

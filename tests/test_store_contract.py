@@ -23,6 +23,7 @@ from server.settings import load
 LEASE = 1.0  # seconds
 KINDS = ["folder", "memory", "moto", "seaweed"]
 BUCKETS = KINDS[1:]
+SLOW = ["memory", "seaweed"]  # where a lease has to end first
 
 
 class Place:
@@ -76,6 +77,14 @@ def place(request, tmp_path, servers, monkeypatch):
 
 @pytest.fixture(params=BUCKETS)
 def bucket_place(request, tmp_path, servers, monkeypatch):
+    made = Place(request.param, tmp_path, servers, monkeypatch)
+    yield made
+    for process in made.opened:
+        process.processes.close()
+
+
+@pytest.fixture(params=SLOW)
+def slow_place(request, tmp_path, servers, monkeypatch):
     made = Place(request.param, tmp_path, servers, monkeypatch)
     yield made
     for process in made.opened:
@@ -215,8 +224,8 @@ def test_of_those_who_make_one_job_one_makes_it(place):
     assert other.get(record.job_id, JobFile.INPUT) == b"one"
 
 
-def test_a_job_half_made_is_none_and_goes_with_its_maker(bucket_place, monkeypatch):
-    dying, living = bucket_place.process(), bucket_place.process()
+def test_a_job_half_made_is_none_and_goes_with_its_maker(slow_place, monkeypatch):
+    dying, living = slow_place.process(), slow_place.process()
     whole, record = new(living.store), record_of()
     real = Bucket.put
 
@@ -230,29 +239,29 @@ def test_a_job_half_made_is_none_and_goes_with_its_maker(bucket_place, monkeypat
     with pytest.raises(SystemExit):
         dying.store.create(record.job_id, {JobFile.INPUT: b"half", JobFile.JOB: record.dump()})
     monkeypatch.undo()
-    assert [p for p in bucket_place.paths() if record.job_id in p]
+    assert [p for p in slow_place.paths() if record.job_id in p]
     assert not living.store.exists(record.job_id) and [e.job_id for e in living.store.list()] == [whole]
     living.store.clean()
-    assert [p for p in bucket_place.paths() if record.job_id in p], "its maker lives, and may be about to end it"
-    bucket_place.kill(dying)
+    assert [p for p in slow_place.paths() if record.job_id in p], "its maker lives, and may be about to end it"
+    slow_place.kill(dying)
     until(lambda: not living.processes.is_alive(dying.processes.worker))
     living.store.clean()
-    assert not [p for p in bucket_place.paths() if record.job_id in p] and living.store.exists(whole)
-    assert f"workers/{dying.processes.worker}" not in bucket_place.paths()
+    assert not [p for p in slow_place.paths() if record.job_id in p] and living.store.exists(whole)
+    assert f"workers/{dying.processes.worker}" not in slow_place.paths()
 
 
-def test_objects_that_no_file_is_any_more_go(bucket_place, monkeypatch):
-    one, other = bucket_place.process(), bucket_place.process()
+def test_objects_that_no_file_is_any_more_go(slow_place, monkeypatch):
+    one, other = slow_place.process(), slow_place.process()
     job = new(one.store)
     for k in range(3):
         one.store.put(job, JobFile.RELIT, b"%d" % k)
-    assert len([p for p in bucket_place.paths() if "relit.png" in p]) == 3, "somebody may be about to read them"
+    assert len([p for p in slow_place.paths() if "relit.png" in p]) == 3, "somebody may be about to read them"
     other.store.clean()
     assert one.store.get(job, JobFile.RELIT) == b"2"
-    bucket_place.kill(one)
+    slow_place.kill(one)
     until(lambda: not other.processes.is_alive(one.processes.worker))
     other.store.clean()
-    assert len([p for p in bucket_place.paths() if "relit.png" in p]) == 1
+    assert len([p for p in slow_place.paths() if "relit.png" in p]) == 1
     assert other.store.get(job, JobFile.RELIT) == b"2"
 
 
@@ -274,9 +283,9 @@ def test_using_a_job_keeps_it_young(place):
     assert entry.used > first - 1
 
 
-def test_a_job_that_was_used_meanwhile_does_not_expire(bucket_place):
+def test_a_job_that_was_used_meanwhile_does_not_expire(slow_place):
     """The sweep lists, is held up, and then deletes: not what another process has used since."""
-    store, other = bucket_place.process().store, bucket_place.process().store
+    store, other = slow_place.process().store, slow_place.process().store
     job = new(store)
     (entry,) = store.list()
     time.sleep(1.1)  # S3 tells time in seconds
@@ -418,6 +427,28 @@ def test_a_turn_is_had_by_one_at_a_time(place):
         pass
 
 
+def test_what_is_read_in_a_turn_is_what_the_last_one_left(place):
+    """Two processes count in a file of a job, each time by reading it and writing it anew."""
+    stores = [place.process() for _ in range(2)]
+    job = new(stores[0].store)
+    stores[0].store.put(job, JobFile.MASKS, b"0")
+
+    def work(made):
+        for _ in range(4):
+            load_record(made.store, job)  # as each request begins
+            with made.processes.room_lock(30):
+                count = int(made.store.get(job, JobFile.MASKS))
+                made.store.put(job, JobFile.MASKS, b"%d" % (count + 1))
+
+    threads = [threading.Thread(target=work, args=(made,)) for made in stores * 2]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    load_record(stores[0].store, job)
+    assert stores[0].store.get(job, JobFile.MASKS) == b"16"
+
+
 def test_the_turn_and_the_work_of_the_dead_are_taken_up(place):
     dying, living = place.process(), place.process()
     dying.processes.sweep_lock(1).acquire()
@@ -434,12 +465,12 @@ def test_the_turn_and_the_work_of_the_dead_are_taken_up(place):
     assert place.kind == "folder" or waited > LEASE / 2, "it was taken for dead at once"
 
 
-def test_one_that_was_held_up_writes_nothing_over_its_successor(bucket_place):
+def test_one_that_was_held_up_writes_nothing_over_its_successor(slow_place):
     """A process sleeps longer than its lease, and its analysis is made by another. Its own comes to nothing."""
-    paused, living = bucket_place.process(), bucket_place.process()
+    paused, living = slow_place.process(), slow_place.process()
     job = new(paused.store, worker=paused.processes.worker, state=ANALYSING, attempts=1)
     mine = load_record(paused.store, job)
-    bucket_place.kill(paused)  # it sleeps: it gives no sign of life, and knows nothing of it
+    slow_place.kill(paused)  # it sleeps: it gives no sign of life, and knows nothing of it
     until(lambda: not living.processes.is_alive(paused.processes.worker))
     theirs = load_record(living.store, job)
     theirs.worker = living.processes.worker
@@ -463,18 +494,18 @@ def test_one_that_was_held_up_writes_nothing_over_its_successor(bucket_place):
         living.store.put_record(job, stale.dump(), (living.processes.worker, 1))
 
 
-def test_a_maker_that_was_held_up_promises_nothing_that_was_swept_away(bucket_place, monkeypatch):
+def test_a_maker_that_was_held_up_promises_nothing_that_was_swept_away(slow_place, monkeypatch):
     """It wrote the picture, slept, was taken for dead and cleaned up after; then it writes the index."""
-    paused, living = bucket_place.process(), bucket_place.process()
+    paused, living = slow_place.process(), slow_place.process()
     record, real = record_of(), Bucket.put
 
     def put(self, path, *more, **options):
         if self is paused.store.bucket and path.endswith("index.json"):
             monkeypatch.undo()
-            if bucket_place.kind in ("moto", "seaweed"):
-                for name, value in s3.environment(bucket_place.port).items():
+            if slow_place.kind in ("moto", "seaweed"):
+                for name, value in s3.environment(slow_place.port).items():
                     monkeypatch.setenv(name, value)
-            bucket_place.kill(paused)
+            slow_place.kill(paused)
             until(lambda: not living.processes.is_alive(paused.processes.worker))
             living.store.clean()
         return real(self, path, *more, **options)

@@ -43,6 +43,7 @@ class LeasedProcesses:
         self._looked = self._renewed = -1e9  # steady seconds
         self._offset = time.time() - time.monotonic()  # of the store's clock from the steady one
         self._turns: Dict[str, threading.Lock] = {}  # by name: within this process
+        self.taken = 0.0  # when this process last had a turn (steady seconds): what it knew before may have changed
         self.free: Dict[str, Version] = {}  # turns that this process gave back last
         self.unreleased: Set[Tuple[str, bytes]] = set()  # turns that may still be ours in the store
         self._tickets: Dict[str, Tuple[Version, int, int]] = {}
@@ -227,6 +228,7 @@ class Turn:
         except BaseException:
             here.release()
             raise
+        self._processes.taken = time.monotonic()
         return self
 
     def _take(self) -> bool:

@@ -152,7 +152,8 @@ class ObjectStore:
     def _recent(self, job_id: str) -> _Seen:
         with self._lock:
             seen = self._memory.get(job_id)
-        return seen if seen is not None and time.monotonic() - seen.at < FRESH else self._load(job_id)
+        since = max(time.monotonic() - FRESH, self.processes.taken)
+        return seen if seen is not None and seen.at > since else self._load(job_id)
 
     def _write(self, job_id: str, index: Index, expected: Expected) -> None:
         """Write an index in place of the one expected. Raises Conflict."""
@@ -381,19 +382,19 @@ class ObjectStore:
     def delete(self, job_id: str, used: Optional[float] = None) -> None:
         """Make a job vanish at once, then free its objects. Raises TakenOver where it was used since `used`."""
         path = f"jobs/{job_id}/{INDEX}"
+        with self._lock:
+            known = self._memory.pop(job_id, None)
+        there = (known.version, known.modified) if known is not None else self._version(path)
         for _ in range(TRIES):
-            seen = self._version(path)
-            if used is not None and seen[1] > used:
+            if used is not None and there[1] > used:
                 raise TakenOver()
             try:
-                self.bucket.put(path, b"", seen[0])
+                self.bucket.put(path, b"", there[0])
                 break
             except Conflict:
-                continue
+                there = self._version(path)
         else:
             raise Overloaded()
-        with self._lock:
-            self._memory.pop(job_id, None)
         with suppress(StoreAway):  # the sweep does the rest
             self._delete_objects(job_id, [e for e in self.bucket.list(f"jobs/{job_id}") if _parse(e.path)])
 
