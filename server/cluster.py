@@ -62,6 +62,7 @@ def app(args: Arguments) -> Any:
                 "upscale_delay_s": 5,
             },
             ray_actor_options={"num_cpus": cpus, **more.pop("gpus", {})},
+            logging_config={"enable_access_log": False, "log_level": "WARNING"},  # the server has a line a request
             graceful_shutdown_timeout_s=120,  # whoever goes ends its work
             health_check_period_s=5,
             health_check_timeout_s=15,

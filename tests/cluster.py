@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import random
+import re
 import signal
 import statistics
 import subprocess
@@ -27,9 +28,10 @@ from chaos import LIGHTS, Client, Truth, check, pictures
 from serving import ROOT, Server, free_port
 
 WEB, ANALYSIS, PROXY = "ray::ServeReplica:relight:web", "ray::ServeReplica:relight:analysis", "ray::ProxyActor"
+SERVER = re.compile("ray::ServeReplica|.*uvicorn|.*decoder_process|.*multiprocessing")
 SETTINGS = {"lease_seconds": "3", "sweep_seconds": "2", "decoders": "1", "log_level": "warning"}
 CUT = (OSError, EOFError, http.client.HTTPException)
-CLIENTS, JOBS, AWAY = 4, 4, 8.0
+CLIENTS, JOBS, AWAY, IDLE = 4, 8, 8.0, 5.0
 PATIENCE = 180  # seconds until everything has to be whole again
 
 
@@ -83,15 +85,16 @@ def tree(pid):
 
 
 def processor_seconds(pid):
-    """That all processes of a tree have used."""
-    total = 0
-    for p in tree(pid):
+    """That the processes of a tree have used: the replicas or workers, Ray's proxy, and the rest."""
+    used = Counter()
+    for p, command in tree(pid).items():
         try:
             fields = Path(f"/proc/{p}/stat").read_text().rpartition(")")[2].split()
-            total += int(fields[11]) + int(fields[12])
         except OSError:
-            pass
-    return total / os.sysconf("SC_CLK_TCK")
+            continue
+        kind = "server" if SERVER.match(command) else "proxy" if command.startswith(PROXY) else "rest"
+        used[kind] += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return used
 
 
 class Watched(Server):
@@ -306,12 +309,11 @@ def faults_part(folder, bucket, store, say):
 
 
 def load(server, clients, seconds):
-    """Previews as fast as they come: (a second, processor seconds of each by the server, median wait in seconds)."""
-    job, waits, end = server.upload(pictures()[3])[1]["job_id"], [], None
-    server.finished(job)
-    jobs = [job] + [server.upload(pictures()[3])[1]["job_id"] for _ in range(JOBS - 1)]
-    for j in jobs:
-        server.finished(j)
+    """Previews as fast as they come: (a second, processor seconds of each by kind of process, median wait in seconds, the
+    processors that are busy when nobody asks)."""
+    waits, jobs, end = [], [server.upload(pictures()[3])[1]["job_id"] for _ in range(JOBS)], None
+    for job in jobs:
+        server.finished(job)
 
     def client(k):
         rng = random.Random(k)
@@ -321,38 +323,49 @@ def load(server, clients, seconds):
             if server.ask("POST", "/preview", body)[0] == 200:
                 waits.append(time.perf_counter() - begun)
 
-    for warm in (True, False):
-        end = time.monotonic() + (2 if warm else seconds)
+    def measured(act):
+        before, begun = processor_seconds(server.process.pid), time.monotonic()
+        act()
+        return processor_seconds(server.process.pid) - before, time.monotonic() - begun
+
+    def round_of(length):
+        nonlocal end
         waits.clear()
+        end = time.monotonic() + length
         threads = [threading.Thread(target=client, args=(k,)) for k in range(clients)]
-        begun, used = time.monotonic(), processor_seconds(server.process.pid)
         for t in threads:
             t.start()
         for t in threads:
             t.join()
-    took, used = time.monotonic() - begun, processor_seconds(server.process.pid) - used
-    return len(waits) / took, used / max(len(waits), 1), statistics.median(waits)
+
+    round_of(2)
+    time.sleep(2)
+    idle, quiet = measured(lambda: time.sleep(IDLE))
+    used, took = measured(lambda: round_of(seconds))
+    each = {kind: value / max(len(waits), 1) for kind, value in used.items()}
+    return len(waits) / took, each, statistics.median(waits), sum(idle.values()) / quiet
 
 
 def throughput_part(folder, bucket, store, seconds, say):
     """One and two replicas beside uvicorn with as many workers, over the same store."""
-    found = {}
     for count in (1, 2):
-        for kind in (Workers, Cluster):
-            prefix = f"{bucket}/{kind.__name__}-{count}"
-            server = kind(count, environment(prefix, store, sweep_seconds="60"), folder / f"{kind.__name__}.log")
+        found = {}
+        for kind, name in ((Workers, "worker"), (Cluster, "replica")):
+            prefix = f"{bucket}/{name}-{count}"
+            server = kind(count, environment(prefix, store, sweep_seconds="60"), folder / f"{name}.log")
             try:
-                found[kind, count] = load(up(server), 8, seconds)
+                found[name] = pace, each, wait, idle = load(up(server), 8, seconds)
             finally:
                 server.close()
-            pace, used, wait = found[kind, count]
-            name = f"{count} {'worker' if kind is Workers else 'replica'}{'s' if count > 1 else ''}"
+            parts = ", ".join(f"{k} {1e3 * v:.1f}" for k, v in sorted(each.items()))
             say(
-                f"{name:11s} {pace:6.1f} previews a second, {1e3 * used:5.1f} ms of processor each "
-                f"({1 / used:.0f} a core and second), median wait {1e3 * wait:.0f} ms"
+                f"{count} {name + 's' * (count > 1):8s} {pace:6.1f} previews a second, {1 / sum(each.values()):4.0f} a "
+                f"core and second; ms of processor each: {parts}; median wait {1e3 * wait:.0f} ms; "
+                f"idle: {idle:.2f} processors"
             )
-        (plain, cheap, _), (ray, dear, _) = found[Workers, count], found[Cluster, count]
-        say(f"  Ray Serve: {ray / plain:.2f} x as many, {dear / cheap:.2f} x the processor time")
+        (plain, cheap, *_), (ray, dear, *_) = found["worker"], found["replica"]
+        ratio = sum(dear.values()) / sum(cheap.values())
+        say(f"  Ray Serve: {ray / plain:.2f} x as many, {ratio:.2f} x the processor time")
     return []
 
 
