@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # it takes httpx
 log = logging.getLogger("relight")
 
 REPORT = "relight-report.json"
-PASSES = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr")
+PASSES = ("normals", "depth", "albedo", "shading", "surface", "subject", "relit16", "exr")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ class JobFile(str, enum.Enum):
     ALBEDO = "albedo.png"
     SHADING = "shading.png"
     SURFACE = "surface.png"
+    SUBJECT = "subject.png"
     SHEET = "sheet.jpg"
     RELIT16 = "relit16.png"
     EXR = "passes.exr"
@@ -29,7 +30,15 @@ class JobFile(str, enum.Enum):
 
 
 # Made of the geometry when they are first asked for
-DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobFile.SURFACE, JobFile.SHEET)
+DERIVED = (
+    JobFile.DEPTH,
+    JobFile.NORMALS,
+    JobFile.ALBEDO,
+    JobFile.SHADING,
+    JobFile.SURFACE,
+    JobFile.SUBJECT,  # where a network told it
+    JobFile.SHEET,
+)
 LIT = (JobFile.RELIT16, JobFile.EXR)  # likewise, with the lights of the last relight
 PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
 ARCHIVE = "passes.zip"  # of all of them; never stored

@@ -27,6 +27,7 @@ from ..memory import give_back
 from ..metrics import StageTimer
 from ..scene.geometry import Geometry, unpack
 from ..scene.passes import depth_pass, normals_pass
+from ..scene.subject import subject_pass
 from . import live, look, surroundings
 from .analysis import Analyst, IsDisconnected
 from .base import LIT, JobFile, JobStore
@@ -39,6 +40,10 @@ from .sheet import SIDE, Looks, sheet
 from .usage import JobsInUse
 
 log = logging.getLogger("relight")
+NO_SUBJECT = (
+    "subject.png needs a model that tells what stands in front, and this job was analysed without one, or by an older "
+    "version. Upload the photo again to a server that has one; GET /models lists the roles."
+)
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class CachedGeometry:
     def nbytes(self) -> int:
         """Bytes held now."""
         g = self.geometry
-        held = [g.inverse_depth, g.normals, g.mask, g.shading, *(g.visibility or ())]
+        held = [g.inverse_depth, g.normals, g.mask, g.shading, g.subject, *(g.visibility or ())]
         return sum(a.nbytes for a in held if a is not None)
 
 
@@ -263,6 +268,8 @@ class Renderer:
         if file in (JobFile.NORMALS, JobFile.DEPTH):
             make = normals_pass if file == JobFile.NORMALS else depth_pass
             pixels = make(self._geometry(record), size, threads)
+        elif file == JobFile.SUBJECT:
+            pixels = self._subject(record, threads)
         else:
             maps = self._prepared(record, max(size)).maps
             if file == JobFile.SURFACE:
@@ -272,6 +279,13 @@ class Renderer:
                 pixels = lit(maps, self._shading_factor(record, maps), threads)
             self.cache.trim()
         self.store.put(record.job_id, file, encode_png(pixels, threads))
+
+    def _subject(self, record: Record, threads: int) -> np.ndarray:
+        """What stands in front in a photo, (H, W) uint8. Raises FileNotFound where no network told it."""
+        subject, photo = self._geometry(record).subject, self._photo(record)
+        if subject is None:
+            raise FileNotFound(NO_SUBJECT)
+        return subject_pass(subject, photo[..., :3], photo[..., 3] if photo.shape[2] == 4 else None, threads)
 
     def _make_lit_pass(self, record: Record, file: JobFile, threads: int) -> None:
         try:

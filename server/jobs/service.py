@@ -37,7 +37,7 @@ from .pool import Pool
 from .preview_queue import PreviewQueue
 from .processes import LocalMetricsExchange, ProcessRegistry
 from .record import ANALYSING, QUEUED, READY, Record, load_owned_record, load_record
-from .rendering import PreviewOptions, Renderer
+from .rendering import NO_SUBJECT, PreviewOptions, Renderer
 from .sheet import Looks
 from .store import LocalStore
 from .usage import JobsInUse, Quota
@@ -342,6 +342,8 @@ class Service:
         return file, await self._open(record, file, make)
 
     async def _open(self, record: Record, file: JobFile, make: bool) -> BinaryIO:
+        if record.state == READY and record.lacks(file):
+            raise FileNotFound(NO_SUBJECT)
         derived, lit = (record.state == READY and file in kind for kind in (DERIVED, LIT))
         try:
             stream = await asyncio.to_thread(self._open_current if lit else self.store.open, record.job_id, file)
@@ -382,7 +384,7 @@ class Service:
             raise FileNotFound(f"{ARCHIVE} holds what the last relight made. Relight the job first.")
         files: List[Tuple[str, BinaryIO]] = []
         try:
-            for file in PASSES if make else ():
+            for file in (f for f in PASSES if make and not record.lacks(f)):
                 files.append((file.value, await self._open(record, file, make=True)))
         except BaseException:
             for _, stream in files:
