@@ -30,6 +30,7 @@ from .model.engine import Engine, digest
 from .scene.geometry import Geometry, checked, pack, unpack
 from .scene.passes import depth_pass, normals_pass
 from .scene.pipeline import estimate, read_scene
+from .scene.subject import subject_pass
 from .settings import Settings
 
 if TYPE_CHECKING:  # it takes httpx
@@ -206,6 +207,7 @@ def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: O
         "albedo": lambda: albedo_pass(maps, factor),
         "shading": lambda: shading_pass(maps, factor),
         "surface": lambda: surface_pass(maps),
+        "subject": lambda: subject_pass(geometry, maps.rgb, alpha),
         "relit16": lambda: look.with_alpha(deep_pass(maps, order.rig), alpha),
     }
     names = []

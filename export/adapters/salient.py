@@ -11,7 +11,7 @@ from graphs import Exportable, input_spec
 from . import Adapter
 
 NAME = "u2netp"
-SIZE = 320  # the long side in pixels; measured, see MODEL_CARD.md
+SIZE = 288  # the long side in pixels; measured, see MODEL_CARD.md
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 

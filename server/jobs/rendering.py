@@ -40,10 +40,6 @@ from .sheet import SIDE, Looks, sheet
 from .usage import JobsInUse
 
 log = logging.getLogger("relight")
-NO_SUBJECT = (
-    "subject.png needs a model that tells what stands in front, and this job was analysed without one, or by an older "
-    "version. Upload the photo again to a server that has one; GET /models lists the roles."
-)
 
 
 @dataclass(frozen=True)
@@ -269,7 +265,9 @@ class Renderer:
             make = normals_pass if file == JobFile.NORMALS else depth_pass
             pixels = make(self._geometry(record), size, threads)
         elif file == JobFile.SUBJECT:
-            pixels = self._subject(record, threads)
+            photo = self._photo(record)
+            alpha = photo[..., 3] if photo.shape[2] == 4 else None
+            pixels = subject_pass(self._geometry(record), photo[..., :3], alpha, threads)
         else:
             maps = self._prepared(record, max(size)).maps
             if file == JobFile.SURFACE:
@@ -279,13 +277,6 @@ class Renderer:
                 pixels = lit(maps, self._shading_factor(record, maps), threads)
             self.cache.trim()
         self.store.put(record.job_id, file, encode_png(pixels, threads))
-
-    def _subject(self, record: Record, threads: int) -> np.ndarray:
-        """What stands in front in a photo, (H, W) uint8. Raises FileNotFound where no network told it."""
-        subject, photo = self._geometry(record).subject, self._photo(record)
-        if subject is None:
-            raise FileNotFound(NO_SUBJECT)
-        return subject_pass(subject, photo[..., :3], photo[..., 3] if photo.shape[2] == 4 else None, threads)
 
     def _make_lit_pass(self, record: Record, file: JobFile, threads: int) -> None:
         try:

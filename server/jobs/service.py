@@ -27,6 +27,7 @@ from ..light.lights import Rig
 from ..model import sessions
 from ..model.engine import Engine
 from ..model.engine import digest as digest_of
+from ..scene.subject import UNKNOWN
 from ..settings import Settings
 from . import surroundings
 from .analysis import Analyst, IsDisconnected
@@ -37,7 +38,7 @@ from .pool import Pool
 from .preview_queue import PreviewQueue
 from .processes import LocalMetricsExchange, ProcessRegistry
 from .record import ANALYSING, QUEUED, READY, Record, load_owned_record, load_record
-from .rendering import NO_SUBJECT, PreviewOptions, Renderer
+from .rendering import PreviewOptions, Renderer
 from .sheet import Looks
 from .store import LocalStore
 from .usage import JobsInUse, Quota
@@ -343,7 +344,7 @@ class Service:
 
     async def _open(self, record: Record, file: JobFile, make: bool) -> BinaryIO:
         if record.state == READY and record.lacks(file):
-            raise FileNotFound(NO_SUBJECT)
+            raise FileNotFound(UNKNOWN)
         derived, lit = (record.state == READY and file in kind for kind in (DERIVED, LIT))
         try:
             stream = await asyncio.to_thread(self._open_current if lit else self.store.open, record.job_id, file)

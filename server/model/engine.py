@@ -158,8 +158,8 @@ def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
 def to_role(value: np.ndarray, output: Output, sizes: Sizes) -> np.ndarray:
     """An output of a graph as the server takes it, float32.
 
-    Inverse depth, unit normals in our axes, a mask or subject 0..1, visibility (h, w, K) 0..1, or the logarithm of the shading
-    (h, w, 3), whose mean is 0. Raises ModelError.
+    Inverse depth, unit normals in our axes, a mask or subject 0..1, visibility (h, w, K) 0..1, or the logarithm of the
+    shading (h, w, 3), whose mean is 0. Raises ModelError.
     """
     if isinstance(output, DepthOutput):
         return inverse_depth(plane(value, 3 if output.meaning == "points" else 1, sizes), output.meaning)

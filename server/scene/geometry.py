@@ -138,9 +138,9 @@ def checked(geometry: Geometry) -> Geometry:
             raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
     if not 0 <= geometry.shading_share <= 1:
         raise ModelError()
-    if geometry.subject is not None:
-        if np.ndim(geometry.subject) != 2 or 0 in geometry.subject.shape or geometry.subject.dtype != np.uint8:
-            raise ModelError()
+    subject = geometry.subject
+    if subject is not None and (subject.ndim != 2 or 0 in subject.shape or subject.dtype != np.uint8):
+        raise ModelError()
     if geometry.visibility is not None:
         seen, directions = geometry.visibility
         fits = np.ndim(seen) == 3 and np.shape(directions) == (len(seen), 3) and 0 not in np.shape(seen)

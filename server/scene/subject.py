@@ -5,22 +5,36 @@ from typing import Optional
 import cv2
 import numpy as np
 
+from ..errors import FileNotFound
 from ..image.resample import Resampler, bands, fit_within, in_threads
+from .geometry import Geometry
 
 GUIDE = 768  # long side in pixels of the picture on which the edge is looked for
-REACH = 1.25  # texels of the answer: how far from the answer's edge the photograph's may lie
+REACH = 2.5  # texels of the answer: how far from the answer's edge the photograph's may lie
 EVEN = 1e-4  # variance of colours 0..1: what is more even has no edge
 CERTAIN = 0.05  # below it an answer is none, and above 1 less it is whole
 PIXELS = 1 << 18  # of a band
+UNKNOWN = (
+    "subject.png needs a model that tells what stands in front, and this photo was analysed without one, or by an "
+    "older version. Where GET /models lists the role subject, upload the photo again."
+)
 
 
 def subject_pass(
-    subject: np.ndarray, rgb: np.ndarray, alpha: Optional[np.ndarray] = None, threads: int = 1
+    geometry: Geometry, rgb: np.ndarray, alpha: Optional[np.ndarray] = None, threads: int = 1
 ) -> np.ndarray:
     """subject.png, (H, W) uint8: 255 what stands in front, 0 the rest.
 
-    subject: (h, w) uint8, see Geometry; rgb: (H, W, 3) uint8; alpha: (H, W) uint8, what is transparent is no subject.
+    rgb: (H, W, 3) uint8, the photograph at any size; alpha: (H, W) uint8, what is transparent is no subject.
+    Raises FileNotFound where no network told it.
     """
+    if geometry.subject is None:
+        raise FileNotFound(UNKNOWN)
+    return refined(geometry.subject, rgb, alpha, threads)
+
+
+def refined(subject: np.ndarray, rgb: np.ndarray, alpha: Optional[np.ndarray] = None, threads: int = 1) -> np.ndarray:
+    """A network's answer (h, w) uint8 at the size of a photograph and with its edges; see subject_pass."""
     size = rgb.shape[:2]
     grid = fit_within(size, GUIDE)
     guide = cv2.resize(rgb, grid[::-1], interpolation=cv2.INTER_AREA).reshape(*grid, 3).astype(np.float32) / 255
@@ -56,11 +70,8 @@ def linear_in_colour(plane: np.ndarray, guide: np.ndarray, reach: int) -> np.nda
     colours = [np.ascontiguousarray(guide[..., k]) for k in range(3)]
     means, middle = [mean(c) for c in colours], mean(plane)
     with_plane = [mean(c * plane) - m * middle for c, m in zip(colours, means)]
-    r, g, b = colours
-    (rr, gg, bb), (rg, rb, gb) = (
-        [mean(colours[i] * colours[k]) - means[i] * means[k] for i, k in pairs]
-        for pairs in (((0, 0), (1, 1), (2, 2)), ((0, 1), (0, 2), (1, 2)))
-    )
+    pairs = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+    rr, gg, bb, rg, rb, gb = (mean(colours[i] * colours[k]) - means[i] * means[k] for i, k in pairs)
     rr, gg, bb = (v + np.float32(EVEN) for v in (rr, gg, bb))
     # the inverse of the symmetric matrix of the colours' covariances, by its cofactors
     inverse = {
