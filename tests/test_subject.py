@@ -17,6 +17,7 @@ import u2net
 from fakes import FakeEngine
 from fastapi.testclient import TestClient
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from support import ROOT, encoded, finished, gradient, picture, problem, upload
 
 from server.application import create_app
@@ -271,3 +272,19 @@ def test_published_weights_are_read(tmp_path, capsys):
     published(path, net, "other")
     assert export_models.main(["--network", "u2netp", "--weights", str(path), "--out", str(tmp_path / "out")]) == 1
     assert "is no u2netp.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_it_is_a_mask_that_is_built_in(client, alpha):
+    photo = gradient(60, 80)
+    photo = np.dstack([photo, np.tile(np.arange(80, dtype=np.uint8) * 3, (60, 1))]) if alpha else photo
+    job = upload(client, encoded(photo))
+    finished(client, job)
+    mask = client.get(f"/job/{job}/mask/subject")
+    shown = np.array(Image.open(io.BytesIO(mask.content)))
+    assert np.array_equal(shown, picture(client, job, "subject.png"))
+    body = {"job_id": job, "x": -1, "y": 0, "z": 0.3, "exposure": 1, "mask": "subject"}
+    client.post("/relight", json=body).raise_for_status()
+    relit = picture(client, job)
+    assert np.array_equal(relit[shown == 0], photo[shown == 0])
+    assert np.abs(relit[25:35, 35:45].astype(int) - photo[25:35, 35:45])[..., :3].max() > 10
