@@ -15,6 +15,8 @@
  * @typedef {import('./relight.d.ts').Body} Body
  * @typedef {import('./relight.d.ts').Drawn} Drawn
  * @typedef {import('./relight.d.ts').MaxSide} MaxSide
+ * @typedef {import('./relight.d.ts').MaskSource} MaskSource
+ * @typedef {import('./relight.d.ts').RenderOptions} RenderOptions
  * @typedef {[number, number, number]} Vector
  * @typedef {Record<string, any>} Json  from the server, or not looked at yet
  * @typedef {{shape: [number, number, number], data: Float32Array | Uint8Array}} Plane  n planes of h rows of w values
@@ -536,7 +538,7 @@ class Masks {
     this.server = server;
   }
 
-  /** @type {(name: string, source: import('./relight.d.ts').MaskSource | null) => void} */
+  /** @type {(name: string, source: MaskSource | null) => void} */
   set(name, source) {
     this.#painted.delete(name);
     for (const masks of [this.#kept, this.#coming]) {
@@ -585,7 +587,7 @@ function blackboard({ width, height }) {
   return [canvas, /** @type {OffscreenCanvasRenderingContext2D} */ (context)];
 }
 
-/** A copy, on black. @param {import('./relight.d.ts').MaskSource} source */
+/** A copy, on black. @param {MaskSource} source */
 function copyOf(source) {
   const [canvas, context] = blackboard(source);
   if (source instanceof ImageData) context.putImageData(source, 0, 0);
@@ -596,7 +598,6 @@ function copyOf(source) {
 /** Red, at another size. @type {(source: CanvasImageSource, size: Size) => Uint8Array} */
 function redOf(source, size) {
   const [, context] = blackboard(size);
-  context.imageSmoothingQuality = 'high';
   context.drawImage(source, 0, 0, size.width, size.height);
   const { data } = context.getImageData(0, 0, size.width, size.height);
   const red = new Uint8Array(size.width * size.height);
@@ -2051,7 +2052,8 @@ class View extends EventTarget {
   #last = 0; // that was drawn
   #destroyed = false;
   /** @type {Body | null} */ #body = null;
-  /** @type {import('./relight.d.ts').RenderOptions} */ #how = {};
+  /** @type {RenderOptions} */ #how = {};
+  /** @type {[Body | null, RenderOptions]} what stands in the canvas */ #shown = [null, {}];
   /** @type {Promise<void> | null} */ #restored = null;
   /** @type {() => void} */ #wake = () => {};
 
@@ -2149,7 +2151,7 @@ class View extends EventTarget {
 
   /**
    * @param {Body} body
-   * @param {import('./relight.d.ts').RenderOptions} [how]
+   * @param {RenderOptions} [how]
    * @returns {Promise<Drawn | null>}
    */
   async render(body, how = {}) {
@@ -2163,7 +2165,12 @@ class View extends EventTarget {
       await this.#restored;
       if (mine !== this.#newest) return null;
     }
-    return this.#lit(mine);
+    try {
+      return await this.#lit(mine);
+    } catch (error) {
+      if (mine === this.#newest) [this.#body, this.#how] = this.#shown;
+      throw error;
+    }
   }
 
   /**
@@ -2173,7 +2180,7 @@ class View extends EventTarget {
    */
   async #lit(mine) {
     const [body, how] = [/** @type {Body} */ (this.#body), this.#how];
-    if (!this.#isLitHere(body)) return this.#inTurn(mine, () => this.#litByServer(mine, body));
+    if (!this.#isLitHere(body)) return this.#inTurn(mine, () => this.#litByServer(mine, body, how));
     if (!this.#lacking(body).length) return this.#litHere(mine, body, how);
     return this.#inTurn(mine, async () => {
       await this.#fetchMasks(() => body);
@@ -2210,17 +2217,18 @@ class View extends EventTarget {
     return this.#lamp !== null && body !== null && isLitHere(body);
   }
 
-  /** @type {(mine: number, body: Body, how: import('./relight.d.ts').RenderOptions) => Drawn} */
-  #litHere(mine, body, { step = 1, show = 'picture' }) {
+  /** @type {(mine: number, body: Body, how: RenderOptions) => Drawn} */
+  #litHere(mine, body, how) {
+    const { step = 1, show = 'picture' } = how;
     const lamp = /** @type {Lamp} */ (this.#lamp);
     const rig = rigOf(body, this.#maps);
     for (const mask of masksOf(rig)) mask.codes = this.#masks.of(mask, this.#maxSide, this.#maps);
     this.#fit(step);
-    return this.#drawn(mine, lamp.render(rig, step, show === 'light'));
+    return this.#drawn(mine, body, how, lamp.render(rig, step, show === 'light'));
   }
 
-  /** @type {(mine: number, body: Body) => Promise<Drawn | null>} */
-  async #litByServer(mine, body) {
+  /** @type {(mine: number, body: Body, how: RenderOptions) => Promise<Drawn | null>} */
+  async #litByServer(mine, body, how) {
     const picture = await this.#server.preview({ ...body, max_side: this.#maxSide, quality: 90 });
     const late = this.#isLate(mine);
     if (!late) {
@@ -2228,7 +2236,7 @@ class View extends EventTarget {
       this.#engine.show(picture);
     }
     picture.close();
-    return late ? null : this.#drawn(mine, null);
+    return late ? null : this.#drawn(mine, body, how, null);
   }
 
   /** The masks that a picture waits for. @type {(body: Body | null, maps?: Maps, maxSide?: MaxSide) => Mask[]} */
@@ -2245,9 +2253,10 @@ class View extends EventTarget {
     }
   }
 
-  /** @type {(mine: number, exposure: number | null) => Drawn} */
-  #drawn(mine, exposure) {
+  /** @type {(mine: number, body: Body, how: RenderOptions, exposure: number | null) => Drawn} */
+  #drawn(mine, body, how, exposure) {
     this.#last = mine;
+    this.#shown = [body, how];
     const { width, height } = this.canvas;
     /** @type {Drawn} */
     const drawn = { exposure, mode: exposure === null ? 'preview' : 'webgl', width, height };
@@ -2255,7 +2264,7 @@ class View extends EventTarget {
     return drawn;
   }
 
-  /** @type {(name: string, source: import('./relight.d.ts').MaskSource | null) => void} */
+  /** @type {(name: string, source: MaskSource | null) => void} */
   setMask(name, source) {
     this.#masks.set(name, this.#lamp && source);
   }
