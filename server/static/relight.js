@@ -27,8 +27,8 @@
  *   shadow: boolean, mask: Mask | null}} Light
  * @typedef {{lights: Light[], ambient: number, strength: number, delight: number, shadow: number, specular: number,
  *   roughness: number, exposure: number | 'auto', around: Around | null, mask: Mask | null}} Rig
- * @typedef {{name: string, invert: boolean, feather: number, codes?: Uint8Array}} Mask  codes: a byte a pixel of the
- *   picture, before it is inverted
+ * @typedef {{field: string, name: string, invert: boolean, feather: number, codes?: Uint8Array}} Mask  field: where it
+ *   stands in the body; codes: a byte a pixel of the picture, before it is inverted
  * @typedef {{name: string, intensity: number, rotation: number}} Around  a built-in environment
  * @typedef {{width: number, height: number}} Size
  * @typedef {{width: number, height: number, photo: WebGLTexture, pixels: WebGLTexture, packed: WebGLTexture,
@@ -485,7 +485,7 @@ function rigOf(body, maps) {
   };
   const specular = { ...defaults.specular, ...said.specular };
   return {
-    lights: lights.map((/** @type {Json} */ light) => lightOf(light, maps)),
+    lights: lights.map((/** @type {Json} */ light, /** @type {number} */ k) => lightOf(light, maps, `lights.${k}`)),
     ambient,
     strength,
     delight,
@@ -494,21 +494,20 @@ function rigOf(body, maps) {
     roughness: specular.roughness,
     exposure,
     around: around ? { intensity: 1, rotation: 0, ...around } : null,
-    mask: maskOf(said.mask),
+    mask: maskOf(said.mask, 'mask'),
   };
 }
 
-/** @type {(said: string | {name: string, invert?: boolean, feather?: number} | null | undefined) => Mask | null} */
-function maskOf(said) {
-  if (!said) return null;
-  return { invert: false, feather: 0, ...(typeof said === 'string' ? { name: said } : said) };
+/** @type {(said: import('./relight.d.ts').Mask | null | undefined, field: string) => Mask | null} */
+function maskOf(said, field) {
+  return said ? { field, invert: false, feather: 0, ...(typeof said === 'string' ? { name: said } : said) } : null;
 }
 
 /** Those of the picture and of its lights. @type {(rig: Rig) => Mask[]} */
 const masksOf = ({ mask, lights }) => [mask, ...lights.map((light) => light.mask)].filter((each) => each !== null);
 
-/** @type {(light: Json, maps: Maps) => Light} */
-function lightOf(light, maps) {
+/** @type {(light: Json, maps: Maps, field: string) => Light} */
+function lightOf(light, maps, field) {
   const { angle, radius, range, cone, blend, intensity } = maps.contract.defaults;
   return {
     kind: light.type,
@@ -523,7 +522,7 @@ function lightOf(light, maps) {
     cone: light.cone ?? cone,
     blend: light.blend ?? blend,
     shadow: light.shadow ?? true,
-    mask: maskOf(light.mask),
+    mask: maskOf(light.mask, `${field}.mask`),
   };
 }
 
@@ -571,7 +570,10 @@ class Masks {
       if (this.#coming.get(key) === coming) this.#coming.delete(key);
     });
     this.#coming.set(key, coming);
-    return coming;
+    await coming.catch((error) => {
+      const { message, code, status } = error;
+      throw code === 'mask_not_found' ? new RelightError(`${mask.field}: ${message}`, code, status) : error;
+    });
   }
 
   /** @type {(key: string, codes: Uint8Array) => void} */
@@ -2250,7 +2252,8 @@ class View extends EventTarget {
   /** @type {(body: () => Body | null, maps?: Maps, maxSide?: MaxSide) => Promise<void>} */
   async #fetchMasks(body, maps, maxSide) {
     for (let lacking = this.#lacking(body(), maps, maxSide); lacking.length && !this.#destroyed;) {
-      await Promise.all(lacking.map((mask) => this.#masks.fetch(mask, maxSide ?? this.#maxSide)));
+      const found = await Promise.allSettled(lacking.map((mask) => this.#masks.fetch(mask, maxSide ?? this.#maxSide)));
+      for (const each of found) if (each.status === 'rejected') throw each.reason;
       lacking = this.#lacking(body(), maps, maxSide);
     }
   }

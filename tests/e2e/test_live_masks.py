@@ -135,7 +135,7 @@ def test_what_is_painted_stands_for_the_mask_until_it_is_stored(bare, server, ca
 
 
 def test_pictures_that_wait_for_masks_come_in_order(bare, server, cat):
-    job, picture = cat
+    job, _ = cat
     page = bare()
     opened(page, server, job)
     page.evaluate("""() => {
@@ -183,7 +183,8 @@ def test_masks_that_are_not_there_and_jobs_that_are_gone(bare, server):
     asked = opened(page, server, job)
     before, _ = rendered(page, SUN)
     unmasked = page.evaluate("view.bytes.gpu")
-    for body in ({**SUN, "mask": "nobody"}, {"lights": [{**LAMP, "mask": {"name": "nobody", "feather": 0.1}}]}):
+    dark = {**LAMP, "mask": {"name": "nobody", "feather": 0.1}}
+    for body in ({**SUN, "mask": "nobody"}, {"lights": [{**LAMP, "mask": "all"}, dark, {**LAMP, "mask": "nobody"}]}):
         problem = json.loads(server.call("relight", {**body, "job_id": job})[1])
         refused = page.evaluate(REFUSED, body)
         assert refused["code"] == problem["code"] == "mask_not_found" and refused["status"] == 404
