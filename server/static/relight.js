@@ -2188,7 +2188,6 @@ class View extends EventTarget {
     if (!this.#lacking(body).length) return this.#litHere(mine, body, how);
     return this.#inTurn(mine, async () => {
       await this.#fetchMasks(() => body);
-      await this.#restored;
       return this.#isLate(mine) ? null : this.#litHere(mine, body, how);
     });
   }
@@ -2254,6 +2253,7 @@ class View extends EventTarget {
     for (let lacking = this.#lacking(body(), maps, maxSide); lacking.length && !this.#destroyed;) {
       const found = await Promise.allSettled(lacking.map((mask) => this.#masks.fetch(mask, maxSide ?? this.#maxSide)));
       for (const each of found) if (each.status === 'rejected') throw each.reason;
+      await this.#restored;
       lacking = this.#lacking(body(), maps, maxSide);
     }
   }
