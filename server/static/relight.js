@@ -41,6 +41,7 @@ const MAX_SIDE = 1024;
 const ENVIRONMENTS_KEPT = 48; // parts of them
 const SHADOWS_KEPT = 20; // the 16 lights that a picture may have, and a few that were moved
 const MASKS_KEPT = 20; // those of 16 lights and of the picture, and a few that were feathered otherwise
+const FEATHERED = 512; // the longer side, at most, of the grid on which what is painted is feathered
 const LOGARITHMS = 10; // of the old light lie between minus and plus this
 
 /** What the server, or this module in its words, refuses. `code` and `status` are those of the API. */
@@ -555,7 +556,7 @@ class Masks {
   of({ name, feather }, maxSide, size) {
     const key = `${name} ${feather} ${maxSide}`;
     const painted = this.#painted.get(name);
-    const codes = this.#kept.get(key) ?? (painted && redOf(painted, size));
+    const codes = this.#kept.get(key) ?? (painted && redOf(feathered(painted, feather), size));
     if (codes) this.#keep(key, codes);
     return codes;
   }
@@ -607,6 +608,35 @@ function redOf(source, size) {
   const red = new Uint8Array(size.width * size.height);
   for (let i = 0; i < red.length; i += 1) red[i] = data[4 * i];
   return red;
+}
+
+/**
+ * A mask that fades to each side of its edges as the server's do on an even ground: see server/light/masks.py.
+ * @type {(canvas: OffscreenCanvas, feather: number) => OffscreenCanvas}
+ */
+function feathered(canvas, feather) {
+  if (!feather) return canvas;
+  const scale = Math.min(FEATHERED / Math.max(canvas.width, canvas.height), 1);
+  const [width, height] = [canvas.width, canvas.height].map((side) => Math.max(Math.round(side * scale), 1));
+  const soft = Float32Array.from(redOf(canvas, { width, height }));
+  for (const part of [4, 2, 1]) {
+    const share = Math.exp(-Math.SQRT2 / (((feather / 2) * width * part * Math.sqrt(3)) / Math.sqrt(63)));
+    for (let y = 0; y < height; y += 1) sweep(soft, y * width, 1, width, share);
+    for (let x = 0; x < width; x += 1) sweep(soft, x, width, height, share);
+  }
+  const image = new ImageData(width, height);
+  soft.forEach((code, i) => image.data.set([code, 0, 0, 255], 4 * i));
+  return copyOf(image);
+}
+
+/**
+ * Brings each of a line of values nearer, by a share, to the one before, and then to the one after.
+ * @type {(values: Float32Array, first: number, step: number, count: number, share: number) => void}
+ */
+function sweep(values, first, step, count, share) {
+  const last = first + (count - 1) * step;
+  for (let i = first + step; i <= last; i += step) values[i] += share * (values[i - step] - values[i]);
+  for (let i = last - step; i >= first; i -= step) values[i] += share * (values[i + step] - values[i]);
 }
 
 /**

@@ -134,6 +134,27 @@ def test_what_is_painted_stands_for_the_mask_until_it_is_stored(bare, server, ca
     assert len(asked) == 1
 
 
+def test_what_is_painted_fades_as_the_servers_masks_do(bare, server):
+    """On a photo without edges, that is."""
+    job = upload(server, np.full((180, 240, 3), 120, np.uint8))
+    page = bare()
+    opened(page, server, job)
+    shown = page.evaluate(f"""() => {{
+      const canvas = ({PAINTED})(2);
+      view.setMask('half', canvas);
+      return canvas.width;
+    }}""")
+    half = np.zeros((360, 480), np.uint8)
+    half[:, :240] = 255
+    assert shown == half.shape[1]
+    give_mask(server, job, "half", half)
+    for feather in (0.01, 0.1):
+        body = {**SUN, "mask": {"name": "half", "feather": feather}}
+        found, wanted = rendered(page, body)[0], relit(server, job, body)
+        assert apart(found, wanted)[2] <= 4, (feather, apart(found, wanted))
+        assert apart(found, relit(server, job, {**SUN, "mask": "half"}))[2] > 10
+
+
 def test_pictures_that_wait_for_masks_come_in_order(bare, server, cat):
     job, _ = cat
     page = bare()
