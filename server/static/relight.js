@@ -41,7 +41,7 @@ const MAX_SIDE = 1024;
 const ENVIRONMENTS_KEPT = 48; // parts of them
 const SHADOWS_KEPT = 20; // the 16 lights that a picture may have, and a few that were moved
 const MASKS_KEPT = 20; // those of 16 lights and of the picture, and a few that were feathered otherwise
-const FEATHERED = 512; // the longer side, at most, of the grid on which what is painted is feathered
+const FEATHERED = 256; // the longer side, at most, of the grid on which what is painted is feathered
 const LOGARITHMS = 10; // of the old light lie between minus and plus this
 
 /** What the server, or this module in its words, refuses. `code` and `status` are those of the API. */
