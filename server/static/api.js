@@ -11,6 +11,7 @@
  * @property {number} width
  * @property {number} height
  * @property {Partial<ProblemFields> | null} [error]
+ * @property {string[]} [masks]  names of those it has
  * @typedef {{job_id: string, width: number, height: number}} UploadAnswer
  * @typedef {{title: string} & Record<string, unknown>} Preset  what a body of /relight says that names it
  * @typedef {{name: string, title: string}} Named
@@ -124,6 +125,12 @@ export const models = async () => /** @type {Models} */ (await getJson('models')
 export const job = async (id, options) => /** @type {JobState} */ (await getJson(`job/${id}`, options));
 /** @param {string} id */
 export const erase = (id) => getJson(`job/${id}`, { method: 'DELETE' });
+/** @type {(id: string, name: string) => Promise<Blob>} */
+export const mask = async (id, name) => (await request(`job/${id}/mask/${name}`)).blob();
+/** @type {(id: string, name: string, png: Blob) => Promise<unknown>} */
+export const putMask = (id, name, png) => getJson(`job/${id}/mask/${name}`, { method: 'PUT', body: png });
+/** @type {(id: string, name: string) => Promise<unknown>} */
+export const eraseMask = (id, name) => request(`job/${id}/mask/${name}`, { method: 'DELETE' });
 /** @type {(id: string, body: Body, options?: RequestInit) => Promise<unknown>} */
 export const relight = (id, body, options) => getJson('relight', { json: { job_id: id, ...body }, ...options });
 

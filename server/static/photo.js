@@ -27,6 +27,8 @@ export class Photo {
   constructor({ file = null, id = '', name = '' } = {}) {
     this.file = file;
     this.id = id; // empty until it is uploaded
+    /** Names of its masks. @type {string[]} */
+    this.masks = [];
     this.name = (file?.name || name || 'photo').replace(/\.[^.]*$/, '');
   }
 
@@ -44,7 +46,10 @@ export class Photo {
         const unknown = { title: 'Analysis failed', detail: 'The photo could not be analysed.', code: 'model_error' };
         throw new api.Problem(state.error ?? unknown);
       }
-      if (state.state === 'ready') return state;
+      if (state.state === 'ready') {
+        this.masks = state.masks ?? [];
+        return state;
+      }
     }
     throw new DOMException('closed', 'AbortError');
   }
