@@ -27,6 +27,15 @@ export interface RelightOptions {
 /** x from left to right, y up, z toward the viewer. */
 export type Vector = [number, number, number];
 
+/**
+ * Where in the photo: a mask of the job, or one that is built in (`subject`, `sky`). `invert`: everywhere else.
+ * `feather`: how far it fades to each side of its edge, in picture widths, 0 to 0.1.
+ */
+export type Mask = string | { name: string; invert?: boolean; feather?: number };
+
+/** A picture whose red is a mask: 255 wholly, 0 not at all. */
+export type MaskSource = HTMLCanvasElement | OffscreenCanvas | ImageBitmap | ImageData;
+
 interface Shine {
   /** `#rrggbb`; not together with `temperature`. */
   color?: string | null;
@@ -34,6 +43,8 @@ interface Shine {
   temperature?: number | null;
   intensity?: number;
   shadow?: boolean;
+  /** Where this light reaches; everywhere without one. */
+  mask?: Mask | null;
 }
 
 export interface DirectionalLight extends Shine {
@@ -87,6 +98,8 @@ export interface Body {
   shadow?: { strength?: number };
   specular?: { strength?: number; roughness?: number };
   exposure?: number | 'auto' | null;
+  /** Where the photo is relit at all; everywhere without one. */
+  mask?: Mask | null;
 }
 
 export interface RenderOptions {
@@ -137,11 +150,17 @@ export interface RelightView extends EventTarget {
   /** Throws a `RelightError` that says what the server would refuse. */
   check(body: Body): void;
   /**
-   * Lights the photo. With WebGL2 the picture is drawn before this returns. Where the server draws, or while the GPU's
-   * context is lost, it is drawn later; null if a newer picture was asked for before it came. Rejects with a
-   * `RelightError`, and what was in the canvas stays.
+   * Lights the photo. With WebGL2 the picture is drawn before this returns. Where the server draws, while the GPU's
+   * context is lost, or when a mask has to be fetched first, it is drawn later; null if a newer picture was asked for
+   * before it came. Rejects with a `RelightError`, and what was in the canvas stays.
    */
   render(body: Body, how?: RenderOptions): Promise<Drawn | null>;
+  /**
+   * Pictures that are lit here take this as the mask of that name, as it is now and whatever its size, without feather
+   * and without a request: for a mask that is being painted. `null` forgets it, and what was fetched of that name:
+   * for a mask that was stored, or changed on the server, which otherwise is fetched once. Nothing is drawn anew.
+   */
+  setMask(name: string, source: MaskSource | null): void;
   /** Fetches the maps of another size and draws the last picture anew. */
   resize(maxSide: MaxSide): Promise<void>;
   /** What stands in the canvas: 8-bit sRGB, alpha not multiplied in. */
