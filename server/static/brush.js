@@ -44,6 +44,7 @@ export class Brush {
   #touched = null;
   /** @type {Rect | null} since it was last asked for */
   #news = null;
+  #blank = true;
   /** @type {Patch[]} */
   #done = [];
   /** @type {Patch[]} */
@@ -72,6 +73,11 @@ export class Brush {
     return this.#last !== null;
   }
 
+  /** Has nobody painted yet, and was there nothing? */
+  get isBlank() {
+    return this.#blank;
+  }
+
   get canUndo() {
     return this.#done.length > 0;
   }
@@ -92,6 +98,7 @@ export class Brush {
     if (picture) this.#context.drawImage(picture, 0, 0, width, height);
     this.#done = [];
     this.#undone = [];
+    this.#blank = !picture;
     this.#news = this.#whole;
   }
 
@@ -235,6 +242,7 @@ export class Brush {
    * @param {Rect} rect
    */
   #remember(rect) {
+    this.#blank = false;
     this.#undone = [];
     this.#done.push({ ...rect, values: read(this.#before, rect) });
     let kept = this.#done.reduce((sum, { values }) => sum + values.length, 0);

@@ -36,6 +36,7 @@ const MIDDLE = 1; // button of a mouse
  * @property {(share: number) => void} split
  * @property {() => void} remove
  * @property {() => void} focus
+ * @property {() => void} paint
  */
 
 export class Gestures {
@@ -100,7 +101,12 @@ export class Gestures {
       event.preventDefault(); // the browser's own drag; so the focus is ours to set
       this.#take(handle, at);
     } else if (around(event, '.divider')) this.#begin({ kind: 'split', last: at });
-    else if (this.tool && event.button !== MIDDLE) {
+    else this.#onPicture(event, at);
+  }
+
+  /** @type {(event: PointerEvent, at: Point) => void} */
+  #onPicture(event, at) {
+    if (this.tool && event.button !== MIDDLE) {
       event.preventDefault();
       this.#begin({ kind: 'tool', last: at });
       this.tool.down(event, at);
@@ -254,6 +260,7 @@ export class Gestures {
     else if (key === '+' || key === '=') this.#viewer.zoomBy(1.25);
     else if (key === '-') this.#viewer.zoomBy(0.8);
     else if (key === '0') this.#viewer.fit();
+    else if (key === 'b') this.#act.paint();
     else if (key === 'h') this.#stage.toggleAttribute('data-bare');
     else return false;
     return true;

@@ -21,8 +21,11 @@ const MOST = 8; // masks of one's own, of a photo
 const FOUND = { subject: 'Subject', sky: 'Sky' };
 
 /** @param {string} name */
+const isFound = (name) => Object.hasOwn(FOUND, name);
+
+/** @param {string} name */
 function inWords(name) {
-  const words = FOUND[name] ?? name.replace(/[-_]+/g, ' ').trim();
+  const words = isFound(name) ? FOUND[name] : name.replace(/[-_]+/g, ' ').trim();
   return words ? words[0].toUpperCase() + words.slice(1) : name;
 }
 
@@ -30,8 +33,7 @@ export class Masks {
   #store;
   #viewer;
   #live;
-  #gestures;
-  #gone;
+  #act;
   /** @type {Photo | null} */
   #photo = null;
   /** @type {'light' | 'picture'} */
@@ -41,6 +43,8 @@ export class Masks {
   /** @type {Sheet | null} */
   #sheet = null;
   #fresh = false; // is the sheet used by nothing yet?
+  /** While the first stroke of a new mask goes on: what the target had before. @type {{mask?: Mask} | null} */
+  #earlier = null;
   #edge = 0; // of the slider, while it moves
   #changes = 0;
   #stored = 0;
@@ -54,15 +58,15 @@ export class Masks {
    * @param {import('./store.js').Store} store
    * @param {import('./viewer.js').Viewer} viewer
    * @param {import('./live.js').Live} live
-   * @param {import('./gestures.js').Gestures} gestures
-   * @param {(error: unknown) => void} gone  the photo is no longer on the server
+   * @param {object} act  what the page does
+   * @param {(error: unknown) => void} act.gone  the photo is no longer on the server
+   * @param {(tool: import('./gestures.js').Tool | null) => void} act.tool  pointers on the stage are for it
    */
-  constructor(store, viewer, live, gestures, gone) {
+  constructor(store, viewer, live, act) {
     this.#store = store;
     this.#viewer = viewer;
     this.#live = live;
-    this.#gestures = gestures;
-    this.#gone = gone;
+    this.#act = act;
     const of = radios({
       legend: 'Mask of', options: { light: 'This light', picture: 'Whole picture' }, get: () => this.#of,
       set: (value) => {
@@ -86,7 +90,7 @@ export class Masks {
     buttonAt('#paint').onclick = () => this.paint();
     buttonAt('#remove-mask').onclick = () => this.#remove();
     for (const type of ['change', 'select']) store.addEventListener(type, () => this.#follow());
-    addEventListener('pagehide', () => { if (this.#stored !== this.#changes) this.#save(); });
+    addEventListener('pagehide', () => { this.#save(); });
     this.update();
   }
 
@@ -116,42 +120,60 @@ export class Masks {
     clearTimeout(this.#timer);
     this.#photo = null;
     this.#sheet = null;
+    this.#saving = null;
     this.#changes = this.#stored = 0;
   }
 
-  /** Takes masks out of the look that this photo has not, and says so. */
-  lost() {
-    if (this.#prune()) toast('This look has a mask that this photo does not have: its light goes everywhere.');
+  /**
+   * The server does not know a mask of the look: somebody took it away.
+   * @param {unknown} error
+   */
+  async lost(error) {
+    const mine = this.#photo;
+    if (!mine) return;
+    await this.#ask(async () => {
+      mine.masks = (await api.job(mine.id)).masks ?? [];
+      if (this.#photo !== mine) return;
+      if (!this.#prune()) complain(error);
+    }, () => this.lost(error));
   }
 
+  /** Takes masks that this photo does not have out of the look. */
   #prune() {
     const { rig } = this.#store;
     /** @param {{mask?: Mask}} of */
     const unknown = ({ mask }) => mask && !this.#names.includes(mask.name) && mask.name !== this.#sheet?.name;
     const without = [rig, ...rig.lights].filter(unknown);
-    if (without.length) this.#store.apply(() => { for (const each of without) delete each.mask; });
-    return without.length > 0;
+    if (!this.#photo || !without.length) return false;
+    this.#store.amend(() => { for (const each of without) delete each.mask; });
+    toast('This photo does not have the mask of this look: its light goes everywhere.');
+    return true;
   }
 
   update() {
     const mask = this.#mask;
-    if (!$('#mask-edge').matches(':active, :focus-within')) this.#edge = (mask?.feather ?? 0) * 100;
+    this.#edge = (mask?.feather ?? 0) * 100;
     for (const control of this.#controls) control.update();
     $('#mask-edge').hidden = !mask;
-    $('#masks').replaceChildren(...[null, ...this.#names].map((name) => this.#choice(name)));
-    buttonAt('#remove-mask').hidden = !mask || mask.name in FOUND;
+    const names = ['', ...this.#names];
+    const shown = [...$('#masks').children].map((node) => /** @type {HTMLElement} */ (node).dataset.mask);
+    if (names.join() !== shown.join()) $('#masks').replaceChildren(...names.map((name) => this.#choice(name)));
+    for (const node of $('#masks').children) {
+      node.setAttribute('aria-pressed', String(/** @type {HTMLElement} */ (node).dataset.mask === (mask?.name ?? '')));
+    }
+    buttonAt('#remove-mask').hidden = !mask || isFound(mask.name);
     this.#painting?.update();
   }
 
-  /** @param {string | null} name */
+  /** @param {string} name */
   #choice(name) {
-    const chosen = (this.#mask?.name ?? null) === name;
-    const onclick = () => this.#choose(name);
-    const words = name === null ? 'Everywhere' : inWords(name);
-    return h('button', { type: 'button', 'aria-pressed': String(chosen), onclick }, words);
+    const words = name ? inWords(name) : 'Everywhere';
+    const node = h('button', { type: 'button', onclick: () => this.#choose(name) }, words);
+    node.dataset.mask = name;
+    return node;
   }
 
-  /** @param {string | null} name  null: everywhere */
+  /** @param {string} name  of a mask; empty: everywhere */
   #choose(name) {
     this.#painting?.close();
     this.#store.apply(() => {
@@ -178,12 +200,13 @@ export class Masks {
     const [mine, name] = [this.#photo, this.#mask?.name];
     if (!mine || !name) return;
     this.#painting?.close();
-    await this.saved();
     await this.#ask(async () => {
+      await this.saved();
       await api.eraseMask(mine.id, name);
       mine.masks = mine.masks.filter((each) => each !== name);
       if (this.#photo !== mine) return;
-      if (this.#sheet?.name === name) this.#sheet = null;
+      this.#sheet = null;
+      this.#live.setMask(name, null);
       this.#prune();
       this.update();
       say(`The mask ${inWords(name)} is removed.`);
@@ -198,14 +221,14 @@ export class Masks {
     const mine = this.#photo;
     if (!mine || this.#painting?.isOpen || !this.#viewer.size) return;
     const from = this.#mask?.name;
-    const own = from !== undefined && !(from in FOUND);
-    if (!own && this.#names.filter((name) => !(name in FOUND)).length >= MOST) {
+    const own = from !== undefined && !isFound(from);
+    if (!own && this.#names.filter((name) => !isFound(name)).length >= MOST) {
       toast(`A photo has at most ${MOST} masks: choose one and paint on it, or remove it.`);
       return;
     }
-    const { width = 1, height = 1 } = { width: this.#viewer.size[0], height: this.#viewer.size[1] };
-    await this.saved();
+    const [width, height] = this.#viewer.size;
     await this.#ask(async () => {
+      await this.saved();
       const [{ Brush }, { Painting }, picture] = await Promise.all([
         import('./brush.js'), import('./painting.js'), // not before somebody paints
         from ? api.mask(mine.id, from).then((png) => createImageBitmap(png, { colorSpaceConversion: 'none' })) : null,
@@ -221,7 +244,7 @@ export class Masks {
       picture?.close();
       this.#sheet = { name: own ? from : this.#newName(), brush };
       this.#fresh = !own;
-      this.#gestures.tool = this.#painting;
+      this.#act.tool(this.#painting);
       this.#painting.begin(brush);
       buttonAt('#paint').disabled = true;
     }, () => this.paint());
@@ -232,13 +255,14 @@ export class Masks {
   }
 
   #closed() {
-    this.#gestures.tool = null;
+    this.#act.tool(null);
     buttonAt('#paint').disabled = !this.#photo;
     this.#save();
   }
 
   /** The brush belongs to one mask: where the light that is chosen has another, it is put away. */
   #follow() {
+    this.#prune();
     const open = this.#painting?.isOpen && !this.#fresh;
     if (open && this.#mask?.name !== this.#sheet?.name) this.#painting?.close();
     this.update();
@@ -248,52 +272,73 @@ export class Masks {
   #painted(resting) {
     const sheet = this.#sheet;
     if (!sheet) return;
-    this.#changes += 1;
-    this.#live.setMask(sheet.name, sheet.brush.canvas);
-    if (this.#fresh && this.#live.isLive) this.#use(sheet.name, resting);
-    else this.#live.ask({ moving: true });
+    if (resting && this.#earlier && sheet.brush.isBlank) this.#disuse();
+    else {
+      this.#changes += 1;
+      this.#live.setMask(sheet.name, sheet.brush.canvas);
+      if (this.#fresh && this.#live.isLive) this.#use(sheet.name);
+      else if (this.#live.isLive) this.#live.ask({ moving: true });
+    }
     clearTimeout(this.#timer);
     if (!resting) return;
-    if (!this.#fresh) this.#store.commit();
+    if (this.#earlier) this.#store.commit();
+    this.#earlier = null;
     this.#timer = setTimeout(() => this.#save(), SAVE_MS);
   }
 
-  /** @type {(name: string, resting: boolean) => void} the new mask is the target's */
-  #use(name, resting) {
+  /** @param {string} name  of the new mask: it is the target's */
+  #use(name) {
     this.#fresh = false;
-    const put = () => { this.#target.mask = { ...this.#mask, name }; };
-    if (resting) this.#store.apply(put);
-    else this.#store.change(put);
+    this.#earlier = { mask: this.#mask };
+    this.#store.change(() => { this.#target.mask = { ...this.#mask, name }; });
+  }
+
+  /** The first stroke was none. */
+  #disuse() {
+    this.#fresh = true;
+    this.#changes = this.#stored;
+    if (this.#sheet) this.#live.setMask(this.#sheet.name, null);
+    const mask = this.#earlier?.mask;
+    this.#store.change(() => {
+      if (mask) this.#target.mask = mask;
+      else delete this.#target.mask;
+    });
   }
 
   // ---- the server --------------------------------------------------------------------------------------------------
 
-  /** Waits until the server has what is painted. */
+  /** Waits until the server has what is painted; throws where it does not get it, which has been said. */
   async saved() {
-    await (this.#stored === this.#changes ? this.#saving : this.#save());
+    await this.#save();
+    if (this.#stored !== this.#changes) throw new DOMException('The mask is not stored.', 'AbortError');
   }
 
-  #save() {
+  async #save() {
     clearTimeout(this.#timer);
-    this.#saving ??= this.#ask(() => this.#store_(), () => this.#save()).finally(() => { this.#saving = null; });
-    return this.#saving;
+    if (this.#stored === this.#changes && !this.#saving) return;
+    const saving = (this.#saving ??= this.#ask(() => this.#send(), () => this.#save()));
+    await saving;
+    if (this.#saving === saving) this.#saving = null;
   }
 
   /** Sends the mask until the server has its newest state. */
-  async #store_() {
+  async #send() {
     const [mine, sheet] = [this.#photo, this.#sheet];
     if (!mine || !sheet) return;
-    while (this.#stored !== this.#changes) {
+    while (this.#stored !== this.#changes && !sheet.brush.isPainting) {
       const sent = this.#changes;
       await api.putMask(mine.id, sheet.name, await sheet.brush.png());
       if (!mine.masks.includes(sheet.name)) mine.masks = [...mine.masks, sheet.name];
       if (this.#photo !== mine || this.#sheet !== sheet) return;
       this.#stored = sent;
     }
-    if (sheet.brush.isPainting) return;
+    if (sheet.brush.isPainting) return; // its end comes back
     this.#live.setMask(sheet.name, null);
-    if (this.#fresh) this.#use(sheet.name, true);
-    this.#live.ask();
+    if (this.#fresh) {
+      this.#use(sheet.name);
+      this.#earlier = null;
+      this.#store.commit();
+    } else this.#live.ask();
     this.update();
   }
 
@@ -307,10 +352,10 @@ export class Masks {
     try {
       await act();
     } catch (error) {
-      if (this.#photo !== mine) return;
+      if (this.#photo !== mine || api.isAbort(error)) return;
       const { code } = api.asProblem(error);
       if (code === 'unauthorized') askKey(error, again);
-      else if (code === 'job_not_found') this.#gone(error);
+      else if (code === 'job_not_found') this.#act.gone(error);
       else complain(error, { action: 'Try again', onAction: again });
     }
   }

@@ -40,6 +40,7 @@ export class Painting {
   #at = [0, 0];
   #began = 0;
   #byPen = false;
+  #flip = 0; // 255 while the cover shows where the mask is not
   /** @type {import('./controls.js').Control[]} */
   #controls = [];
   #cover = h('canvas', { className: 'cover', ariaHidden: 'true' });
@@ -106,6 +107,7 @@ export class Painting {
     this.#brush = brush;
     const { width, height } = brush.canvas;
     Object.assign(this.#cover, { width, height });
+    this.#flip = -1;
     this.#at = [this.#viewer.stage[0] / 2, this.#viewer.stage[1] / 2];
     this.#open(true);
     this.#place();
@@ -124,14 +126,13 @@ export class Painting {
     if (within) buttonAt('#paint').focus({ preventScroll: true });
   }
 
-  /** Shows the mask as it is now: all of it, where it is used otherwise than before. */
-  update(all = true) {
+  /** Shows the mask as it is now. */
+  update() {
     const brush = this.#brush;
     if (!brush) return;
     for (const control of this.#controls) control.update();
     this.#undo.disabled = !brush.canUndo;
     this.#redo.disabled = !brush.canRedo;
-    if (all) this.#cover.dataset.stale = '';
     this.#show();
   }
 
@@ -163,6 +164,7 @@ export class Painting {
     this.#began = performance.now();
     this.#at = at;
     const radius = (this.#size / 2) * this.#scale;
+    if ((this.#erase || erase) && brush.isBlank) brush.fill(!this.#act.inverted()); // from everywhere
     const inside = (this.#erase || erase) === this.#act.inverted(); // is what the brush leaves to be white?
     brush.begin({ radius, softness: this.#softness, erase: !inside }, this.#onMask(at), pressure);
     this.#placeRing(true);
@@ -194,7 +196,7 @@ export class Painting {
     if (performance.now() - this.#began > TAKE_BACK_MS) this.end();
     else {
       this.#brush?.cancel();
-      this.update(false);
+      this.update();
       this.#act.painted(true);
     }
   }
@@ -205,7 +207,7 @@ export class Painting {
   }
 
   #changed() {
-    this.update(false);
+    this.update();
     this.#act.painted(true);
   }
 
@@ -247,7 +249,7 @@ export class Painting {
   #setErase(erase) {
     this.#erase = erase;
     this.#ring.toggleAttribute('data-erase', erase);
-    this.update(false);
+    this.update();
   }
 
   #remember() {
@@ -285,8 +287,9 @@ export class Painting {
 
   #place() {
     if (!this.#brush) return;
-    const { x, y, w, h: height } = this.#viewer.box;
-    Object.assign(this.#cover.style, { width: `${w}px`, height: `${height}px`, transform: `translate(${x}px, ${y}px)` });
+    const { x, y, w: width, h: height } = this.#viewer.box;
+    const place = { width: `${width}px`, height: `${height}px`, transform: `translate(${x}px, ${y}px)` };
+    Object.assign(this.#cover.style, place);
   }
 
   #toggleCover() {
@@ -301,10 +304,10 @@ export class Painting {
     if (!brush) return;
     const { width, height } = brush.canvas;
     const news = brush.takeNews();
-    const rect = 'stale' in this.#cover.dataset ? { x: 0, y: 0, w: width, h: height } : news;
-    delete this.#cover.dataset.stale;
-    if (!rect) return;
     const flip = this.#act.inverted() ? 255 : 0;
+    const rect = flip === this.#flip ? news : { x: 0, y: 0, w: width, h: height };
+    this.#flip = flip;
+    if (!rect) return;
     const values = brush.values(rect);
     const image = new ImageData(rect.w, rect.h);
     const { data } = image;
@@ -349,7 +352,7 @@ export class Painting {
   #keyAlone(key) {
     if (key === '[' || key === ']') {
       this.#setSize(Math.round(key === ']' ? this.#size * GROW + 1 : this.#size / GROW));
-      this.update(false);
+      this.update();
       this.#remember();
       say(`Brush ${this.#size} pixels`);
     } else if (key === 'x') {
