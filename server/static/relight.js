@@ -245,7 +245,7 @@ class Checker {
     if (value === null && real.length < options.length) return;
     const whole = real.find(({ $ref }) => $ref);
     if (real.length === 1) this.check(real[0], value, path);
-    else if (whole) this.check(whole, typeof value === 'string' ? { name: value } : value, path); // a name alone will do
+    else if (whole) this.check(whole, isOf('string', value) ? { name: value } : value, path); // a name alone will do
     else if (!real.some((option) => this.#accepts(option, value))) {
       const { minimum, maximum } = real.find(({ type }) => type === 'number') ?? {};
       this.#refuse(path, `send stops from ${minimum} to ${maximum}, or "auto"`);

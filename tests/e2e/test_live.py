@@ -5,7 +5,6 @@ import http.server
 import json
 import re
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,33 +13,12 @@ from fakes import SeeingEngine, SphereEngine
 from harness import ROOT, pixels
 from PIL import Image
 from support import encoded, gradient, serving
-from views import REFUSED, apart, bodies, open_view, relit, rendered, upload
+from views import REFUSED, apart, bodies, open_view, photo, relit, rendered, upload
 
 from server.application import create_app
 
 PHOTOS = ("chelsea.png", "coffee.png", "astronaut.png")
 SUN = {"x": -0.6, "y": 0.4, "z": 0.7}
-
-
-def photo(name):
-    """A photograph that comes with scikit-image, at most 600 pixels long."""
-    from skimage import data
-
-    image = Image.open(Path(data.__file__).parent / name).convert("RGB")
-    image.thumbnail((600, 600))
-    return image
-
-
-@pytest.fixture
-def bare(open_page):
-    """A page of the server's own, with its policy, and nothing on it."""
-
-    def make(server=None, **options):
-        page = open_page("health", **({"server": server} if server else {}), **options)
-        page.watch.expect("favicon.ico")  # which only the page names
-        return page
-
-    return make
 
 
 @pytest.fixture(scope="module")
