@@ -7,6 +7,7 @@ import { say } from './notices.js';
 /**
  * @typedef {import('./brush.js').Brush} Brush
  * @typedef {import('./viewer.js').Point} Point
+ * @typedef {import('./gestures.js').Tool} Tool
  * @typedef {object} Act
  * @property {(resting: boolean) => void} painted  the mask is another; resting: no stroke goes on
  * @property {() => boolean} inverted  is light to go where the mask is not?
@@ -26,7 +27,7 @@ const ERASER = 32; // the bit of `buttons`: a pen that is turned round
 /** @type {Record<string, Point>} */
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
-/** What the stage's gestures do while a mask is painted. @implements {import('./gestures.js').Tool} */
+/** What the stage's gestures do while a mask is painted. @implements {Tool} */
 export class Painting {
   /** @type {Brush | null} */
   #brush = null;
