@@ -76,13 +76,14 @@ export class Masks {
       },
     });
     const invert = toggle({
-      label: 'Everywhere else', get: () => this.#mask?.invert === true,
+      label: 'Invert', get: () => this.#mask?.invert === true,
       set: (on) => this.#change(({ invert: _, ...mask }) => (on ? { ...mask, invert: true } : mask)),
     });
     const feather = slider({ label: 'Feather', low: 0, high: MOST_FEATHER * 100, digits: 1, unit: ' %' }, {
       get: () => this.#edge, set: (value) => { this.#edge = value; }, done: () => this.#setFeather(this.#edge),
       reset: () => this.#setFeather(0),
     });
+    invert.node.title = 'Everywhere but there';
     feather.node.title = 'How softly it ends, along the edges in the photo';
     this.#controls.push(of, invert, feather);
     $('#mask-of').append(of.node);
@@ -157,7 +158,7 @@ export class Masks {
     $('#mask-edge').hidden = !mask;
     const names = ['', ...this.#names];
     const shown = [...$('#masks').children].map((node) => /** @type {HTMLElement} */ (node).dataset.mask);
-    if (names.join() !== shown.join()) $('#masks').replaceChildren(...names.map((name) => this.#choice(name)));
+    if (JSON.stringify(names) !== JSON.stringify(shown)) $('#masks').replaceChildren(...names.map((name) => this.#choice(name)));
     for (const node of $('#masks').children) {
       node.setAttribute('aria-pressed', String(/** @type {HTMLElement} */ (node).dataset.mask === (mask?.name ?? '')));
     }
@@ -246,6 +247,7 @@ export class Masks {
       this.#fresh = !own;
       this.#act.tool(this.#painting);
       this.#painting.begin(brush);
+      $('#brush').scrollIntoView({ block: 'nearest' });
       buttonAt('#paint').disabled = true;
     }, () => this.paint());
   }
