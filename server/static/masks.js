@@ -158,7 +158,9 @@ export class Masks {
     $('#mask-edge').hidden = !mask;
     const names = ['', ...this.#names];
     const shown = [...$('#masks').children].map((node) => /** @type {HTMLElement} */ (node).dataset.mask);
-    if (JSON.stringify(names) !== JSON.stringify(shown)) $('#masks').replaceChildren(...names.map((name) => this.#choice(name)));
+    if (JSON.stringify(names) !== JSON.stringify(shown)) {
+      $('#masks').replaceChildren(...names.map((name) => this.#choice(name)));
+    }
     for (const node of $('#masks').children) {
       node.setAttribute('aria-pressed', String(/** @type {HTMLElement} */ (node).dataset.mask === (mask?.name ?? '')));
     }
