@@ -11,11 +11,14 @@
  * @property {number} width
  * @property {number} height
  * @property {Partial<ProblemFields> | null} [error]
- * @property {string[]} [masks]  names of those it has
+ * @property {string[]} [masks]  names of those it was given
+ * @property {string[]} [files]
  * @typedef {{job_id: string, width: number, height: number}} UploadAnswer
  * @typedef {{title: string} & Record<string, unknown>} Preset  what a body of /relight says that names it
  * @typedef {{name: string, title: string}} Named
- * @typedef {{defaults: Record<string, unknown>, presets: Preset[], environments: Named[]}} Models  GET /models
+ * @typedef {{roles_filled?: string[]}} Model
+ * @typedef {{defaults: Record<string, unknown>, presets: Preset[], environments: Named[], models: Model[]}} Models
+ *   GET /models
  * @typedef {{up: boolean, keys?: boolean} & Partial<ProblemFields>} Ready  GET /ready; `up`: it answered at all
  * @typedef {Body & {max_side?: number, quality?: number, stream?: string}} PreviewBody  less the job
  * @typedef {{blob: Blob, ms: number, stages: [string, number][]}} Preview  `stages`: names with milliseconds

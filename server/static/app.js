@@ -120,7 +120,7 @@ function recover(error, failed, previous, earlier) {
   explain(api.asProblem(error), failed);
   if (previous?.id && earlier && previous !== failed) {
     photo = new Photo({ id: previous.id, file: previous.file, name: previous.name });
-    photo.masks = previous.masks;
+    photo.has = previous.has;
     photo.remember();
     begun(photo, earlier);
   } else show('empty');
@@ -265,10 +265,11 @@ keeping(store, () => photo, {
 
 /** The defaults and presets of this server; it also proves the key. */
 async function learn() {
-  const { defaults, presets, environments } = await api.models();
+  const { defaults, presets, environments, models } = await api.models();
   learnDefaults(defaults);
   panel.learnPresets(presets);
   surroundings.learn(environments);
+  masks.learn(models);
   panel.update();
 }
 onKey(learn);

@@ -42,6 +42,7 @@ export class Masks {
   #painting = null;
   /** @type {Sheet | null} */
   #sheet = null;
+  #tellsSky = false;
   #fresh = false; // is the sheet used by nothing yet?
   /** While the first stroke of a new mask goes on: what the target had before. @type {{mask?: Mask} | null} */
   #earlier = null;
@@ -105,7 +106,18 @@ export class Masks {
   }
 
   get #names() {
-    return this.#photo?.masks ?? [];
+    if (!this.#photo) return [];
+    const { masks, files } = this.#photo.has;
+    return [...(files.includes('subject.png') ? ['subject'] : []), ...(this.#tellsSky ? ['sky'] : []), ...masks];
+  }
+
+  /**
+   * Whether this server's models tell surfaces from sky.
+   * @param {import('./api.js').Model[]} models
+   */
+  learn(models) {
+    this.#tellsSky = models.some((each) => each.roles_filled?.includes('mask'));
+    this.update();
   }
 
   /** @param {Photo} photo  with its masks */
@@ -133,8 +145,10 @@ export class Masks {
     const mine = this.#photo;
     if (!mine) return;
     await this.#ask(async () => {
-      mine.masks = (await api.job(mine.id)).masks ?? [];
-      if (this.#photo !== mine) return;
+      const { masks = [], files = [] } = await api.job(mine.id);
+      mine.has = { masks, files };
+      if (this.#photo !== mine || this.#prune()) return;
+      this.#tellsSky = false; // other models may have looked at this photo
       if (!this.#prune()) complain(error);
     }, () => this.lost(error));
   }
@@ -156,7 +170,7 @@ export class Masks {
     this.#edge = (mask?.feather ?? 0) * 100;
     for (const control of this.#controls) control.update();
     $('#mask-edge').hidden = !mask;
-    const names = ['', ...this.#names];
+    const names = ['', ...new Set([...this.#names, ...(mask ? [mask.name] : [])])]; // one may be on its way
     const shown = [...$('#masks').children].map((node) => /** @type {HTMLElement} */ (node).dataset.mask);
     if (JSON.stringify(names) !== JSON.stringify(shown)) {
       $('#masks').replaceChildren(...names.map((name) => this.#choice(name)));
@@ -206,7 +220,7 @@ export class Masks {
     await this.#ask(async () => {
       await this.saved();
       await api.eraseMask(mine.id, name);
-      mine.masks = mine.masks.filter((each) => each !== name);
+      mine.has.masks = mine.has.masks.filter((each) => each !== name);
       if (this.#photo !== mine) return;
       this.#sheet = null;
       this.#live.setMask(name, null);
@@ -225,7 +239,7 @@ export class Masks {
     if (!mine || this.#painting?.isOpen || !this.#viewer.size) return;
     const from = this.#mask?.name;
     const own = from !== undefined && !isFound(from);
-    if (!own && this.#names.filter((name) => !isFound(name)).length >= MOST) {
+    if (!own && mine.has.masks.length >= MOST) {
       toast(`A photo has at most ${MOST} masks: choose one and paint on it, or remove it.`);
       return;
     }
@@ -332,7 +346,7 @@ export class Masks {
     while (this.#stored !== this.#changes && !sheet.brush.isPainting) {
       const sent = this.#changes;
       await api.putMask(mine.id, sheet.name, await sheet.brush.png());
-      if (!mine.masks.includes(sheet.name)) mine.masks = [...mine.masks, sheet.name];
+      if (!mine.has.masks.includes(sheet.name)) mine.has.masks.push(sheet.name);
       if (this.#photo !== mine || this.#sheet !== sheet) return;
       this.#stored = sent;
     }

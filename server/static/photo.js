@@ -27,8 +27,8 @@ export class Photo {
   constructor({ file = null, id = '', name = '' } = {}) {
     this.file = file;
     this.id = id; // empty until it is uploaded
-    /** Names of its masks. @type {string[]} */
-    this.masks = [];
+    /** What it has besides what every photo has. @type {{masks: string[], files: string[]}} */
+    this.has = { masks: [], files: [] };
     this.name = (file?.name || name || 'photo').replace(/\.[^.]*$/, '');
   }
 
@@ -47,7 +47,7 @@ export class Photo {
         throw new api.Problem(state.error ?? unknown);
       }
       if (state.state === 'ready') {
-        this.masks = state.masks ?? [];
+        this.has = { masks: state.masks ?? [], files: state.files ?? [] };
         return state;
       }
     }
