@@ -128,8 +128,11 @@ export const models = async () => /** @type {Models} */ (await getJson('models')
 export const job = async (id, options) => /** @type {JobState} */ (await getJson(`job/${id}`, options));
 /** @param {string} id */
 export const erase = (id) => getJson(`job/${id}`, { method: 'DELETE' });
-/** @type {(id: string, name: string) => Promise<Blob>} */
-export const mask = async (id, name) => (await request(`job/${id}/mask/${name}`)).blob();
+/** @type {(id: string, name: string, query?: string) => Promise<ImageBitmap>} */
+export async function mask(id, name, query = '') {
+  const response = await request(`job/${id}/mask/${name}${query}`);
+  return createImageBitmap(await response.blob(), { colorSpaceConversion: 'none' });
+}
 /** @type {(id: string, name: string, png: Blob) => Promise<unknown>} */
 export const putMask = (id, name, png) => getJson(`job/${id}/mask/${name}`, { method: 'PUT', body: png });
 /** @type {(id: string, name: string) => Promise<unknown>} */

@@ -1,7 +1,7 @@
 // Where light goes: a mask for the selected light and one for the whole picture, and the photo's masks on the server.
 
 import * as api from './api.js';
-import { $, buttonAt, h } from './dom.js';
+import { $, buttonAt, h, pen } from './dom.js';
 import { radios, slider, toggle } from './controls.js';
 import { askKey } from './keys.js';
 import { complain, say, toast } from './notices.js';
@@ -92,7 +92,6 @@ export class Masks {
     buttonAt('#paint').onclick = () => this.paint();
     buttonAt('#remove-mask').onclick = () => this.#remove();
     for (const type of ['change', 'select']) store.addEventListener(type, () => this.#follow());
-    addEventListener('pagehide', () => { this.#save(); });
     this.update();
   }
 
@@ -124,7 +123,7 @@ export class Masks {
   open(photo) {
     this.close();
     this.#photo = photo;
-    this.#prune();
+    if (this.#prune()) this.#tellLost();
     this.update();
   }
 
@@ -147,10 +146,16 @@ export class Masks {
     await this.#ask(async () => {
       const { masks = [], files = [] } = await api.job(mine.id);
       mine.has = { masks, files };
-      if (this.#photo !== mine || this.#prune()) return;
-      this.#tellsSky = false; // other models may have looked at this photo
-      if (!this.#prune()) complain(error);
+      if (this.#photo !== mine) return;
+      const isPruned = this.#prune();
+      if (!isPruned) this.#tellsSky = false; // other models may have looked at this photo
+      if (isPruned || this.#prune()) this.#tellLost();
+      else complain(error);
     }, () => this.lost(error));
+  }
+
+  #tellLost() {
+    toast('This photo does not have the mask of this look: its light goes everywhere.');
   }
 
   /** Takes masks that this photo does not have out of the look. */
@@ -161,7 +166,6 @@ export class Masks {
     const without = [rig, ...rig.lights].filter(unknown);
     if (!this.#photo || !without.length) return false;
     this.#store.amend(() => { for (const each of without) delete each.mask; });
-    toast('This photo does not have the mask of this look: its light goes everywhere.');
     return true;
   }
 
@@ -199,6 +203,21 @@ export class Masks {
     });
     const who = this.#of === 'light' ? `Light ${this.#store.selected + 1}` : 'The new light';
     say(`${who} goes ${name ? `where the mask ${inWords(name)} is` : 'everywhere'}.`);
+    if (isFound(name)) this.#tellEmpty(name);
+  }
+
+  /** @param {string} name  of a mask that the server found, perhaps nowhere */
+  async #tellEmpty(name) {
+    const mine = this.#photo;
+    if (!mine) return;
+    const small = await api.mask(mine.id, name, '?max_side=64').catch(() => null); // the light will tell why
+    if (!small) return;
+    const context = pen(h('canvas', { width: small.width, height: small.height }));
+    context.drawImage(small, 0, 0);
+    const { data } = context.getImageData(0, 0, small.width, small.height);
+    small.close();
+    const inside = data.some((value, index) => index % 4 === 0 && value > 127);
+    if (!inside && this.#mask?.name === name) toast(`${inWords(name)}: nothing of it was found in this photo.`);
   }
 
   /** @param {(mask: Mask) => Mask} edit */
@@ -248,7 +267,7 @@ export class Masks {
       await this.saved();
       const [{ Brush }, { Painting }, picture] = await Promise.all([
         import('./brush.js'), import('./painting.js'), // not before somebody paints
-        from ? api.mask(mine.id, from).then((png) => createImageBitmap(png, { colorSpaceConversion: 'none' })) : null,
+        from ? api.mask(mine.id, from) : null,
       ]);
       if (this.#photo !== mine || this.#painting?.isOpen) return;
       this.#painting ??= new Painting($('#stage'), this.#viewer, {
@@ -280,7 +299,7 @@ export class Masks {
 
   /** The brush belongs to one mask: where the light that is chosen has another, it is put away. */
   #follow() {
-    this.#prune();
+    if (this.#prune()) this.#tellLost();
     const open = this.#painting?.isOpen && !this.#fresh;
     if (open && this.#mask?.name !== this.#sheet?.name) this.#painting?.close();
     this.update();

@@ -40,7 +40,7 @@ export class Painting {
   /** The ring's middle on the stage. @type {Point} */
   #at = [0, 0];
   #began = 0;
-  #byPen = false;
+  #by = ''; // type of the pointer that painted last
   #flip = 0; // 255 while the cover shows where the mask is not
   /** @type {import('./controls.js').Control[]} */
   #controls = [];
@@ -54,7 +54,7 @@ export class Painting {
   });
   #undo = tool('undo', 'Undo stroke', 'Undo stroke (Ctrl Z)', () => this.#brush?.undo());
   #redo = tool('redo', 'Redo stroke', 'Redo stroke (Ctrl Shift Z)', () => this.#brush?.redo());
-  #seen = tool('eye', 'Show mask', 'Show mask (O)', () => this.#toggleCover());
+  #seen = tool('eye', 'Show mask', 'Show mask (O)', () => this.#toggleCover(), true);
   #bar;
   #sliders = find('#brush', HTMLElement);
   #show = perFrame(() => this.#paintCover());
@@ -71,7 +71,7 @@ export class Painting {
     this.#act = act;
     this.#recall();
     const mode = radios({
-      legend: 'Brush', options: { paint: 'Paint', erase: 'Erase' }, get: () => (this.#erase ? 'erase' : 'paint'),
+      legend: 'Stroke', options: { paint: 'Paint', erase: 'Erase' }, get: () => (this.#erase ? 'erase' : 'paint'),
       set: (value) => this.#setErase(value === 'erase'),
     });
     this.#bar = h(
@@ -109,7 +109,8 @@ export class Painting {
     const { width, height } = brush.canvas;
     Object.assign(this.#cover, { width, height });
     this.#flip = -1;
-    this.#at = [this.#viewer.stage[0] / 2, this.#viewer.stage[1] / 2];
+    const { x, y, w, h: tall } = this.#viewer.box;
+    this.#at = [x + w / 2, y + tall / 2];
     this.#open(true);
     this.#place();
     this.update();
@@ -148,13 +149,13 @@ export class Painting {
 
   /** The right button, and a hand that lies on the glass while a pen paints. @param {PointerEvent} event */
   ignores(event) {
-    const byHand = this.#byPen && event.pointerType === 'touch' && this.#brush?.isPainting;
+    const byHand = this.#by === 'pen' && event.pointerType === 'touch' && this.#brush?.isPainting;
     return event.button === 2 || Boolean(byHand);
   }
 
   /** @type {(event: PointerEvent, at: Point) => void} */
   down(event, at) {
-    this.#byPen = event.pointerType === 'pen';
+    this.#by = event.pointerType;
     this.#stroke(at, pressureOf(event), (event.buttons & ERASER) !== 0);
   }
 
@@ -189,6 +190,7 @@ export class Painting {
   end() {
     if (!this.#brush?.isPainting) return;
     this.#brush.end();
+    if (this.#by === 'touch') this.#placeRing(false);
     this.#changed();
   }
 
@@ -380,15 +382,19 @@ export class Painting {
       if (this.#brush?.isPainting) this.#lineTo(at, 1);
       else this.#placeRing(true);
     } else if (event.key !== ' ') return;
-    else if (!event.repeat) this.#stroke(this.#at, 1);
+    else if (!event.repeat) {
+      this.#by = 'key';
+      this.#stroke(this.#at, 1);
+    }
     event.preventDefault();
     event.stopPropagation();
   }
 }
 
-/** @type {(image: string, label: string, title: string, onclick: () => void) => HTMLButtonElement} */
-function tool(image, label, title, onclick) {
-  return h('button', { type: 'button', className: 'ghost', 'aria-label': label, title, onclick }, icon(image));
+/** @type {(image: string, label: string, title: string, onclick: () => void, on?: boolean) => HTMLButtonElement} */
+function tool(image, label, title, onclick, on) {
+  const more = { 'aria-label': label, 'aria-pressed': on, title, onclick };
+  return h('button', { type: 'button', className: 'ghost', ...more }, icon(image));
 }
 
 /**
