@@ -90,7 +90,7 @@ export class Masks {
     $('#mask-of').append(of.node);
     $('#mask-edge').append(invert.node, feather.node);
     buttonAt('#paint').onclick = () => this.paint();
-    buttonAt('#remove-mask').onclick = () => this.#remove();
+    buttonAt('#discard-mask').onclick = () => this.#discard();
     for (const type of ['change', 'select']) store.addEventListener(type, () => this.#follow());
     this.update();
   }
@@ -182,7 +182,7 @@ export class Masks {
     for (const node of $('#masks').children) {
       node.setAttribute('aria-pressed', String(/** @type {HTMLElement} */ (node).dataset.mask === (mask?.name ?? '')));
     }
-    buttonAt('#remove-mask').hidden = !mask || isFound(mask.name);
+    buttonAt('#discard-mask').disabled = !mask || isFound(mask.name);
     this.#painting?.update();
   }
 
@@ -232,7 +232,7 @@ export class Masks {
     this.#change(({ feather: _, ...mask }) => (percent ? { ...mask, feather: percent / 100 } : mask));
   }
 
-  async #remove() {
+  async #discard() {
     const [mine, name] = [this.#photo, this.#mask?.name];
     if (!mine || !name) return;
     this.#painting?.close();
@@ -245,9 +245,9 @@ export class Masks {
       this.#live.setMask(name, null);
       this.#prune();
       this.update();
-      say(`The mask ${inWords(name)} is removed.`);
+      say(`The mask ${inWords(name)} is discarded.`);
       buttonAt('#paint').focus({ preventScroll: true });
-    }, () => this.#remove());
+    }, () => this.#discard());
   }
 
   // ---- painting ----------------------------------------------------------------------------------------------------
@@ -259,7 +259,7 @@ export class Masks {
     const from = this.#mask?.name;
     const own = from !== undefined && !isFound(from);
     if (!own && mine.has.masks.length >= MOST) {
-      toast(`A photo has at most ${MOST} masks: choose one and paint on it, or remove it.`);
+      toast(`A photo has at most ${MOST} masks: choose one and paint on it, or discard it.`);
       return;
     }
     const [width, height] = this.#viewer.size;

@@ -21,7 +21,7 @@ const LEAST_PRESSURE = 0.2;
 const TAKE_BACK_MS = 300; // a stroke this young, with a second finger, was meant to be a pinch
 const STEP = 8; // of the brush that keys move, in CSS pixels
 const STRIPE = 5; // pixels of the mask
-const COLOURS = [[255, 56, 72, 0.6], [255, 255, 255, 0.42]]; // of the stripes: one of them is seen on any photo
+const COLOURS = [[236, 48, 255, 0.55], [12, 8, 20, 0.5]]; // of the stripes: one of them is seen on any photo
 const ERASER = 32; // the bit of `buttons`: a pen that is turned round
 
 /** @type {Record<string, Point>} */

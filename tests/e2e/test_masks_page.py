@@ -277,7 +277,7 @@ def test_a_mask_for_each_light_and_one_for_the_picture(start, quick):
     stroke(page, (0.2, 0.8), (0.8, 0.8))
     mask = stored(page, quick, when=lambda mask: near(mask, 0.5, 0.8) > 0.95)
     assert near(mask, 0.5, 0.3) > 0.95
-    page.get_by_role("button", name="Remove mask").click()
+    page.get_by_role("button", name="Discard mask").click()
     until(page, "!location.hash.includes('painted-1')")
     assert page.get_by_role("button", name="Painted 1").count() == 0
     assert "mask=painted-2" in page.url
