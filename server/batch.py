@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol,
 import cv2
 import numpy as np
 
+from .errors import MaskNotFound
 from .image.decode import read_png
 from .image.decoder_pool import Decoders
 from .image.encode import encode_jpeg, encode_png
 from .jobs import look
-from .light.lights import Rig
+from .light.lights import Mask, Rig
 from .light.maps import Maps, prepare
+from .light.masks import built_in_alone, masked, told_by
 from .light.passes import albedo_pass, deep_pass, shading_factor, shading_pass, surface_pass
 from .light.shading import relight
 from .model.engine import Engine, digest
@@ -152,11 +154,23 @@ class Here:
             geometry = replace(geometry, focal=decoded.focal)
         geometry, fit = read_scene(rgb, geometry)
         geometry = unpack(pack(geometry))  # as precise as a job keeps it: the same picture as the server's
-        return _write_all(order, picture.stem, prepare(rgb, geometry, fit), geometry, alpha)
+        maps = masked(prepare(rgb, geometry, fit), order.rig, _masks_of(rgb, geometry))
+        return _write_all(order, picture.stem, maps, geometry, alpha)
 
     def close(self) -> None:
         """See Maker."""
         self._decoders.close()
+
+
+def _masks_of(rgb: np.ndarray, geometry: Geometry) -> Callable[[Mask, Maps], np.ndarray]:
+    """What gives the masks of a photograph (H, W, 3) uint8: it raises MaskNotFound."""
+
+    def at_size(mask: Mask, maps: Maps) -> np.ndarray:
+        if mask.name not in told_by(geometry):
+            raise MaskNotFound(f"The models that analyse photos give no {mask.name}.")
+        return built_in_alone(mask, maps, rgb)
+
+    return at_size
 
 
 class Elsewhere:

@@ -2,14 +2,16 @@
 
 import io
 import json
+import re
 import threading
 
 import numpy as np
+import OpenEXR
 import pytest
 from fakes import SphereEngine
 from fastapi.testclient import TestClient
 from PIL import Image
-from support import encoded, finished, gradient, linear, picture, problem, upload
+from support import ROOT, encoded, finished, gradient, linear, picture, problem, upload
 
 from server.application import create_app
 from server.jobs.base import MASK_SLOTS, JobFile
@@ -411,7 +413,7 @@ def test_damaged_files_are_no_masks(shared, job):
     whole, named = store.get(job, slot), store.get(job, JobFile.MASKS)
     for file, data in [
         *((slot, data) for data in (b"", whole[:40], whole[:-30])),
-        *((JobFile.MASKS, data) for data in (b"", b"[]", b'{"left": "99-' + b"0" * 32 + b'"}', named[:-3], b'{"../x":1}')),
+        *((JobFile.MASKS, data) for data in (b"", b"[]", named[:-3], b'{"../x":1}', named.replace(b':"', b':"9'))),
     ]:
         store.put(job, slot, whole), store.put(job, JobFile.MASKS, named)
         store.put(job, file, data)
@@ -498,3 +500,25 @@ def test_the_text_of_a_picture_tells_which_mask(shared, job):
         ("invert", True),
         ("feather", 0.02),
     }
+
+
+def test_the_layers_and_the_readme_s_script(shared, job, tmp_path, monkeypatch):
+    """The relit picture can be composed of passes.exr, masks and all."""
+    put(shared, job, "left", left_half())
+    put(shared, job, "noise", np.random.default_rng(5).integers(0, 256, (H, W), dtype=np.uint8))
+    photo = upload(shared, encoded(np.clip(gradient(), 12, 200)))
+    for name in ("left", "noise"):
+        put(shared, photo, name, got(shared, job, name))
+    lights = [{**KEY, "mask": {"name": "noise", "invert": True}}, {**KEY, "direction": [1, 0, 1], "color": "#80a0ff"}]
+    relit(shared, photo, lights=lights, mask={"name": "left", "feather": 0.03})
+    (tmp_path / "passes.exr").write_bytes(shared.get(f"/download/{photo}/passes.exr").content)
+    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "server" / "README.md").read_text("utf-8"), re.S)
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(script, found)
+    expected = np.stack([found["c"][k] for k in "RGB"], -1)
+    assert np.abs(found["relit"] - expected).max() < 0.01
+    names = set(OpenEXR.File("passes.exr", separate_channels=True).channels())
+    assert {n for n in names if n.startswith("mask")} == {"mask.Y", "mask00.Y"}
+    assert np.abs(found["c"]["mask00.Y"] * 255 - got(shared, photo, "noise", invert=True)).max() < 0.2
+    assert shared.delete(f"/job/{photo}").status_code == 200

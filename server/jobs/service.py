@@ -292,8 +292,9 @@ class Service:
         """Raises JobNotFound, and InvalidMask where the job cannot be given a mask of that name."""
 
         def work() -> None:
+            record = load_owned_record(self.store, job_id, owner)
             masks.check_writable(name)
-            masks.check_count(self.store, load_owned_record(self.store, job_id, owner).job_id, name)
+            masks.check_count(self.store, record.job_id, name)
 
         await asyncio.to_thread(work)
 
@@ -335,8 +336,8 @@ class Service:
         """Take a mask away. Raises JobNotFound, InvalidMask, MaskNotFound, Overloaded, StorageFull."""
 
         def work() -> None:
-            masks.check_writable(name)
             record = load_owned_record(self.store, job_id, owner)
+            masks.check_writable(name)
             try:
                 with self.processes.room_lock(ROOM_SECONDS):
                     masks.delete(self.store, record.job_id, name)

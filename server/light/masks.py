@@ -9,10 +9,10 @@ from typing import Callable, Tuple
 import cv2
 import numpy as np
 
-from ..image.resample import Resampler, Size, bands, corner_weights, fit_within, shrink
+from ..image.resample import Resampler, Size, bands, corner_weights, fit_within, shrink, shrink_image
 from ..scene.geometry import Geometry
 from .lights import SKY, Mask, Rig
-from .maps import PIXELS, Maps
+from .maps import PIXELS, Maps, prepare_picture
 from .passes import surface_pass
 from .upsampling import COLOUR, DIRECT, STEEPEST, corner_offsets, local_ranges, texel_colours
 
@@ -56,6 +56,14 @@ def built_in(name: str, maps: Maps) -> np.ndarray:
     if name != SKY:
         raise ValueError(name)
     return 255 - surface_pass(maps)
+
+
+def built_in_alone(mask: Mask, maps: Maps, photo: np.ndarray) -> np.ndarray:
+    """What `masked` takes, for a photograph (H, W, 3) uint8 that has no other masks than those of told_by."""
+    if not mask.feather:
+        return built_in(mask.name, maps)
+    small = prepare_picture(shrink_image(photo, GRIDS[-1]), maps.shared)
+    return in_picture(feathered(built_in(mask.name, small), photo, mask.feather), maps.rgb)
 
 
 def masked(maps: Maps, rig: Rig, at_size: Callable[[Mask, Maps], np.ndarray]) -> Maps:

@@ -8,13 +8,14 @@ import re
 import tempfile
 from email.utils import formatdate
 from pathlib import Path
-from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict, List, Optional, Tuple, cast
+from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict, List, Optional, Tuple, Union, cast
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import UploadFile
 from starlette.types import Receive, Scope, Send
 
@@ -79,7 +80,7 @@ Owner = Annotated[str, Depends(get_owner)]
 FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [*(p.value for p in jobs.PASSES), jobs.ARCHIVE]})]
 MaskName = Annotated[str, PathParameter(pattern=schemas.MASK_NAME, description="`subject` and `sky` are built in")]
 Feather = Annotated[float, Query(ge=0, le=0.1, allow_inf_nan=False, description="as of `mask` in a body")]
-MaskSide = Annotated[Optional[int], Query(ge=64, le=4096, description="pixels; never enlarged")]
+MaskSide = Annotated[Union[int, SkipJsonSchema[None]], Query(ge=64, le=4096, description="pixels; never enlarged")]
 BAD_FILES = ("empty_file", "corrupt_image", "unsupported_image", "file_too_large", "image_too_large")
 LIGHT_PROBLEMS = (
     "invalid_request",
