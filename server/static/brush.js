@@ -78,6 +78,11 @@ export class Brush {
     return this.#blank;
   }
 
+  /** Was anything done since it was loaded? */
+  get isTouched() {
+    return this.canUndo || this.canRedo;
+  }
+
   get canUndo() {
     return this.#done.length > 0;
   }

@@ -12,7 +12,8 @@ import { MOST_FEATHER } from './rig.js';
  * @typedef {import('./painting.js').Painting} Painting
  * @typedef {import('./photo.js').Photo} Photo
  * @typedef {import('./rig.js').Mask} Mask
- * @typedef {{name: string, brush: Brush}} Sheet  the mask that is painted
+ * @typedef {{mask?: Mask}} Target  a light, or the rig
+ * @typedef {{name: string, brush: Brush, target?: Target}} Sheet  the mask that is painted, and what for
  */
 
 const SAVE_MS = 300; // after a stroke
@@ -44,7 +45,7 @@ export class Masks {
   #sheet = null;
   #tellsSky = false;
   #fresh = false; // is the sheet used by nothing yet?
-  /** While the first stroke of a new mask goes on: what the target had before. @type {{mask?: Mask} | null} */
+  /** While the first stroke of a new mask goes on: what the target had before. @type {Target | null} */
   #earlier = null;
   #edge = 0; // of the slider, while it moves
   #changes = 0;
@@ -161,7 +162,7 @@ export class Masks {
   /** Takes masks that this photo does not have out of the look. */
   #prune() {
     const { rig } = this.#store;
-    /** @param {{mask?: Mask}} of */
+    /** @param {Target} of */
     const unknown = ({ mask }) => mask && !this.#names.includes(mask.name) && mask.name !== this.#sheet?.name;
     const without = [rig, ...rig.lights].filter(unknown);
     if (!this.#photo || !without.length) return false;
@@ -197,6 +198,7 @@ export class Masks {
   /** @param {string} name  of a mask; empty: everywhere */
   #choose(name) {
     this.#painting?.close();
+    this.#fresh = false;
     this.#store.apply(() => {
       if (name) this.#target.mask = { ...this.#mask, name };
       else delete this.#target.mask;
@@ -265,17 +267,16 @@ export class Masks {
     const [width, height] = this.#viewer.size;
     await this.#ask(async () => {
       await this.saved();
-      const [{ Brush }, { Painting }, picture] = await Promise.all([
-        import('./brush.js'), import('./painting.js'), // not before somebody paints
-        from ? api.mask(mine.id, from) : null,
-      ]);
+      const [{ Brush }, { Painting }] = await Promise.all([import('./brush.js'), import('./painting.js')]);
+      const brush = new Brush(width, height);
+      const side = Math.min(4096, Math.max(brush.canvas.width, brush.canvas.height, 64));
+      const picture = from ? await api.mask(mine.id, from, `?max_side=${side}`) : null;
       if (this.#photo !== mine || this.#painting?.isOpen) return;
       this.#painting ??= new Painting($('#stage'), this.#viewer, {
         painted: (resting) => this.#painted(resting),
         inverted: () => this.#mask?.invert === true,
         closed: () => this.#closed(),
       });
-      const brush = new Brush(width, height);
       brush.load(picture);
       picture?.close();
       this.#sheet = { name: own ? from : this.#newName(), brush };
@@ -309,33 +310,40 @@ export class Masks {
   #painted(resting) {
     const sheet = this.#sheet;
     if (!sheet) return;
-    if (resting && this.#earlier && sheet.brush.isBlank) this.#disuse();
+    clearTimeout(this.#timer);
+    if (resting && !sheet.brush.isTouched) this.#disuse(sheet);
     else {
       this.#changes += 1;
       this.#live.setMask(sheet.name, sheet.brush.canvas);
-      if (this.#fresh && this.#live.isLive) this.#use(sheet.name);
+      sheet.target ??= this.#target;
+      if (this.#fresh && this.#live.isLive) this.#use(sheet);
       else if (this.#live.isLive) this.#live.ask({ moving: true });
+      if (resting) this.#timer = setTimeout(() => this.#save(), SAVE_MS);
     }
-    clearTimeout(this.#timer);
-    if (!resting) return;
-    if (this.#earlier) this.#store.commit();
-    this.#earlier = null;
-    this.#timer = setTimeout(() => this.#save(), SAVE_MS);
+    if (resting && this.#earlier) this.#store.commit();
+    if (resting) this.#earlier = null;
   }
 
-  /** @param {string} name  of the new mask: it is the target's */
-  #use(name) {
+  /** The new mask is the target's. @param {Sheet} sheet */
+  #use({ name, target }) {
     this.#fresh = false;
-    this.#earlier = { mask: this.#mask };
-    this.#store.change(() => { this.#target.mask = { ...this.#mask, name }; });
+    this.#store.change((rig) => {
+      const of = [rig, ...rig.lights].find((each) => each === target) ?? this.#target;
+      this.#earlier = { mask: of.mask };
+      of.mask = { ...of.mask, name };
+    });
   }
 
-  /** The first stroke was none. */
-  #disuse() {
-    this.#fresh = true;
+  /** The first stroke was none. @param {Sheet} sheet */
+  #disuse(sheet) {
     this.#changes = this.#stored;
-    if (this.#sheet) this.#live.setMask(this.#sheet.name, null);
-    const mask = this.#earlier?.mask;
+    this.#live.setMask(sheet.name, null);
+    if (!this.#earlier) {
+      this.#live.ask();
+      return;
+    }
+    const { mask } = this.#earlier;
+    this.#fresh = true;
     this.#store.change(() => {
       if (mask) this.#target.mask = mask;
       else delete this.#target.mask;
@@ -372,7 +380,7 @@ export class Masks {
     if (sheet.brush.isPainting) return; // its end comes back
     this.#live.setMask(sheet.name, null);
     if (this.#fresh) {
-      this.#use(sheet.name);
+      this.#use(sheet);
       this.#earlier = null;
       this.#store.commit();
     } else this.#live.ask();

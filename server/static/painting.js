@@ -20,7 +20,7 @@ const GROW = 1.2;
 const LEAST_PRESSURE = 0.2;
 const TAKE_BACK_MS = 300; // a stroke this young, with a second finger, was meant to be a pinch
 const STEP = 8; // of the brush that keys move, in CSS pixels
-const STRIPE = 5; // pixels of the mask
+const STRIPE = 6; // CSS pixels, as the picture lies when the brush is taken
 const COLOURS = [[236, 48, 255, 0.55], [12, 8, 20, 0.5]]; // of the stripes: one of them is seen on any photo
 const ERASER = 32; // the bit of `buttons`: a pen that is turned round
 
@@ -42,6 +42,7 @@ export class Painting {
   #began = 0;
   #by = ''; // type of the pointer that painted last
   #flip = 0; // 255 while the cover shows where the mask is not
+  #stripe = STRIPE; // pixels of the mask
   /** @type {import('./controls.js').Control[]} */
   #controls = [];
   #cover = h('canvas', { className: 'cover', ariaHidden: 'true' });
@@ -52,8 +53,8 @@ export class Painting {
     onfocus: () => this.#placeRing(true),
     onblur: () => this.end(),
   });
-  #undo = tool('undo', 'Undo stroke', 'Undo stroke (Ctrl Z)', () => this.#brush?.undo());
-  #redo = tool('redo', 'Redo stroke', 'Redo stroke (Ctrl Shift Z)', () => this.#brush?.redo());
+  #undo = tool('undo', 'Undo stroke', 'Undo stroke (Ctrl Z)', () => this.#edit('undo'));
+  #redo = tool('redo', 'Redo stroke', 'Redo stroke (Ctrl Shift Z)', () => this.#edit('redo'));
   #seen = tool('eye', 'Show mask', 'Show mask (O)', () => this.#toggleCover(), true);
   #bar;
   #sliders = find('#brush', HTMLElement);
@@ -79,13 +80,11 @@ export class Painting {
       h('span', {}, this.#undo, this.#redo),
       h(
         'span', {}, this.#seen,
-        tool('invert', 'Invert mask', 'Invert mask (I)', () => this.#brush?.invert()),
-        tool('bin', 'Clear mask', 'Clear mask', () => this.#brush?.fill(this.#act.inverted())),
+        tool('invert', 'Invert mask', 'Invert mask (I)', () => this.#edit('invert')),
+        tool('bin', 'Clear mask', 'Clear mask', () => this.#edit('clear')),
       ),
       h('button', { type: 'button', className: 'primary', id: 'painted', onclick: () => this.close() }, 'Done'),
     );
-    // Whatever was pressed there may have changed the mask
-    this.#bar.addEventListener('click', (event) => around(event, '.ghost') && this.#changed());
     this.#controls.push(mode, ...this.#shape());
     stage.append(
       this.#cover, this.#ring, this.#bar,
@@ -109,6 +108,7 @@ export class Painting {
     const { width, height } = brush.canvas;
     Object.assign(this.#cover, { width, height });
     this.#flip = -1;
+    this.#stripe = Math.max(1, STRIPE * this.#scale);
     const { x, y, w, h: tall } = this.#viewer.box;
     this.#at = [x + w / 2, y + tall / 2];
     this.#open(true);
@@ -202,6 +202,13 @@ export class Painting {
       this.update();
       this.#act.painted(true);
     }
+  }
+
+  /** @param {'undo' | 'redo' | 'invert' | 'clear'} how */
+  #edit(how) {
+    if (how === 'clear') this.#brush?.fill(this.#act.inverted());
+    else this.#brush?.[how]();
+    this.#changed();
   }
 
   #painted() {
@@ -316,7 +323,7 @@ export class Painting {
     const { data } = image;
     for (let row = 0, index = 0; row < rect.h; row += 1) {
       for (let column = 0; column < rect.w; column += 1, index += 1) {
-        const stripe = Math.floor((rect.x + column + rect.y + row) / STRIPE) % 3;
+        const stripe = Math.floor((rect.x + column + rect.y + row) / this.#stripe) % 3;
         const [r, g, b, share] = COLOURS[stripe === 2 ? 1 : 0];
         data[4 * index] = r;
         data[4 * index + 1] = g;
@@ -345,9 +352,7 @@ export class Painting {
     const redo = pressed === 'y' || (pressed === 'z' && shiftKey);
     if (!brush || (!redo && pressed !== 'z')) return false;
     if (!(redo ? brush.canRedo : brush.canUndo)) return false; // the page's turn
-    if (redo) brush.redo();
-    else brush.undo();
-    this.#changed();
+    this.#edit(redo ? 'redo' : 'undo');
     return true;
   }
 
@@ -362,10 +367,8 @@ export class Painting {
       this.#setErase(!this.#erase);
       say(this.#erase ? 'Erase' : 'Paint');
     } else if (key === 'o') this.#toggleCover();
-    else if (key === 'i') {
-      this.#brush?.invert();
-      this.#changed();
-    } else if (key === 'Escape') this.close();
+    else if (key === 'i') this.#edit('invert');
+    else if (key === 'Escape') this.close();
     else return false;
     return true;
   }
