@@ -18,14 +18,13 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Protocol,
 import cv2
 import numpy as np
 
-from .errors import MaskNotFound
 from .image.decode import read_png
 from .image.decoder_pool import Decoders
 from .image.encode import encode_jpeg, encode_png
-from .jobs import look
-from .light.lights import Mask, Rig
+from .jobs import glb, look
+from .light.lights import Rig
 from .light.maps import Maps, prepare
-from .light.masks import built_in_alone, masked, told_by
+from .light.masks import built_in_alone, masked
 from .light.passes import albedo_pass, deep_pass, shading_factor, shading_pass, surface_pass
 from .light.shading import relight
 from .model.engine import Engine, digest
@@ -40,7 +39,8 @@ if TYPE_CHECKING:  # it takes httpx
 log = logging.getLogger("relight")
 
 REPORT = "relight-report.json"
-PASSES = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr")
+WHOLE_FILES = {"exr": "passes.exr", "glb": "scene.glb"}  # passes that are no PNGs, as a server names them
+PASSES = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr", "glb")
 
 
 @dataclass(frozen=True)
@@ -154,23 +154,16 @@ class Here:
             geometry = replace(geometry, focal=decoded.focal)
         geometry, fit = read_scene(rgb, geometry)
         geometry = unpack(pack(geometry))  # as precise as a job keeps it: the same picture as the server's
-        maps = masked(prepare(rgb, geometry, fit), order.rig, _masks_of(rgb, geometry))
+        maps = masked(
+            prepare(rgb, geometry, fit),
+            order.rig,
+            lambda mask, at: built_in_alone(mask, at, geometry, decoded.pixels),
+        )
         return _write_all(order, picture.stem, maps, geometry, alpha)
 
     def close(self) -> None:
         """See Maker."""
         self._decoders.close()
-
-
-def _masks_of(rgb: np.ndarray, geometry: Geometry) -> Callable[[Mask, Maps], np.ndarray]:
-    """What gives the masks of a photograph (H, W, 3) uint8: it raises MaskNotFound."""
-
-    def at_size(mask: Mask, maps: Maps) -> np.ndarray:
-        if mask.name not in told_by(geometry):
-            raise MaskNotFound(f"The models that analyse photos give no {mask.name}.")
-        return built_in_alone(mask, maps, rgb)
-
-    return at_size
 
 
 class Elsewhere:
@@ -187,7 +180,7 @@ class Elsewhere:
             self._client.relight(job, **self._body)
             names = []
             for name in order.passes:
-                theirs = "passes.exr" if name == "exr" else f"{name}.png"
+                theirs = WHOLE_FILES.get(name, f"{name}.png")
                 names.append(_file_name(picture.stem, name))
                 self._client.download(job, theirs, to=order.out / names[-1])
             data = self._client.download(job, "relit.png")
@@ -206,7 +199,7 @@ class Elsewhere:
 
 def _file_name(stem: str, name: str) -> str:
     """The file of a pass."""
-    return f"{stem}.exr" if name == "exr" else f"{stem}_{name}.png"
+    return f"{stem}.{name}" if name in WHOLE_FILES else f"{stem}_{name}.png"
 
 
 def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: Optional[np.ndarray]) -> List[str]:
@@ -227,6 +220,8 @@ def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: O
         names.append(_file_name(stem, name))
         if name == "exr":
             _whole(order.out / names[-1], lambda path: look.write_exr(path, maps, alpha, order.rig, text))
+        elif name == "glb":
+            _whole(order.out / names[-1], _bytes(glb.scene_glb(maps, factor, alpha)))
         else:
             _whole(order.out / names[-1], _bytes(encode_png(made[name](), 1, text if name == "relit16" else "")))
     relit = relight(maps, order.rig)

@@ -77,7 +77,7 @@ def test_they_are_the_server_s_pictures(photos, settings, tmp_path):
     alpha = np.dstack([gradient(60, 80), np.full((60, 80), 99, np.uint8)])
     photos.append(photos[0].with_name("alpha.png"))
     photos[-1].write_bytes(encoded(alpha))
-    passes = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr")
+    passes = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr", "glb")
     assert run(photos, tmp_path / "out", passes=passes) == 0
     with TestClient(create_app(settings(), FakeEngine())) as client:
         for photo in (photos[1], photos[-1]):
@@ -86,8 +86,9 @@ def test_they_are_the_server_s_pictures(photos, settings, tmp_path):
             client.post("/relight", json={"job_id": job, "x": -0.6, "y": 0.4, "z": 0.7})
             for ours, theirs in [
                 (f"{photo.stem}.png", "relit.png"),
-                *((f"{photo.stem}_{p}.png", f"{p}.png") for p in passes[:-1]),
+                *((f"{photo.stem}_{p}.png", f"{p}.png") for p in passes[:-2]),
                 (f"{photo.stem}.exr", "passes.exr"),
+                (f"{photo.stem}.glb", "scene.glb"),
             ]:
                 pair = [(tmp_path / "out" / ours).read_bytes(), client.get(f"/download/{job}/{theirs}").content]
                 if ours.endswith(("16.png", ".exr")):  # where the last bits of a float can show
@@ -95,7 +96,7 @@ def test_they_are_the_server_s_pictures(photos, settings, tmp_path):
                 else:
                     assert pair[0] == pair[1], ours
     entry = told(tmp_path / "out")[str(photos[-1])]
-    assert len(entry["files"]) == 8 and all((tmp_path / "out" / name).is_file() for name in entry["files"])
+    assert len(entry["files"]) == 9 and all((tmp_path / "out" / name).is_file() for name in entry["files"])
 
 
 def test_the_same_command_makes_nothing_twice(photos, tmp_path):

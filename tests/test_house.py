@@ -61,7 +61,7 @@ ALLOWED = {  # room -> the rooms, or single modules of rooms, that it may import
     "scene": {"image.srgb", "image.resample"},
     "image": set(),
     "client": set(),
-    "batch": {"model", "light", "scene", "image", "jobs.look", "client"},
+    "batch": {"model", "light", "scene", "image", "jobs.glb", "jobs.look", "client"},
     "cli": {"batch", "client", "light.lights", "model.engine", "web.schemas"},
     "__main__": {"cli"},
 }

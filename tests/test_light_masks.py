@@ -109,7 +109,7 @@ def test_previews_show_what_the_picture_has():
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (2, 3), (257, 301)])
 def test_any_size(size):
     photo = np.random.default_rng(3).integers(0, 256, (*size, 3), np.uint8)
-    for feather in FEATHERS:
+    for feather in (*FEATHERS, 5e-324):
         soft = made(np.full(size, 200, np.uint8), photo, feather)
         assert soft.shape == size and np.array_equal(soft, np.full(size, 200.0))
 

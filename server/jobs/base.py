@@ -21,6 +21,7 @@ class JobFile(str, enum.Enum):
     SHEET = "sheet.jpg"
     RELIT16 = "relit16.png"
     EXR = "passes.exr"
+    GLB = "scene.glb"
     GEOMETRY = "geometry.npz"
     ENVIRONMENT = "environment.npy"
     MASKS = "masks.json"
@@ -47,10 +48,20 @@ class JobFile(str, enum.Enum):
 
 
 # Made of the geometry when they are first asked for
-DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobFile.SURFACE, JobFile.SHEET)
+DERIVED = (
+    JobFile.DEPTH,
+    JobFile.NORMALS,
+    JobFile.ALBEDO,
+    JobFile.SHADING,
+    JobFile.SURFACE,
+    JobFile.SHEET,
+    JobFile.GLB,
+)
 LIT = (JobFile.RELIT16, JobFile.EXR)  # likewise, with the lights of the last relight
 PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
-ARCHIVE = "passes.zip"  # of all of them; never stored
+LARGE = (JobFile.GLB, *LIT)  # of these, HEAD makes none, and room is made for them first
+ARCHIVE = "passes.zip"  # of all of them but the mesh; never stored
+ARCHIVED = tuple(file for file in PASSES if file != JobFile.GLB)
 
 
 class MapsSide(enum.IntEnum):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,7 +39,7 @@ from ..memory import give_back
 from ..metrics import StageTimer
 from ..scene.geometry import Geometry, unpack
 from ..scene.passes import depth_pass, normals_pass
-from . import live, look, masks, surroundings
+from . import glb, live, look, masks, surroundings
 from .analysis import Analyst, IsDisconnected
 from .base import LIT, JobFile, JobStore
 from .cache import Cache
@@ -119,6 +120,7 @@ class Renderer:
     ):
         self.store, self.photos, self.previews, self.analyst = store, photos, previews, analyst
         self.pool, self.cache, self.in_use, self.observe, self.looks = pool, cache, in_use, observe, looks
+        self._mesh_lock = threading.Lock()
 
     def _geometry(self, record: Record) -> Geometry:
         def make() -> CachedGeometry:
@@ -243,7 +245,7 @@ class Renderer:
 
         def whole(at: Maps) -> np.ndarray:
             if not mask.version:
-                return built_in(mask.name, at)
+                return built_in(mask.name, at, self._geometry(record), self._photo(record))
             return masks.read_version(self.store, record.job_id, mask.version)
 
         def soft() -> np.ndarray:
@@ -356,6 +358,9 @@ class Renderer:
         if file in LIT:
             self._make_lit_pass(record, file, threads)
             return
+        if file == JobFile.GLB:
+            self._make_glb(record, threads)
+            return
         if file == JobFile.SHEET:
             self.store.put(record.job_id, file, sheet(self._prepared(record, SIDE).maps, self.looks, threads))
             return
@@ -371,6 +376,15 @@ class Renderer:
                 pixels = lit(maps, self._shading_factor(record, maps), threads)
             self.cache.trim()
         self.store.put(record.job_id, file, encode_png(pixels, threads))
+
+    def _make_glb(self, record: Record, threads: int) -> None:
+        with self._mesh_lock:  # one at a time: whoever waits for the same one finds it made
+            if JobFile.GLB in self.store.names(record.job_id):
+                return
+            prepared = self._prepared(record, glb.SIDE)
+            factor = self._shading_factor(record, prepared.maps)
+            self.store.put(record.job_id, JobFile.GLB, glb.scene_glb(prepared.maps, factor, prepared.alpha, threads))
+        self.cache.trim()
 
     def _make_lit_pass(self, record: Record, file: JobFile, threads: int) -> None:
         try:

@@ -28,9 +28,9 @@ from ..model import sessions
 from ..model.engine import Engine
 from ..model.engine import digest as digest_of
 from ..settings import Settings
-from . import masks, surroundings
+from . import glb, masks, surroundings
 from .analysis import Analyst, IsDisconnected
-from .base import ARCHIVE, DERIVED, LIT, PASSES, Coordination, JobFile, JobStore, MetricsExchange, parse_pass
+from .base import ARCHIVE, ARCHIVED, DERIVED, LARGE, LIT, Coordination, JobFile, JobStore, MetricsExchange, parse_pass
 from .cache import Cache
 from .photos import Photos
 from .pool import Pool
@@ -394,7 +394,7 @@ class Service:
     async def open_pass(self, job_id: str, name: str, owner: str, make: bool = True) -> Tuple[JobFile, BinaryIO]:
         """A pass, open for reading; those that follow from others are made when first asked for.
 
-        make: also those that take the lights of the last relight. Raises JobNotFound, FileNotFound; for what has to be
+        make: also those of LARGE. Raises JobNotFound, FileNotFound; for what has to be
         made, Overloaded and StorageFull.
         """
         record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
@@ -407,9 +407,9 @@ class Service:
         try:
             stream = await asyncio.to_thread(self._open_current if lit else self.store.open, record.job_id, file)
         except FileNotFound:
-            if not derived and not (lit and make):
+            if not (derived or lit) or (file in LARGE and not make):
                 raise
-            if lit:
+            if file in LARGE:
                 await asyncio.to_thread(self._make_room, record, file)
             await self.renderer.make_pass(record, file)
             stream = await asyncio.to_thread(self.store.open, record.job_id, file)
@@ -426,9 +426,9 @@ class Service:
         return stream
 
     def _make_room(self, record: Record, file: JobFile) -> None:
-        if JobFile.RELIT not in self.store.names(record.job_id):
+        if file in LIT and JobFile.RELIT not in self.store.names(record.job_id):
             return  # nothing will be made
-        need = record.width * record.height * LIT_BYTES[file]
+        need = record.width * record.height * LIT_BYTES[file] if file in LIT else glb.BYTES
         with self.renderer.in_use.hold(record.job_id), self._room(record.owner, need):
             pass
 
@@ -443,7 +443,7 @@ class Service:
             raise FileNotFound(f"{ARCHIVE} holds what the last relight made. Relight the job first.")
         files: List[Tuple[str, BinaryIO]] = []
         try:
-            for file in PASSES if make else ():
+            for file in ARCHIVED if make else ():
                 files.append((file.value, await self._open(record, file, make=True)))
         except BaseException:
             for _, stream in files:

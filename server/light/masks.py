@@ -9,6 +9,7 @@ from typing import Callable, Tuple
 import cv2
 import numpy as np
 
+from ..errors import MaskNotFound
 from ..image.resample import Resampler, Size, bands, corner_weights, fit_within, shrink, shrink_image
 from ..scene.geometry import Geometry
 from .lights import SKY, Mask, Rig
@@ -51,19 +52,23 @@ def told_by(geometry: Geometry) -> Tuple[str, ...]:
     return () if geometry.mask is None else (SKY,)
 
 
-def built_in(name: str, maps: Maps) -> np.ndarray:
-    """A mask of told_by, (H, W) uint8, for a picture of the photograph: the sky is surface.png turned round."""
-    if name != SKY:
-        raise ValueError(name)
+def built_in(name: str, maps: Maps, geometry: Geometry, photo: np.ndarray) -> np.ndarray:
+    """A mask of told_by, (H, W) uint8, for a picture of a photograph (H', W', 3) or (H', W', 4) uint8.
+
+    The sky is surface.png turned round.
+    """
+    if name not in told_by(geometry):
+        raise MaskNotFound(f"The models that analysed this photo give no {name}.")
     return 255 - surface_pass(maps)
 
 
-def built_in_alone(mask: Mask, maps: Maps, photo: np.ndarray) -> np.ndarray:
-    """What `masked` takes, for a photograph (H, W, 3) uint8 that has no other masks than those of told_by."""
+def built_in_alone(mask: Mask, maps: Maps, geometry: Geometry, photo: np.ndarray) -> np.ndarray:
+    """What `masked` takes, for a photograph that has no masks but those that are built in. Raises MaskNotFound."""
     if not mask.feather:
-        return built_in(mask.name, maps)
-    small = prepare_picture(shrink_image(photo, GRIDS[-1]), maps.shared)
-    return in_picture(feathered(built_in(mask.name, small), photo, mask.feather), maps.rgb)
+        return built_in(mask.name, maps, geometry, photo)
+    rgb = np.ascontiguousarray(photo[..., :3])
+    small = prepare_picture(shrink_image(rgb, GRIDS[-1]), maps.shared)
+    return in_picture(feathered(built_in(mask.name, small, geometry, photo), rgb, mask.feather), maps.rgb)
 
 
 def masked(maps: Maps, rig: Rig, at_size: Callable[[Mask, Maps], np.ndarray]) -> Maps:
@@ -94,7 +99,7 @@ def feathered(mask: np.ndarray, photo: np.ndarray, feather: float) -> np.ndarray
     size = fit_within(photo.shape[:2], side)
     colours = texel_colours(photo, size).astype(np.float32) / 255
     soft = scaled(mask, size).astype(np.float32) * np.float32(1 / 255)
-    spread = feather / 2 * size[1]  # texels
+    spread = max(feather / 2 * size[1], 1e-3)  # texels
     steps = [_steps(np.ascontiguousarray(c), spread) for c in (colours, colours.transpose(1, 0, 2))]
     for k in range(ROUNDS):
         deviation = spread * np.sqrt(3) * 2 ** (ROUNDS - 1 - k) / np.sqrt(4**ROUNDS - 1)

@@ -22,13 +22,13 @@ export function keeping(store, open, { gone, erased, saved }) {
    * Makes a file of the photo and hands it to the browser's downloads.
    * @param {HTMLButtonElement} button
    * @param {(photo: Photo) => Promise<Blob>} make
-   * @param {string} suffix  of the file's name
+   * @param {string} file  what it is called after the photo's own name
    */
-  async function keep(button, make, suffix) {
+  async function keep(button, make, file) {
     const mine = open();
     if (!mine) return;
     button.disabled = true;
-    const name = `${mine.name}-${suffix}.png`;
+    const name = `${mine.name}-${file}`;
     try {
       const blob = await make(mine);
       save(blob, name);
@@ -51,10 +51,10 @@ export function keeping(store, open, { gone, erased, saved }) {
     await saved();
     return mine.result(toBody(store.rig), working);
   };
-  download.onclick = () => keep(download, result, 'relit');
+  download.onclick = () => keep(download, result, 'relit.png');
   for (const button of findAll('[data-pass]', HTMLButtonElement)) {
     const { pass = '' } = button.dataset;
-    button.onclick = () => keep(button, (mine) => mine.pass(`${pass}.png`, working), pass);
+    button.onclick = () => keep(button, (mine) => mine.pass(pass, working), pass);
   }
 
   buttonAt('#delete').onclick = async () => {

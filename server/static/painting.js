@@ -18,7 +18,8 @@ const KEPT = 'relight.brush';
 const SIZES = [4, 400]; // of the brush, in CSS pixels across
 const GROW = 1.2;
 const LEAST_PRESSURE = 0.2;
-const TAKE_BACK_MS = 300; // a stroke this young, with a second finger, was meant to be a pinch
+const TAKE_BACK_MS = 300; // a stroke this young, or this short in CSS pixels, was meant to be a pinch
+const TAKE_BACK_PX = 16;
 const STEP = 8; // of the brush that keys move, in CSS pixels
 const STRIPE = 6; // CSS pixels, as the picture lies when the brush is taken
 const COLOURS = [[236, 48, 255, 0.55], [12, 8, 20, 0.5]]; // of the stripes: one of them is seen on any photo
@@ -39,6 +40,8 @@ export class Painting {
   #softness = 0.4;
   /** The ring's middle on the stage. @type {Point} */
   #at = [0, 0];
+  /** Where the stroke began, and when. @type {Point} */
+  #from = [0, 0];
   #began = 0;
   #by = ''; // type of the pointer that painted last
   #flip = 0; // 255 while the cover shows where the mask is not
@@ -50,7 +53,7 @@ export class Painting {
     type: 'button', className: 'ring', 'aria-label': 'Brush', 'aria-describedby': 'ring-help',
     onkeydown: (/** @type {KeyboardEvent} */ event) => this.#keyOnRing(event),
     onkeyup: (/** @type {KeyboardEvent} */ event) => { if (event.key === ' ') this.end(); },
-    onfocus: () => this.#placeRing(true),
+    onfocus: () => this.#step(0, 0),
     onblur: () => this.end(),
   });
   #undo = tool('undo', 'Undo stroke', 'Undo stroke (Ctrl Z)', () => this.#edit('undo'));
@@ -164,7 +167,7 @@ export class Painting {
     const brush = this.#brush;
     if (!brush) return;
     this.#began = performance.now();
-    this.#at = at;
+    this.#from = this.#at = at;
     const radius = (this.#size / 2) * this.#scale;
     if ((this.#erase || erase) && brush.isBlank) brush.fill(!this.#act.inverted()); // from everywhere
     const inside = (this.#erase || erase) === this.#act.inverted(); // is what the brush leaves to be white?
@@ -196,7 +199,8 @@ export class Painting {
 
   /** Two fingers move the picture: what the first one did meanwhile was no stroke. */
   interrupt() {
-    if (performance.now() - this.#began > TAKE_BACK_MS) this.end();
+    const length = Math.hypot(this.#at[0] - this.#from[0], this.#at[1] - this.#from[1]);
+    if (performance.now() - this.#began > TAKE_BACK_MS && length > TAKE_BACK_PX) this.end();
     else {
       this.#brush?.cancel();
       this.update();
@@ -284,9 +288,10 @@ export class Painting {
   /** @param {PointerEvent} event */
   #hover(event) {
     if (!this.#brush || event.pointerType === 'touch' || this.#brush.isPainting) return;
+    const isOver = around(event, '.brush-tools') === null;
     const box = this.#stage.getBoundingClientRect();
-    this.#at = [event.clientX - box.left, event.clientY - box.top];
-    this.#placeRing(!around(event, '.brush-tools'));
+    if (isOver) this.#at = [event.clientX - box.left, event.clientY - box.top];
+    this.#placeRing(isOver);
   }
 
   /** @param {boolean} seen */
@@ -373,17 +378,22 @@ export class Painting {
     return true;
   }
 
+  /** @type {(x: number, y: number) => void} moves the ring by so many CSS pixels, within the picture */
+  #step(right, down) {
+    const { x, y, w, h: tall } = this.#viewer.box;
+    /** @type {Point} */
+    const at = [clamp(this.#at[0] + right, x, x + w), clamp(this.#at[1] + down, y, y + tall)];
+    if (this.#brush?.isPainting) this.#lineTo(at, 1);
+    this.#at = at;
+    this.#placeRing(true);
+  }
+
   /** @param {KeyboardEvent} event */
   #keyOnRing(event) {
     const arrow = ARROWS[event.key];
     if (arrow) {
       const step = event.shiftKey ? 5 * STEP : STEP;
-      const { x, y, w, h: height } = this.#viewer.box;
-      const at = /** @type {Point} */ ([
-        clamp(this.#at[0] + arrow[0] * step, x, x + w), clamp(this.#at[1] + arrow[1] * step, y, y + height)]);
-      this.#at = at;
-      if (this.#brush?.isPainting) this.#lineTo(at, 1);
-      else this.#placeRing(true);
+      this.#step(arrow[0] * step, arrow[1] * step);
     } else if (event.key !== ' ') return;
     else if (!event.repeat) {
       this.#by = 'key';

@@ -156,9 +156,10 @@ export interface RelightView extends EventTarget {
    */
   render(body: Body, how?: RenderOptions): Promise<Drawn | null>;
   /**
-   * Pictures that are lit here take this as the mask of that name, as it is now and whatever its size, without feather
-   * and without a request: for a mask that is being painted. `null` forgets it, and what was fetched of that name:
-   * for a mask that was stored, or changed on the server, which otherwise is fetched once. Nothing is drawn anew.
+   * Pictures that are lit here take this, on black, as the mask of that name, as it is now and whatever its size, without
+   * a request: for a mask that is being painted. It is feathered as on an even ground, edges of the photo or not. `null`
+   * forgets it, and what was fetched of that name: for a mask that was stored, or changed on the server, which otherwise
+   * is fetched once. Nothing is drawn anew.
    */
   setMask(name: string, source: MaskSource | null): void;
   /** Fetches the maps of another size and draws the last picture anew. */

@@ -27,8 +27,8 @@
  *   shadow: boolean, mask: Mask | null}} Light
  * @typedef {{lights: Light[], ambient: number, strength: number, delight: number, shadow: number, specular: number,
  *   roughness: number, exposure: number | 'auto', around: Around | null, mask: Mask | null}} Rig
- * @typedef {{name: string, invert: boolean, feather: number, codes?: Uint8Array}} Mask  codes: a byte a pixel of the
- *   picture, before it is inverted
+ * @typedef {{field: string, name: string, invert: boolean, feather: number, codes?: Uint8Array}} Mask  field: where it
+ *   stands in the body; codes: a byte a pixel of the picture, before it is inverted
  * @typedef {{name: string, intensity: number, rotation: number}} Around  a built-in environment
  * @typedef {{width: number, height: number}} Size
  * @typedef {{width: number, height: number, photo: WebGLTexture, pixels: WebGLTexture, packed: WebGLTexture,
@@ -41,6 +41,7 @@ const MAX_SIDE = 1024;
 const ENVIRONMENTS_KEPT = 48; // parts of them
 const SHADOWS_KEPT = 20; // the 16 lights that a picture may have, and a few that were moved
 const MASKS_KEPT = 20; // those of 16 lights and of the picture, and a few that were feathered otherwise
+const FEATHERED = 512; // the longer side, at most, of the grid on which what is painted is feathered
 const LOGARITHMS = 10; // of the old light lie between minus and plus this
 
 /** What the server, or this module in its words, refuses. `code` and `status` are those of the API. */
@@ -485,7 +486,7 @@ function rigOf(body, maps) {
   };
   const specular = { ...defaults.specular, ...said.specular };
   return {
-    lights: lights.map((/** @type {Json} */ light) => lightOf(light, maps)),
+    lights: lights.map((/** @type {Json} */ light, /** @type {number} */ k) => lightOf(light, maps, `lights.${k}`)),
     ambient,
     strength,
     delight,
@@ -494,21 +495,20 @@ function rigOf(body, maps) {
     roughness: specular.roughness,
     exposure,
     around: around ? { intensity: 1, rotation: 0, ...around } : null,
-    mask: maskOf(said.mask),
+    mask: maskOf(said.mask, 'mask'),
   };
 }
 
-/** @type {(said: string | {name: string, invert?: boolean, feather?: number} | null | undefined) => Mask | null} */
-function maskOf(said) {
-  if (!said) return null;
-  return { invert: false, feather: 0, ...(typeof said === 'string' ? { name: said } : said) };
+/** @type {(said: import('./relight.d.ts').Mask | null | undefined, field: string) => Mask | null} */
+function maskOf(said, field) {
+  return said ? { field, invert: false, feather: 0, ...(typeof said === 'string' ? { name: said } : said) } : null;
 }
 
 /** Those of the picture and of its lights. @type {(rig: Rig) => Mask[]} */
 const masksOf = ({ mask, lights }) => [mask, ...lights.map((light) => light.mask)].filter((each) => each !== null);
 
-/** @type {(light: Json, maps: Maps) => Light} */
-function lightOf(light, maps) {
+/** @type {(light: Json, maps: Maps, field: string) => Light} */
+function lightOf(light, maps, field) {
   const { angle, radius, range, cone, blend, intensity } = maps.contract.defaults;
   return {
     kind: light.type,
@@ -523,7 +523,7 @@ function lightOf(light, maps) {
     cone: light.cone ?? cone,
     blend: light.blend ?? blend,
     shadow: light.shadow ?? true,
-    mask: maskOf(light.mask),
+    mask: maskOf(light.mask, `${field}.mask`),
   };
 }
 
@@ -556,7 +556,7 @@ class Masks {
   of({ name, feather }, maxSide, size) {
     const key = `${name} ${feather} ${maxSide}`;
     const painted = this.#painted.get(name);
-    const codes = this.#kept.get(key) ?? (painted && redOf(painted, size));
+    const codes = this.#kept.get(key) ?? (painted && redOf(feathered(painted, feather), size));
     if (codes) this.#keep(key, codes);
     return codes;
   }
@@ -571,7 +571,10 @@ class Masks {
       if (this.#coming.get(key) === coming) this.#coming.delete(key);
     });
     this.#coming.set(key, coming);
-    return coming;
+    await coming.catch((error) => {
+      const { message, code, status } = error;
+      throw code === 'mask_not_found' ? new RelightError(`${mask.field}: ${message}`, code, status) : error;
+    });
   }
 
   /** @type {(key: string, codes: Uint8Array) => void} */
@@ -605,6 +608,35 @@ function redOf(source, size) {
   const red = new Uint8Array(size.width * size.height);
   for (let i = 0; i < red.length; i += 1) red[i] = data[4 * i];
   return red;
+}
+
+/**
+ * A mask that fades to each side of its edges as the server's do on an even ground: see server/light/masks.py.
+ * @type {(canvas: OffscreenCanvas, feather: number) => OffscreenCanvas}
+ */
+function feathered(canvas, feather) {
+  if (!feather) return canvas;
+  const scale = Math.min(FEATHERED / Math.max(canvas.width, canvas.height), 1);
+  const [width, height] = [canvas.width, canvas.height].map((side) => Math.max(Math.round(side * scale), 1));
+  const soft = Float32Array.from(redOf(canvas, { width, height }));
+  for (const part of [4, 2, 1]) {
+    const share = Math.exp(-Math.SQRT2 / (((feather / 2) * width * part * Math.sqrt(3)) / Math.sqrt(63)));
+    for (let y = 0; y < height; y += 1) sweep(soft, y * width, 1, width, share);
+    for (let x = 0; x < width; x += 1) sweep(soft, x, width, height, share);
+  }
+  const image = new ImageData(width, height);
+  soft.forEach((code, i) => image.data.set([code, 0, 0, 255], 4 * i));
+  return copyOf(image);
+}
+
+/**
+ * Brings each of a line of values nearer, by a share, to the one before, and then to the one after.
+ * @type {(values: Float32Array, first: number, step: number, count: number, share: number) => void}
+ */
+function sweep(values, first, step, count, share) {
+  const last = first + (count - 1) * step;
+  for (let i = first + step; i <= last; i += step) values[i] += share * (values[i - step] - values[i]);
+  for (let i = last - step; i >= first; i -= step) values[i] += share * (values[i + step] - values[i]);
 }
 
 /**
@@ -2186,7 +2218,6 @@ class View extends EventTarget {
     if (!this.#lacking(body).length) return this.#litHere(mine, body, how);
     return this.#inTurn(mine, async () => {
       await this.#fetchMasks(() => body);
-      await this.#restored;
       return this.#isLate(mine) ? null : this.#litHere(mine, body, how);
     });
   }
@@ -2250,7 +2281,9 @@ class View extends EventTarget {
   /** @type {(body: () => Body | null, maps?: Maps, maxSide?: MaxSide) => Promise<void>} */
   async #fetchMasks(body, maps, maxSide) {
     for (let lacking = this.#lacking(body(), maps, maxSide); lacking.length && !this.#destroyed;) {
-      await Promise.all(lacking.map((mask) => this.#masks.fetch(mask, maxSide ?? this.#maxSide)));
+      const found = await Promise.allSettled(lacking.map((mask) => this.#masks.fetch(mask, maxSide ?? this.#maxSide)));
+      for (const each of found) if (each.status === 'rejected') throw each.reason;
+      await this.#restored;
       lacking = this.#lacking(body(), maps, maxSide);
     }
   }

@@ -34,7 +34,13 @@ from .problems import printable, problem_response
 STATIC = Path(__file__).resolve().parents[1] / "static"
 BLOCK = 1 << 18
 SPOOLED = 1 << 20  # bytes of a body held in memory; what is larger waits on disk
-MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".exr": "image/x-exr", ".zip": "application/zip"}
+MEDIA_TYPES = {
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".exr": "image/x-exr",
+    ".zip": "application/zip",
+    ".glb": "model/gltf-binary",
+}
 SHOWN = ("image/png", "image/jpeg")  # by browsers
 PASS = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
 NO_PHOTO = "file: send the photo as multipart/form-data in the field `file`"
@@ -271,8 +277,8 @@ async def maps(
 async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:
     """One pass, such as normals.png or relit.png, or all of them in passes.zip.
 
-    Those that take the lights of the last relight are made when they are first asked for, unless by HEAD. HEAD answers
-    likewise, without the bytes.
+    Those that take the lights of the last relight, and scene.glb, are made when they are first asked for, unless by
+    HEAD. HEAD answers likewise, without the bytes.
     """
     job_id = request.state.job_id = jobs.parse_id(job_id)
     make = request.method != "HEAD"

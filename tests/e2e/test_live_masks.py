@@ -134,8 +134,23 @@ def test_what_is_painted_stands_for_the_mask_until_it_is_stored(bare, server, ca
     assert len(asked) == 1
 
 
+def test_what_is_painted_fades_as_the_servers_masks_do(bare, server):
+    """On a photo without edges, that is."""
+    job = upload(server, np.full((180, 240, 3), 120, np.uint8))
+    page = bare()
+    opened(page, server, job)
+    page.evaluate(f"view.setMask('half', ({PAINTED})(2))")
+    give_mask(server, job, "half", np.repeat(np.repeat(np.uint8([[255, 0]]), 240, 1), 360, 0))
+    bright = {**SUN, "exposure": 2}
+    for feather in (0.01, 0.1):
+        body = {**bright, "mask": {"name": "half", "feather": feather}}
+        found = rendered(page, body)[0]
+        assert apart(found, relit(server, job, body))[2] <= 4
+        assert apart(found, relit(server, job, {**bright, "mask": "half"}))[2] > 20
+
+
 def test_pictures_that_wait_for_masks_come_in_order(bare, server, cat):
-    job, picture = cat
+    job, _ = cat
     page = bare()
     opened(page, server, job)
     page.evaluate("""() => {
@@ -183,7 +198,8 @@ def test_masks_that_are_not_there_and_jobs_that_are_gone(bare, server):
     asked = opened(page, server, job)
     before, _ = rendered(page, SUN)
     unmasked = page.evaluate("view.bytes.gpu")
-    for body in ({**SUN, "mask": "nobody"}, {"lights": [{**LAMP, "mask": {"name": "nobody", "feather": 0.1}}]}):
+    dark = {**LAMP, "mask": {"name": "nobody", "feather": 0.1}}
+    for body in ({**SUN, "mask": "nobody"}, {"lights": [{**LAMP, "mask": "all"}, dark, {**LAMP, "mask": "nobody"}]}):
         problem = json.loads(server.call("relight", {**body, "job_id": job})[1])
         refused = page.evaluate(REFUSED, body)
         assert refused["code"] == problem["code"] == "mask_not_found" and refused["status"] == 404

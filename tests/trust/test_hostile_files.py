@@ -5,6 +5,7 @@ Every one is answered with its picture or a refusal, within bounded CPU time and
 
 import contextlib
 import io
+import itertools
 import os
 import resource
 import sys
@@ -155,15 +156,18 @@ def test_hostile_files(hostile, tmp_path, capsys):
     assert finished(client, job)["state"] == "ready"
 
 
-@pytest.mark.parametrize("what, refusal", [("environment", "invalid_request"), ("mask/m", "invalid_mask")])
-def test_hostile_environments_and_masks(hostile, tmp_path, capsys, what, refusal):
-    """The same files as light from all around, and as masks: bounded as well; only whole ones leave anything."""
+@pytest.mark.parametrize("what, refusal, step", [("environment", "invalid_request", 1), ("mask/m", "invalid_mask", 9)])
+def test_hostile_environments_and_masks(hostile, tmp_path, capsys, what, refusal, step):
+    """The same files as light from all around, and as masks, which are read as photos are: of those, every ninth.
+
+    Bounded as well, and none of them leaves anything but a whole one.
+    """
     client, service, meter = hostile
     job = client.post("/upload", files={"file": ("good.png", encoded(gradient()))}).json()["job_id"]
     finished(client, job)
     before = {p.name for p in (service.store.root / job).iterdir()}
     faults, answers = [], {}
-    for case in all_files():
+    for case in itertools.islice(all_files(), 0, None, step):
         falls, used = service.decoders.fallen, meter.cpu() if MEASURED else 0.0
         answer = client.put(f"/job/{job}/{what}", content=case.data)
         answers[answer.status_code] = answers.get(answer.status_code, 0) + 1
