@@ -105,7 +105,7 @@ export interface Body {
 export interface RenderOptions {
   /** Draws every so manyth pixel, for light that follows a hand where there is little power. Default 1. */
   step?: 1 | 2 | 3 | 4;
-  /** `light`: the new light on a gray matt surface, with its shadows, without the photo. With WebGL2 only. */
+  /** `light`: the new light with its shadows and masks on a gray matt surface, no photo. With WebGL2 only. */
   show?: 'picture' | 'light';
 }
 
@@ -138,7 +138,7 @@ export interface RelightView extends EventTarget {
   readonly height: number;
   /** Is the photo transparent somewhere? */
   readonly alpha: boolean;
-  /** Bytes that came over the wire, and that lie on the GPU with the canvas. */
+  /** Bytes of the maps that came over the wire, and all that lie on the GPU with the canvas. */
   readonly bytes: { received: number; gpu: number };
   /** Where most of the light came from that the photo was taken in, as a unit vector; null where it is not known. */
   readonly ownLight: Vector | null;

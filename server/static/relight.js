@@ -41,7 +41,7 @@ const MAX_SIDE = 1024;
 const ENVIRONMENTS_KEPT = 48; // parts of them
 const SHADOWS_KEPT = 20; // the 16 lights that a picture may have, and a few that were moved
 const MASKS_KEPT = 20; // those of 16 lights and of the picture, and a few that were feathered otherwise
-const FEATHERED = 512; // the longer side, at most, of the grid on which what is painted is feathered
+const FEATHERED = 256; // the longer side, at most, of the grid on which what is painted is feathered
 const LOGARITHMS = 10; // of the old light lie between minus and plus this
 
 /** What the server, or this module in its words, refuses. `code` and `status` are those of the API. */
@@ -645,20 +645,21 @@ function sweep(values, first, step, count, share) {
  */
 function shrunk(codes, from, to) {
   const [columns, rows] = [shared(from.width, to.width), shared(from.height, to.height)];
-  const stride = to.width + 1;
-  const sums = new Float64Array(stride * (to.height + 1));
+  const line = new Float64Array(to.width + 1);
+  const sums = new Float64Array(line.length * (to.height + 1));
   for (let y = 0, i = 0; y < from.height; y += 1) {
+    line.fill(0);
     for (let x = 0; x < from.width; x += 1, i += 1) {
-      const at = rows.first[y] * stride + columns.first[x];
-      const [here, right] = [codes[i] * columns.share[x], codes[i] * columns.rest[x]];
-      sums[at] += here * rows.share[y];
-      sums[at + 1] += right * rows.share[y];
-      sums[at + stride] += here * rows.rest[y];
-      sums[at + stride + 1] += right * rows.rest[y];
+      line[columns.first[x]] += codes[i] * columns.share[x];
+      line[columns.first[x] + 1] += codes[i] * columns.rest[x];
+    }
+    for (let k = 0, at = rows.first[y] * line.length; k < line.length; k += 1, at += 1) {
+      sums[at] += line[k] * rows.share[y];
+      sums[at + line.length] += line[k] * rows.rest[y];
     }
   }
   return Uint8Array.from({ length: to.width * to.height }, (_, k) => (
-    Math.round(sums[Math.floor(k / to.width) * stride + (k % to.width)])));
+    Math.round(sums[Math.floor(k / to.width) * line.length + (k % to.width)])));
 }
 
 /** Of n pixels in a line, into which of fewer each falls first, how much of that it is, and how much of the next. */

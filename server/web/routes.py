@@ -15,6 +15,7 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import UploadFile
 from starlette.types import Receive, Scope, Send
@@ -86,7 +87,8 @@ Owner = Annotated[str, Depends(get_owner)]
 FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [*(p.value for p in jobs.PASSES), jobs.ARCHIVE]})]
 MaskName = Annotated[str, PathParameter(pattern=schemas.MASK_NAME, description="`subject` and `sky` are built in")]
 Feather = Annotated[float, Query(ge=0, le=0.1, allow_inf_nan=False, description="as of `mask` in a body")]
-MaskSide = Annotated[Union[int, SkipJsonSchema[None]], Query(ge=64, le=4096, description="pixels; never enlarged")]
+Side = Annotated[int, Field(ge=64, le=4096)]
+MaskSide = Annotated[Union[Side, SkipJsonSchema[None]], Query(description="pixels; never enlarged")]
 BAD_FILES = ("empty_file", "corrupt_image", "unsupported_image", "file_too_large", "image_too_large")
 LIGHT_PROBLEMS = (
     "invalid_request",

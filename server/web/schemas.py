@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..jobs.base import parse_id
+from ..jobs.masks import NAME as MASK_NAME
 from ..jobs.rendering import PreviewOptions
 from ..light import lights, skies
 from ..light.lights import Environment, Light, Rig
@@ -70,7 +71,6 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-MASK_NAME = "^[a-z0-9_-]{1,32}$"
 MaskName = Annotated[str, Field(pattern=MASK_NAME)]
 
 

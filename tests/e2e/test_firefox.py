@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from conftest import need
 from harness import READY
-from test_live import SUN, photo
-from views import OPEN, RENDER, apart, bodies, relit, upload
+from test_live import SUN
+from views import OPEN, RENDER, apart, blot, bodies, give_mask, photo, relit, upload
 
 PREFERENCES = {"webgl.force-enabled": True, "remote.active-protocols": 1, "browser.shell.checkDefaultBrowser": False}
 
@@ -102,12 +102,15 @@ def fox():
 
 
 def test_the_same_light_in_firefox(fox, server):
-    job = upload(server, photo("coffee.png"))
+    picture = photo("coffee.png")
+    job = upload(server, picture)
+    give_mask(server, job, "blot", blot(picture.size[::-1]))
     fox.goto(server.url + "docs")
     base = server.url.rstrip("/")
     told = fox.evaluate(OPEN, [f"{base}/static/relight.js", {"base": base, "jobId": job}])
     need(told["mode"] == "webgl", "Firefox has no WebGL2 here: install libgl1 and libgl1-mesa-dri")
-    for body in [*bodies(16)[1::2], {**SUN, "strength": 0}]:
+    masked = {**SUN, "mask": {"name": "blot", "feather": 0.01, "invert": True}}
+    for body in [*bodies(16)[1::2], masked, {**SUN, "strength": 0}]:
         drawn = fox.evaluate(RENDER, body)
         pixels = np.frombuffer(base64.b64decode(drawn["data"]), np.uint8)
         found, wanted = pixels.reshape(drawn["height"], drawn["width"], 4), relit(server, job, body)

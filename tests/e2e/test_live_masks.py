@@ -145,8 +145,8 @@ def test_what_is_painted_fades_as_the_servers_masks_do(bare, server):
     for feather in (0.01, 0.1):
         body = {**bright, "mask": {"name": "half", "feather": feather}}
         found = rendered(page, body)[0]
-        assert apart(found, relit(server, job, body))[2] <= 4
-        assert apart(found, relit(server, job, {**bright, "mask": "half"}))[2] > 20
+        assert apart(found, relit(server, job, body))[2] <= 8
+        assert apart(found, relit(server, job, {**bright, "mask": "half"}))[2] > 24
 
 
 def test_pictures_that_wait_for_masks_come_in_order(bare, server, cat):
