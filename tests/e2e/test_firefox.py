@@ -132,3 +132,20 @@ def test_the_page_in_firefox(fox, server):
     assert fox.evaluate("() => location.hash") != before
     assert fox.evaluate("() => document.querySelector('#readout').title") == "Lit in this browser"
     assert fox.evaluate("() => document.querySelector('#problem').hidden")
+    fox.evaluate("() => document.querySelector('#paint').click()")
+    while not fox.evaluate("() => Boolean(document.querySelector('.stage[data-brush]'))"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    x, y = fox.evaluate("""() => {
+        const { left, top, width, height } = document.querySelector('#live').getBoundingClientRect();
+        return [Math.round(left + width / 2), Math.round(top + height / 2)];
+    }""")
+    move = [{"type": "pointerMove", "x": x + 10 * step, "y": y} for step in range(5)]
+    stroke = [move[0], {"type": "pointerDown", "button": 0}, *move[1:], {"type": "pointerUp", "button": 0}]
+    fox.call(
+        "input.performActions", context=fox.context, actions=[{"type": "pointer", "id": "hand", "actions": stroke}]
+    )
+    job = fox.evaluate("() => JSON.parse(sessionStorage.getItem('relight.job')).id")
+    while server.json(f"job/{job}")["masks"] != ["painted-1"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
