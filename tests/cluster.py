@@ -309,8 +309,10 @@ def faults_part(folder, bucket, store, say):
 
 
 def load(server, clients, seconds):
-    """Previews as fast as they come: (a second, processor seconds of each by kind of process, median wait in seconds, the
-    processors that are busy when nobody asks)."""
+    """Previews as fast as they come: how many a second, processor seconds of each by kind of process, the median wait.
+
+    Also, how many processors are busy when nobody asks.
+    """
     waits, jobs, end = [], [server.upload(pictures()[3])[1]["job_id"] for _ in range(JOBS)], None
     for job in jobs:
         server.finished(job)

@@ -63,7 +63,7 @@ def world(people=60, live=False, **layout):
 @pytest.mark.parametrize("clustered", [False, True])
 def test_nobody_is_lost(clustered):
     """At every station: who was there or came has left or is there still; and no server works more than always."""
-    crowded = world(machines=2, clustered=clustered, analysts=2 * clustered, queue=4).run(SECONDS, SETTLE)
+    crowded = world(machines=2, bucket=clustered, ray=clustered, analysts=2 * clustered, queue=4).run(SECONDS, SETTLE)
     assert crowded.count["photos"] > 0
     for station in crowded.stations():
         assert station.first + station.came == station.left + station.present, station.name
@@ -102,7 +102,7 @@ def test_memory_too_small_for_who_drags_is_prepared_again():
 
 def test_the_bill():
     """Cores by the hour, requests by the thousand, bytes that leave: by hand."""
-    small = world(clustered=True, analysts=1).run(SECONDS, SETTLE)
+    small = world(bucket=True, ray=True, analysts=1).run(SECONDS, SETTLE)
     prices = Prices(core_hour=3600, thousand_puts=0, thousand_gets=0, egress_gb=0, stored_gb_month=0)
     found = figures(small, SECONDS, prices)
     assert sum(found["cost_a_thousand"].values()) == pytest.approx((4 + 1 + 1) * SECONDS * 1000 / small.count["photos"])
@@ -112,7 +112,7 @@ def test_the_bill():
 
 def test_every_action_reaches_the_store_as_often_as_it_says():
     store = Store(**dict.fromkeys(("upload", "analysis", "relight", "maps", "download"), (1, 1)), waiting_a_second=0)
-    calm = World(Layout("c", cores=64, analysts=64, clustered=True, queue=1000), 40, True, store=store, seed=4)
+    calm = World(Layout("c", cores=64, analysts=64, bucket=True, queue=1000), 40, True, store=store, seed=4)
     calm.run(600, SETTLE)
     assert calm.count["gets"] == calm.count["puts"]
     assert calm.count["puts"] == pytest.approx(5 * calm.count["photos"], rel=0.15)  # visits begun and not yet ended

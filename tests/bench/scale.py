@@ -36,7 +36,8 @@ class Times:
     maps: float = 0.006
     download: float = 0.018
     request: float = 0.0006  # the event loop, for any request
-    proxy: float = 0.0015  # Ray Serve's proxy and router, for any request
+    proxy: float = 0.008  # Ray Serve's proxy, for any request; tests/cluster.py measures it
+    replica: float = 0.0065  # what Ray Serve adds in the replica
     photo_bytes: float = 1.4e6
     input_bytes: float = 10e6
     relit_bytes: float = 12e6
@@ -97,7 +98,8 @@ class Layout:
     cores: int = 8
     processes: int = 1
     analysts: int = 0
-    clustered: bool = False
+    bucket: bool = False  # jobs lie in an object store
+    ray: bool = False
     queue: int = 32
     cache_bytes: float = 512 * 2**20
     link_bytes: float = 5e9 / 8  # a second
@@ -106,8 +108,8 @@ class Layout:
 
     @property
     def all_cores(self):
-        """What is paid for. A cluster's proxies take one core on every machine."""
-        return self.machines * (self.cores + self.clustered) + self.analysts
+        """What is paid for. Ray's proxies take one core on every machine."""
+        return self.machines * (self.cores + self.ray) + self.analysts
 
 
 # What has to hold: seconds from the request to the answer that 95 of 100 stay below, network apart.
@@ -252,7 +254,7 @@ class World:
             yield from self._analyse(process)
         finally:
             process.analyses -= 1
-        if self.layout.clustered:
+        if self.layout.bucket:
             polls = self.store.waiting_a_second * (self.simulation.now - began)
             self.count["gets"] += polls
             yield from self.gets.serve(polls / self.store.gets_a_second)
@@ -286,9 +288,9 @@ class World:
         machine = process.machine
         yield self.habits.round_trip
         began = self.simulation.now
-        if layout.clustered:
+        if layout.ray:
             yield from self.random.choice(self.machines).proxy.serve(times.proxy)
-        yield from process.loop.serve(times.request)
+        yield from process.loop.serve(times.request + times.replica * layout.ray)
         if process.pending >= layout.cores + layout.queue:
             raise Refused
         process.pending += 1
@@ -297,13 +299,13 @@ class World:
         yield from machine.cores.serve(self._work(seconds))
         process.pending -= 1
         self.count["egress"] += egress
-        through = inside * layout.clustered + egress * (not (layout.direct and name == "download"))
+        through = inside * layout.bucket + egress * (not (layout.direct and name == "download"))
         yield from machine.link.serve(through / layout.link_bytes)
         self._note(name, began)
 
     def _reach(self, kind):
         """The requests to the store that an action makes, one after the other."""
-        if not self.layout.clustered:
+        if not self.layout.bucket:
             return
         gets, puts = getattr(self.store, kind)
         self.count["gets"] += gets
@@ -336,7 +338,7 @@ def figures(world, seconds, prices):
     cost = {
         "cores": layout.all_cores * seconds / 3600 * prices.core_hour * thousand,
         "store": (count["puts"] * prices.thousand_puts + count["gets"] * prices.thousand_gets) / 1000 * thousand
-        + stored * 1e-6 * world.habits.kept_hours / 730 * prices.stored_gb_month * layout.clustered,
+        + stored * 1e-6 * world.habits.kept_hours / 730 * prices.stored_gb_month * layout.bucket,
         "egress": count["egress"] / 1e9 * prices.egress_gb * thousand,
     }
     missed = [name for name, goal in GOALS.items() if quantile(world.took.get(name, []), 0.95) > goal]
@@ -414,29 +416,40 @@ def most(layout, live, options, limit=20000):
     return low, broken
 
 
-def shapes(cores=8, machines=4):
-    """One machine, the same with workers, and a cluster: each of its machines analyses with half as many more cores."""
-    return [
-        Layout("one process", cores=cores),
-        Layout("workers", cores=cores, processes=cores),
-        Layout(f"cluster of {machines}", machines, cores, cores, machines * cores // 2, clustered=True),
-        Layout("the same, any replica", machines, cores, cores, machines * cores // 2, clustered=True, sticky=False),
-    ]
+def workers(cores):
+    """One machine with a process for each core."""
+    return Layout(f"{cores} workers", cores=cores, processes=cores)
 
 
-LIT_BY = (False, True)  # by the page?
-MACHINES = (1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24, 32, 48)
+def machines(count, cores=8, **more):
+    """Machines that work over one bucket, each with a process for each core, behind a balancer."""
+    return Layout(f"{count} machines", count, cores, cores, bucket=True, **more)
+
+
+def cluster(count, cores=8, **more):
+    """The same on Ray Serve; of each machine's cores, a third analyses."""
+    analysts = cores // 3
+    inside = {"analysts": count * analysts, "bucket": True, "ray": True, **more}
+    return Layout(f"{count} with Ray", count, cores - analysts, cores - analysts, **inside)
+
+
+def shapes():
+    """Layouts of which the limit is asked."""
+    one = Layout("1 process", cores=8)
+    return [one, workers(8), machines(4), cluster(4), dataclasses.replace(machines(4), name="4, any", sticky=False)]
 
 
 def ladders():
     """Layouts of each kind by increasing size."""
+    counts = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32)
     return [
-        [Layout("workers", cores=c, processes=c) for c in (4, 8, 16, 32, 64, 96, 128, 192)],
-        [Layout("cluster", m, 8, 8, 4 * m, clustered=True) for m in MACHINES],
-        [Layout("cluster, any replica", m, 8, 8, 4 * m, clustered=True, sticky=False) for m in MACHINES],
+        [workers(cores) for cores in (4, 8, 16, 24, 32, 48, 64, 96, 128)],
+        [machines(count) for count in counts],
+        [cluster(count) for count in counts],
     ]
 
 
+LIT_BY = (False, True)  # by the page?
 COLUMNS = {  # of the table; p95 is of seconds, costs are of a thousand photos
     "layout": (22, "s", lambda f: f["layout"]),
     "lit by": (6, "s", lambda f: "page" if f["live"] else "server"),
