@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from pydantic import BaseModel, Field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .errors import ModelError, Overloaded
+from .errors import FileTooLarge, ModelError, Overloaded
 from .memory import keep_freed
 from .settings import load
 from .web.problems import problem_response
@@ -27,6 +27,9 @@ TRIES, PAUSE = 3, 1.0  # of an analysis whose replica dies; seconds in between
 SESSION = b"x-session-id"  # what the router goes by
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 JOB = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+SPARE = (
+    1 << 20
+)  # bytes of a body that Ray's proxy takes beyond the largest file: the server's own bounds are the tighter
 GONE = "A part of the server has gone and is being replaced. Send the request again after a moment."
 PROBLEM = b"application/problem+json"
 
@@ -103,9 +106,8 @@ class Analysis:
         keep_freed()
         module, _, function = engine.partition(":")
         made = getattr(importlib.import_module(module), function)() if engine else None
-        self._app = create_app(
-            load(threads=_threads(cpus), decoders=0), made
-        )  # photos were decoded by who took them in
+        settings = load(threads=_threads(cpus), decoders=0)  # photos were decoded by who took them in
+        self._app = create_app(settings, made)
         self._life: Any = None
         self._lock = asyncio.Lock()
 
@@ -187,7 +189,7 @@ def proxy() -> List[Any]:
     """What stands before each of Ray's proxies."""
     from starlette.middleware import Middleware
 
-    return [Middleware(OwnWords), Middleware(Affinity)]
+    return [Middleware(OwnWords), Middleware(Affinity), Middleware(Bounded, limit=load().max_upload_bytes + SPARE)]
 
 
 class OwnWords:
@@ -219,19 +221,22 @@ class OwnWords:
                 request_id = headers.get(b"x-request-id", b"-")
                 kept = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
                 message = {**message, "headers": [*kept, (b"x-request-id", request_id)]}
-                started = True
                 replaced = message["status"] >= 400 and not headers.get(b"content-type", b"").startswith(PROBLEM)
                 if replaced:
                     await instead(message["status"], request_id)
+                started = True
             if not replaced:
                 await send(message)
 
+        fault: Optional[Exception] = None
         try:
             await self._app(scope, receive, forward)
         except Exception as exc:
             if started:
                 raise  # the answer is cut off
-            await instead(exc, uuid.uuid4().hex.encode())
+            fault = exc
+        if not started:  # when a replica dies, Ray says nothing at all
+            await instead(fault, uuid.uuid4().hex.encode())
 
 
 class Affinity:
@@ -263,3 +268,43 @@ class Affinity:
             return message if message is not None else await receive()
 
         await self._app({**scope, "headers": headers}, replay, send)
+
+
+class Bounded:
+    """Bodies that no replica would take are refused: Ray's proxy would keep in memory as much as a client sends."""
+
+    def __init__(self, app: ASGIApp, limit: int):
+        self._app, self._limit = app, limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As ASGI has it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > self._limit:
+            await self._refuse(scope, receive, send)
+            return
+        seen, refused = 0, False
+
+        async def counted() -> Message:
+            nonlocal seen, refused
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen <= self._limit or refused:
+                return message
+            refused = True
+            await self._refuse(scope, receive, send)
+            return {"type": "http.disconnect"}
+
+        async def forward(message: Message) -> None:
+            if not refused:
+                await send(message)
+
+        await self._app(scope, counted, forward)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = uuid.uuid4().hex
+        answer = problem_response(FileTooLarge(f"The request has more than {self._limit} bytes."), request_id)
+        answer.raw_headers += [(b"x-request-id", request_id.encode()), (b"connection", b"close")]
+        await answer(scope, receive, send)

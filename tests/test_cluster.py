@@ -68,10 +68,46 @@ def test_a_fault_in_the_proxy_becomes_overloaded_unless_the_answer_has_begun():
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise OSError("the replica died")
 
-    answer = TestClient(cluster.OwnWords(breaks)).get("/job")
-    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
+    async def says_nothing(scope, receive, send):
+        pass
+
+    for app in (breaks, says_nothing):
+        answer = TestClient(cluster.OwnWords(app)).get("/job")
+        assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "overloaded", "1")
     with pytest.raises(OSError, match="died"):
         TestClient(cluster.OwnWords(breaks_off)).get("/job")
+
+
+def test_a_body_that_no_replica_takes_is_refused_before_it_is_in_memory():
+    taken = []
+
+    async def drains(scope, receive, send):
+        while (message := await receive())["type"] == "http.request":
+            taken.append(len(message["body"]))
+            if not message.get("more_body"):
+                break
+        await JSONResponse("taken")(scope, receive, send)
+
+    client = TestClient(cluster.Bounded(drains, 1000))
+    assert client.post("/upload", content=b"-" * 1000).json() == "taken"
+    taken.clear()
+    answer = client.post("/upload", content=b"-" * 1001)
+    assert (answer.status_code, answer.json()["code"], taken) == (413, "file_too_large", [])
+
+    async def endless():
+        sent = []
+
+        async def receive():
+            return {"type": "http.request", "body": b"-" * 300, "more_body": True}
+
+        async def send(message):
+            sent.append(message)
+
+        await cluster.Bounded(drains, 1000)({"type": "http", "headers": []}, receive, send)
+        return sent
+
+    start, body = asyncio.run(endless())  # one answer, and no more
+    assert (start["status"], json.loads(body["body"])["code"], sum(taken)) == (413, "file_too_large", 900)
 
 
 def test_rays_own_addresses_are_left_alone():
