@@ -1,16 +1,15 @@
 # The server in a container: `make containers` builds and tries it, compose.yaml runs it with an object store.
-# With Ray Serve, for server/deploy: --build-arg REQUIREMENTS=requirements-ray.txt
+# For Ray Serve see server/deploy/Dockerfile.
 ARG BASE=docker.io/library/debian:bookworm-slim
 
 FROM ${BASE} AS build
 RUN apt-get update && apt-get install --yes --no-install-recommends python3-venv ca-certificates
 WORKDIR /src
 COPY . .
-ARG REQUIREMENTS=requirements-cluster.txt
 # For a pip that goes by certificates of its own
 ARG PIP_CERT
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/relight \
- && /build/bin/pip --python /opt/relight/bin/python install --no-cache-dir --no-compile . -r ${REQUIREMENTS}
+ && /build/bin/pip --python /opt/relight/bin/python install --no-cache-dir --no-compile . -r requirements-cluster.txt
 # What is never imported goes: tests, stubs, converters of models. What every start imports is compiled.
 RUN cd /opt/relight/lib/python3*/site-packages \
  && find . -depth -type d -name tests -exec rm -r {} + \
