@@ -24,6 +24,7 @@ from .image.encode import encode_jpeg, encode_png
 from .jobs import glb, look
 from .light.lights import Rig
 from .light.maps import Maps, prepare
+from .light.masks import built_in_alone, masked
 from .light.passes import albedo_pass, deep_pass, shading_factor, shading_pass, surface_pass
 from .light.shading import relight
 from .model.engine import Engine, digest
@@ -153,7 +154,12 @@ class Here:
             geometry = replace(geometry, focal=decoded.focal)
         geometry, fit = read_scene(rgb, geometry)
         geometry = unpack(pack(geometry))  # as precise as a job keeps it: the same picture as the server's
-        return _write_all(order, picture.stem, prepare(rgb, geometry, fit), geometry, alpha)
+        maps = masked(
+            prepare(rgb, geometry, fit),
+            order.rig,
+            lambda mask, at: built_in_alone(mask, at, geometry, decoded.pixels),
+        )
+        return _write_all(order, picture.stem, maps, geometry, alpha)
 
     def close(self) -> None:
         """See Maker."""

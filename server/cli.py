@@ -6,13 +6,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Literal, NoReturn, Optional, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Dict, List, Literal, NoReturn, Optional, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from . import __version__
 from .errors import RelightError, StartupError
 from .settings import Settings, load
+
+if TYPE_CHECKING:
+    from .light.lights import Rig
 
 EPILOG = (
     "Every setting can also be an environment variable, or a line in a .env file in the working directory. An option "
@@ -130,6 +133,9 @@ def _add_relight(commands: Any) -> None:
     light.add_argument("--preset", metavar="NAME", help="a look by name, such as golden-hour")
     light.add_argument("--body", type=_body, metavar="BODY", help="as /relight takes it, or @FILE")
     relight.add_argument("--environment", metavar="NAME", help="light from all around by name, such as sky-sunset")
+    relight.add_argument(
+        "--mask", metavar="NAME", help="relight only this: subject, not-subject, sky or not-sky, as the models tell it"
+    )
     relight.add_argument("--format", choices=("png", "jpg"), default="png", help="of the relit pictures (default: png)")
     relight.add_argument("--quality", type=_quality, default=92, metavar="N", help="of JPEGs, 1 to 100 (default: 92)")
     relight.add_argument(
@@ -181,18 +187,26 @@ def photos(given: List[str]) -> List[Path]:
     return list(found)
 
 
-def relight(given: Dict[str, Any]) -> int:
-    """Relight files; returns the exit status. Raises StartupError when something that was asked for makes no sense."""
-    from pydantic import ValidationError
-
-    from . import batch
-    from .web.schemas import RelightBody
-
+def _body_of(given: Dict[str, Any]) -> Dict[str, Any]:
+    """The fields of a body of /relight that options stand for. Raises StartupError where they give no light."""
     fields = given["light"] or ({"preset": given["preset"]} if given["preset"] else given["body"]) or {}
     if given["environment"]:
         fields = {**fields, "environment": {"type": "preset", "name": given["environment"]}}
     if not fields:
         raise StartupError("one of --light, --preset, --body, --environment is required")
+    if given["mask"]:
+        name = given["mask"].removeprefix("not-")
+        fields = {**fields, "mask": {"name": name, "invert": name != given["mask"]}}
+    return fields
+
+
+def _rig_of(fields: Dict[str, Any], by_server: bool) -> "Rig":
+    """The rig of a body for files. Raises StartupError."""
+    from pydantic import ValidationError
+
+    from .light.lights import BUILT_IN
+    from .web.schemas import RelightBody
+
     try:
         rig = RelightBody(**{**fields, "job_id": ""}).rig()
     except ValidationError as exc:
@@ -201,8 +215,20 @@ def relight(given: Dict[str, Any]) -> int:
         raise StartupError(f"{where}: {first['msg']}" if where else first["msg"]) from None
     except RelightError as exc:
         raise StartupError(f"environment: {exc.detail}") from None
-    if rig.environment is not None and rig.environment.of and not given["url"]:
+    if rig.environment is not None and rig.environment.of and not by_server:
         raise StartupError("environment: only those with a name; files have no jobs with environments of their own")
+    for mask in rig.masks:
+        if mask.name not in BUILT_IN:
+            raise StartupError(f"mask: there is no {mask.name!r}; files have {' and '.join(BUILT_IN)} alone")
+    return rig
+
+
+def relight(given: Dict[str, Any]) -> int:
+    """Relight files; returns the exit status. Raises StartupError when something that was asked for makes no sense."""
+    from . import batch
+
+    fields = _body_of(given)
+    rig = _rig_of(fields, bool(given["url"]))
     unknown = [name for name in given["passes"] if name not in batch.PASSES]
     if unknown:
         raise StartupError(f"--passes: there is no {unknown[0]!r}; there are {', '.join(batch.PASSES)}")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,11 +11,12 @@ import OpenImageIO as oiio
 import pytest
 from fakes import FakeEngine
 from fastapi.testclient import TestClient
-from support import encoded, finished, gradient, serving, upload
+from PIL import Image
+from support import encoded, finished, gradient, picture, serving, upload
 
 from server import batch, cli
 from server.application import create_app
-from server.light.lights import Rig, key_light
+from server.light.lights import Mask, Rig, key_light
 from server.settings import Settings
 
 RIG = Rig(lights=(key_light(-0.6, 0.4, 0.7),), exposure="auto")
@@ -181,6 +183,25 @@ def test_progress_is_a_bar_where_somebody_looks(photos, tmp_path):
     assert "\r" not in log.getvalue() and log.getvalue().splitlines()[-1].startswith("5 relit in ")
 
 
+@pytest.mark.parametrize("mask", [Mask("sky", invert=True), Mask("sky", feather=0.03)])
+def test_masks_are_the_servers(photos, settings, tmp_path, mask):
+    rig = replace(RIG, exposure=0.0, mask=mask)
+    assert run(photos[:1], tmp_path / "lit", FakeEngine(mask=True), rig=rig) == 0
+    asked = {"name": mask.name, "invert": mask.invert, "feather": mask.feather}
+    with TestClient(create_app(settings(), FakeEngine(mask=True))) as client:
+        job = upload(client, photos[0].read_bytes())
+        body = {"job_id": job, "x": -0.6, "y": 0.4, "z": 0.7, "exposure": 0, "mask": asked}
+        assert client.post("/relight", json=body).status_code == 200
+        assert np.array_equal(picture(client, job), np.array(Image.open(tmp_path / "lit" / "0.png")))
+
+
+def test_a_mask_that_the_models_do_not_tell_is_the_picture_s_error(photos, tmp_path):
+    for name in ("sky", "subject"):
+        assert run(photos[:2], tmp_path / name, rig=replace(RIG, mask=Mask(name))) == 2
+        report = json.loads((tmp_path / name / batch.REPORT).read_text())["pictures"]
+        assert {entry["error"]["code"] for entry in report.values()} == {"mask_not_found"}
+
+
 # -- the command
 
 
@@ -227,6 +248,10 @@ def test_the_command_relights(photos, engine, tmp_path, monkeypatch, capsys, lig
         (["--environment", "sky"], "there is none of that name"),
         (["--body", '{"environment": {"type": "upload"}}'], "environment"),
         (["--body", '{"environment": {"type": "photo", "job_id": "nobody"}}'], "environment"),
+        (["--mask", "subject"], "required"),
+        (["--light", "0,0,1", "--mask", "dog"], "mask: there is no 'dog'"),
+        (["--light", "0,0,1", "--mask", "not-dog"], "mask: there is no 'dog'"),
+        (["--body", '{"x": 0, "y": 0, "z": 1, "mask": {"name": "sky", "feather": 1}}'], "mask.feather"),
         (["--light", "0,0,1", "--passes", "normals,halo"], "halo"),
         (["--light", "0,0,1", "--quality", "0"], "quality"),
     ],

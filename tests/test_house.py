@@ -62,7 +62,7 @@ ALLOWED = {  # room -> the rooms, or single modules of rooms, that it may import
     "image": set(),
     "client": set(),
     "batch": {"model", "light", "scene", "image", "jobs.glb", "jobs.look", "client"},
-    "cli": {"batch", "client", "model.engine", "web.schemas"},
+    "cli": {"batch", "client", "light.lights", "model.engine", "web.schemas"},
     "__main__": {"cli"},
 }
 

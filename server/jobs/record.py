@@ -3,7 +3,7 @@
 import json
 import time
 from datetime import datetime, timezone
-from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple
+from typing import Annotated, Any, Dict, List, Literal, Optional, Sequence, Tuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -86,9 +86,17 @@ class Record(BaseModel):
         return [*there, ARCHIVE] if lit else there
 
     def public(
-        self, files: List[JobFile], used: float, ttl: float, environment: Optional[Tuple[int, int]] = None
+        self,
+        files: List[JobFile],
+        used: float,
+        ttl: float,
+        environment: Optional[Tuple[int, int]] = None,
+        masks: Sequence[str] = (),
     ) -> Dict[str, Any]:
-        """As clients see it. environment: (height, width) of the light from all around that it was given."""
+        """As clients see it.
+
+        environment: (height, width) of the light from all around that it was given. masks: their names.
+        """
         error = None
         if self.error is not None:
             kind = ALL[self.error.code]
@@ -108,6 +116,7 @@ class Record(BaseModel):
             "depth_range": self.depth_range,
             "shading_factor": self.shading_factor,
             "environment": environment and {"width": environment[1], "height": environment[0]},
+            "masks": list(masks),
             "files": self._downloads(files),
             "created": _iso(self.created),
             "expires": _iso(used + ttl),

@@ -23,12 +23,12 @@ from ..errors import (
 )
 from ..image.decoder_pool import Decoders
 from ..image.encode import encode_png
-from ..light.lights import Rig
+from ..light.lights import Mask, Rig
 from ..model import sessions
 from ..model.engine import Engine
 from ..model.engine import digest as digest_of
 from ..settings import Settings
-from . import glb, surroundings
+from . import glb, masks, surroundings
 from .analysis import Analyst, IsDisconnected
 from .base import ARCHIVE, ARCHIVED, DERIVED, LARGE, LIT, Coordination, JobFile, JobStore, MetricsExchange, parse_pass
 from .cache import Cache
@@ -286,6 +286,66 @@ class Service:
 
         await asyncio.to_thread(work)
 
+    # -- masks
+
+    async def check_mask(self, job_id: str, name: str, owner: str) -> None:
+        """Raises JobNotFound, and InvalidMask where the job cannot be given a mask of that name."""
+
+        def work() -> None:
+            record = load_owned_record(self.store, job_id, owner)
+            masks.check_writable(name)
+            masks.check_count(self.store, record.job_id, name)
+
+        await asyncio.to_thread(work)
+
+    async def put_mask(self, job_id: str, name: str, file: BinaryIO, owner: str) -> Tuple[int, int]:
+        """Give a job a mask; returns its (height, width) as stored.
+
+        Raises JobNotFound, InvalidMask, the errors of a bad file, Overloaded, StorageFull.
+        """
+        with self.jobs_in_use.hold(job_id):
+            size: Tuple[int, int] = await self.pool.run(self._store_mask, job_id, name, file, owner)
+        return size
+
+    def _store_mask(self, job_id: str, name: str, file: BinaryIO, owner: str) -> Tuple[int, int]:
+        file.seek(0, os.SEEK_END)
+        size = file.tell()
+        self._check_bytes(size)
+        file.seek(0)
+        decoded = self.decoders.decode(file, size)
+        record = load_owned_record(self.store, job_id, owner)
+        mask = masks.made_of(decoded, (record.height, record.width))
+        data, mark = masks.encoded(mask, self.pool.threads_per_task())
+        with self._room(owner, len(data)):
+            masks.put(self.store, record.job_id, name, data, mark)
+        return record.height, record.width
+
+    async def mask(
+        self,
+        job_id: str,
+        mask: Mask,
+        max_side: Optional[int],
+        owner: str,
+        is_wanted: Callable[[str], bool],
+        is_disconnected: IsDisconnected,
+    ) -> Optional[bytes]:
+        """A mask of a job as a PNG; see Renderer."""
+        return await self.renderer.mask(job_id, mask, max_side, owner, is_wanted, is_disconnected)
+
+    async def delete_mask(self, job_id: str, name: str, owner: str) -> None:
+        """Take a mask away. Raises JobNotFound, InvalidMask, MaskNotFound, Overloaded, StorageFull."""
+
+        def work() -> None:
+            record = load_owned_record(self.store, job_id, owner)
+            masks.check_writable(name)
+            try:
+                with self.processes.room_lock(ROOM_SECONDS):
+                    masks.delete(self.store, record.job_id, name)
+            except Timeout:
+                raise Overloaded() from None
+
+        await asyncio.to_thread(work)
+
     def forget_deleted(self) -> None:
         """Let go of what is kept in memory of jobs that other processes have deleted."""
         for job_id in {*map(str, self.cache.jobs()), *self.analyst.unsaved}:
@@ -305,7 +365,8 @@ class Service:
     def _public(self, record: Record) -> Dict[str, Any]:
         used, files = self.store.touch(record.job_id), self.store.names(record.job_id)
         around = surroundings.size(self.store, record.job_id) if JobFile.ENVIRONMENT in files else None
-        return record.public(files, used, self.settings.job_ttl_seconds, around)
+        names = sorted(masks.versions(self.store, record.job_id)) if JobFile.MASKS in files else []
+        return record.public(files, used, self.settings.job_ttl_seconds, around, names)
 
     async def events(self, job_id: str, owner: str) -> AsyncIterator[Optional[Dict[str, Any]]]:
         """The state whenever it changes, until the job is ready, failed or deleted.
