@@ -31,6 +31,7 @@ from .model.engine import Engine, digest
 from .scene.geometry import Geometry, checked, pack, unpack
 from .scene.passes import depth_pass, normals_pass
 from .scene.pipeline import estimate, read_scene
+from .scene.subject import subject_pass
 from .settings import Settings
 
 if TYPE_CHECKING:  # it takes httpx
@@ -40,7 +41,7 @@ log = logging.getLogger("relight")
 
 REPORT = "relight-report.json"
 WHOLE_FILES = {"exr": "passes.exr", "glb": "scene.glb"}  # passes that are no PNGs, as a server names them
-PASSES = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr", "glb")
+PASSES = ("normals", "depth", "albedo", "shading", "surface", "subject", "relit16", "exr", "glb")
 
 
 @dataclass(frozen=True)
@@ -213,6 +214,7 @@ def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: O
         "albedo": lambda: albedo_pass(maps, factor),
         "shading": lambda: shading_pass(maps, factor),
         "surface": lambda: surface_pass(maps),
+        "subject": lambda: subject_pass(geometry, maps.rgb, alpha),
         "relit16": lambda: look.with_alpha(deep_pass(maps, order.rig), alpha),
     }
     names = []

@@ -143,7 +143,7 @@ def _add_relight(commands: Any) -> None:
         type=lambda text: tuple(text.split(",")),
         default=(),
         metavar="LIST",
-        help="more files of each: normals, depth, albedo, shading, surface, relit16, exr, glb",
+        help="more files of each: normals, depth, albedo, shading, surface, subject, relit16, exr, glb",
     )
 
 

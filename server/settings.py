@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     mask_model: str = Field(
         "relight-geometry", description="name of the graph that tells surface from sky; empty: none"
     )
+    subject_model: str = Field("u2netp", description="name of the graph that finds what stands in front; empty: none")
     analysis_size: int = Field(
         0,
         ge=0,
@@ -235,7 +236,7 @@ class Settings(BaseSettings):
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
 
-    @field_validator("depth_model", "normals_model", "mask_model")
+    @field_validator("depth_model", "normals_model", "mask_model", "subject_model")
     @classmethod
     def _plain_name(cls, value: str) -> str:
         if value and (not value.replace("-", "").replace("_", "").replace(".", "").isalnum() or value.startswith(".")):

@@ -32,6 +32,7 @@ KNOWN = {
     a.name: a
     for a in (
         Adapter("relight-geometry", "bundled:bundled", ("depth", "normals", "mask"), "MIT"),
+        Adapter("u2netp", "salient:u2netp", ("subject",), "Apache-2.0"),
         *(
             Adapter(
                 f"depth-anything-v2-{size.lower()}",

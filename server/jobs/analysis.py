@@ -195,6 +195,7 @@ class Analyst:
                 continue
             record.models, record.fit = twin.models, twin.fit
             record.depth_range, record.shading_factor = twin.depth_range, twin.shading_factor
+            record.subject = twin.subject
             record.timings = {"shared": 0.0}
             return True
         return False
@@ -218,6 +219,7 @@ class Analyst:
         packed = pack(geometry)
         self.store.put(record.job_id, JobFile.GEOMETRY, packed)
         record.depth_range = list(depth_range(geometry, rgb.shape[:2]))
+        record.subject = geometry.subject is not None
         record.models = [str(m.get("name", "")) for m in engine.describe()]
         self._prepare(record, photo, unpack(packed), record.fit)  # as it will be read
         timer.lap("storing")

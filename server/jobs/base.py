@@ -18,6 +18,7 @@ class JobFile(str, enum.Enum):
     ALBEDO = "albedo.png"
     SHADING = "shading.png"
     SURFACE = "surface.png"
+    SUBJECT = "subject.png"
     SHEET = "sheet.jpg"
     RELIT16 = "relit16.png"
     EXR = "passes.exr"
@@ -54,6 +55,7 @@ DERIVED = (
     JobFile.ALBEDO,
     JobFile.SHADING,
     JobFile.SURFACE,
+    JobFile.SUBJECT,  # where a network told it
     JobFile.SHEET,
     JobFile.GLB,
 )

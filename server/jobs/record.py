@@ -62,6 +62,7 @@ class Record(BaseModel):
     models: List[str] = Field(default_factory=list)
     depth_range: Optional[Annotated[List[float], Field(min_length=2, max_length=2)]] = None
     shading_factor: Optional[Annotated[float, Field(gt=0)]] = None
+    subject: bool = False  # did a network tell what stands in front?
     fit: Optional[SceneFit] = None  # of a job that is ready, None means that it was damaged: it is analysed anew
     timings: Dict[str, float] = Field(default_factory=dict)
     error: Optional[StoredError] = None
@@ -79,10 +80,15 @@ class Record(BaseModel):
         """Raise what the analysis failed with."""
         raise ALL[self.error.code](self.error.detail) if self.error is not None else RelightError()
 
+    def lacks(self, file: JobFile) -> bool:
+        """Is this a pass that can never be made of this job?"""
+        return file == JobFile.SUBJECT and not self.subject
+
     def _downloads(self, files: List[JobFile]) -> List[str]:
         """The names of what can be downloaded: what is there, and what is made when it is asked for."""
         ready, lit = self.state == READY, self.state == READY and JobFile.RELIT in files
-        there = [f.value for f in PASSES if f in files or (f in DERIVED and ready) or (f in LIT and lit)]
+        passes = [f for f in PASSES if not self.lacks(f)]
+        there = [f.value for f in passes if f in files or (f in DERIVED and ready) or (f in LIT and lit)]
         return [*there, ARCHIVE] if lit else there
 
     def public(

@@ -39,6 +39,7 @@ from ..memory import give_back
 from ..metrics import StageTimer
 from ..scene.geometry import Geometry, unpack
 from ..scene.passes import depth_pass, normals_pass
+from ..scene.subject import subject_pass
 from . import glb, live, look, masks, surroundings
 from .analysis import Analyst, IsDisconnected
 from .base import LIT, JobFile, JobStore
@@ -86,7 +87,7 @@ class CachedGeometry:
     def nbytes(self) -> int:
         """Bytes held now."""
         g = self.geometry
-        held = [g.inverse_depth, g.normals, g.mask, g.shading, *(g.visibility or ())]
+        held = [g.inverse_depth, g.normals, g.mask, g.shading, g.subject, *(g.visibility or ())]
         return sum(a.nbytes for a in held if a is not None)
 
 
@@ -367,6 +368,10 @@ class Renderer:
         if file in (JobFile.NORMALS, JobFile.DEPTH):
             make = normals_pass if file == JobFile.NORMALS else depth_pass
             pixels = make(self._geometry(record), size, threads)
+        elif file == JobFile.SUBJECT:
+            photo = self._photo(record)
+            alpha = photo[..., 3] if photo.shape[2] == 4 else None
+            pixels = subject_pass(self._geometry(record), photo[..., :3], alpha, threads)
         else:
             maps = self._prepared(record, max(size)).maps
             if file == JobFile.SURFACE:

@@ -27,6 +27,7 @@ from ..light.lights import Mask, Rig
 from ..model import sessions
 from ..model.engine import Engine
 from ..model.engine import digest as digest_of
+from ..scene.subject import UNKNOWN
 from ..settings import Settings
 from . import glb, masks, surroundings
 from .analysis import Analyst, IsDisconnected
@@ -403,6 +404,8 @@ class Service:
         return file, await self._open(record, file, make)
 
     async def _open(self, record: Record, file: JobFile, make: bool) -> BinaryIO:
+        if record.state == READY and record.lacks(file):
+            raise FileNotFound(UNKNOWN)
         derived, lit = (record.state == READY and file in kind for kind in (DERIVED, LIT))
         try:
             stream = await asyncio.to_thread(self._open_current if lit else self.store.open, record.job_id, file)
@@ -443,7 +446,7 @@ class Service:
             raise FileNotFound(f"{ARCHIVE} holds what the last relight made. Relight the job first.")
         files: List[Tuple[str, BinaryIO]] = []
         try:
-            for file in ARCHIVED if make else ():
+            for file in (f for f in ARCHIVED if make and not record.lacks(f)):
                 files.append((file.value, await self._open(record, file, make=True)))
         except BaseException:
             for _, stream in files:

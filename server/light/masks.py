@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import MaskNotFound
 from ..image.resample import Resampler, Size, bands, corner_weights, fit_within, shrink, shrink_image
 from ..scene.geometry import Geometry
-from .lights import SKY, Mask, Rig
+from ..scene.subject import subject_pass
+from .lights import SKY, SUBJECT, Mask, Rig
 from .maps import PIXELS, Maps, prepare_picture
 from .passes import surface_pass
 from .upsampling import COLOUR, DIRECT, STEEPEST, corner_offsets, local_ranges, texel_colours
@@ -49,17 +50,21 @@ def scaled(mask: np.ndarray, size: Size) -> np.ndarray:
 
 def told_by(geometry: Geometry) -> Tuple[str, ...]:
     """Which of the masks that are built in a photograph has: those that its models tell."""
-    return () if geometry.mask is None else (SKY,)
+    told = {SKY: geometry.mask, SUBJECT: geometry.subject}
+    return tuple(name for name, by in told.items() if by is not None)
 
 
 def built_in(name: str, maps: Maps, geometry: Geometry, photo: np.ndarray) -> np.ndarray:
     """A mask of told_by, (H, W) uint8, for a picture of a photograph (H', W', 3) or (H', W', 4) uint8.
 
-    The sky is surface.png turned round.
+    The sky is surface.png turned round, the subject subject.png.
     """
     if name not in told_by(geometry):
         raise MaskNotFound(f"The models that analysed this photo give no {name}.")
-    return 255 - surface_pass(maps)
+    if name == SKY:
+        return 255 - surface_pass(maps)
+    alpha = scaled(np.ascontiguousarray(photo[..., 3]), maps.size) if photo.shape[2] == 4 else None
+    return subject_pass(geometry, maps.rgb, alpha)
 
 
 def built_in_alone(mask: Mask, maps: Maps, geometry: Geometry, photo: np.ndarray) -> np.ndarray:

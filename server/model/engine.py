@@ -37,6 +37,10 @@ DETAILS = 64  # to the long side: standard deviation of the blur that tells layo
 LIGHT: Tuple[Role, ...] = ("visibility", "shading")  # what input.light switches
 FIELD = 128  # long side of the grid that visibility is kept on: a finer one gains nothing
 DARKEST = 1e-3  # of the brightest: less is no shading
+WITHOUT: Dict[Role, str] = {  # how to do without a role
+    "normals": "; or to nothing, then they come from the depth",
+    "subject": "; or to nothing, then photos have no subject",
+}
 MIRRORED = np.array([-1, 1, 1], np.float32)  # what a mirror does to a normal
 
 
@@ -154,8 +158,8 @@ def inverse_depth(value: np.ndarray, meaning: str) -> np.ndarray:
 def to_role(value: np.ndarray, output: Output, sizes: Sizes) -> np.ndarray:
     """An output of a graph as the server takes it, float32.
 
-    Inverse depth, unit normals in our axes, a mask 0..1, visibility (h, w, K) 0..1, or the logarithm of the shading
-    (h, w, 3), whose mean is 0. Raises ModelError.
+    Inverse depth, unit normals in our axes, a mask or subject 0..1, visibility (h, w, K) 0..1, or the logarithm of the
+    shading (h, w, 3), whose mean is 0. Raises ModelError.
     """
     if isinstance(output, DepthOutput):
         return inverse_depth(plane(value, 3 if output.meaning == "points" else 1, sizes), output.meaning)
@@ -208,7 +212,7 @@ def mean_of_scales(views: List[Dict[str, np.ndarray]]) -> Dict[str, np.ndarray]:
         difference = sum(planes) / np.float32(len(planes)) - finest
         blur = partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=max(h, w) / DETAILS)
         out[role] = finest + by_channel(blur, difference)
-        if role in ("mask", "visibility"):
+        if role in ("mask", "visibility", "subject"):
             out[role] = np.clip(out[role], 0, 1)
         elif role == "normals":
             out[role] = normalise(out[role])
@@ -252,8 +256,11 @@ class OnnxEngine:
         if shading is not None:
             lit = self.roles["shading"].manifest.outputs.shading
             share = lit.share if lit is not None else 0.0
+        subject = found.get("subject")
+        if subject is not None:
+            subject = np.rint(subject * np.float32(255)).astype(np.uint8)
         return Geometry(
-            found["depth"], normals, found.get("mask"), focal, relief, self._visibility(found), shading, share
+            found["depth"], normals, found.get("mask"), focal, relief, self._visibility(found), shading, share, subject
         )
 
     def _graphs(self) -> List[Tuple[Graph, List[Role]]]:
@@ -380,12 +387,25 @@ def load_graph(folder: Path, name: str, **options: Any) -> Graph:
     return Graph(manifest, session, provider)
 
 
+def _names(settings: Any) -> Dict[Role, str]:
+    """The graph that the settings name for each role. A folder of an older version has none for the subject."""
+    subject = settings.subject_model
+    if "subject_model" not in settings.model_fields_set and not (settings.models_dir / f"{subject}.json").is_file():
+        log.warning("the model %s is not installed: nothing will tell what stands in front in a photo", subject)
+        subject = ""
+    return {
+        "depth": settings.depth_model,
+        "normals": settings.normals_model,
+        "mask": settings.mask_model,
+        "subject": subject,
+    }
+
+
 def load_engine(settings: Any) -> OnnxEngine:
     """The engine the settings ask for, warm. Raises ModelMissing, StartupError."""
-    names = {"depth": settings.depth_model, "normals": settings.normals_model, "mask": settings.mask_model}
     graphs: Dict[str, Graph] = {}
     roles: Dict[str, Graph] = {}
-    for role, name in names.items():
+    for role, name in _names(settings).items():
         if not name:
             if role == "depth":
                 raise ModelMissing("RELIGHT_DEPTH_MODEL is empty: name the graph that estimates depth.")
@@ -403,7 +423,7 @@ def load_engine(settings: Any) -> OnnxEngine:
         if role in outputs:
             roles[role] = graphs[name]
         elif role != "mask":
-            less = "; or to nothing, then they come from the depth" if role == "normals" else ""
+            less = WITHOUT.get(role, "")
             raise ModelMissing(
                 f"The model {name} has no output for the role {role}, only {', '.join(outputs)}. "
                 f"Set RELIGHT_{role.upper()}_MODEL to one that has{less}."

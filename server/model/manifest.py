@@ -5,8 +5,8 @@ from typing import Annotated, Any, Dict, List, Literal, Mapping, Optional, Union
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-Role = Literal["depth", "normals", "mask", "visibility", "shading"]
-ROLES: List[Role] = ["depth", "normals", "mask", "visibility", "shading"]
+Role = Literal["depth", "normals", "mask", "visibility", "shading", "subject"]
+ROLES: List[Role] = ["depth", "normals", "mask", "visibility", "shading", "subject"]
 REBUILD = "python export/export_models.py"
 
 Name = Annotated[str, Field(min_length=1)]
@@ -69,7 +69,7 @@ class NormalsOutput(_Part):
 
 
 class MaskOutput(_Part):
-    """Where there is a surface, as a probability or its logit."""
+    """Where there is a surface, or what stands in front, as a probability or its logit."""
 
     name: Name
     meaning: Literal["probability", "logit"]
@@ -128,6 +128,7 @@ class Outputs(BaseModel):
     mask: Optional[MaskOutput] = None
     visibility: Optional[VisibilityOutput] = None
     shading: Optional[ShadingOutput] = None
+    subject: Optional[MaskOutput] = None
 
     @model_validator(mode="after")
     def _something(self) -> "Outputs":

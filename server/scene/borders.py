@@ -71,19 +71,20 @@ def letterbox(geometry: Geometry, inside: Tuple[slice, slice], height: int, widt
     def moved(plane: np.ndarray, border: int = cv2.BORDER_REPLICATE) -> np.ndarray:
         return cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=border, borderValue=0)
 
-    def field(seen: np.ndarray) -> np.ndarray:
-        """Planes on a grid of their own, on that grid extended over the frame, where all is open."""
+    def field(seen: np.ndarray, beyond: int) -> np.ndarray:
+        """Planes on a grid of their own, on that grid extended over the frame, where they have a value of its own."""
         tall, wide = seen.shape[1:]
         above, left = round(rows.start * tall / inner_h), round(columns.start * wide / inner_w)
         below, right = round((height - rows.stop) * tall / inner_h), round((width - columns.stop) * wide / inner_w)
-        return np.pad(seen, ((0, 0), (above, below), (left, right)), constant_values=255)
+        return np.pad(seen, ((0, 0), (above, below), (left, right)), constant_values=beyond)
 
     return dataclasses.replace(
         geometry,
-        visibility=geometry.visibility and geometry.visibility._replace(seen=field(geometry.visibility.seen)),
+        visibility=geometry.visibility and geometry.visibility._replace(seen=field(geometry.visibility.seen, 255)),
         inverse_depth=moved(geometry.inverse_depth),
         normals=None if geometry.normals is None else normalise_in_place(moved(geometry.normals)),
         mask=moved(np.ones((h, w), np.float32) if geometry.mask is None else geometry.mask, cv2.BORDER_CONSTANT),
         focal=None if geometry.focal is None else geometry.focal * inner_w / width,
         shading=None if geometry.shading is None else moved(geometry.shading),
+        subject=None if geometry.subject is None else field(geometry.subject[None], 0)[0],
     )

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import DamagedFile, ModelError
 
 NUMBERS = ("focal", "shading_share")
+BYTES = ("seen", "subject")
 # What NumPy and the ZIP reader below it raise for damaged bytes; RuntimeError: flags of an encryption that is not
 # there.
 UNREADABLE = (
@@ -51,6 +52,7 @@ class Geometry:
     shading: (h, w, 3) float32, the natural logarithm of the light that the photograph was taken in, red, green and
     blue, each up to a factor; None: unknown.
     shading_share: 0..1, how much of the photograph's own light is taken from it, the rest being fitted to the normals.
+    subject: (h', w') uint8, 255 = this stands in front, on a grid of its own over the photograph; None: unknown.
     """
 
     inverse_depth: np.ndarray
@@ -61,10 +63,11 @@ class Geometry:
     visibility: Optional[Visibility] = None
     shading: Optional[np.ndarray] = None
     shading_share: float = 0.0
+    subject: Optional[np.ndarray] = None
 
 
 def pack(geometry: Geometry) -> bytes:
-    """Geometry as geometry.npz: inverse depth float32, visibility uint8, all else float16."""
+    """Geometry as geometry.npz: inverse depth float32, visibility and subject uint8, all else float16."""
     arrays: Dict[str, Any] = {"inverse_depth": geometry.inverse_depth.astype(np.float32)}
     if geometry.normals is not None:
         arrays["normals"] = geometry.normals.astype(np.float16)
@@ -76,6 +79,8 @@ def pack(geometry: Geometry) -> bytes:
         arrays["seen"], arrays["directions"] = geometry.visibility
     if geometry.shading is not None:
         arrays["shading"], arrays["shading_share"] = geometry.shading.astype(np.float16), geometry.shading_share
+    if geometry.subject is not None:
+        arrays["subject"] = geometry.subject
     out = io.BytesIO()
     np.savez(out, **arrays)
     return out.getvalue()
@@ -94,6 +99,7 @@ def unpack(data: bytes) -> Geometry:
         visibility=Visibility(found["seen"], found["directions"]) if {"seen", "directions"} <= set(found) else None,
         shading=found.get("shading"),
         shading_share=float(found.get("shading_share", 0)),
+        subject=found.get("subject"),
     )
     try:
         return checked(geometry)
@@ -102,12 +108,12 @@ def unpack(data: bytes) -> Geometry:
 
 
 def _arrays(data: bytes) -> Dict[str, np.ndarray]:
-    """The arrays of an .npz archive that a geometry may have, float32 (`seen`: uint8). Raises DamagedFile."""
+    """The arrays of an .npz archive that a geometry may have, float32 (BYTES: uint8). Raises DamagedFile."""
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as z:
             return {
-                name: np.asarray(z[name], np.uint8 if name == "seen" else np.float32)
-                for name in ("inverse_depth", "normals", "mask", "seen", "directions", "shading", *NUMBERS)
+                name: np.asarray(z[name], np.uint8 if name in BYTES else np.float32)
+                for name in ("inverse_depth", "normals", "mask", "directions", "shading", *BYTES, *NUMBERS)
                 if name in z
             }
     except UNREADABLE as exc:
@@ -131,6 +137,9 @@ def checked(geometry: Geometry) -> Geometry:
         if array is not None and not np.isfinite(array).all():
             raise ModelError("The model answered with values that are not finite for this photo. Upload another image.")
     if not 0 <= geometry.shading_share <= 1:
+        raise ModelError()
+    subject = geometry.subject
+    if subject is not None and (subject.ndim != 2 or 0 in subject.shape or subject.dtype != np.uint8):
         raise ModelError()
     if geometry.visibility is not None:
         seen, directions = geometry.visibility

@@ -8,6 +8,7 @@ import { Handles } from './handles.js';
 import { hero } from './hero.js';
 import { keeping } from './keeping.js';
 import { Live } from './live.js';
+import { Masks } from './masks.js';
 import { complain, hideToast, say, settle, stageWords, toast, working } from './notices.js';
 import { exampleFile, watchForPhotos } from './open.js';
 import { Panel } from './panel.js';
@@ -31,6 +32,9 @@ const live = new Live(canvasAt('#live'), () => toBody(store.rig), () => viewer.s
 const handles = new Handles(store, viewer);
 const panel = new Panel(store);
 const surroundings = new Surroundings(store, (...of) => live.irradiance(...of));
+const masks = new Masks(store, viewer, live, {
+  gone: (error) => gone(error), tool: (tool) => { gestures.tool = tool; },
+});
 const drawHero = hero();
 const sharing = new Sharing(store, () => photo?.id || '…');
 /** @type {Photo | null} */
@@ -53,6 +57,7 @@ async function openPhoto(next) {
   const earlier = viewer.size;
   settle();
   hideToast();
+  masks.close();
   live.close();
   delete document.body.dataset.live;
   handles.ownLight = null;
@@ -96,6 +101,7 @@ async function openPhoto(next) {
 function begun(ready, size) {
   viewer.setSize(...size);
   show('ready');
+  masks.open(ready);
   live.open({ id: ready.id, size });
   live.ask();
   seeing.begin();
@@ -114,6 +120,7 @@ function recover(error, failed, previous, earlier) {
   explain(api.asProblem(error), failed);
   if (previous?.id && earlier && previous !== failed) {
     photo = new Photo({ id: previous.id, file: previous.file, name: previous.name });
+    photo.has = previous.has;
     photo.remember();
     begun(photo, earlier);
   } else show('empty');
@@ -135,6 +142,7 @@ function explain(error, failed) {
 }
 
 function closePhoto() {
+  masks.close();
   live.close();
   delete document.body.dataset.live;
   photo?.close();
@@ -181,7 +189,9 @@ const remove = () => {
 const compare = () => seeing.compare();
 /** @param {number} share */
 const split = (share) => seeing.split(share);
-new Gestures($('#stage'), store, viewer, { split, compare, remove, focus: () => handles.focus() });
+const gestures = new Gestures($('#stage'), store, viewer, {
+  split, compare, remove, focus: () => handles.focus(), paint: () => masks.paint(),
+});
 addEventListener('keydown', (event) => {
   if (event.key !== '?' || around(event, 'input[type=text], input[type=password], textarea')) return;
   const keys = find('.keys', HTMLDetailsElement);
@@ -225,6 +235,7 @@ live.addEventListener('trouble', (event) => {
     document.body.dataset.away = '';
   } else if (error.code === 'unauthorized') askKey(error, () => live.ask());
   else if (error.code === 'job_not_found') gone(error);
+  else if (error.code === 'mask_not_found') masks.lost(error);
   else complain(error, { action: 'Try again', onAction: () => live.ask() });
 });
 
@@ -242,6 +253,7 @@ function gone(error) {
 
 keeping(store, () => photo, {
   gone,
+  saved: () => masks.saved(),
   erased: ({ file }, words) => {
     closePhoto();
     toast(words, file ? { action: 'Upload again', onAction: () => openPhoto(new Photo({ file })) } : {});
@@ -253,10 +265,11 @@ keeping(store, () => photo, {
 
 /** The defaults and presets of this server; it also proves the key. */
 async function learn() {
-  const { defaults, presets, environments } = await api.models();
+  const { defaults, presets, environments, models } = await api.models();
   learnDefaults(defaults);
   panel.learnPresets(presets);
   surroundings.learn(environments);
+  masks.learn(models);
   panel.update();
 }
 onKey(learn);

@@ -27,6 +27,8 @@ export class Photo {
   constructor({ file = null, id = '', name = '' } = {}) {
     this.file = file;
     this.id = id; // empty until it is uploaded
+    /** What it has besides what every photo has. @type {{masks: string[], files: string[]}} */
+    this.has = { masks: [], files: [] };
     this.name = (file?.name || name || 'photo').replace(/\.[^.]*$/, '');
   }
 
@@ -44,7 +46,10 @@ export class Photo {
         const unknown = { title: 'Analysis failed', detail: 'The photo could not be analysed.', code: 'model_error' };
         throw new api.Problem(state.error ?? unknown);
       }
-      if (state.state === 'ready') return state;
+      if (state.state === 'ready') {
+        this.has = { masks: state.masks ?? [], files: state.files ?? [] };
+        return state;
+      }
     }
     throw new DOMException('closed', 'AbortError');
   }
