@@ -244,6 +244,17 @@ class Renderer:
         del out, data
         give_back()
 
+    async def settled(
+        self, job_id: str, rigs: Tuple[Rig, ...], owner: str, is_disconnected: IsDisconnected
+    ) -> Tuple[Record, Tuple[Rig, ...]]:
+        """A job once it is ready, and rigs whose environments are known. Raises what `relight` does."""
+        record = await self._ready(job_id, owner, is_disconnected)
+        return record, tuple([await self._resolved(record, rig, owner, is_disconnected) for rig in rigs])
+
+    def prepared(self, record: Record, max_side: int) -> PreparedImage:
+        """A job's picture, its longer side at most max_side, ready to be relit. Raises what `damaged` tells."""
+        return self._prepared(record, max_side)
+
     async def make_pass(self, record: Record, file: JobFile) -> None:
         """Make one of the passes that follow from the geometry of a job that is ready, and from its last lights.
 

@@ -33,10 +33,9 @@ def orbit(way: Orbit, frames: int, loop: bool) -> List[Rig]:
     whole, rigs = float(way.turns).is_integer(), []
     level, near = math.cos(math.radians(way.elevation)), math.sin(math.radians(way.elevation))
     for k in range(frames):
-        if not loop:
-            done = k / (frames - 1)
-        else:
-            done = k / frames if whole else (1 - math.cos(2 * math.pi * k / frames)) / 2
+        done = k / frames if loop else k / (frames - 1)
+        if loop and not whole:
+            done = (1 - math.cos(2 * math.pi * done)) / 2
         turned = 2 * math.pi * way.turns * done
         light = key_light(level * math.sin(turned), level * math.cos(turned), near)
         rigs.append(Rig(lights=(light,), exposure=SHORTHAND_EXPOSURE))
@@ -111,10 +110,10 @@ def _light(a: Light, b: Light, t: float) -> Light:
 
 
 def slerp(a: Vector, b: Vector, t: float) -> Vector:
-    """The unit vector at t on the shortest arc between two (Shoemake, "Animating rotation with quaternion curves", 1985).
+    """The unit vector at t on the shortest arc between two.
 
-    Opposite ones have no shortest arc: then the way goes by the viewer's side, or over the top where one of them is
-    the viewer's direction.
+    Shoemake, "Animating rotation with quaternion curves", 1985. Opposite ones have no shortest arc: then the way goes
+    by the viewer's side, or over the top where one of them is the viewer's direction.
     """
     p, q = np.asarray(unit(a)), np.asarray(unit(b))
     angle = 2 * math.atan2(float(np.linalg.norm(p - q)), float(np.linalg.norm(p + q)))
