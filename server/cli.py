@@ -130,6 +130,11 @@ def _add_relight(commands: Any) -> None:
     light.add_argument("--preset", metavar="NAME", help="a look by name, such as golden-hour")
     light.add_argument("--body", type=_body, metavar="BODY", help="as /relight takes it, or @FILE")
     relight.add_argument("--environment", metavar="NAME", help="light from all around by name, such as sky-sunset")
+    relight.add_argument(
+        "--orbit",
+        choices=("webp", "gif", "mp4"),
+        help="a short film besides, of a white light that goes round once; without a light, the film alone",
+    )
     relight.add_argument("--format", choices=("png", "jpg"), default="png", help="of the relit pictures (default: png)")
     relight.add_argument("--quality", type=_quality, default=92, metavar="N", help="of JPEGs, 1 to 100 (default: 92)")
     relight.add_argument(
@@ -183,33 +188,20 @@ def photos(given: List[str]) -> List[Path]:
 
 def relight(given: Dict[str, Any]) -> int:
     """Relight files; returns the exit status. Raises StartupError when something that was asked for makes no sense."""
-    from pydantic import ValidationError
-
     from . import batch
-    from .web.schemas import RelightBody
 
     fields = given["light"] or ({"preset": given["preset"]} if given["preset"] else given["body"]) or {}
     if given["environment"]:
         fields = {**fields, "environment": {"type": "preset", "name": given["environment"]}}
-    if not fields:
-        raise StartupError("one of --light, --preset, --body, --environment is required")
-    try:
-        rig = RelightBody(**{**fields, "job_id": ""}).rig()
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise StartupError(f"{where}: {first['msg']}" if where else first["msg"]) from None
-    except RelightError as exc:
-        raise StartupError(f"environment: {exc.detail}") from None
-    if rig.environment is not None and rig.environment.of and not given["url"]:
-        raise StartupError("environment: only those with a name; files have no jobs with environments of their own")
+    _check_orbit(given, fields)
+    rig = _rig(fields, given["url"]) if fields else None
     unknown = [name for name in given["passes"] if name not in batch.PASSES]
     if unknown:
         raise StartupError(f"--passes: there is no {unknown[0]!r}; there are {', '.join(batch.PASSES)}")
     paths, settings = photos(given["photos"]), load()
     if not paths:
         raise StartupError("no photos: nothing matches what was given")
-    order = batch.Order(rig, given["out"], given["format"], given["quality"], given["passes"])
+    order = batch.Order(rig, given["out"], given["format"], given["quality"], given["passes"], given["orbit"])
     try:
         maker = _server(given["url"], fields) if given["url"] else _here(settings, len(paths))
         return 1 if batch.run(order, paths, maker) else 0
@@ -218,6 +210,38 @@ def relight(given: Dict[str, Any]) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _check_orbit(given: Dict[str, Any], fields: Dict[str, Any]) -> None:
+    """Raises StartupError for an orbit that cannot be written, and for what is asked for without a light."""
+    from .image import animation
+
+    if not fields and not given["orbit"]:
+        raise StartupError("one of --light, --preset, --body, --environment, --orbit is required")
+    if given["orbit"] and not given["url"] and given["orbit"] not in animation.available():
+        raise StartupError(f"--orbit: {animation.NO_VIDEO}")
+    unlit = [name for name in given["passes"] if name in ("relit16", "exr") and not fields]
+    if unlit:
+        raise StartupError(f"--passes: {unlit[0]} takes a light")
+
+
+def _rig(fields: Dict[str, Any], url: Optional[str]) -> Any:
+    """The lights of a body without job_id. Raises StartupError."""
+    from pydantic import ValidationError
+
+    from .web.schemas import Look
+
+    try:
+        rig = Look(**fields).rig()
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise StartupError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+    except RelightError as exc:
+        raise StartupError(f"environment: {exc.detail}") from None
+    if rig.environment is not None and rig.environment.of and not url:
+        raise StartupError("environment: only those with a name; files have no jobs with environments of their own")
+    return rig
 
 
 def _here(settings: Settings, count: int) -> Any:

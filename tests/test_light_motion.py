@@ -1,4 +1,4 @@
-"""The rigs of a light that moves: exact at the key frames, on the sphere between them, and closed where it is a loop."""
+"""The rigs of a light that moves: exact at key frames, on the sphere between them, closed where it is a loop."""
 
 import math
 from dataclasses import replace

@@ -45,7 +45,8 @@ log = logging.getLogger("relight")
 NOTED_SECONDS = 0.2  # between two looks at motion.json: how soon a motion that is stopped ends
 LOCKED_SECONDS = 30.0  # how long whoever wants to claim a motion may wait
 RENDERING: Literal["rendering"] = "rendering"
-BYTES = {JobFile.MOTION_WEBP: 0.5, JobFile.MOTION_GIF: 1.0, JobFile.MOTION_MP4: 0.25}  # a pixel, at most as a rule
+BYTES = {"webp": 0.5, "gif": 1.0, "mp4": 0.25}  # a pixel, at most as a rule
+SIDES = {"webp": 1024, "gif": 640, "mp4": 1024}  # pixels; usual, and of a GIF the largest
 BROKEN_OFF = "The server was stopped while it rendered this motion. Ask for it again."
 
 Room = Callable[[str, int], ContextManager[None]]  # for so many bytes more of an owner
@@ -54,25 +55,25 @@ Room = Callable[[str, int], ContextManager[None]]  # for so many bytes more of a
 @dataclass(frozen=True)
 class MotionOrder:
     """What is wanted: the way of the light (key frames with the same number and kinds of lights, or an orbit), and the
-    file. max_side: pixels. fps: frames a second.
+    file. kind: one of animation.KINDS. max_side: pixels. fps: frames a second.
     """
 
     way: Union[Tuple[Rig, ...], Orbit]
-    frames: int
-    fps: int
-    loop: bool
-    max_side: int
-    file: JobFile
+    kind: str = "webp"
+    frames: int = 48
+    fps: int = 24
+    loop: bool = True
+    max_side: int = SIDES["webp"]
+
+    @property
+    def file(self) -> JobFile:
+        """Of the job."""
+        return JobFile(f"motion.{self.kind}")
 
     @property
     def keys(self) -> Tuple[Rig, ...]:
         """The key frames; none of an orbit."""
         return () if isinstance(self.way, Orbit) else self.way
-
-    @property
-    def kind(self) -> str:
-        """The name of the format."""
-        return self.file.value.rpartition(".")[2]
 
     def rigs(self, maps: Maps) -> List[Rig]:
         """The rigs of all frames over a picture. Where some key frames fix their exposure, the others' is fixed too."""
@@ -97,7 +98,7 @@ def film(
     Only WebP keeps the alpha.
     """
     rigs = order.rigs(maps)
-    if order.file != JobFile.MOTION_WEBP:
+    if order.kind != "webp":
         alpha = None
     target = animation.KINDS[order.kind](path, maps.size, order.fps, order.frames, order.loop)
     animation.write(target, lambda k: look.with_alpha(relight(maps, rigs[k]), alpha), threads, step)
@@ -221,7 +222,7 @@ class Motions:
             raise ModelMissing()
         self._check_environments(record, order)
         side = min(order.max_side, max(record.width, record.height)) / max(record.width, record.height)
-        need = int(record.width * side * record.height * side * order.frames * BYTES[order.file])
+        need = int(record.width * side * record.height * side * order.frames * BYTES[order.kind])
         with self._locked(job_id):
             if self._renders(self._load(job_id)):
                 raise MotionBusy()

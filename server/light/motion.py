@@ -20,8 +20,8 @@ class Orbit(NamedTuple):
     turns: how often, counter-clockwise where negative. elevation: degrees toward the viewer from the picture's plane.
     """
 
-    turns: float
-    elevation: float
+    turns: float = 1.0
+    elevation: float = 35.0
 
 
 def orbit(way: Orbit, frames: int, loop: bool) -> List[Rig]:

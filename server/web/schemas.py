@@ -20,8 +20,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ..errors import InvalidLight
-from ..jobs.base import JobFile, parse_id
-from ..jobs.motions import MotionOrder, Orbit
+from ..jobs.base import parse_id
+from ..jobs.motions import SIDES, MotionOrder, Orbit
 from ..jobs.rendering import PreviewOptions
 from ..light import lights, skies
 from ..light.lights import Environment, Light, Rig
@@ -393,8 +393,6 @@ class PreviewBody(RelightBody):
         return PreviewOptions(max_side=self.max_side, quality=self.quality, stream=self.stream)
 
 
-MOTION_FILES = {"webp": JobFile.MOTION_WEBP, "gif": JobFile.MOTION_GIF, "mp4": JobFile.MOTION_MP4}
-MOTION_SIDE, GIF_SIDE = 1024, 640  # pixels: usual of a motion, largest of a GIF
 ONE_MOTION: Dict[str, Any] = {
     "allOf": [
         {
@@ -405,7 +403,7 @@ ONE_MOTION: Dict[str, Any] = {
         },
         {
             "if": {"required": ["format"], "properties": {"format": {"const": "gif"}}},
-            "then": {"properties": {"max_side": {"maximum": GIF_SIDE}}},
+            "then": {"properties": {"max_side": {"maximum": SIDES["gif"]}}},
         },
     ]
 }
@@ -415,8 +413,8 @@ TURNS = {"anyOf": [{"minimum": 0.25, "maximum": 4}, {"minimum": -4, "maximum": -
 class OrbitBody(Strict):
     """A white light that goes round the viewer's axis, from the top."""
 
-    turns: float = _number(1.0, -4, 4, "how often, at least a quarter; + clockwise", json_schema_extra=TURNS)
-    elevation: float = _number(35.0, -80, 80, "degrees toward the viewer from the picture's plane")
+    turns: float = _number(Orbit().turns, -4, 4, "how often, at least a quarter; + clockwise", json_schema_extra=TURNS)
+    elevation: float = _number(Orbit().elevation, -80, 80, "degrees toward the viewer from the picture's plane")
 
     @field_validator("turns")
     @classmethod
@@ -447,14 +445,16 @@ class AnimateBody(Strict):
         description="bodies of /relight without job_id, evenly apart in time, with the same number and types of lights",
     )
     orbit: Optional[OrbitBody] = Field(None, description="instead: one light round the viewer's axis")
-    frames: Integer = Field(48, strict=True, ge=2, le=120)
-    fps: Integer = Field(24, strict=True, ge=1, le=30, description="frames a second")
+    frames: Integer = Field(MotionOrder.frames, strict=True, ge=2, le=120)
+    fps: Integer = Field(MotionOrder.fps, strict=True, ge=1, le=30, description="frames a second")
     loop: Annotated[bool, Field(strict=True)] = Field(
-        True, description="goes on for ever: key frames lead from the last to the first again, and no frame is twice"
+        MotionOrder.loop,
+        description="goes on for ever: key frames lead from the last to the first again, and no frame is twice",
     )
-    max_side: Optional[Annotated[Integer, Field(strict=True, ge=64, le=1280)]] = Field(
+    max_side: Optional[Annotated[int, Field(strict=True, ge=64, le=1280), BeforeValidator(_whole)]] = Field(
         None,
-        description=f"pixels; the longer side, never enlarged; by default {MOTION_SIDE}, of a GIF {GIF_SIDE} at most",
+        description=f"pixels; the longer side, never enlarged; by default {MotionOrder.max_side}, of a GIF "
+        f"{SIDES['gif']}, which is its largest",
     )
     format: Literal["webp", "gif", "mp4"] = Field("webp", description="GET /models lists those of this server")
 
@@ -462,8 +462,8 @@ class AnimateBody(Strict):
     def _one_motion(self) -> "AnimateBody":
         if (self.keyframes is None) == (self.orbit is None):
             raise PydanticCustomError("motion", "keyframes: send either key frames or an orbit")
-        if self.format == "gif" and (self.max_side or 0) > GIF_SIDE:
-            raise PydanticCustomError("motion", f"max_side: at most {GIF_SIDE} for a GIF")
+        if self.format == "gif" and (self.max_side or 0) > SIDES["gif"]:
+            raise PydanticCustomError("motion", f"max_side: at most {SIDES['gif']} for a GIF")
         return self
 
     def order(self) -> MotionOrder:
@@ -479,9 +479,8 @@ class AnimateBody(Strict):
                     raise InvalidLight(
                         f"keyframes.{k}.lights: the same number and types as in the first: {', '.join(first) or 'none'}"
                     )
-        usual = min(MOTION_SIDE, GIF_SIDE) if self.format == "gif" else MOTION_SIDE
-        side = usual if self.max_side is None else self.max_side
-        return MotionOrder(way, self.frames, self.fps, self.loop, side, MOTION_FILES[self.format])
+        side = SIDES[self.format] if self.max_side is None else self.max_side
+        return MotionOrder(way, self.format, self.frames, self.fps, self.loop, side)
 
 
 def contract() -> bytes:
