@@ -51,8 +51,12 @@ def test_curl(served, photo, number, made):
         assert picture.size == (64, 48)
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["client", "httpx"])
-def test_python(served, photo, number):
+@pytest.mark.parametrize(
+    "number, made",
+    [(0, "relit.png"), (1, "relit.png"), (2, "motion.webp")],
+    ids=["client", "httpx", "motion"],
+)
+def test_python(served, photo, number, made):
     snippet = snippets("python")[number]
     done = subprocess.run(
         [sys.executable, "-c", snippet.replace("http://127.0.0.1:8000", served)],
@@ -62,7 +66,7 @@ def test_python(served, photo, number):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    with Image.open(photo / "relit.png") as picture:
+    with Image.open(photo / made) as picture:
         assert picture.size == (64, 48)
 
 

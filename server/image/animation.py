@@ -15,7 +15,7 @@ from PIL import Image
 QUALITY = 80  # of WebP
 CRF = "18"  # of x264, 0..51: near to the original
 SAMPLES = 8  # frames of which a GIF's palette is made, spread over the motion
-SAMPLE_SIDE = 256  # pixels
+SAMPLE_SIDE = 128  # pixels
 DITHER = 6.0  # codes: how far a GIF's pattern lifts and lowers a gray in all; 10 are seen, 0 leaves bands in skies
 BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]], np.float32) / 16 - 15 / 32
 NO_VIDEO = 'mp4 takes PyAV on the server: pip install "relight-server[video]", or ask for webp or gif.'
@@ -79,9 +79,9 @@ class Webp(Animation):
         self._chunk(b"ANIM", struct.pack("<IH", 0, 0 if self.loop else 1))
 
     def encode(self, pixels: np.ndarray) -> bytes:
-        """See Animation. Quality and method: three times as quick as the default, for an eighth more bytes."""
+        """See Animation. Method 2 takes less than half the time of the default, for a twentieth more bytes."""
         out = io.BytesIO()
-        Image.fromarray(pixels).save(out, "WEBP", quality=QUALITY, method=1)
+        Image.fromarray(pixels).save(out, "WEBP", quality=QUALITY, method=2)
         return out.getvalue()
 
     def write(self, encoded: bytes) -> None:
@@ -132,7 +132,7 @@ class Gif(Animation):
             image = Image.fromarray(pixels[..., :3])
             image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE), reducing_gap=2.0)
             small.append(np.asarray(image))
-        self._palette = Image.fromarray(np.concatenate(small)).quantize(256, Image.Quantize.MEDIANCUT, kmeans=1)
+        self._palette = Image.fromarray(np.concatenate(small)).quantize(256, Image.Quantize.MEDIANCUT)
         colours = bytes(self._palette.getpalette() or ()).ljust(768, b"\0")
         h, w = self.size
         self.file.write(b"GIF89a" + struct.pack("<HHBBB", w, h, 0xF7, 0, 0) + colours)  # 256 colours of 8 bits
