@@ -8,6 +8,7 @@ import { Handles } from './handles.js';
 import { hero } from './hero.js';
 import { keeping } from './keeping.js';
 import { Live } from './live.js';
+import { Motion } from './motion.js';
 import { complain, hideToast, say, settle, stageWords, toast, working } from './notices.js';
 import { exampleFile, watchForPhotos } from './open.js';
 import { Panel } from './panel.js';
@@ -27,10 +28,13 @@ import { Viewer } from './viewer.js';
 
 const store = new Store();
 const viewer = new Viewer(canvasAt('#canvas'));
-const live = new Live(canvasAt('#live'), () => toBody(store.rig), () => viewer.sharpSide);
+/** @type {Motion | null} */
+let motion = null;
+const live = new Live(canvasAt('#live'), () => motion?.body ?? toBody(store.rig), () => viewer.sharpSide);
 const handles = new Handles(store, viewer);
 const panel = new Panel(store);
 const surroundings = new Surroundings(store, (...of) => live.irradiance(...of));
+motion = new Motion(store, (options) => live.ask(options), () => photo);
 const drawHero = hero();
 const sharing = new Sharing(store, () => photo?.id || '…');
 /** @type {Photo | null} */
@@ -53,6 +57,7 @@ async function openPhoto(next) {
   const earlier = viewer.size;
   settle();
   hideToast();
+  motion?.stop();
   live.close();
   delete document.body.dataset.live;
   handles.ownLight = null;
@@ -135,6 +140,7 @@ function explain(error, failed) {
 }
 
 function closePhoto() {
+  motion?.stop();
   live.close();
   delete document.body.dataset.live;
   photo?.close();
@@ -240,7 +246,7 @@ function gone(error) {
   complain(error, file ? { action: 'Upload it again', onAction: () => openPhoto(new Photo({ file })) } : {});
 }
 
-keeping(store, () => photo, {
+const keep = keeping(store, () => photo, {
   gone,
   erased: ({ file }, words) => {
     closePhoto();
@@ -249,14 +255,17 @@ keeping(store, () => photo, {
   },
 });
 
+motion.keepWith(keep);
+
 // ---- begin ---------------------------------------------------------------------------------------------------------
 
 /** The defaults and presets of this server; it also proves the key. */
 async function learn() {
-  const { defaults, presets, environments } = await api.models();
+  const { defaults, presets, environments, limits } = await api.models();
   learnDefaults(defaults);
   panel.learnPresets(presets);
   surroundings.learn(environments);
+  motion?.learn(limits.motions ?? []);
   panel.update();
 }
 onKey(learn);

@@ -25,7 +25,7 @@ export function keeping(store, open, { gone, erased }) {
     const mine = open();
     if (!mine) return;
     button.disabled = true;
-    const name = `${mine.name}-${suffix}.png`;
+    const name = `${mine.name}-${suffix}`;
     try {
       const blob = await make(mine);
       save(blob, name);
@@ -44,10 +44,10 @@ export function keeping(store, open, { gone, erased }) {
   }
 
   const download = buttonAt('#download');
-  download.onclick = () => keep(download, (mine) => mine.result(toBody(store.rig), working), 'relit');
+  download.onclick = () => keep(download, (mine) => mine.result(toBody(store.rig), working), 'relit.png');
   for (const button of findAll('[data-pass]', HTMLButtonElement)) {
     const { pass = '' } = button.dataset;
-    button.onclick = () => keep(button, (mine) => mine.pass(`${pass}.png`, working), pass);
+    button.onclick = () => keep(button, (mine) => mine.pass(`${pass}.png`, working), `${pass}.png`);
   }
 
   buttonAt('#delete').onclick = async () => {
@@ -64,4 +64,5 @@ export function keeping(store, open, { gone, erased }) {
     say(words);
     if (open() === mine) erased(mine, words); // else another was opened meanwhile
   };
+  return keep;
 }
