@@ -3,7 +3,7 @@
 import * as api from './api.js';
 import { $, buttonAt, find, h } from './dom.js';
 import { radios, slider, toggle } from './controls.js';
-import { say, toast, working } from './notices.js';
+import { hideToast, say, toast, working } from './notices.js';
 import { placeOf, setPlace, toBody } from './rig.js';
 
 /**
@@ -145,6 +145,7 @@ export class Motion {
 
   #recorded() {
     clearTimeout(this.#limit);
+    hideToast();
     this.#recording = false;
     const [first, ...others] = this.#samples;
     if (others.length) {
