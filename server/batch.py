@@ -22,10 +22,11 @@ from .image.decode import read_png
 from .image.decoder_pool import Decoders
 from .image.encode import encode_jpeg, encode_png
 from .image.resample import shrink_image
-from .jobs import look
+from .jobs import glb, look
 from .jobs.motions import SIDES, MotionOrder, film
 from .light.lights import Rig
 from .light.maps import Maps, prepare, prepare_picture
+from .light.masks import built_in_alone, masked
 from .light.motion import Orbit
 from .light.passes import albedo_pass, deep_pass, shading_factor, shading_pass, surface_pass
 from .light.shading import relight
@@ -41,7 +42,8 @@ if TYPE_CHECKING:  # it takes httpx
 log = logging.getLogger("relight")
 
 REPORT = "relight-report.json"
-PASSES = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr")
+WHOLE_FILES = {"exr": "passes.exr", "glb": "scene.glb"}  # passes that are no PNGs, as a server names them
+PASSES = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr", "glb")
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,11 @@ class Here:
             geometry = replace(geometry, focal=decoded.focal)
         geometry, fit = read_scene(rgb, geometry)
         geometry = unpack(pack(geometry))  # as precise as a job keeps it: the same picture as the server's
-        maps = prepare(rgb, geometry, fit)
+        maps = masked(
+            prepare(rgb, geometry, fit),
+            order.rig or Rig(),
+            lambda mask, at: built_in_alone(mask, at, geometry, decoded.pixels),
+        )
         names = _write_all(order, picture.stem, maps, geometry, alpha)
         if order.orbit:
             names.append(order.last(picture.stem))
@@ -191,7 +197,7 @@ class Elsewhere:
             if order.rig:
                 self._client.relight(job, **self._body)
             for name in order.passes:
-                theirs = "passes.exr" if name == "exr" else f"{name}.png"
+                theirs = WHOLE_FILES.get(name, f"{name}.png")
                 names.append(_file_name(picture.stem, name))
                 self._client.download(job, theirs, to=order.out / names[-1])
             if order.rig:
@@ -224,7 +230,7 @@ def _write_orbit(path: str, kind: str, pixels: np.ndarray, maps: Maps) -> None:
 
 def _file_name(stem: str, name: str) -> str:
     """The file of a pass."""
-    return f"{stem}.exr" if name == "exr" else f"{stem}_{name}.png"
+    return f"{stem}.{name}" if name in WHOLE_FILES else f"{stem}_{name}.png"
 
 
 def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: Optional[np.ndarray]) -> List[str]:
@@ -246,6 +252,8 @@ def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: O
         names.append(_file_name(stem, name))
         if name == "exr":
             _whole(order.out / names[-1], lambda path: look.write_exr(path, maps, alpha, rig, text))
+        elif name == "glb":
+            _whole(order.out / names[-1], _bytes(glb.scene_glb(maps, factor, alpha)))
         else:
             _whole(order.out / names[-1], _bytes(encode_png(made[name](), 1, text if name == "relit16" else "")))
     if order.rig is None:

@@ -6,13 +6,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, Dict, List, Literal, NoReturn, Optional, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Dict, List, Literal, NoReturn, Optional, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from . import __version__
 from .errors import RelightError, StartupError
 from .settings import Settings, load
+
+if TYPE_CHECKING:
+    from .light.lights import Rig
 
 EPILOG = (
     "Every setting can also be an environment variable, or a line in a .env file in the working directory. An option "
@@ -135,6 +138,9 @@ def _add_relight(commands: Any) -> None:
         choices=("webp", "gif", "mp4"),
         help="a short film besides, of a white light that goes round once; without a light, the film alone",
     )
+    relight.add_argument(
+        "--mask", metavar="NAME", help="relight only this: subject, not-subject, sky or not-sky, as the models tell it"
+    )
     relight.add_argument("--format", choices=("png", "jpg"), default="png", help="of the relit pictures (default: png)")
     relight.add_argument("--quality", type=_quality, default=92, metavar="N", help="of JPEGs, 1 to 100 (default: 92)")
     relight.add_argument(
@@ -142,7 +148,7 @@ def _add_relight(commands: Any) -> None:
         type=lambda text: tuple(text.split(",")),
         default=(),
         metavar="LIST",
-        help="more files of each: normals, depth, albedo, shading, surface, relit16, exr",
+        help="more files of each: normals, depth, albedo, shading, surface, relit16, exr, glb",
     )
 
 
@@ -186,15 +192,57 @@ def photos(given: List[str]) -> List[Path]:
     return list(found)
 
 
-def relight(given: Dict[str, Any]) -> int:
-    """Relight files; returns the exit status. Raises StartupError when something that was asked for makes no sense."""
-    from . import batch
+def _body_of(given: Dict[str, Any]) -> Dict[str, Any]:
+    """The fields of a body of /relight that options stand for, none where an orbit alone is wanted.
 
+    Raises StartupError where they give no light to what takes one.
+    """
     fields = given["light"] or ({"preset": given["preset"]} if given["preset"] else given["body"]) or {}
     if given["environment"]:
         fields = {**fields, "environment": {"type": "preset", "name": given["environment"]}}
-    _check_orbit(given, fields)
-    rig = _rig(fields, given["url"]) if fields else None
+    if not fields and (given["mask"] or not given["orbit"]):
+        raise StartupError("one of --light, --preset, --body, --environment is required, or --orbit")
+    unlit = [name for name in given["passes"] if name in ("relit16", "exr") and not fields]
+    if unlit:
+        raise StartupError(f"--passes: {unlit[0]} takes a light")
+    if given["mask"]:
+        name = given["mask"].removeprefix("not-")
+        fields = {**fields, "mask": {"name": name, "invert": name != given["mask"]}}
+    return fields
+
+
+def _rig_of(fields: Dict[str, Any], by_server: bool) -> "Rig":
+    """The rig of a body for files. Raises StartupError."""
+    from pydantic import ValidationError
+
+    from .light.lights import BUILT_IN
+    from .web.schemas import Look
+
+    try:
+        rig = Look(**fields).rig()
+    except ValidationError as exc:
+        first = exc.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise StartupError(f"{where}: {first['msg']}" if where else first["msg"]) from None
+    except RelightError as exc:
+        raise StartupError(f"environment: {exc.detail}") from None
+    if rig.environment is not None and rig.environment.of and not by_server:
+        raise StartupError("environment: only those with a name; files have no jobs with environments of their own")
+    for mask in rig.masks:
+        if mask.name not in BUILT_IN:
+            raise StartupError(f"mask: there is no {mask.name!r}; files have {' and '.join(BUILT_IN)} alone")
+    return rig
+
+
+def relight(given: Dict[str, Any]) -> int:
+    """Relight files; returns the exit status. Raises StartupError when something that was asked for makes no sense."""
+    from . import batch
+    from .image import animation
+
+    fields = _body_of(given)
+    rig = _rig_of(fields, bool(given["url"])) if fields else None
+    if given["orbit"] and not given["url"] and given["orbit"] not in animation.available():
+        raise StartupError(f"--orbit: {animation.NO_VIDEO}")
     unknown = [name for name in given["passes"] if name not in batch.PASSES]
     if unknown:
         raise StartupError(f"--passes: there is no {unknown[0]!r}; there are {', '.join(batch.PASSES)}")
@@ -210,38 +258,6 @@ def relight(given: Dict[str, Any]) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-
-
-def _check_orbit(given: Dict[str, Any], fields: Dict[str, Any]) -> None:
-    """Raises StartupError for an orbit that cannot be written, and for what is asked for without a light."""
-    from .image import animation
-
-    if not fields and not given["orbit"]:
-        raise StartupError("one of --light, --preset, --body, --environment, --orbit is required")
-    if given["orbit"] and not given["url"] and given["orbit"] not in animation.available():
-        raise StartupError(f"--orbit: {animation.NO_VIDEO}")
-    unlit = [name for name in given["passes"] if name in ("relit16", "exr") and not fields]
-    if unlit:
-        raise StartupError(f"--passes: {unlit[0]} takes a light")
-
-
-def _rig(fields: Dict[str, Any], url: Optional[str]) -> Any:
-    """The lights of a body without job_id. Raises StartupError."""
-    from pydantic import ValidationError
-
-    from .web.schemas import Look
-
-    try:
-        rig = Look(**fields).rig()
-    except ValidationError as exc:
-        first = exc.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise StartupError(f"{where}: {first['msg']}" if where else first["msg"]) from None
-    except RelightError as exc:
-        raise StartupError(f"environment: {exc.detail}") from None
-    if rig.environment is not None and rig.environment.of and not url:
-        raise StartupError("environment: only those with a name; files have no jobs with environments of their own")
-    return rig
 
 
 def _here(settings: Settings, count: int) -> Any:

@@ -84,6 +84,12 @@ class Motion(TypedDict):
     error: Optional[Dict[str, Any]]
 
 
+class Mask(Size):
+    """The answer of PUT /job/{job_id}/mask/{name}: the mask's size is the photo's."""
+
+    name: str
+
+
 class State(TypedDict):
     """The answer of GET /job/{job_id}."""
 
@@ -102,6 +108,7 @@ class State(TypedDict):
     shading_factor: Optional[float]
     environment: Optional[Size]
     motion: Optional[Motion]
+    masks: List[str]
     files: List[str]
     created: str
     expires: str
@@ -189,6 +196,18 @@ def _put_environment(job: Job, content: Any) -> _Call:
 
 def _delete_environment(job: Job) -> _Call:
     return _Call("DELETE", f"job/{_id(job)}/environment", repeatable=False)
+
+
+def _put_mask(job: Job, name: str, content: Any) -> _Call:
+    return _Call("PUT", f"job/{_id(job)}/mask/{name}", more={"content": content})
+
+
+def _mask(job: Job, name: str, query: Mapping[str, Any]) -> _Call:
+    return _Call("GET", f"job/{_id(job)}/mask/{name}", lambda response: response.content, {"params": query})
+
+
+def _delete_mask(job: Job, name: str) -> _Call:
+    return _Call("DELETE", f"job/{_id(job)}/mask/{name}", repeatable=False)
 
 
 def _states(lines: Iterator[str]) -> Iterator[State]:
@@ -367,6 +386,20 @@ class RelightClient(_Client):
         """Take a job's light from all around away."""
         self._do(_delete_environment(job))
 
+    def put_mask(self, job: Job, name: str, picture: Photo) -> Mask:
+        """Give a job a mask by that name, a picture: a path, bytes or an open binary file. White is wholly in."""
+        with _opened(picture, "") as (_, content):
+            data = content if isinstance(content, bytes) else content.read()
+        return cast(Mask, self._do(_put_mask(job, name, data)))
+
+    def mask(self, job: Job, name: str, **query: Any) -> bytes:
+        """A mask of a job as a PNG, also "sky" and "subject"; `invert`, `feather`, `max_side`: as lights take it."""
+        return cast(bytes, self._do(_mask(job, name, query)))
+
+    def delete_mask(self, job: Job, name: str) -> None:
+        """Take a mask of a job away."""
+        self._do(_delete_mask(job, name))
+
     def models(self) -> Dict[str, Any]:
         """The models that run, the presets and environments, the defaults and the limits."""
         return cast(Dict[str, Any], self._do(_Call("GET", "models")))
@@ -511,6 +544,20 @@ class AsyncRelightClient(_Client):
     async def delete_environment(self, job: Job) -> None:
         """See RelightClient."""
         await self._do(_delete_environment(job))
+
+    async def put_mask(self, job: Job, name: str, picture: Photo) -> Mask:
+        """See RelightClient."""
+        with _opened(picture, "") as (_, content):
+            data = content if isinstance(content, bytes) else await asyncio.to_thread(content.read)
+        return cast(Mask, await self._do(_put_mask(job, name, data)))
+
+    async def mask(self, job: Job, name: str, **query: Any) -> bytes:
+        """See RelightClient."""
+        return cast(bytes, await self._do(_mask(job, name, query)))
+
+    async def delete_mask(self, job: Job, name: str) -> None:
+        """See RelightClient."""
+        await self._do(_delete_mask(job, name))
 
     async def models(self) -> Dict[str, Any]:
         """See RelightClient."""

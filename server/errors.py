@@ -84,6 +84,24 @@ class EnvironmentNotFound(RelightError):
     default_detail = "This job was given no environment. PUT one to /job/{job_id}/environment first."
 
 
+class MaskNotFound(RelightError):
+    """The job has no mask of this name."""
+
+    status = 404
+    code = "mask_not_found"
+    title = "Mask not found"
+    default_detail = "This job has no mask of that name. PUT one to /job/{job_id}/mask/{name} first."
+
+
+class InvalidMask(RelightError):
+    """A picture that cannot be a mask of this photo, or a name that cannot be given."""
+
+    status = 422
+    code = "invalid_mask"
+    title = "Invalid mask"
+    default_detail = "A mask has the photo's aspect ratio, within 1 %."
+
+
 class EmptyFile(RelightError):
     """An upload without a byte."""
 
@@ -206,6 +224,8 @@ ALL = {
         JobNotFound,
         FileNotFound,
         EnvironmentNotFound,
+        MaskNotFound,
+        InvalidMask,
         EmptyFile,
         CorruptImage,
         UnsupportedImage,

@@ -28,7 +28,7 @@ from server.scene.geometry import unpack
 
 LIGHT = {"x": 0.5, "y": 0.3, "z": 0.8}
 
-PASSES = ["input.png", "depth.png", "normals.png", "albedo.png", "shading.png", "surface.png", "sheet.jpg"]
+PASSES = ["input.png", "depth.png", "normals.png", "albedo.png", "shading.png", "surface.png", "sheet.jpg", "scene.glb"]
 
 
 def relight(client, job_id, **body):

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,11 +12,11 @@ import pytest
 from fakes import FakeEngine
 from fastapi.testclient import TestClient
 from PIL import Image
-from support import encoded, finished, gradient, serving, upload
+from support import encoded, finished, gradient, picture, serving, upload
 
 from server import batch, cli
 from server.application import create_app
-from server.light.lights import Rig, key_light
+from server.light.lights import Mask, Rig, key_light
 from server.settings import Settings
 
 RIG = Rig(lights=(key_light(-0.6, 0.4, 0.7),), exposure="auto")
@@ -59,6 +60,10 @@ def decoded(data, folder):
     """A 16-bit PNG or an EXR as floats; infinities are 1."""
     if data.startswith(b"\x89PNG"):
         return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) / 65535
+    if data.startswith(b"glTF"):
+        text = int.from_bytes(data[12:16], "little")
+        vertices = json.loads(data[20 : 20 + text])["accessors"][0]["count"]
+        return np.frombuffer(data, "<f4", 3 * vertices, 28 + text)  # where they are
     (folder / "a.exr").write_bytes(data)
     pixels = oiio.ImageInput.open(str(folder / "a.exr")).read_image("float")
     return np.where(np.isfinite(pixels), pixels, 1)
@@ -72,11 +77,12 @@ def names(out):
     return sorted(p.name for p in out.iterdir())
 
 
-def test_they_are_the_server_s_pictures(photos, settings, tmp_path):
+def test_they_are_the_server_s_pictures(photos, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr("server.jobs.glb.GRIDS", (128,))  # quicker
     alpha = np.dstack([gradient(60, 80), np.full((60, 80), 99, np.uint8)])
     photos.append(photos[0].with_name("alpha.png"))
     photos[-1].write_bytes(encoded(alpha))
-    passes = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr")
+    passes = ("normals", "depth", "albedo", "shading", "surface", "relit16", "exr", "glb")
     assert run(photos, tmp_path / "out", passes=passes) == 0
     with TestClient(create_app(settings(), FakeEngine())) as client:
         for photo in (photos[1], photos[-1]):
@@ -85,16 +91,17 @@ def test_they_are_the_server_s_pictures(photos, settings, tmp_path):
             client.post("/relight", json={"job_id": job, "x": -0.6, "y": 0.4, "z": 0.7})
             for ours, theirs in [
                 (f"{photo.stem}.png", "relit.png"),
-                *((f"{photo.stem}_{p}.png", f"{p}.png") for p in passes[:-1]),
+                *((f"{photo.stem}_{p}.png", f"{p}.png") for p in passes[:-2]),
                 (f"{photo.stem}.exr", "passes.exr"),
+                (f"{photo.stem}.glb", "scene.glb"),
             ]:
                 pair = [(tmp_path / "out" / ours).read_bytes(), client.get(f"/download/{job}/{theirs}").content]
-                if ours.endswith(("16.png", ".exr")):  # where the last bits of a float can show
+                if ours.endswith(("16.png", ".exr", ".glb")):  # where the last bits of a float can show
                     assert np.abs(np.subtract(*(decoded(data, tmp_path) for data in pair))).max() < 2**-14, ours
                 else:
                     assert pair[0] == pair[1], ours
     entry = told(tmp_path / "out")[str(photos[-1])]
-    assert len(entry["files"]) == 8 and all((tmp_path / "out" / name).is_file() for name in entry["files"])
+    assert len(entry["files"]) == 9 and all((tmp_path / "out" / name).is_file() for name in entry["files"])
 
 
 def test_the_same_command_makes_nothing_twice(photos, tmp_path):
@@ -176,6 +183,25 @@ def test_progress_is_a_bar_where_somebody_looks(photos, tmp_path):
     assert "\r" not in log.getvalue() and log.getvalue().splitlines()[-1].startswith("5 relit in ")
 
 
+@pytest.mark.parametrize("mask", [Mask("sky", invert=True), Mask("sky", feather=0.03)])
+def test_masks_are_the_servers(photos, settings, tmp_path, mask):
+    rig = replace(RIG, exposure=0.0, mask=mask)
+    assert run(photos[:1], tmp_path / "lit", FakeEngine(mask=True), rig=rig) == 0
+    asked = {"name": mask.name, "invert": mask.invert, "feather": mask.feather}
+    with TestClient(create_app(settings(), FakeEngine(mask=True))) as client:
+        job = upload(client, photos[0].read_bytes())
+        body = {"job_id": job, "x": -0.6, "y": 0.4, "z": 0.7, "exposure": 0, "mask": asked}
+        assert client.post("/relight", json=body).status_code == 200
+        assert np.array_equal(picture(client, job), np.array(Image.open(tmp_path / "lit" / "0.png")))
+
+
+def test_a_mask_that_the_models_do_not_tell_is_the_picture_s_error(photos, tmp_path):
+    for name in ("sky", "subject"):
+        assert run(photos[:2], tmp_path / name, rig=replace(RIG, mask=Mask(name))) == 2
+        report = json.loads((tmp_path / name / batch.REPORT).read_text())["pictures"]
+        assert {entry["error"]["code"] for entry in report.values()} == {"mask_not_found"}
+
+
 # -- the command
 
 
@@ -222,6 +248,10 @@ def test_the_command_relights(photos, engine, tmp_path, monkeypatch, capsys, lig
         (["--environment", "sky"], "there is none of that name"),
         (["--body", '{"environment": {"type": "upload"}}'], "environment"),
         (["--body", '{"environment": {"type": "photo", "job_id": "nobody"}}'], "environment"),
+        (["--mask", "subject"], "required"),
+        (["--light", "0,0,1", "--mask", "dog"], "mask: there is no 'dog'"),
+        (["--light", "0,0,1", "--mask", "not-dog"], "mask: there is no 'dog'"),
+        (["--body", '{"x": 0, "y": 0, "z": 1, "mask": {"name": "sky", "feather": 1}}'], "mask.feather"),
         (["--light", "0,0,1", "--passes", "normals,halo"], "halo"),
         (["--light", "0,0,1", "--quality", "0"], "quality"),
         (["--orbit", "avi"], "orbit"),

@@ -92,13 +92,20 @@ def test_it_knows_every_endpoint_and_every_field_of_the_answers(serve):
         relight.relight(job, x=0, y=0, z=1), relight.preview(job, x=0, y=0, z=1), relight.download(job, "relit.png")
         relight.put_environment(job, encoded(gradient(40, 80))), relight.delete_environment(job), relight.maps(job)
         relight.animate(job, orbit={}, frames=2), relight.wait_for_motion(job), relight.delete_motion(job)
+        relight.put_mask(job, "m", encoded(gradient())), relight.mask(job, "m"), relight.delete_mask(job, "m")
         relight.state(job), relight.delete(job), relight.models(), relight.ready(), relight.health(), relight.metrics()
         api = httpx.get(relight.base_url + "openapi.json").json()
     known = {(m, re.sub(r"{\w+}", "*", path)) for path, ways in api["paths"].items() for m in ways}
-    shape = {(m, path.replace(job["job_id"], "*").replace("relit.png", "*")) for m, path in asked}
+    ours = re.compile(f"{job['job_id']}|relit.png|(?<=mask/)m")
+    shape = {(m, ours.sub("*", path)) for m, path in asked}
     assert shape == known
     schemas = api["components"]["schemas"]
-    for ours, theirs in ((module.Upload, "UploadAnswer"), (module.Relit, "RelightAnswer"), (module.State, "JobState")):
+    for ours, theirs in (
+        (module.Upload, "UploadAnswer"),
+        (module.Relit, "RelightAnswer"),
+        (module.State, "JobState"),
+        (module.Mask, "MaskAnswer"),
+    ):
         assert set(ours.__annotations__) == set(schemas[theirs]["properties"]), theirs
 
 
@@ -134,6 +141,23 @@ def test_a_motion_is_followed_to_its_end_or_to_its_stop(serve, client):
         job = relight.upload(encoded(gradient(50, 70)))
         with pytest.raises(RelightError, match="model_error"):
             relight.animate(job, orbit={}), relight.wait_for_motion(job)
+
+
+@both
+def test_a_mask_from_a_path_bytes_or_a_file(serve, client, tmp_path):
+    data = encoded(gradient(40, 80)[..., 0])
+    (tmp_path / "mask.png").write_bytes(data)
+    with client(serve()) as relight:
+        job = relight.upload(encoded(gradient(40, 80)))
+        for picture in (data, tmp_path / "mask.png", io.BytesIO(data)):
+            assert relight.put_mask(job, "m", picture) == {"name": "m", "width": 80, "height": 40}
+            assert relight.state(job)["masks"] == ["m"]
+            assert relight.preview(job, x=1, y=0, z=1, mask={"name": "m", "invert": True})[:2] == b"\xff\xd8"
+            seen = Image.open(io.BytesIO(relight.mask(job, "m", feather=0.01, max_side=64)))
+            assert seen.size == (64, 32) and seen.mode == "L"
+            relight.delete_mask(job, "m")
+        with pytest.raises(RelightError, match="mask_not_found"):
+            relight.delete_mask(job, "m")
 
 
 @both

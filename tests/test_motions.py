@@ -172,6 +172,22 @@ def test_environments_of_key_frames_are_looked_up(client):
     problem(client.post("/animate", json={"job_id": job, "keyframes": keys}), 404, "job_not_found")
 
 
+def test_masks_of_key_frames_are_where_they_were_drawn(client):
+    job = upload(client)
+    left = np.where(np.arange(80) < 40, 255, 0).astype(np.uint8) * np.ones((60, 1), np.uint8)
+    keys = [
+        {"lights": [{**SUN[0], "mask": "left"}], "ambient": 0},
+        {"lights": SUN, "mask": {"name": "left", "invert": True}},
+    ]
+    problem(client.post("/animate", json={"job_id": job, "keyframes": keys}), 404, "mask_not_found")
+    assert client.put(f"/job/{job}/mask/left", content=encoded(left)).status_code == 200
+    animate(client, job, keyframes=keys, frames=2, loop=False)
+    assert ended(client, job)["state"] == "ready"
+    for one, key in zip(frames(client, job), keys):
+        assert np.abs(one[..., :3] - preview(client, job, **key)).mean() < 4
+    assert frames(client, job)[0][:, 50:, :3].max() < 12, "no light there"
+
+
 # -- what is refused
 
 

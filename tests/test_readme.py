@@ -6,9 +6,10 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from fakes import FakeEngine
-from PIL import Image
+from PIL import Image, ImageFilter
 from support import ROOT, encoded, gradient, serving
 
 from server import cli
@@ -32,9 +33,8 @@ def photo(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("number, made", [(0, "relit.png"), (1, "sunset.jpg")], ids=["relight", "environment"])
-def test_curl(served, photo, number, made):
-    snippet = snippets("bash")[number]
+def run_bash(snippet, served, photo):
+    """What a snippet prints, run in a folder with photo.jpg."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
     tools = {**os.environ, "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]}
@@ -46,9 +46,39 @@ def test_curl(served, photo, number, made):
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert number or '"status":"deleted"' in done.stdout
+    return done.stdout
+
+
+@pytest.mark.parametrize("number, made", [(0, "relit.png"), (1, "sunset.jpg")], ids=["relight", "environment"])
+def test_curl(served, photo, number, made):
+    said = run_bash(snippets("bash")[number], served, photo)
+    assert number or '"status":"deleted"' in said
     with Image.open(photo / made) as picture:
         assert picture.size == (64, 48)
+
+
+def test_the_recipes_of_masks(served, photo):
+    """Only the person, only the background, a lamp on the wall alone, and a darker background."""
+    (photo / "photo.jpg").write_bytes(encoded(np.full((90, 120, 3), 110, np.uint8), "JPEG", quality=100))
+    person = np.zeros((90, 120), bool)
+    person[20:, 40:80] = True
+    (photo / "person.png").write_bytes(encoded(np.where(person, np.uint8(255), np.uint8(0))))
+    run_bash(snippets("bash")[2], served, photo)
+    near = np.asarray(Image.fromarray(person).convert("L").filter(ImageFilter.BoxBlur(9)))
+    inside, outside = near > 250, near < 5  # away from the feathered edge, and from what blocks of a JPEG share
+
+    def change(name):
+        with Image.open(photo / name) as picture:
+            assert picture.size == (120, 90)
+            return np.abs(np.asarray(picture).astype(int) - 110).mean(2)
+
+    assert change("person.jpg")[outside].max() <= 2 and change("person.jpg")[inside].mean() > 5
+    assert change("background.jpg")[inside].max() <= 2 and change("background.jpg")[outside].mean() > 5
+    assert change("dark.jpg")[inside].max() <= 2
+    with Image.open(photo / "dark.jpg") as dark, Image.open(photo / "wall.jpg") as wall:
+        assert np.asarray(dark)[outside].mean() < 70
+        red, blue = (np.asarray(wall).astype(int)[..., k] for k in (0, 2))
+    assert np.abs(red - blue)[inside].mean() < 1 and (red - blue)[outside].mean() > 15
 
 
 @pytest.mark.parametrize(

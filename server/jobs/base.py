@@ -21,8 +21,27 @@ class JobFile(str, enum.Enum):
     SHEET = "sheet.jpg"
     RELIT16 = "relit16.png"
     EXR = "passes.exr"
+    GLB = "scene.glb"
     GEOMETRY = "geometry.npz"
     ENVIRONMENT = "environment.npy"
+    MASKS = "masks.json"
+    MASK_0 = "mask-0.png"
+    MASK_1 = "mask-1.png"
+    MASK_2 = "mask-2.png"
+    MASK_3 = "mask-3.png"
+    MASK_4 = "mask-4.png"
+    MASK_5 = "mask-5.png"
+    MASK_6 = "mask-6.png"
+    MASK_7 = "mask-7.png"
+    MASK_8 = "mask-8.png"
+    MASK_9 = "mask-9.png"
+    MASK_10 = "mask-10.png"
+    MASK_11 = "mask-11.png"
+    MASK_12 = "mask-12.png"
+    MASK_13 = "mask-13.png"
+    MASK_14 = "mask-14.png"
+    MASK_15 = "mask-15.png"
+    MASK_16 = "mask-16.png"
     MAPS_512 = "maps-512.bin"
     MAPS_1024 = "maps-1024.bin"
     MAPS_2048 = "maps-2048.bin"
@@ -33,10 +52,20 @@ class JobFile(str, enum.Enum):
 
 
 # Made of the geometry when they are first asked for
-DERIVED = (JobFile.DEPTH, JobFile.NORMALS, JobFile.ALBEDO, JobFile.SHADING, JobFile.SURFACE, JobFile.SHEET)
+DERIVED = (
+    JobFile.DEPTH,
+    JobFile.NORMALS,
+    JobFile.ALBEDO,
+    JobFile.SHADING,
+    JobFile.SURFACE,
+    JobFile.SHEET,
+    JobFile.GLB,
+)
 LIT = (JobFile.RELIT16, JobFile.EXR)  # likewise, with the lights of the last relight
 PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
-ARCHIVE = "passes.zip"  # of all of them; never stored
+LARGE = (JobFile.GLB, *LIT)  # of these, HEAD makes none, and room is made for them first
+ARCHIVE = "passes.zip"  # of all of them but the mesh; never stored
+ARCHIVED = tuple(file for file in PASSES if file != JobFile.GLB)
 MOTIONS = (JobFile.MOTION_WEBP, JobFile.MOTION_GIF, JobFile.MOTION_MP4)
 DOWNLOADS = (*PASSES, *MOTIONS)
 
@@ -51,6 +80,11 @@ class MapsSide(enum.IntEnum):
 
 MAPS = {MapsSide.SMALL: JobFile.MAPS_512, MapsSide.USUAL: JobFile.MAPS_1024, MapsSide.LARGE: JobFile.MAPS_2048}
 ANALYSIS = (JobFile.GEOMETRY, *DERIVED, *MAPS.values())
+
+
+MAX_MASKS = 8  # of a job
+# Where masks lie: those it has, those that relit.png was made with, and the one that comes
+MASK_SLOTS = tuple(name for name in JobFile if name.name.startswith("MASK_"))
 
 
 class Entry(NamedTuple):

@@ -22,6 +22,7 @@ from ..errors import (
     FileNotFound,
     InvalidRequest,
     JobNotFound,
+    MaskNotFound,
     ModelMissing,
     MotionBusy,
     Overloaded,
@@ -29,13 +30,13 @@ from ..errors import (
     Superseded,
 )
 from ..image import animation
-from ..light.lights import UPLOADED, Rig
+from ..light.lights import BUILT_IN, UPLOADED, Rig
 from ..light.maps import Maps
 from ..light.motion import Orbit, along, orbit
 from ..light.shading import exposure_of, relight
 from ..memory import give_back
 from ..metrics import StageTimer
-from . import look, surroundings
+from . import look, masks, surroundings
 from .base import MOTIONS, Coordination, JobFile, JobStore
 from .pool import Pool
 from .record import FAILED, READY, Record, StoredError, load_owned_record
@@ -198,8 +199,8 @@ class Motions:
     async def start(self, job_id: str, order: MotionOrder, owner: str) -> None:
         """Begin a motion, which drops the one before; returns when it is claimed.
 
-        Raises JobNotFound, EnvironmentNotFound, InvalidRequest, MotionBusy, Overloaded, StorageFull, what the analysis
-        failed with.
+        Raises JobNotFound, EnvironmentNotFound, MaskNotFound, InvalidRequest, MotionBusy, Overloaded, StorageFull, what
+        the analysis failed with.
         """
         if order.kind not in animation.available():
             raise InvalidRequest(f"format: {animation.NO_VIDEO}")
@@ -220,7 +221,7 @@ class Motions:
             record.raise_error()
         if record.state != READY and self.analyst.engine is None:
             raise ModelMissing()
-        self._check_environments(record, order)
+        self._check_names(record, order)
         side = min(order.max_side, max(record.width, record.height)) / max(record.width, record.height)
         need = int(record.width * side * record.height * side * order.frames * BYTES[order.kind])
         with self._locked(job_id):
@@ -231,9 +232,14 @@ class Motions:
                 self._save(job_id, Motion(token=token, worker=self.processes.worker))
         self.store.touch(job_id)
 
-    def _check_environments(self, record: Record, order: MotionOrder) -> None:
-        """Raises EnvironmentNotFound, JobNotFound, where that can be told now."""
-        for around in (rig.environment for rig in order.keys):
+    def _check_names(self, record: Record, order: MotionOrder) -> None:
+        """Raises MaskNotFound, EnvironmentNotFound, JobNotFound, where that can be told now."""
+        for k, rig in enumerate(order.keys):
+            try:
+                masks.found(self.store, record, rig, lambda: BUILT_IN)  # the models may tell fewer
+            except MaskNotFound as exc:
+                raise MaskNotFound(f"keyframes.{k}.{exc.detail}") from None
+            around = rig.environment
             if around is None or not around.of:
                 continue
             if around.of != UPLOADED:
@@ -256,8 +262,7 @@ class Motions:
             try:
                 record, keys = await self.renderer.settled(job_id, order.keys, owner, is_stopped)
                 timer.lap("wait")
-                if keys:
-                    order = replace(order, way=keys)
+                order = replace(order, way=keys) if keys else order
                 await self.own_pool.run(self._render, record, order, token, timer, admitted=True)
                 log.info("job %s: motion of %d frames in %.1f s", job_id, order.frames, timer.seconds["motion"])
             except (_Stopped, Superseded, JobNotFound):
@@ -283,12 +288,13 @@ class Motions:
 
         step(0)
         timer.lap("queue")
-        prepared = self.renderer.prepared(record, order.max_side)
+        keys, maps, alpha = self.renderer.prepared(record, order.keys, order.max_side)
+        order = replace(order, way=keys) if keys else order
         timer.lap("maps")
         with ExitStack() as held:
 
             def write(path: str) -> None:
-                film(path, order, prepared.maps, prepared.alpha, self._threads, step)
+                film(path, order, maps, alpha, self._threads, step)
                 held.enter_context(self._locked(job_id))  # so that nobody stops it before it is in its place
                 self._check(job_id, token)
 

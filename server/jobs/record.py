@@ -3,7 +3,7 @@
 import json
 import time
 from datetime import datetime, timezone
-from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple
+from typing import Annotated, Any, Dict, List, Literal, Optional, Sequence, Tuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -96,10 +96,13 @@ class Record(BaseModel):
         used: float,
         ttl: float,
         environment: Optional[Tuple[int, int]] = None,
+        masks: Sequence[str] = (),
         motion: Optional[Dict[str, Any]] = None,
     ) -> Dict[str, Any]:
-        """As clients see it. environment: (height, width) of the light from all around that it was given; motion: of
-        its motion, as clients see it.
+        """As clients see it.
+
+        environment: (height, width) of the light from all around that it was given. masks: their names. motion: as
+        clients see it.
         """
         return {
             "job_id": self.job_id,
@@ -116,6 +119,7 @@ class Record(BaseModel):
             "depth_range": self.depth_range,
             "shading_factor": self.shading_factor,
             "environment": environment and {"width": environment[1], "height": environment[0]},
+            "masks": list(masks),
             "motion": motion,
             "files": self._downloads(files),
             "created": _iso(self.created),

@@ -2,18 +2,30 @@
 
 import asyncio
 import logging
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple
 
 import numpy as np
 
-from ..errors import DamagedFile, FileNotFound, ModelMissing, Overloaded, RelightError, StorageFull, Superseded
+from ..errors import (
+    DamagedFile,
+    FileNotFound,
+    MaskNotFound,
+    ModelMissing,
+    Overloaded,
+    RelightError,
+    StorageFull,
+    Superseded,
+)
 from ..image.encode import encode_jpeg, encode_png
-from ..image.resample import shrink_image
+from ..image.resample import fit_within, shrink_image
 from ..light.environment import pack
-from ..light.lights import UPLOADED, Rig, Vector
+from ..light.lights import BUILT_IN, UPLOADED, Light, Mask, Rig, Vector
 from ..light.maps import GridMaps, Maps, prepare_grid, prepare_picture, prepare_samples
+from ..light.masks import GRIDS, built_in, feathered, in_picture, masked, scaled, told_by
 from ..light.passes import (
     albedo_pass,
     deep_pass,
@@ -27,7 +39,7 @@ from ..memory import give_back
 from ..metrics import StageTimer
 from ..scene.geometry import Geometry, unpack
 from ..scene.passes import depth_pass, normals_pass
-from . import live, look, surroundings
+from . import glb, live, look, masks, surroundings
 from .analysis import Analyst, IsDisconnected
 from .base import LIT, JobFile, JobStore
 from .cache import Cache
@@ -39,6 +51,7 @@ from .sheet import SIDE, Looks, sheet
 from .usage import JobsInUse
 
 log = logging.getLogger("relight")
+TRIES = 5  # to read a mask that is being replaced
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,7 @@ class Renderer:
     ):
         self.store, self.photos, self.previews, self.analyst = store, photos, previews, analyst
         self.pool, self.cache, self.in_use, self.observe, self.looks = pool, cache, in_use, observe, looks
+        self._mesh_lock = threading.Lock()
 
     def _geometry(self, record: Record) -> Geometry:
         def make() -> CachedGeometry:
@@ -212,12 +226,99 @@ class Renderer:
         found: OwnLight = self.cache.get((record.job_id, "light"), make)
         return found
 
-    def _shade(self, record: Record, max_side: int, rig: Rig, timer: StageTimer) -> Tuple[np.ndarray, PreparedImage]:
+    def _masked(self, record: Record, rig: Rig, maps: Maps) -> Tuple[Rig, Maps]:
+        """A rig with its masks looked up, and the maps with them. Raises MaskNotFound."""
+        tries = TRIES if rig.masks else 0
+        while tries:
+            tries -= 1
+            rig_now = masks.found(self.store, record, rig, lambda: told_by(self._geometry(record)))
+            try:
+                return rig_now, masked(maps, rig_now, partial(self._mask, record))
+            except MaskNotFound:  # it was replaced meanwhile
+                if not tries:
+                    raise
+        return rig, maps
+
+    def _mask(self, record: Record, mask: Mask, maps: Maps) -> np.ndarray:
+        """A mask as it is before it is inverted, (H, W) uint8 at the size of maps. Raises MaskNotFound."""
+        which = (record.job_id, "mask", mask.version or mask.name, mask.feather)
+
+        def whole(at: Maps) -> np.ndarray:
+            if not mask.version:
+                return built_in(mask.name, at, self._geometry(record), self._photo(record))
+            return masks.read_version(self.store, record.job_id, mask.version)
+
+        def soft() -> np.ndarray:
+            drawn = whole(maps if mask.version else self._prepared(record, GRIDS[-1]).maps)
+            return feathered(drawn, self._photo(record)[..., :3], mask.feather)
+
+        def make() -> np.ndarray:
+            if mask.feather:
+                return in_picture(self.cache.get(which, soft), maps.rgb)
+            return scaled(whole(maps), maps.size)
+
+        found: np.ndarray = self.cache.get((*which, maps.size, maps.samples is None), make)
+        return found
+
+    async def mask(
+        self,
+        job_id: str,
+        mask: Mask,
+        max_side: Optional[int],
+        owner: str,
+        is_wanted: Callable[[str], bool],
+        is_disconnected: IsDisconnected,
+    ) -> Optional[bytes]:
+        """The PNG of a mask, at the size of pictures of at most that side; None: of the photo.
+
+        is_wanted is told what tells it from others, and where it says no, there is no PNG. What is built in or
+        feathered waits for the analysis. Raises JobNotFound, MaskNotFound, Overloaded; what the analysis failed with,
+        what `damaged` tells.
+        """
+        if mask.name in BUILT_IN or mask.feather > 0:
+            record = await self._ready(job_id, owner, is_disconnected)
+        else:
+            record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
+            await asyncio.to_thread(self.store.touch, record.job_id)
+        tries = TRIES
+        while True:
+            tries -= 1
+            found = await asyncio.to_thread(self._found, record, mask)
+            tag = f"{found.version or record.fingerprint} {found.name} {found.invert} {found.feather} {max_side}"
+            if not is_wanted(tag):
+                return None
+            try:
+                with self.in_use.hold(record.job_id):
+                    data: bytes = await self.pool.run(self._encode_mask, record, found, max_side)
+                    return data
+            except MaskNotFound:  # it was replaced meanwhile
+                if not tries:
+                    raise
+
+    def _found(self, record: Record, mask: Mask) -> Mask:
+        named = masks.versions(self.store, record.job_id)
+        return masks.resolved(mask, named, lambda: told_by(self._geometry(record)))
+
+    def _encode_mask(self, record: Record, mask: Mask, max_side: Optional[int]) -> bytes:
+        side = max_side or max(record.width, record.height)
+        if mask.feather or not mask.version:
+            pixels = self._mask(record, mask, self._prepared(record, side).maps)
+            self.cache.trim()
+        else:
+            drawn = masks.read_version(self.store, record.job_id, mask.version)
+            pixels = scaled(drawn, fit_within(drawn.shape, side))
+        return encode_png(255 - pixels if mask.invert else pixels, self.pool.threads_per_task())
+
+    def _shade(
+        self, record: Record, max_side: int, rig: Rig, timer: StageTimer
+    ) -> Tuple[np.ndarray, PreparedImage, Rig]:
+        """(the relit picture, what it is made of, the rig with its masks looked up)."""
         prepared = self._prepared(record, max_side)
         timer.lap("maps")
-        out = relight(prepared.maps, rig, threads=self.pool.threads_per_task())
+        rig, maps = self._masked(record, rig, prepared.maps)
+        out = relight(maps, rig, threads=self.pool.threads_per_task())
         self.cache.trim()
-        return out, prepared
+        return out, prepared, rig
 
     async def relight(
         self, job_id: str, rig: Rig, owner: str, is_disconnected: IsDisconnected
@@ -233,7 +334,7 @@ class Renderer:
 
     def _relight(self, record: Record, rig: Rig, timer: StageTimer) -> None:
         timer.lap("queue")
-        out, prepared = self._shade(record, max(record.width, record.height), rig, timer)
+        out, prepared, rig = self._shade(record, max(record.width, record.height), rig, timer)
         out = look.with_alpha(out, prepared.alpha)
         timer.lap("shade")
         data = encode_png(out, self.pool.threads_per_task(), look.dump(rig))
@@ -251,14 +352,32 @@ class Renderer:
         record = await self._ready(job_id, owner, is_disconnected)
         return record, tuple([await self._resolved(record, rig, owner, is_disconnected) for rig in rigs])
 
-    def prepared(self, record: Record, max_side: int) -> PreparedImage:
-        """A job's picture, its longer side at most max_side, ready to be relit. Raises what `damaged` tells."""
-        return self._prepared(record, max_side)
+    def prepared(
+        self, record: Record, rigs: Tuple[Rig, ...], max_side: int
+    ) -> Tuple[Tuple[Rig, ...], Maps, Optional[np.ndarray]]:
+        """(rigs with their masks looked up, maps with all those masks, alpha) of a job's picture, ready to be relit.
+
+        Its longer side is at most max_side. Raises MaskNotFound, what `damaged` tells.
+        """
+        prepared = self._prepared(record, max_side)
+        asked = list(dict.fromkeys(mask for rig in rigs for mask in rig.masks))
+        together = Rig(lights=tuple(Light(mask=mask) for mask in asked))
+        together, maps = self._masked(record, together, prepared.maps)
+        known: Dict[Optional[Mask], Optional[Mask]] = {a: light.mask for a, light in zip(asked, together.lights)}
+        named = (
+            replace(
+                rig,
+                mask=known.get(rig.mask),
+                lights=tuple(replace(light, mask=known.get(light.mask)) for light in rig.lights),
+            )
+            for rig in rigs
+        )
+        return tuple(named), maps, prepared.alpha
 
     async def make_pass(self, record: Record, file: JobFile) -> None:
         """Make one of the passes that follow from the geometry of a job that is ready, and from its last lights.
 
-        Raises Overloaded, StorageFull, JobNotFound, FileNotFound; what `damaged` tells.
+        Raises Overloaded, StorageFull, JobNotFound, FileNotFound, MaskNotFound; what `damaged` tells.
         """
         with self.pool.admitted(), self.in_use.hold(record.job_id):
             await self.pool.run(self._make_pass, record, file, admitted=True)
@@ -267,6 +386,9 @@ class Renderer:
         threads, size = self.pool.threads_per_task(), (record.height, record.width)
         if file in LIT:
             self._make_lit_pass(record, file, threads)
+            return
+        if file == JobFile.GLB:
+            self._make_glb(record, threads)
             return
         if file == JobFile.SHEET:
             self.store.put(record.job_id, file, sheet(self._prepared(record, SIDE).maps, self.looks, threads))
@@ -284,6 +406,15 @@ class Renderer:
             self.cache.trim()
         self.store.put(record.job_id, file, encode_png(pixels, threads))
 
+    def _make_glb(self, record: Record, threads: int) -> None:
+        with self._mesh_lock:  # one at a time: whoever waits for the same one finds it made
+            if JobFile.GLB in self.store.names(record.job_id):
+                return
+            prepared = self._prepared(record, glb.SIDE)
+            factor = self._shading_factor(record, prepared.maps)
+            self.store.put(record.job_id, JobFile.GLB, glb.scene_glb(prepared.maps, factor, prepared.alpha, threads))
+        self.cache.trim()
+
     def _make_lit_pass(self, record: Record, file: JobFile, threads: int) -> None:
         try:
             with self.store.open(record.job_id, JobFile.RELIT) as relit:
@@ -292,12 +423,18 @@ class Renderer:
         except (FileNotFound, DamagedFile):  # or one that an older version made
             raise FileNotFound(f"{file.value} is made with the lights of relit.png. Relight the job first.") from None
         prepared = self._prepared(record, max(record.width, record.height))
+        try:
+            _, maps = self._masked(record, rig, prepared.maps)  # the rig has the masks it had then
+        except MaskNotFound:
+            raise MaskNotFound(
+                f"{file.value} is made with the masks of the last relight, one of which is gone. Relight the job first."
+            ) from None
         if file == JobFile.RELIT16:
-            pixels = look.with_alpha(deep_pass(prepared.maps, rig, threads), prepared.alpha)
+            pixels = look.with_alpha(deep_pass(maps, rig, threads), prepared.alpha)
             self.store.put(record.job_id, file, encode_png(pixels, threads, text))
         else:
             self.store.put_written(
-                record.job_id, file, lambda path: look.write_exr(path, prepared.maps, prepared.alpha, rig, text)
+                record.job_id, file, lambda path: look.write_exr(path, maps, prepared.alpha, rig, text)
             )
         self.cache.trim()
         give_back()
@@ -399,7 +536,7 @@ class Renderer:
     ) -> bytes:
         self.previews.begin(ticket)
         timer.lap("queue")
-        out, _ = self._shade(record, options.max_side, rig, timer)
+        out, _, _ = self._shade(record, options.max_side, rig, timer)
         timer.lap("shade")
         data = encode_jpeg(out, options.quality)
         timer.lap("encode")

@@ -24,14 +24,25 @@ from ..errors import (
 from ..image import animation
 from ..image.decoder_pool import Decoders
 from ..image.encode import encode_png
-from ..light.lights import Rig
+from ..light.lights import Mask, Rig
 from ..model import sessions
 from ..model.engine import Engine
 from ..model.engine import digest as digest_of
 from ..settings import Settings
-from . import surroundings
+from . import glb, masks, surroundings
 from .analysis import Analyst, IsDisconnected
-from .base import ARCHIVE, DERIVED, LIT, PASSES, Coordination, JobFile, JobStore, MetricsExchange, parse_download
+from .base import (
+    ARCHIVE,
+    ARCHIVED,
+    DERIVED,
+    LARGE,
+    LIT,
+    Coordination,
+    JobFile,
+    JobStore,
+    MetricsExchange,
+    parse_download,
+)
 from .cache import Cache
 from .motions import RENDERING, Motions
 from .photos import Photos
@@ -292,6 +303,66 @@ class Service:
 
         await asyncio.to_thread(work)
 
+    # -- masks
+
+    async def check_mask(self, job_id: str, name: str, owner: str) -> None:
+        """Raises JobNotFound, and InvalidMask where the job cannot be given a mask of that name."""
+
+        def work() -> None:
+            record = load_owned_record(self.store, job_id, owner)
+            masks.check_writable(name)
+            masks.check_count(self.store, record.job_id, name)
+
+        await asyncio.to_thread(work)
+
+    async def put_mask(self, job_id: str, name: str, file: BinaryIO, owner: str) -> Tuple[int, int]:
+        """Give a job a mask; returns its (height, width) as stored.
+
+        Raises JobNotFound, InvalidMask, the errors of a bad file, Overloaded, StorageFull.
+        """
+        with self.jobs_in_use.hold(job_id):
+            size: Tuple[int, int] = await self.pool.run(self._store_mask, job_id, name, file, owner)
+        return size
+
+    def _store_mask(self, job_id: str, name: str, file: BinaryIO, owner: str) -> Tuple[int, int]:
+        file.seek(0, os.SEEK_END)
+        size = file.tell()
+        self._check_bytes(size)
+        file.seek(0)
+        decoded = self.decoders.decode(file, size)
+        record = load_owned_record(self.store, job_id, owner)
+        mask = masks.made_of(decoded, (record.height, record.width))
+        data, mark = masks.encoded(mask, self.pool.threads_per_task())
+        with self._room(owner, len(data)):
+            masks.put(self.store, record.job_id, name, data, mark)
+        return record.height, record.width
+
+    async def mask(
+        self,
+        job_id: str,
+        mask: Mask,
+        max_side: Optional[int],
+        owner: str,
+        is_wanted: Callable[[str], bool],
+        is_disconnected: IsDisconnected,
+    ) -> Optional[bytes]:
+        """A mask of a job as a PNG; see Renderer."""
+        return await self.renderer.mask(job_id, mask, max_side, owner, is_wanted, is_disconnected)
+
+    async def delete_mask(self, job_id: str, name: str, owner: str) -> None:
+        """Take a mask away. Raises JobNotFound, InvalidMask, MaskNotFound, Overloaded, StorageFull."""
+
+        def work() -> None:
+            record = load_owned_record(self.store, job_id, owner)
+            masks.check_writable(name)
+            try:
+                with self.processes.room_lock(ROOM_SECONDS):
+                    masks.delete(self.store, record.job_id, name)
+            except Timeout:
+                raise Overloaded() from None
+
+        await asyncio.to_thread(work)
+
     def forget_deleted(self) -> None:
         """Let go of what is kept in memory of jobs that other processes have deleted."""
         for job_id in {*map(str, self.cache.jobs()), *self.analyst.unsaved}:
@@ -311,8 +382,9 @@ class Service:
     def _public(self, record: Record) -> Dict[str, Any]:
         used, files = self.store.touch(record.job_id), self.store.names(record.job_id)
         around = surroundings.size(self.store, record.job_id) if JobFile.ENVIRONMENT in files else None
+        names = sorted(masks.versions(self.store, record.job_id)) if JobFile.MASKS in files else []
         motion = self.motions.public(record.job_id) if JobFile.MOTION in files else None
-        return record.public(files, used, self.settings.job_ttl_seconds, around, motion)
+        return record.public(files, used, self.settings.job_ttl_seconds, around, names, motion)
 
     async def events(self, job_id: str, owner: str) -> AsyncIterator[Optional[Dict[str, Any]]]:
         """The state whenever it changes, until the job is ready, failed or deleted and no motion of it renders.
@@ -342,7 +414,7 @@ class Service:
     async def open_pass(self, job_id: str, name: str, owner: str, make: bool = True) -> Tuple[JobFile, BinaryIO]:
         """A pass or motion, open for reading; passes that follow from others are made when first asked for.
 
-        make: also those that take the lights of the last relight. Raises JobNotFound, FileNotFound; for what has to be
+        make: also those of LARGE. Raises JobNotFound, FileNotFound; for what has to be
         made, Overloaded and StorageFull.
         """
         record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
@@ -355,9 +427,9 @@ class Service:
         try:
             stream = await asyncio.to_thread(self._open_current if lit else self.store.open, record.job_id, file)
         except FileNotFound:
-            if not derived and not (lit and make):
+            if not (derived or lit) or (file in LARGE and not make):
                 raise
-            if lit:
+            if file in LARGE:
                 await asyncio.to_thread(self._make_room, record, file)
             await self.renderer.make_pass(record, file)
             stream = await asyncio.to_thread(self.store.open, record.job_id, file)
@@ -374,9 +446,9 @@ class Service:
         return stream
 
     def _make_room(self, record: Record, file: JobFile) -> None:
-        if JobFile.RELIT not in self.store.names(record.job_id):
+        if file in LIT and JobFile.RELIT not in self.store.names(record.job_id):
             return  # nothing will be made
-        need = record.width * record.height * LIT_BYTES[file]
+        need = record.width * record.height * LIT_BYTES[file] if file in LIT else glb.BYTES
         with self.renderer.in_use.hold(record.job_id), self._room(record.owner, need):
             pass
 
@@ -391,7 +463,7 @@ class Service:
             raise FileNotFound(f"{ARCHIVE} holds what the last relight made. Relight the job first.")
         files: List[Tuple[str, BinaryIO]] = []
         try:
-            for file in PASSES if make else ():
+            for file in ARCHIVED if make else ():
                 files.append((file.value, await self._open(record, file, make=True)))
         except BaseException:
             for _, stream in files:

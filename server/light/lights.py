@@ -20,11 +20,30 @@ XYZ_TO_SRGB = np.array(
 
 
 @dataclass(frozen=True)
+class Mask:
+    """Where in the photograph something happens: which mask, whether its opposite, and how softly it ends.
+
+    feather: how far it fades to each side of its edge, in picture widths; see masks.py. version: which picture that
+    name stood for, as text; "": the name is one of BUILT_IN, or has not been looked up.
+    """
+
+    name: str
+    invert: bool = False
+    feather: float = 0.0
+    version: str = ""
+
+
+SKY, SUBJECT = "sky", "subject"
+BUILT_IN = (SKY, SUBJECT)  # masks that nobody draws
+
+
+@dataclass(frozen=True)
 class Light:
     """One light. Axes: +x right, +y up, +z toward the viewer; a direction points from the scene toward the light.
 
     kind: "directional" (direction, angle), "point" (position, radius, range) or "spot" (also target, cone, blend).
     color: linear sRGB scaled to luminance 1. angle, cone: degrees. Lengths: half picture widths at the median surface.
+    mask: where it reaches; None: everywhere.
     """
 
     kind: str = "directional"
@@ -39,6 +58,7 @@ class Light:
     cone: float = 45.0
     blend: float = 0.3
     shadow: bool = True
+    mask: Optional[Mask] = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +83,7 @@ class Rig:
     """Everything one relit picture depends on besides the photograph.
 
     exposure: stops, or "auto": those at which it is as bright as the photograph, see auto_exposure in shading.py.
+    mask: where the photograph is relit; None: everywhere.
     """
 
     lights: Tuple[Light, ...] = ()
@@ -74,6 +95,13 @@ class Rig:
     roughness: float = 0.5
     exposure: Exposure = 0.0
     environment: Optional[Environment] = None
+    mask: Optional[Mask] = None
+
+    @property
+    def masks(self) -> Tuple[Mask, ...]:
+        """Those of the picture and of the lights, each once."""
+        masks = [self.mask, *(light.mask for light in self.lights)]
+        return tuple(dict.fromkeys(mask for mask in masks if mask is not None))
 
 
 def unit(vector: Sequence[float]) -> Vector:

@@ -7,7 +7,7 @@ silhouettes is kept for the pixels there alone.
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -26,7 +26,7 @@ from ..scene.geometry import Geometry
 from ..scene.illumination import EstimatedLight, light_at
 from .environment import Keep, convolved, look_up, normal_indices, surround, unpack
 from .field import VisibilityField
-from .lights import Environment, Light
+from .lights import Environment, Light, Mask
 from .occlusion import ambient_occlusion
 from .shadows import ShadowGrid
 from .upsampling import (
@@ -53,6 +53,8 @@ CLIPPED = 3.0  # where all three channels are 255 the photographed light was up 
 HEADROOM_BY_CODE = (CLIPPED / 3 * np.square(np.clip((np.arange(256) - CLIPPING) / (255 - CLIPPING), 0, 1))).astype(
     np.float32
 )
+
+SHARE_BY_CODE = (np.arange(256) / 255).astype(np.float32)  # of a mask
 
 
 class Band(NamedTuple):
@@ -165,6 +167,7 @@ class Maps:
     edges: DepthAwareUpsampler
     occlusion: "GridPlane"
     samples: Optional["Maps"] = None  # of the same photograph, see prepare_samples; None: the picture itself will do
+    masks: Mapping[Mask, np.ndarray] = field(default_factory=dict)  # (H, W) uint8: those of the rig, see masks.py
     lock: threading.Lock = field(default_factory=threading.Lock)
     _bands: Dict[Tuple[int, int], Band] = field(default_factory=dict)
     _depths: Dict[Tuple[int, int], np.ndarray] = field(default_factory=dict)
@@ -207,6 +210,11 @@ class Maps:
     def facing(self, rows: slice) -> np.ndarray:
         """The normals of these rows as indices (r, W) uint16 of the tables of an environment. Kept as a band is."""
         return self._kept(self._facings, rows, lambda some: normal_indices(*self.band(some).normals))
+
+    def mask(self, mask: Mask, rows: slice) -> np.ndarray:
+        """These rows of one of the masks, (r, W) float32 0..1."""
+        codes = self.masks[mask][rows]
+        return cv2.LUT(codes, SHARE_BY_CODE).reshape(codes.shape)
 
     def _kept(self, kept: Dict[Tuple[int, int], Any], rows: slice, make: Callable[[slice], Any]) -> Any:
         if not self.keeps:

@@ -62,8 +62,9 @@ def along(keys: Sequence[Rig], frames: int, loop: bool) -> List[Rig]:
 def between(one: Rig, other: Rig, t: float) -> Rig:
     """The rig at t, 0 (one) to 1 (other): directions on the sphere, colours in linear light, the rest linear.
 
-    Both have the same number and kinds of lights. A light casts a shadow as in the first, until the second is reached.
-    An environment that only one of them has fades. Raises ValueError for an exposure "auto" beside one in stops.
+    Both have the same number and kinds of lights. Masks, and whether a light casts a shadow, are as in the first, until
+    the second is reached. An environment that only one of them has fades. Raises ValueError for an exposure "auto"
+    beside one in stops.
     """
     if t in (0, 1):
         return other if t else one

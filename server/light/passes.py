@@ -14,7 +14,7 @@ import numpy as np
 
 from ..image.resample import in_threads
 from ..image.srgb import decode, encode, linear_to_srgb
-from .lights import Rig
+from .lights import Mask, Rig
 from .maps import Maps, mean_of_light
 from .shading import exposure_of, illuminate, linear_rows, shades_of
 
@@ -95,15 +95,22 @@ def layer_names(rig: Rig) -> Dict[str, Any]:
     colours = [f"{layer}{c}" for layer in ("", "albedo.", "shading.") for c in "RGB"]
     colours += [f"environment.{c}" for c in "RGB"] if rig.environment is not None else []
     others = ["N.X", "N.Y", "N.Z", "surface.Y", "occlusion.Y", *(f"shadow{k:02d}.Y" for k in range(len(rig.lights)))]
+    others += mask_layers(rig)
     return {**dict.fromkeys([*colours, *others], np.float16), "Z": np.float32}
+
+
+def mask_layers(rig: Rig) -> Dict[str, Mask]:
+    """The masks of a rig by the names of their layers: `mask.Y` of the picture, `mask00.Y` ... of lights."""
+    named = {"mask.Y": rig.mask, **{f"mask{k:02d}.Y": lamp.mask for k, lamp in enumerate(rig.lights)}}
+    return {name: mask for name, mask in named.items() if mask is not None}
 
 
 def layers(maps: Maps, rig: Rig) -> Tuple[Callable[[slice], Dict[str, np.ndarray]], float]:
     """What passes.exr holds: (a function of rows that gives the planes (r, W) float32 by name, the gain of the light).
 
-    All is linear. Where there is a surface, R, G, B is, before the tone curve and with the lights' irradiance E (that
-    of the ambient light times `occlusion`, of each light times its `shadow`, which here has full strength, and that of
-    an environment, `environment`, shadows and all):
+    All is linear. Where there is a surface, wholly in the picture's mask, R, G, B is, before the tone curve and with
+    the lights' irradiance E (that of the ambient light times `occlusion`, of each light times its `shadow`, which here
+    has full strength, and its mask, and that of an environment, `environment`, shadows and all):
     albedo * shading ** (1 - delight) * E * gain. In sky and void shading is 1 and Z infinite.
     """
     light = linear_rows(maps, rig)
@@ -127,6 +134,7 @@ def layers(maps: Maps, rig: Rig) -> Tuple[Callable[[slice], Dict[str, np.ndarray
         planes["surface.Y"], planes["occlusion.Y"] = surface, band.occlusion
         for k, shadow in enumerate(shadows):
             planes[f"shadow{k:02d}.Y"] = np.ones_like(shading) if shadow is None else maps.from_grid(shadow, rows)
+        planes.update({name: maps.mask(mask, rows) for name, mask in mask_layers(rig).items()})
         if rig.environment is not None:
             arrives, _ = illuminate(maps, around, rows, shades)
             planes.update({f"environment.{c}": plane for c, plane in zip("RGB", arrives)})

@@ -48,7 +48,7 @@ def linear_rows(maps: Maps, rig: Rig) -> Callable[[slice], List[np.ndarray]]:
         if rig.strength == 0:
             return [decode(c) for c in band.codes]
         ratios, highlights = _ratios(maps, band, rig, rows, shades, even * gain)
-        return _in_linear_light(band, ratios, highlights, 1 / even, _blend(band, rig))
+        return _in_linear_light(band, ratios, highlights, 1 / even, _blend(maps, band, rig, rows))
 
     return light
 
@@ -61,8 +61,8 @@ def exposure_of(maps: Maps, rig: Rig) -> float:
 def auto_exposure(maps: Maps, rig: Rig) -> float:
     """The exposure in stops, -2..2, that "auto" stands for: the relit picture is as bright as the photograph.
 
-    Measured on the samples of the photograph's surfaces, before the tone curve and whatever the strength, so that it
-    is the same for pictures of all sizes. The exposure of the rig is not used.
+    Measured on the samples of the photograph's surfaces, with a mask of the picture those in it, before the tone curve
+    and whatever the strength, so that it is the same for pictures of all sizes. The exposure of the rig is not used.
     """
     samples = maps if maps.samples is None else maps.samples
     rows = slice(0, samples.size[0])
@@ -70,7 +70,10 @@ def auto_exposure(maps: Maps, rig: Rig) -> float:
     ratios, highlights = _ratios(samples, band, rig, rows, shades_of(samples, rig), even)
     before = [decode(c) for c in band.codes]
     after = _before_tone(before, ratios, highlights, 1 / even)
-    surface = np.s_[:] if band.share is None else band.share > 0.5
+    share = _share(samples, band, rig, rows)
+    if share is not None and not (share > 0.5).any():  # nothing much is relit
+        share = band.share
+    surface = np.s_[:] if share is None else share > 0.5
     return matching_exposure(*(np.tensordot(LUMINANCE, np.stack(p), 1)[surface].ravel() for p in (before, after)))
 
 
@@ -154,6 +157,8 @@ def _illuminate(
             n_dot_l *= attenuation
         if shade.shadow is not None:
             n_dot_l *= maps.from_grid(shade.shadow, rows)
+        if light.mask is not None:
+            n_dot_l *= maps.mask(light.mask, rows)
         for k, plane in enumerate(irradiance):
             color = np.float32(factor * light.intensity * (1.0 if white else light.color[k]))
             cv2.scaleAdd(n_dot_l, float(color), plane, dst=plane)
@@ -217,7 +222,7 @@ def _n_dot_l(n: Sequence[np.ndarray], to_light: Planes) -> np.ndarray:
 def _relight_rows(maps: Maps, rig: Rig, shades: Shades, even: float, gain: float, rows: slice, out: np.ndarray) -> None:
     band = maps.band(rows)
     ratios, highlights = _ratios(maps, band, rig, rows, shades, even * gain)
-    blend = _blend(band, rig)
+    blend = _blend(maps, band, rig, rows)
     if len(ratios) == 1 and not highlights:
         codes = _under_white_light(band, ratios[0], blend)
     else:
@@ -225,10 +230,19 @@ def _relight_rows(maps: Maps, rig: Rig, shades: Shades, even: float, gain: float
     cv2.merge(codes, dst=out[rows])
 
 
-def _blend(band: Band, rig: Rig) -> Blend:
-    if band.share is not None:
-        return band.share * np.float32(rig.strength)
+def _blend(maps: Maps, band: Band, rig: Rig, rows: slice) -> Blend:
+    share = _share(maps, band, rig, rows)
+    if share is not None:
+        return share * np.float32(rig.strength)
     return None if rig.strength == 1 else np.float32(rig.strength)
+
+
+def _share(maps: Maps, band: Band, rig: Rig, rows: slice) -> Optional[np.ndarray]:
+    """How much of each pixel is relit, (r, W) float32 0..1: the surfaces, where the picture's mask is; None: all."""
+    if rig.mask is None:
+        return band.share
+    mask = maps.mask(rig.mask, rows)
+    return mask if band.share is None else mask * band.share
 
 
 def _ratios(

@@ -173,7 +173,7 @@ def nowhere(n: int, size: Tuple[int, int]) -> SparsePlanes:
     return _sparse(np.empty(0, np.intp), np.empty((n, 0), np.float32), size)
 
 
-def _corner_offsets(grid: Tuple[int, int]) -> Tuple[int, int, int, int]:
+def corner_offsets(grid: Tuple[int, int]) -> Tuple[int, int, int, int]:
     """From a corner to the four texels, in flat indices; on a grid one texel thin, two of them coincide."""
     h, w = grid
     right, below = int(w > 1), w * int(h > 1)
@@ -198,7 +198,7 @@ class DepthAwareUpsampler:
         """
         a, b = self.first[rows.start], self.first[rows.stop]
         pixels = self.pixels[a:b] - np.int32(rows.start * self.width)
-        corners = [self.corners[a:b] + ahead for ahead in _corner_offsets(self.grid)]
+        corners = [self.corners[a:b] + ahead for ahead in corner_offsets(self.grid)]
         h, w = self.grid
         for plane, flat in zip(band.reshape(-1, band.shape[-2] * self.width), texels.reshape(-1, h * w)):
             total = np.zeros(b - a, np.float32)
@@ -235,7 +235,7 @@ def depth_aware(
     a, b, corner, log_q_pixels = sampler.down[y], sampler.right[x], sampler.top[y] * log_q.shape[1], np.log(q)
     corner += sampler.left[x]
     weights = np.empty((4, pixels.size), np.float32)
-    for k, (ahead, share) in enumerate(zip(_corner_offsets(sampler.grid), corner_weights(a, b))):
+    for k, (ahead, share) in enumerate(zip(corner_offsets(sampler.grid), corner_weights(a, b))):
         unlike = (log_q.ravel()[corner + ahead] - log_q_pixels) / np.float32(DEPTH)
         weights[k] = (share + np.float32(DIRECT)) * np.exp(-np.minimum(unlike * unlike, STEEPEST))
     weights /= weights.sum(0)

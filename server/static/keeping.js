@@ -19,13 +19,13 @@ export function keeping(store, open, { gone, erased }) {
    * Makes a file of the photo and hands it to the browser's downloads.
    * @param {HTMLButtonElement} button
    * @param {(photo: Photo) => Promise<Blob>} make
-   * @param {string} suffix  of the file's name
+   * @param {string} file  what it is called after the photo's own name
    */
-  async function keep(button, make, suffix) {
+  async function keep(button, make, file) {
     const mine = open();
     if (!mine) return;
     button.disabled = true;
-    const name = `${mine.name}-${suffix}`;
+    const name = `${mine.name}-${file}`;
     try {
       const blob = await make(mine);
       save(blob, name);
@@ -47,7 +47,7 @@ export function keeping(store, open, { gone, erased }) {
   download.onclick = () => keep(download, (mine) => mine.result(toBody(store.rig), working), 'relit.png');
   for (const button of findAll('[data-pass]', HTMLButtonElement)) {
     const { pass = '' } = button.dataset;
-    button.onclick = () => keep(button, (mine) => mine.pass(`${pass}.png`, working), `${pass}.png`);
+    button.onclick = () => keep(button, (mine) => mine.pass(pass, working), pass);
   }
 
   buttonAt('#delete').onclick = async () => {

@@ -34,6 +34,8 @@ interface Shine {
   temperature?: number | null;
   intensity?: number;
   shadow?: boolean;
+  /** Where this light reaches. */
+  mask?: Mask | null;
 }
 
 export interface DirectionalLight extends Shine {
@@ -61,6 +63,9 @@ export interface SpotLight extends Shine {
   blend?: number;
 }
 
+/** Where in the photo: the name of a mask, or more of it. The server draws pictures with masks. */
+export type Mask = string | { name: string; invert?: boolean; feather?: number };
+
 export type Light = DirectionalLight | PointLight | SpotLight;
 
 /** Light from all around. A built-in one is lit here, the others by the server. */
@@ -87,6 +92,8 @@ export interface Body {
   shadow?: { strength?: number };
   specular?: { strength?: number; roughness?: number };
   exposure?: number | 'auto' | null;
+  /** Where the photo is relit. */
+  mask?: Mask | null;
 }
 
 export interface RenderOptions {

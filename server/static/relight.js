@@ -371,7 +371,7 @@ function lightContradiction(light) {
 function checkBody(body, contract) {
   if (!isOf('object', body)) throw new RelightError('body: send a JSON object.', 'invalid_request', 422);
   const checker = new Checker(contract);
-  checker.check(contract.body, { ...body, job_id: '' }, []);
+  checker.check(contract.body, { ...unmasked(body), job_id: '' }, []);
   const found = [...checker.found, ...contradictions(body.lights, checker.found),
     ...unknown(body.environment, checker.found, contract)];
   if (found.length) {
@@ -393,8 +393,24 @@ function unknown(environment, found, { environments: { texels } }) {
   return [['environment.name', `there is none of that name; there are ${Object.keys(texels).join(', ')}`]];
 }
 
-/** Is a body lit here? The light of an upload or of another photo is known to the server alone. @param {Json} body */
-const isLitHere = ({ environment }) => !given(environment) || environment.type === 'preset';
+/**
+ * A body without its masks, which the server alone knows and checks.
+ * @param {Json} body
+ * @returns {Json}
+ */
+function unmasked({ mask: _, lights, ...body }) {
+  if (lights === undefined) return body;
+  if (!Array.isArray(lights)) return { ...body, lights };
+  return { ...body, lights: lights.map((light) => (isOf('object', light) ? { ...light, mask: undefined } : light)) };
+}
+
+/** @type {(body: Json) => boolean} */
+const isMasked = ({ mask, lights }) => (
+  given(mask) || (lights ?? []).some((/** @type {Json} */ light) => given(light.mask)));
+
+/** Is a body lit here? The light of an upload or of another photo, and masks, are known to the server alone. */
+const isLitHere = (/** @type {Json} */ body) => (
+  !isMasked(body) && (!given(body.environment) || body.environment.type === 'preset'));
 
 /**
  * What those lights contradict themselves in, of which nothing else was found.

@@ -8,13 +8,15 @@ import re
 import tempfile
 from email.utils import formatdate
 from pathlib import Path
-from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict, List, Optional, Tuple, cast
+from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict, List, Optional, Tuple, Union, cast
 
-from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, Response, StreamingResponse
 from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import UploadFile
 from starlette.types import Receive, Scope, Send
 
@@ -38,6 +40,7 @@ MEDIA_TYPES = {
     ".jpg": "image/jpeg",
     ".exr": "image/x-exr",
     ".zip": "application/zip",
+    ".glb": "model/gltf-binary",
     ".webp": "image/webp",
     ".gif": "image/gif",
     ".mp4": "video/mp4",
@@ -85,12 +88,17 @@ async def get_owner(request: Request) -> str:
 Services = Annotated[Service, Depends(get_service)]
 Owner = Annotated[str, Depends(get_owner)]
 FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [*(p.value for p in jobs.DOWNLOADS), jobs.ARCHIVE]})]
+MaskName = Annotated[str, PathParameter(pattern=schemas.MASK_NAME, description="`subject` and `sky` are built in")]
+Feather = Annotated[float, Query(ge=0, le=0.1, allow_inf_nan=False, description="as of `mask` in a body")]
+Side = Annotated[int, Field(ge=64, le=4096)]
+MaskSide = Annotated[Union[Side, SkipJsonSchema[None]], Query(description="pixels; never enlarged")]
 BAD_FILES = ("empty_file", "corrupt_image", "unsupported_image", "file_too_large", "image_too_large")
 LIGHT_PROBLEMS = (
     "invalid_request",
     "invalid_light",
     "job_not_found",
     "environment_not_found",
+    "mask_not_found",
     "file_too_large",
     "model_error",
     "model_missing",
@@ -284,7 +292,15 @@ async def maps(
             "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges", "Content-Range"),
         },
         304: {"description": "Not modified", "headers": text_headers("ETag")},
-        **problems("job_not_found", "file_not_found", "model_missing", "overloaded", "storage_full", statuses=(416,)),
+        **problems(
+            "job_not_found",
+            "file_not_found",
+            "mask_not_found",
+            "model_missing",
+            "overloaded",
+            "storage_full",
+            statuses=(416,),
+        ),
     },
     openapi_extra={
         "parameters": [
@@ -299,8 +315,8 @@ async def maps(
 async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:
     """One pass, such as normals.png or relit.png, or all of them in passes.zip; or the job's motion.
 
-    Those that take the lights of the last relight are made when they are first asked for, unless by HEAD. HEAD answers
-    likewise, without the bytes.
+    Those that take the lights of the last relight, and scene.glb, are made when they are first asked for, unless by
+    HEAD. HEAD answers likewise, without the bytes.
     """
     job_id = request.state.job_id = jobs.parse_id(job_id)
     make = request.method != "HEAD"
@@ -466,6 +482,110 @@ async def delete_environment(job_id: str, request: Request, service: Services, o
     """Take a job's light from all around away; what was made with it stays."""
     job_id = request.state.job_id = jobs.parse_id(job_id)
     await service.delete_environment(job_id, owner)
+    return {"status": "deleted"}
+
+
+@guarded.put(
+    "/job/{job_id}/mask/{name}",
+    response_model=schemas.MaskAnswer,
+    tags=["light"],
+    responses=problems(
+        "invalid_request",
+        "invalid_mask",
+        "job_not_found",
+        *BAD_FILES,
+        "overloaded",
+        "storage_full",
+        statuses=(400, 408),
+    ),
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    },
+)
+@takes(FILE_BODY)
+async def put_mask(job_id: str, name: MaskName, request: Request, service: Services, owner: Owner) -> Any:
+    """Give a job a mask by that name, for `mask` in a body; it takes the place of the one before.
+
+    The body is a picture of the photo's aspect ratio, within 1 %, and is scaled to the photo. Its alpha is the mask, or
+    where that hides nothing, its gray: white is wholly in. A job has at most 8.
+    """
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    await service.check_mask(job_id, name, owner)
+    with service.uploads(), tempfile.SpooledTemporaryFile(SPOOLED) as file:
+        async for block in request.stream():
+            await asyncio.to_thread(file.write, block)
+        height, width = await service.put_mask(job_id, name, cast(BinaryIO, file), owner)
+    return {"name": name, "width": width, "height": height}
+
+
+@guarded.head("/job/{job_id}/mask/{name}", include_in_schema=False)
+@guarded.get(
+    "/job/{job_id}/mask/{name}",
+    response_class=Response,
+    tags=["light"],
+    responses={
+        200: {
+            "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+            "description": "The mask, 8-bit gray",
+            "headers": text_headers("ETag", "Cache-Control"),
+        },
+        304: {"description": "Not modified", "headers": text_headers("ETag")},
+        **problems(
+            "invalid_request",
+            "job_not_found",
+            "mask_not_found",
+            "model_error",
+            "model_missing",
+            "overloaded",
+            "storage_full",
+        ),
+    },
+    openapi_extra={"parameters": [IF_NONE_MATCH]},
+)
+async def get_mask(
+    job_id: str,
+    name: MaskName,
+    request: Request,
+    service: Services,
+    owner: Owner,
+    invert: bool = False,
+    feather: Feather = 0.0,
+    max_side: MaskSide = None,
+) -> Response:
+    """A mask as a picture, as lights take it: `sky` and, where the models give one, `subject` too.
+
+    Of the photo's size, or that of previews and maps of `max_side`. What is built in or feathered waits for the
+    analysis. HEAD makes nothing.
+    """
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    mask = schemas.Mask(name=name, invert=invert, feather=feather).to_mask()
+    headers = {"Cache-Control": "private, no-cache"}
+
+    def is_wanted(tag: str) -> bool:
+        headers["ETag"] = f'"{hashlib.sha256(tag.encode()).hexdigest()[:32]}"'
+        return request.method != "HEAD" and not _is_known(headers["ETag"], request)
+
+    data = await service.mask(job_id, mask, max_side, owner, is_wanted, disconnection(request))
+    if data is None and _is_known(headers["ETag"], request):
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type="image/png", headers=headers)
+
+
+@guarded.delete(
+    "/job/{job_id}/mask/{name}",
+    response_model=schemas.DeleteAnswer,
+    tags=["light"],
+    responses=problems(
+        "invalid_request", "invalid_mask", "job_not_found", "mask_not_found", "overloaded", "storage_full"
+    ),
+)
+async def delete_mask(job_id: str, name: MaskName, request: Request, service: Services, owner: Owner) -> Any:
+    """Take a mask of a job away; what was made with it stays."""
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    await service.delete_mask(job_id, name, owner)
     return {"status": "deleted"}
 
 

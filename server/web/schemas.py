@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from ..errors import InvalidLight
 from ..jobs.base import parse_id
+from ..jobs.masks import NAME as MASK_NAME
 from ..jobs.motions import SIDES, MotionOrder, Orbit
 from ..jobs.rendering import PreviewOptions
 from ..light import lights, skies
@@ -70,6 +71,37 @@ class Strict(BaseModel):
     """Unknown fields are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+MaskName = Annotated[str, Field(pattern=MASK_NAME)]
+
+
+class Mask(Strict):
+    name: MaskName = Field(description="one that was PUT to the job, or `subject` or `sky`, which are built in")
+    invert: Annotated[bool, Field(strict=True)] = Field(False, description="where the mask is not?")
+    feather: float = _number(
+        0.0, 0, 0.1, "how far it fades to each side of its edge, in picture widths; not across edges of the picture"
+    )
+
+    def to_mask(self) -> lights.Mask:
+        """As the engine takes it."""
+        return lights.Mask(self.name, self.invert, self.feather)
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _or_name(schema: Dict[str, Any]) -> None:
+    """A name alone stands for the mask of that name."""
+    schema["anyOf"] = [{"type": "string", "pattern": MASK_NAME}, *schema["anyOf"]]
+
+
+def _mask(description: str) -> Any:
+    return Field(None, description=description, json_schema_extra=_or_name, examples=["subject"])
+
+
+AnyMask = Annotated[Optional[Mask], BeforeValidator(_named)]
 
 
 NOT_BOTH_COLOURS: Dict[str, Any] = {
@@ -129,6 +161,7 @@ class BaseLight(Strict):
     )
     intensity: float = _number(KEY.intensity, 0, 100, "factor in linear light")
     shadow: Annotated[bool, Field(strict=True)] = Field(KEY.shadow, description="does it cast a shadow?")
+    mask: AnyMask = _mask("where this light reaches; everywhere by default")
 
     @model_validator(mode="after")
     def _one_colour(self) -> "BaseLight":
@@ -146,7 +179,8 @@ class BaseLight(Strict):
             if self.temperature is not None
             else lights.WHITE
         )
-        return {"color": color, "intensity": self.intensity, "shadow": self.shadow}
+        mask = self.mask.to_mask() if self.mask is not None else None
+        return {"color": color, "intensity": self.intensity, "shadow": self.shadow, "mask": mask}
 
 
 class DirectionalLight(BaseLight):
@@ -303,6 +337,7 @@ class Look(Strict):
     delight: float = _number(DEFAULT.delight, 0, 1, "how much of the photo's own shading is divided out first")
     shadow: Shadow = Field(default_factory=Shadow)
     specular: Specular = Field(default_factory=Specular)
+    mask: AnyMask = _mask("where the photo is relit; everywhere by default")
     exposure: Exposure = Field(
         None,
         description='stops; or "auto", as a camera does: what keeps the picture as bright as the photo was, within 2 '
@@ -352,6 +387,7 @@ class Look(Strict):
             specular_strength=self.specular.strength,
             roughness=self.specular.roughness,
             exposure=usual if self.exposure is None else self.exposure,
+            mask=self.mask.to_mask() if self.mask is not None else None,
         )
 
 
@@ -543,6 +579,10 @@ class MotionState(BaseModel):
     error: Optional[Dict[str, Any]] = None
 
 
+class MaskAnswer(Size):
+    name: str
+
+
 class JobState(BaseModel):
     job_id: str
     job_dir: str
@@ -561,6 +601,7 @@ class JobState(BaseModel):
     )
     environment: Optional[Size] = Field(None, description="of the light from all around that it was given")
     motion: Optional[MotionState] = Field(None, description="the last that was asked for by POST /animate")
+    masks: List[str] = Field(description="the names of the masks that it was given")
     files: List[str]
     created: str
     expires: str = Field(description="when it is deleted if it is not used again")

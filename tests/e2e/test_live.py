@@ -106,6 +106,26 @@ def test_the_light_of_another_photo_is_the_servers_and_comes_the_same_way(bare, 
     assert page.evaluate(REFUSED, {"environment": {"type": "upload"}})["code"] == "environment_not_found"
 
 
+def test_masks_are_the_servers(bare, server, cat):
+    """It draws what names one, and says what is wrong with it."""
+    page = bare()
+    told = open_view(page, server, cat)
+    left = np.zeros((told["height"], told["width"]), np.uint8)
+    left[:, : told["width"] // 2] = 255
+    assert server.call(f"job/{cat}/mask/left", encoded(left), method="PUT")[0] == 200
+    found, drawn = rendered(page, {**SUN, "mask": "left"})
+    assert drawn["mode"] == "preview"
+    assert apart(found, relit(server, cat, {**SUN, "mask": "left"}))[0] < 4 < apart(found, relit(server, cat, SUN))[0]
+    light = {"type": "directional", "direction": [0, 0, 1]}
+    for body in ({**SUN, "mask": "none"}, {"lights": [light, {**light, "mask": {"name": "none"}}]}):
+        page.watch.expect("Failed to load resource")
+        assert page.evaluate(REFUSED, body)["code"] == "mask_not_found"
+    page.watch.expect("Failed to load resource")
+    wrong = page.evaluate(REFUSED, {**SUN, "mask": {"name": "left", "feather": 1}})
+    assert wrong["code"] == "invalid_request" and "mask.feather" in wrong["message"]
+    assert rendered(page, {**SUN, "mask": None})[1]["mode"] == "webgl"
+
+
 def test_a_lost_context_comes_back_with_its_picture(bare, server, cat):
     page = bare()
     page.watch.expect("CONTEXT_LOST_WEBGL")

@@ -29,7 +29,7 @@ def unsayable(case):
     lights = [light for light in lights if isinstance(light, dict)]
     nowhere = any("target" in light and light["target"] == light.get("position") for light in lights)
     return (
-        case.path in ("/upload", "/job/{job_id}/environment")
+        (case.path in ("/upload", "/job/{job_id}/environment", "/job/{job_id}/mask/{name}") and case.method != "GET")
         or nowhere
         or body.get("keyframes") is not None
         or any(light.get("direction") in ([0, 0, 0], (0, 0, 0)) or light.get("color") == "#000000" for light in lights)

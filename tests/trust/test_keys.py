@@ -50,6 +50,11 @@ def calls(job):
         ("DELETE", f"/job/{job}/environment", None),
         ("POST", "/animate", {"job_id": job, "orbit": {}, "frames": 2}),
         ("DELETE", f"/job/{job}/motion", None),
+        ("PUT", f"/job/{job}/mask/m", encoded(gradient())),
+        ("GET", f"/job/{job}/mask/m", None),
+        ("HEAD", f"/job/{job}/mask/m", None),
+        ("POST", "/preview", {"job_id": job, **LIGHT, "mask": "m"}),
+        ("DELETE", f"/job/{job}/mask/m", None),
         ("DELETE", f"/job/{job}", None),
     ]
 
@@ -123,9 +128,19 @@ def test_an_environment_counts_to_its_key(keyed):
     assert keyed.put(path, content=AROUND, headers=auth(ONE)).status_code == 200
 
 
-def test_cors_lets_a_page_put_an_environment(keyed):
+def test_a_mask_counts_to_its_key(keyed):
+    import numpy as np
+
+    job = upload(keyed, encoded(np.zeros((500, 700, 3), np.uint8)), headers=auth(ONE))
+    noise = np.random.default_rng(0).integers(0, 255, (500, 700), np.uint8)
+    problem(keyed.put(f"/job/{job}/mask/m", content=encoded(noise), headers=auth(ONE)), 507, "storage_full")
+    assert keyed.put(f"/job/{job}/mask/m", content=encoded(noise * 0), headers=auth(ONE)).status_code == 200
+
+
+@pytest.mark.parametrize("what", ["environment", "mask/m"])
+def test_cors_lets_a_page_put_an_environment_and_a_mask(keyed, what):
     asked = {"Origin": "https://page.example", "Access-Control-Request-Method": "PUT"}
-    answer = keyed.options("/job/00000000-0000-4000-8000-000000000000/environment", headers=asked)
+    answer = keyed.options(f"/job/00000000-0000-4000-8000-000000000000/{what}", headers=asked)
     assert answer.status_code == 200 and "PUT" in answer.headers["access-control-allow-methods"]
 
 
@@ -234,9 +249,10 @@ def test_the_key_is_asked_for_before_the_body_is_read(keyed, path, body):
     problem(keyed.post(path, content=body, headers={"Content-Type": "application/json"}), 401, "unauthorized")
 
 
-def test_the_key_is_asked_for_before_an_environment_is_read(keyed):
+@pytest.mark.parametrize("what", ["environment", "mask/m"])
+def test_the_key_is_asked_for_before_a_file_is_read(keyed, what):
     for data in (b"", AROUND, b" " * (2 << 20)):
-        path = "/job/00000000-0000-4000-8000-000000000000/environment"
+        path = f"/job/00000000-0000-4000-8000-000000000000/{what}"
         problem(keyed.put(path, content=data), 401, "unauthorized")
 
 
