@@ -201,9 +201,9 @@ def test_what_starlette_refuses_keeps_its_status(settings):
 
 
 def app_with_a_put(settings, **more):
-    """An application with one more guarded endpoint, `PUT /job/{job_id}/mask/{name}`, that reads up to 2,000 bytes."""
+    """An application with one more guarded endpoint, `PUT /job/{job_id}/note/{name}`, that reads up to 2,000 bytes."""
 
-    @guarded.put("/job/{job_id}/mask/{name}")
+    @guarded.put("/job/{job_id}/note/{name}")
     @takes(BodyRule(max_bytes=lambda s: 2000))
     async def put(job_id: str, name: str, request: Request):
         return {"bytes": len(await request.body())}
@@ -221,7 +221,7 @@ def restored():
 
 @pytest.mark.parametrize("name", ["face", "upload", "relight"])
 def test_a_body_is_bounded_by_what_its_route_declares_whatever_its_path(settings, restored, name):
-    path = f"/job/1/mask/{name}"
+    path = f"/job/1/note/{name}"
     with TestClient(app_with_a_put(settings), raise_server_exceptions=False) as client:
         assert client.put(path, content=b"x" * 2000).json() == {"bytes": 2000}
         problem(client.put(path, content=b"x" * 2001), 413, "file_too_large")
@@ -238,7 +238,7 @@ def test_a_body_is_bounded_by_what_its_route_declares_whatever_its_path(settings
 @pytest.mark.parametrize(
     "method,path",
     [
-        ("PUT", "/job/1/mask/upload"),
+        ("PUT", "/job/1/note/upload"),
         ("POST", "/upload"),
         ("POST", "/relight"),
         ("POST", "/preview"),

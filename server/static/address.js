@@ -23,7 +23,20 @@ export function encode(rig) {
   }
   if (rig.auto) parts.push('auto=1');
   if (rig.environment?.name) parts.push(`environment=${encodeEnvironment(rig.environment)}`); // a photo is not shared
+  if (rig.mask) parts.push(`mask=${encodeMask(rig.mask)}`);
   return `#${parts.join('&')}`;
+}
+
+/**
+ * As !subject,0.02: where the subject is not, with an edge of 0.02.
+ * @param {import('./rig.js').Mask} mask
+ */
+const encodeMask = ({ name, invert, feather }) => `${invert ? '!' : ''}${name}${feather ? `,${short(feather)}` : ''}`;
+
+/** @param {string} text */
+function decodeMask(text) {
+  const [, not, name, feather] = /^(!?)([^,]*),?(.*)$/.exec(text) ?? [];
+  return { name, invert: not === '!', feather: Number.parseFloat(feather) };
 }
 
 /** @param {import('./rig.js').Environment} environment */
@@ -45,6 +58,7 @@ function encodeLight(light) {
   if (light.color) words.push(`color=${light.color.slice(1)}`);
   if (light.shadow === false) words.push('shadow=0');
   if (light.on === false) words.push('on=0');
+  if (light.mask) words.push(`mask=${encodeMask(light.mask)}`);
   return words.join(';');
 }
 
@@ -56,6 +70,7 @@ export function decode(hash) {
   const fields = new URLSearchParams(hash.replace(/^#/, ''));
   /** @type {Fields} */
   const raw = { lights: fields.getAll('light').map(decodeLight), auto: fields.get('auto') === '1' };
+  raw.mask = decodeMask(fields.get('mask') ?? '');
   const [name, ...words] = (fields.get('environment') ?? '').split(';');
   const turned = words.map((word) => word.split('=')).map(([key, value]) => [key, Number.parseFloat(value)]);
   if (name) raw.environment = { ...Object.fromEntries(turned), name };
@@ -76,6 +91,7 @@ function decodeLight(text) {
     const [key, value = ''] = word.split('=');
     if (isLightKey(key)) light[key] = Number.parseFloat(value);
     else if (key === 'target') light.target = vector(value);
+    else if (key === 'mask') light.mask = decodeMask(value);
     else if (key === 'color') light.color = `#${value}`;
     else if (key === 'shadow' || key === 'on') light[key] = value !== '0';
   }

@@ -8,6 +8,8 @@ import { Handles } from './handles.js';
 import { hero } from './hero.js';
 import { keeping } from './keeping.js';
 import { Live } from './live.js';
+import { Masks } from './masks.js';
+import { Motion } from './motion.js';
 import { complain, hideToast, say, settle, stageWords, toast, working } from './notices.js';
 import { exampleFile, watchForPhotos } from './open.js';
 import { Panel } from './panel.js';
@@ -27,10 +29,16 @@ import { Viewer } from './viewer.js';
 
 const store = new Store();
 const viewer = new Viewer(canvasAt('#canvas'));
-const live = new Live(canvasAt('#live'), () => toBody(store.rig), () => viewer.sharpSide);
+/** @type {Motion | null} */
+let motion = null;
+const live = new Live(canvasAt('#live'), () => motion?.body ?? toBody(store.rig), () => viewer.sharpSide);
 const handles = new Handles(store, viewer);
 const panel = new Panel(store);
 const surroundings = new Surroundings(store, (...of) => live.irradiance(...of));
+const masks = new Masks(store, viewer, live, {
+  gone: (error) => gone(error), tool: (tool) => { gestures.tool = tool; },
+});
+motion = new Motion(store, (options) => live.ask(options), () => photo);
 const drawHero = hero();
 const sharing = new Sharing(store, () => photo?.id || '…');
 /** @type {Photo | null} */
@@ -53,6 +61,8 @@ async function openPhoto(next) {
   const earlier = viewer.size;
   settle();
   hideToast();
+  masks.close();
+  motion?.stop();
   live.close();
   delete document.body.dataset.live;
   handles.ownLight = null;
@@ -96,6 +106,7 @@ async function openPhoto(next) {
 function begun(ready, size) {
   viewer.setSize(...size);
   show('ready');
+  masks.open(ready);
   live.open({ id: ready.id, size });
   live.ask();
   seeing.begin();
@@ -114,6 +125,7 @@ function recover(error, failed, previous, earlier) {
   explain(api.asProblem(error), failed);
   if (previous?.id && earlier && previous !== failed) {
     photo = new Photo({ id: previous.id, file: previous.file, name: previous.name });
+    photo.has = previous.has;
     photo.remember();
     begun(photo, earlier);
   } else show('empty');
@@ -135,6 +147,8 @@ function explain(error, failed) {
 }
 
 function closePhoto() {
+  masks.close();
+  motion?.stop();
   live.close();
   delete document.body.dataset.live;
   photo?.close();
@@ -181,7 +195,9 @@ const remove = () => {
 const compare = () => seeing.compare();
 /** @param {number} share */
 const split = (share) => seeing.split(share);
-new Gestures($('#stage'), store, viewer, { split, compare, remove, focus: () => handles.focus() });
+const gestures = new Gestures($('#stage'), store, viewer, {
+  split, compare, remove, focus: () => handles.focus(), paint: () => masks.paint(),
+});
 addEventListener('keydown', (event) => {
   if (event.key !== '?' || around(event, 'input[type=text], input[type=password], textarea')) return;
   const keys = find('.keys', HTMLDetailsElement);
@@ -225,6 +241,7 @@ live.addEventListener('trouble', (event) => {
     document.body.dataset.away = '';
   } else if (error.code === 'unauthorized') askKey(error, () => live.ask());
   else if (error.code === 'job_not_found') gone(error);
+  else if (error.code === 'mask_not_found') masks.lost(error);
   else complain(error, { action: 'Try again', onAction: () => live.ask() });
 });
 
@@ -240,8 +257,9 @@ function gone(error) {
   complain(error, file ? { action: 'Upload it again', onAction: () => openPhoto(new Photo({ file })) } : {});
 }
 
-keeping(store, () => photo, {
+const keep = keeping(store, () => photo, {
   gone,
+  saved: () => masks.saved(),
   erased: ({ file }, words) => {
     closePhoto();
     toast(words, file ? { action: 'Upload again', onAction: () => openPhoto(new Photo({ file })) } : {});
@@ -249,14 +267,18 @@ keeping(store, () => photo, {
   },
 });
 
+motion.keepWith(keep);
+
 // ---- begin ---------------------------------------------------------------------------------------------------------
 
 /** The defaults and presets of this server; it also proves the key. */
 async function learn() {
-  const { defaults, presets, environments } = await api.models();
+  const { defaults, presets, environments, models, limits } = await api.models();
   learnDefaults(defaults);
   panel.learnPresets(presets);
   surroundings.learn(environments);
+  masks.learn(models);
+  motion?.learn(limits.motions ?? []);
   panel.update();
 }
 onKey(learn);

@@ -6,6 +6,7 @@ import { placeOf, rounded, setPlace } from './rig.js';
 const NEAREST = 3;
 const FARTHEST = -1.5;
 const REACH = 1.6;
+const MIDDLE = 1; // button of a mouse
 
 /**
  * @typedef {import('./rig.js').Light} Light
@@ -22,15 +23,25 @@ const REACH = 1.6;
  * @property {Point} last
  * @property {number} spread  between the fingers
  * @property {number} from  the light's depth as they began
- * @typedef {Slide | Carry | Pinch} Drag
+ * @typedef {{kind: 'tool', last: Point}} Stroke  what the tool does
+ * @typedef {Slide | Carry | Pinch | Stroke} Drag
+ * @typedef {object} Tool  what one finger, a pen or the mouse does instead of moving the light
+ * @property {(event: PointerEvent) => boolean} ignores  is this one not meant?
+ * @property {(event: PointerEvent, at: Point) => void} down
+ * @property {(event: PointerEvent, toStage: (event: PointerEvent) => Point) => void} move
+ * @property {() => void} end
+ * @property {() => void} interrupt  a second finger came
  * @typedef {object} Act  what the page does for a gesture
  * @property {() => void} compare
  * @property {(share: number) => void} split
  * @property {() => void} remove
  * @property {() => void} focus
+ * @property {() => void} paint
  */
 
 export class Gestures {
+  /** @type {Tool | null} */
+  tool = null;
   #stage;
   #store;
   #viewer;
@@ -62,7 +73,7 @@ export class Gestures {
       if (event.target === document.body) this.#key(event);
     });
     stage.addEventListener('dblclick', (event) => {
-      if (!around(event, '.handle, .tools, .divider')) this.#viewer.fit();
+      if (!this.tool && !around(event, '.handle, .tools, .divider')) this.#viewer.fit();
     });
   }
 
@@ -79,7 +90,7 @@ export class Gestures {
 
   /** @param {PointerEvent} event */
   #down(event) {
-    if (this.#idle || event.button > 0 || around(event, '.tools, .notice, .own-light')) return;
+    if (this.#idle || around(event, '.tools, .notice, .own-light') || !this.#isMeant(event)) return;
     const at = this.#at(event);
     this.#pointers.set(event.pointerId, at);
     this.#stage.setPointerCapture(event.pointerId);
@@ -90,7 +101,16 @@ export class Gestures {
       event.preventDefault(); // the browser's own drag; so the focus is ours to set
       this.#take(handle, at);
     } else if (around(event, '.divider')) this.#begin({ kind: 'split', last: at });
-    else if (!this.#viewer.isFit || !this.#viewer.isLit) this.#begin({ kind: 'pan', last: at });
+    else this.#onPicture(event, at);
+  }
+
+  /** @type {(event: PointerEvent, at: Point) => void} */
+  #onPicture(event, at) {
+    if (this.tool && event.button !== MIDDLE) {
+      event.preventDefault();
+      this.#begin({ kind: 'tool', last: at });
+      this.tool.down(event, at);
+    } else if (this.tool || !this.#viewer.isFit || !this.#viewer.isLit) this.#begin({ kind: 'pan', last: at });
     else {
       event.preventDefault();
       this.#act.focus(); // so that the keys go on from here
@@ -98,6 +118,11 @@ export class Gestures {
       this.#begin({ kind: 'light', last: at, offset: [0, 0], before });
       this.#place(at);
     }
+  }
+
+  /** @param {PointerEvent} event */
+  #isMeant(event) {
+    return this.tool ? !this.tool.ignores(event) : event.button === 0;
   }
 
   /** @type {(handle: HTMLElement, at: Point) => void} */
@@ -125,6 +150,7 @@ export class Gestures {
     if (drag.kind === 'pinch' || drag.kind === 'depth') this.#pinch(drag);
     else if (this.#pointers.size === 1) {
       if (drag.kind === 'pan') this.#viewer.panBy(at[0] - drag.last[0], at[1] - drag.last[1]);
+      else if (drag.kind === 'tool') this.tool?.move(event, (each) => this.#at(each));
       else if (drag.kind === 'split') this.#act.split((at[0] - this.#viewer.box.x) / this.#viewer.box.w);
       else this.#place(at);
       drag.last = at;
@@ -138,6 +164,7 @@ export class Gestures {
     if (this.#pointers.size) return; // the last finger ends it
     this.#drag = null;
     delete this.#stage.dataset.drag;
+    if (drag?.kind === 'tool') this.tool?.end();
     if (drag && ['light', 'target', 'depth'].includes(drag.kind)) this.#store.commit();
   }
 
@@ -171,6 +198,7 @@ export class Gestures {
   #pinchFrom() {
     const [a, b] = [...this.#pointers.values()];
     const drag = this.#drag;
+    if (drag?.kind === 'tool') this.tool?.interrupt();
     const before = drag?.kind === 'light' ? drag.before : undefined;
     if (before) this.#store.change((_rig, light) => { Object.assign(light, before); }); // it was not meant to move
     const spread = Math.hypot(a[0] - b[0], a[1] - b[1]);
@@ -199,7 +227,7 @@ export class Gestures {
     if (this.#idle || around(event, '.notice')) return;
     event.preventDefault();
     const step = event.deltaY * (event.deltaMode === 1 ? 16 : 1);
-    if (event.ctrlKey || event.metaKey || !this.#viewer.isLit) {
+    if (event.ctrlKey || event.metaKey || this.tool || !this.#viewer.isLit) {
       this.#viewer.zoomBy(Math.exp(-step * (event.ctrlKey ? 0.01 : 0.002)), this.#at(event));
       return;
     }
@@ -232,6 +260,7 @@ export class Gestures {
     else if (key === '+' || key === '=') this.#viewer.zoomBy(1.25);
     else if (key === '-') this.#viewer.zoomBy(0.8);
     else if (key === '0') this.#viewer.fit();
+    else if (key === 'b') this.#act.paint();
     else if (key === 'h') this.#stage.toggleAttribute('data-bare');
     else return false;
     return true;

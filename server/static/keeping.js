@@ -12,9 +12,12 @@ import { toBody } from './rig.js';
 /**
  * @param {import('./store.js').Store} store
  * @param {() => Photo | null} open  the photo that is open
- * @param {{gone: (error: unknown) => void, erased: (photo: Photo, words: string) => void}} act  what the page does
+ * @param {object} act  what the page does
+ * @param {(error: unknown) => void} act.gone
+ * @param {(photo: Photo, words: string) => void} act.erased
+ * @param {() => Promise<void>} act.saved  waits until the server has what is painted
  */
-export function keeping(store, open, { gone, erased }) {
+export function keeping(store, open, { gone, erased, saved }) {
   /**
    * Makes a file of the photo and hands it to the browser's downloads.
    * @param {HTMLButtonElement} button
@@ -44,7 +47,11 @@ export function keeping(store, open, { gone, erased }) {
   }
 
   const download = buttonAt('#download');
-  download.onclick = () => keep(download, (mine) => mine.result(toBody(store.rig), working), 'relit.png');
+  const result = async (/** @type {Photo} */ mine) => {
+    await saved();
+    return mine.result(toBody(store.rig), working);
+  };
+  download.onclick = () => keep(download, result, 'relit.png');
   for (const button of findAll('[data-pass]', HTMLButtonElement)) {
     const { pass = '' } = button.dataset;
     button.onclick = () => keep(button, (mine) => mine.pass(pass, working), pass);
@@ -64,4 +71,5 @@ export function keeping(store, open, { gone, erased }) {
     say(words);
     if (open() === mine) erased(mine, words); // else another was opened meanwhile
   };
+  return keep;
 }

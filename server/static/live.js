@@ -34,6 +34,8 @@ export class Live extends EventTarget {
   #step = 1;
   #drawn = 0;
   #pulse = 0; // frames in a row that came fast (> 0) or slowly (< 0)
+  /** Masks as they are painted here, before the server has them. @type {Map<string, HTMLCanvasElement>} */
+  #masks = new Map();
 
   /**
    * @param {HTMLCanvasElement} canvas  one for all photos: browsers allow few contexts
@@ -66,6 +68,13 @@ export class Live extends EventTarget {
     return this.#view?.irradiance(name, normal, rotation) ?? null;
   }
 
+  /** @type {(name: string, canvas: HTMLCanvasElement | null) => void} the server's anew, where there is no canvas */
+  setMask(name, canvas) {
+    if (canvas) this.#masks.set(name, canvas);
+    else this.#masks.delete(name);
+    this.#view?.setMask(name, canvas);
+  }
+
   /** @param {Job} job */
   open(job) {
     this.close();
@@ -80,6 +89,7 @@ export class Live extends EventTarget {
     this.#abort = new AbortController();
     this.#view?.destroy();
     this.#view = null;
+    this.#masks.clear();
     this.show = 'picture';
   }
 
@@ -96,6 +106,7 @@ export class Live extends EventTarget {
       }
       view.addEventListener('restored', () => this.#shown(performance.now()));
       view.addEventListener('error', () => this.#giveUp());
+      for (const mask of this.#masks) view.setMask(...mask);
       this.#view = view;
     } catch (error) {
       const { name } = /** @type {Error} */ (error);
@@ -164,7 +175,7 @@ export class Live extends EventTarget {
     const side = Math.max(view.width, view.height);
     const wanted = frameSide(this.#fullSide());
     const most = Math.max(...(this.#previews.job?.size ?? [0]));
-    if (wanted <= side || side >= most || this.show === 'light') return;
+    if (wanted <= side || side >= most || this.show === 'light' || this.#masks.size) return;
     if (side >= LARGEST_MAPS) {
       this.#previews.ask();
       return;

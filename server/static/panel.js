@@ -112,7 +112,8 @@ export class Panel {
       if (!rig) return '';
       drawBall(canvas, 48, rig.lights, (rig.ambient ?? 0) * 0.5);
       const use = () => {
-        this.#store.apply(() => structuredClone(rig));
+        // Where the photo is lit at all is no part of a look
+        this.#store.apply(({ mask }) => ({ ...structuredClone(rig), ...(mask && { mask }) }));
         const count = rig.lights.length;
         say(`${title}: ${count === 1 ? 'one light' : `${count} lights`}`);
       };

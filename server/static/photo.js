@@ -27,6 +27,8 @@ export class Photo {
   constructor({ file = null, id = '', name = '' } = {}) {
     this.file = file;
     this.id = id; // empty until it is uploaded
+    /** What it has besides what every photo has. @type {{masks: string[], files: string[]}} */
+    this.has = { masks: [], files: [] };
     this.name = (file?.name || name || 'photo').replace(/\.[^.]*$/, '');
   }
 
@@ -44,7 +46,10 @@ export class Photo {
         const unknown = { title: 'Analysis failed', detail: 'The photo could not be analysed.', code: 'model_error' };
         throw new api.Problem(state.error ?? unknown);
       }
-      if (state.state === 'ready') return state;
+      if (state.state === 'ready') {
+        this.has = { masks: state.masks ?? [], files: state.files ?? [] };
+        return state;
+      }
     }
     throw new DOMException('closed', 'AbortError');
   }
@@ -101,6 +106,23 @@ export class Photo {
     const onProgress = (progress) => onStep({ stage: 'downloading', progress });
     onProgress(0);
     return api.download(this.id, name, { signal: this.#abort.signal, onProgress });
+  }
+
+  /**
+   * A light that moves, as the server renders it, as a file.
+   * @param {import('./api.js').Order} order
+   * @param {OnStep} onStep
+   */
+  async motion(order, onStep) {
+    onStep({ stage: 'rendering', progress: 0 });
+    const { motion_path: path } = await api.animate(this.id, order, { signal: this.#abort.signal });
+    for await (const { motion } of this.#states(onStep)) {
+      if (!motion) throw new DOMException('stopped', 'AbortError');
+      if (motion.state === 'failed') throw new api.Problem(motion.error ?? { title: 'The motion failed' });
+      if (motion.state === 'ready') break;
+      onStep({ stage: 'rendering', progress: motion.progress });
+    }
+    return this.pass(path.split('/').pop() ?? '', onStep);
   }
 
   async erase() {

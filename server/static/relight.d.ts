@@ -27,6 +27,15 @@ export interface RelightOptions {
 /** x from left to right, y up, z toward the viewer. */
 export type Vector = [number, number, number];
 
+/**
+ * Where in the photo: a mask of the job, or one that is built in (`subject`, `sky`). `invert`: everywhere else.
+ * `feather`: how far it fades to each side of its edge, in picture widths, 0 to 0.1.
+ */
+export type Mask = string | { name: string; invert?: boolean; feather?: number };
+
+/** A picture whose red is a mask: 255 wholly, 0 not at all. */
+export type MaskSource = HTMLCanvasElement | OffscreenCanvas | ImageBitmap | ImageData;
+
 interface Shine {
   /** `#rrggbb`; not together with `temperature`. */
   color?: string | null;
@@ -34,7 +43,7 @@ interface Shine {
   temperature?: number | null;
   intensity?: number;
   shadow?: boolean;
-  /** Where this light reaches. */
+  /** Where this light reaches; everywhere without one. */
   mask?: Mask | null;
 }
 
@@ -63,9 +72,6 @@ export interface SpotLight extends Shine {
   blend?: number;
 }
 
-/** Where in the photo: the name of a mask, or more of it. The server draws pictures with masks. */
-export type Mask = string | { name: string; invert?: boolean; feather?: number };
-
 export type Light = DirectionalLight | PointLight | SpotLight;
 
 /** Light from all around. A built-in one is lit here, the others by the server. */
@@ -92,14 +98,14 @@ export interface Body {
   shadow?: { strength?: number };
   specular?: { strength?: number; roughness?: number };
   exposure?: number | 'auto' | null;
-  /** Where the photo is relit. */
+  /** Where the photo is relit at all; everywhere without one. */
   mask?: Mask | null;
 }
 
 export interface RenderOptions {
   /** Draws every so manyth pixel, for light that follows a hand where there is little power. Default 1. */
   step?: 1 | 2 | 3 | 4;
-  /** `light`: the new light on a gray matt surface, with its shadows, without the photo. With WebGL2 only. */
+  /** `light`: the new light with its shadows and masks on a gray matt surface, no photo. With WebGL2 only. */
   show?: 'picture' | 'light';
 }
 
@@ -132,7 +138,7 @@ export interface RelightView extends EventTarget {
   readonly height: number;
   /** Is the photo transparent somewhere? */
   readonly alpha: boolean;
-  /** Bytes that came over the wire, and that lie on the GPU with the canvas. */
+  /** Bytes of the maps that came over the wire, and all that lie on the GPU with the canvas. */
   readonly bytes: { received: number; gpu: number };
   /** Where most of the light came from that the photo was taken in, as a unit vector; null where it is not known. */
   readonly ownLight: Vector | null;
@@ -144,11 +150,18 @@ export interface RelightView extends EventTarget {
   /** Throws a `RelightError` that says what the server would refuse. */
   check(body: Body): void;
   /**
-   * Lights the photo. With WebGL2 the picture is drawn before this returns. Where the server draws, or while the GPU's
-   * context is lost, it is drawn later; null if a newer picture was asked for before it came. Rejects with a
-   * `RelightError`, and what was in the canvas stays.
+   * Lights the photo. With WebGL2 the picture is drawn before this returns. Where the server draws, while the GPU's
+   * context is lost, or when a mask has to be fetched first, it is drawn later; null if a newer picture was asked for
+   * before it came. Rejects with a `RelightError`, and what was in the canvas stays.
    */
   render(body: Body, how?: RenderOptions): Promise<Drawn | null>;
+  /**
+   * Pictures that are lit here take this, on black, as the mask of that name, as it is now and whatever its size, without
+   * a request: for a mask that is being painted. It is feathered as on an even ground, edges of the photo or not. `null`
+   * forgets it, and what was fetched of that name: for a mask that was stored, or changed on the server, which otherwise
+   * is fetched once. Nothing is drawn anew.
+   */
+  setMask(name: string, source: MaskSource | null): void;
   /** Fetches the maps of another size and draws the last picture anew. */
   resize(maxSide: MaxSide): Promise<void>;
   /** What stands in the canvas: 8-bit sRGB, alpha not multiplied in. */

@@ -15,6 +15,8 @@
  * @typedef {import('./relight.d.ts').Body} Body
  * @typedef {import('./relight.d.ts').Drawn} Drawn
  * @typedef {import('./relight.d.ts').MaxSide} MaxSide
+ * @typedef {import('./relight.d.ts').MaskSource} MaskSource
+ * @typedef {import('./relight.d.ts').RenderOptions} RenderOptions
  * @typedef {[number, number, number]} Vector
  * @typedef {Record<string, any>} Json  from the server, or not looked at yet
  * @typedef {{shape: [number, number, number], data: Float32Array | Uint8Array}} Plane  n planes of h rows of w values
@@ -22,18 +24,24 @@
  *   planes: Map<string, Plane>, webp: Blob, bytes: number}} Maps
  * @typedef {{kind: 'directional' | 'point' | 'spot', direction: Vector, position: Vector, target: Vector,
  *   color: number[], intensity: number, angle: number, radius: number, range: number, cone: number, blend: number,
- *   shadow: boolean}} Light
+ *   shadow: boolean, mask: Mask | null}} Light
  * @typedef {{lights: Light[], ambient: number, strength: number, delight: number, shadow: number, specular: number,
- *   roughness: number, exposure: number | 'auto', around: Around | null}} Rig
+ *   roughness: number, exposure: number | 'auto', around: Around | null, mask: Mask | null}} Rig
+ * @typedef {{field: string, name: string, invert: boolean, feather: number, codes?: Uint8Array}} Mask  field: where it
+ *   stands in the body; codes: a byte a pixel of the picture, before it is inverted
  * @typedef {{name: string, intensity: number, rotation: number}} Around  a built-in environment
+ * @typedef {{width: number, height: number}} Size
  * @typedef {{width: number, height: number, photo: WebGLTexture, pixels: WebGLTexture, packed: WebGLTexture,
  *   ranges: Vector, bytes: number}} Picture  what does not depend on the lights, on the GPU
  */
 
 const MARK = /^relight-maps [0-9a-f]{18}\n$/;
 const MARK_LENGTH = 32;
+const MAX_SIDE = 1024;
 const ENVIRONMENTS_KEPT = 48; // parts of them
 const SHADOWS_KEPT = 20; // the 16 lights that a picture may have, and a few that were moved
+const MASKS_KEPT = 20; // those of 16 lights and of the picture, and a few that were feathered otherwise
+const FEATHERED = 256; // the longer side, at most, of the grid on which what is painted is feathered
 const LOGARITHMS = 10; // of the old light lie between minus and plus this
 
 /** What the server, or this module in its words, refuses. `code` and `status` are those of the API. */
@@ -89,6 +97,16 @@ class Server {
   async maps(maxSide) {
     const response = await this.#answer(`/job/${encodeURIComponent(this.jobId)}/maps?max_side=${maxSide}`);
     return response.arrayBuffer();
+  }
+
+  /**
+   * A mask of the job as the server uses it, at the size of the maps, before it is inverted.
+   * @type {(mask: Mask, maxSide: MaxSide) => Promise<ImageBitmap>}
+   */
+  async mask({ name, feather }, maxSide) {
+    const query = `feather=${feather}&max_side=${maxSide}`;
+    const response = await this.#answer(`/job/${encodeURIComponent(this.jobId)}/mask/${name}?${query}`);
+    return createImageBitmap(await response.blob(), { colorSpaceConversion: 'none', premultiplyAlpha: 'none' });
   }
 
   /**
@@ -226,7 +244,9 @@ class Checker {
   #checkAny(options, value, path) {
     const real = options.filter(({ type }) => type !== 'null');
     if (value === null && real.length < options.length) return;
+    const whole = real.find(({ $ref }) => $ref);
     if (real.length === 1) this.check(real[0], value, path);
+    else if (whole) this.check(whole, isOf('string', value) ? { name: value } : value, path); // a name alone will do
     else if (!real.some((option) => this.#accepts(option, value))) {
       const { minimum, maximum } = real.find(({ type }) => type === 'number') ?? {};
       this.#refuse(path, `send stops from ${minimum} to ${maximum}, or "auto"`);
@@ -371,7 +391,7 @@ function lightContradiction(light) {
 function checkBody(body, contract) {
   if (!isOf('object', body)) throw new RelightError('body: send a JSON object.', 'invalid_request', 422);
   const checker = new Checker(contract);
-  checker.check(contract.body, { ...unmasked(body), job_id: '' }, []);
+  checker.check(contract.body, { ...body, job_id: '' }, []);
   const found = [...checker.found, ...contradictions(body.lights, checker.found),
     ...unknown(body.environment, checker.found, contract)];
   if (found.length) {
@@ -393,24 +413,8 @@ function unknown(environment, found, { environments: { texels } }) {
   return [['environment.name', `there is none of that name; there are ${Object.keys(texels).join(', ')}`]];
 }
 
-/**
- * A body without its masks, which the server alone knows and checks.
- * @param {Json} body
- * @returns {Json}
- */
-function unmasked({ mask: _, lights, ...body }) {
-  if (lights === undefined) return body;
-  if (!Array.isArray(lights)) return { ...body, lights };
-  return { ...body, lights: lights.map((light) => (isOf('object', light) ? { ...light, mask: undefined } : light)) };
-}
-
-/** @type {(body: Json) => boolean} */
-const isMasked = ({ mask, lights }) => (
-  given(mask) || (lights ?? []).some((/** @type {Json} */ light) => given(light.mask)));
-
-/** Is a body lit here? The light of an upload or of another photo, and masks, are known to the server alone. */
-const isLitHere = (/** @type {Json} */ body) => (
-  !isMasked(body) && (!given(body.environment) || body.environment.type === 'preset'));
+/** Is a body lit here? The light of an upload or of another photo is known to the server alone. @param {Json} body */
+const isLitHere = ({ environment }) => !given(environment) || environment.type === 'preset';
 
 /**
  * What those lights contradict themselves in, of which nothing else was found.
@@ -482,7 +486,7 @@ function rigOf(body, maps) {
   };
   const specular = { ...defaults.specular, ...said.specular };
   return {
-    lights: lights.map((/** @type {Json} */ light) => lightOf(light, maps)),
+    lights: lights.map((/** @type {Json} */ light, /** @type {number} */ k) => lightOf(light, maps, `lights.${k}`)),
     ambient,
     strength,
     delight,
@@ -491,11 +495,20 @@ function rigOf(body, maps) {
     roughness: specular.roughness,
     exposure,
     around: around ? { intensity: 1, rotation: 0, ...around } : null,
+    mask: maskOf(said.mask, 'mask'),
   };
 }
 
-/** @type {(light: Json, maps: Maps) => Light} */
-function lightOf(light, maps) {
+/** @type {(said: import('./relight.d.ts').Mask | null | undefined, field: string) => Mask | null} */
+function maskOf(said, field) {
+  return said ? { field, invert: false, feather: 0, ...(typeof said === 'string' ? { name: said } : said) } : null;
+}
+
+/** Those of the picture and of its lights. @type {(rig: Rig) => Mask[]} */
+const masksOf = ({ mask, lights }) => [mask, ...lights.map((light) => light.mask)].filter((each) => each !== null);
+
+/** @type {(light: Json, maps: Maps, field: string) => Light} */
+function lightOf(light, maps, field) {
   const { angle, radius, range, cone, blend, intensity } = maps.contract.defaults;
   return {
     kind: light.type,
@@ -510,7 +523,151 @@ function lightOf(light, maps) {
     cone: light.cone ?? cone,
     blend: light.blend ?? blend,
     shadow: light.shadow ?? true,
+    mask: maskOf(light.mask, `${field}.mask`),
   };
+}
+
+// ---- masks
+
+/** The masks of a job at the size of a picture: those that were fetched, and those that somebody paints. */
+class Masks {
+  /** @type {Map<string, Uint8Array>} by name, feather and maxSide */ #kept = new Map();
+  /** @type {Map<string, Promise<void>>} the same */ #coming = new Map();
+  /** @type {Map<string, OffscreenCanvas>} by name */ #painted = new Map();
+
+  /** @param {Server} server */
+  constructor(server) {
+    this.server = server;
+  }
+
+  /** @type {(name: string, source: MaskSource | null) => void} */
+  set(name, source) {
+    this.#painted.delete(name);
+    for (const masks of [this.#kept, this.#coming]) {
+      for (const key of masks.keys()) if (key.startsWith(`${name} `)) masks.delete(key);
+    }
+    if (source) this.#painted.set(name, copyOf(source));
+  }
+
+  /**
+   * A byte a pixel; the same array as long as the mask is the same. undefined: it has to be fetched.
+   * @type {(mask: Mask, maxSide: MaxSide, size: Size) => Uint8Array | undefined}
+   */
+  of({ name, feather }, maxSide, size) {
+    const key = `${name} ${feather} ${maxSide}`;
+    const painted = this.#painted.get(name);
+    const codes = this.#kept.get(key) ?? (painted && redOf(feathered(painted, feather), size));
+    if (codes) this.#keep(key, codes);
+    return codes;
+  }
+
+  /** What was forgotten or painted meanwhile is not kept. @type {(mask: Mask, maxSide: MaxSide) => Promise<void>} */
+  async fetch(mask, maxSide) {
+    const key = `${mask.name} ${mask.feather} ${maxSide}`;
+    const coming = this.#coming.get(key) ?? this.server.mask(mask, maxSide).then((picture) => {
+      if (this.#coming.get(key) === coming) this.#keep(key, redOf(picture, picture));
+      picture.close();
+    }).finally(() => {
+      if (this.#coming.get(key) === coming) this.#coming.delete(key);
+    });
+    this.#coming.set(key, coming);
+    await coming.catch((error) => {
+      const { message, code, status } = error;
+      throw code === 'mask_not_found' ? new RelightError(`${mask.field}: ${message}`, code, status) : error;
+    });
+  }
+
+  /** @type {(key: string, codes: Uint8Array) => void} */
+  #keep(key, codes) {
+    this.#kept.delete(key);
+    this.#kept.set(key, codes);
+    if (this.#kept.size > MASKS_KEPT) this.#kept.delete(/** @type {string} */ (this.#kept.keys().next().value));
+  }
+}
+
+/** @type {(size: Size) => [OffscreenCanvas, OffscreenCanvasRenderingContext2D]} */
+function blackboard({ width, height }) {
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext('2d', { alpha: false, willReadFrequently: true });
+  return [canvas, /** @type {OffscreenCanvasRenderingContext2D} */ (context)];
+}
+
+/** A copy, on black. @param {MaskSource} source */
+function copyOf(source) {
+  const [canvas, context] = blackboard(source);
+  if (source instanceof ImageData) context.putImageData(source, 0, 0);
+  else context.drawImage(source, 0, 0);
+  return canvas;
+}
+
+/** Red, at another size. @type {(source: CanvasImageSource, size: Size) => Uint8Array} */
+function redOf(source, size) {
+  const [, context] = blackboard(size);
+  context.drawImage(source, 0, 0, size.width, size.height);
+  const { data } = context.getImageData(0, 0, size.width, size.height);
+  const red = new Uint8Array(size.width * size.height);
+  for (let i = 0; i < red.length; i += 1) red[i] = data[4 * i];
+  return red;
+}
+
+/**
+ * A mask that fades to each side of its edges as the server's do on an even ground: see server/light/masks.py.
+ * @type {(canvas: OffscreenCanvas, feather: number) => OffscreenCanvas}
+ */
+function feathered(canvas, feather) {
+  if (!feather) return canvas;
+  const scale = Math.min(FEATHERED / Math.max(canvas.width, canvas.height), 1);
+  const [width, height] = [canvas.width, canvas.height].map((side) => Math.max(Math.round(side * scale), 1));
+  const soft = Float32Array.from(redOf(canvas, { width, height }));
+  for (const part of [4, 2, 1]) {
+    const share = Math.exp(-Math.SQRT2 / (((feather / 2) * width * part * Math.sqrt(3)) / Math.sqrt(63)));
+    for (let y = 0; y < height; y += 1) sweep(soft, y * width, 1, width, share);
+    for (let x = 0; x < width; x += 1) sweep(soft, x, width, height, share);
+  }
+  const image = new ImageData(width, height);
+  soft.forEach((code, i) => image.data.set([code, 0, 0, 255], 4 * i));
+  return copyOf(image);
+}
+
+/**
+ * Brings each of a line of values nearer, by a share, to the one before, and then to the one after.
+ * @type {(values: Float32Array, first: number, step: number, count: number, share: number) => void}
+ */
+function sweep(values, first, step, count, share) {
+  const last = first + (count - 1) * step;
+  for (let i = first + step; i <= last; i += step) values[i] += share * (values[i - step] - values[i]);
+  for (let i = last - step; i >= first; i -= step) values[i] += share * (values[i + step] - values[i]);
+}
+
+/**
+ * A mask at a smaller size, in bytes too: each pixel is the mean of what it covers.
+ * @type {(codes: Uint8Array, from: Size, to: Size) => Uint8Array}
+ */
+function shrunk(codes, from, to) {
+  const [columns, rows] = [shared(from.width, to.width), shared(from.height, to.height)];
+  const line = new Float64Array(to.width + 1);
+  const sums = new Float64Array(line.length * (to.height + 1));
+  for (let y = 0, i = 0; y < from.height; y += 1) {
+    line.fill(0);
+    for (let x = 0; x < from.width; x += 1, i += 1) {
+      line[columns.first[x]] += codes[i] * columns.share[x];
+      line[columns.first[x] + 1] += codes[i] * columns.rest[x];
+    }
+    for (let k = 0, at = rows.first[y] * line.length; k < line.length; k += 1, at += 1) {
+      sums[at] += line[k] * rows.share[y];
+      sums[at + line.length] += line[k] * rows.rest[y];
+    }
+  }
+  return Uint8Array.from({ length: to.width * to.height }, (_, k) => (
+    Math.round(sums[Math.floor(k / to.width) * line.length + (k % to.width)])));
+}
+
+/** Of n pixels in a line, into which of fewer each falls first, how much of that it is, and how much of the next. */
+function shared(/** @type {number} */ n, /** @type {number} */ fewer) {
+  const whole = fewer / n;
+  const first = Int32Array.from({ length: n }, (_, i) => Math.floor((i * fewer) / n));
+  const share = Float64Array.from(first, (pixel, i) => Math.min(whole, pixel + 1 - (i * fewer) / n));
+  return { first, share, rest: share.map((part) => whole - part) };
 }
 
 // ---- shadows: what the surfaces see, looked up for a light; server/light/field.py
@@ -868,7 +1025,7 @@ class Environments {
 
 class Samples {
   /** @param {Maps} maps */
-  constructor({ planes, constants, scene }) {
+  constructor({ planes, constants, scene, width: columns, height: rows }) {
     const part = (/** @type {string} */ name) => need(planes, `samples.${name}`).data;
     const { shape: [, height, width] } = need(planes, 'samples.photo');
     this.height = height;
@@ -882,7 +1039,11 @@ class Samples {
     this.corners = part('corners');
     this.weights = part('weights');
     const share = planes.get('samples.share')?.data;
+    this.share = share;
     this.surface = Array.from({ length: this.count }, (_, i) => i).filter((i) => !share || share[i] > 0.5);
+    this.picture = { width: columns, height: rows };
+    /** @type {WeakMap<Uint8Array, Uint8Array>} of the picture's, those at the size of the samples */
+    this.masks = new WeakMap();
     this.constants = constants;
     this.focal = scene.focal;
   }
@@ -896,12 +1057,13 @@ class Samples {
    */
   exposure(rig, shadows, even, around) {
     const { most, black: share, close } = this.constants;
-    const before = this.surface.map((i) => this.#luminance(i, [1, 1, 1]));
+    const surface = this.#relitAtAll(rig);
+    const before = surface.map((i) => this.#luminance(i, [1, 1, 1]));
     const black = share * mean(before);
     if (!(black > 0)) return 0;
     const wanted = mean(before.map((v) => Math.log2(Math.max(v / black, 1))));
     const seen = rig.lights.map((light) => (light.shadow && rig.shadow > 0 ? shadows.visibility(light) : null));
-    const stops = this.surface.map((i) => (
+    const stops = surface.map((i) => (
       Math.log2(Math.max(this.#relit(i, rig, seen, shadows, even, around) / black, 2 ** -most))));
     let low = -most;
     let high = most;
@@ -911,6 +1073,25 @@ class Samples {
       else high = middle;
     }
     return (low + high) / 2;
+  }
+
+  /** The samples that count: surfaces in the picture's mask, or where that leaves none, all. @param {Rig} rig */
+  #relitAtAll({ mask }) {
+    const { surface, share } = this;
+    if (!mask) return surface;
+    const within = surface.filter((i) => (share?.[i] ?? 1) * this.#masked(mask, i) > 0.5);
+    return within.length ? within : surface;
+  }
+
+  /** How much a sample is in a mask. @type {(mask: Mask | null, i: number) => number} */
+  #masked(mask, i) {
+    if (!mask?.codes) return 1;
+    let codes = this.masks.get(mask.codes);
+    if (!codes) {
+      codes = shrunk(mask.codes, this.picture, this);
+      this.masks.set(mask.codes, codes);
+    }
+    return (mask.invert ? 255 - codes[i] : codes[i]) / 255;
   }
 
   /** @type {(i: number, factors: number[], shine?: number[]) => number} */
@@ -944,7 +1125,7 @@ class Samples {
       const cosine = Math.max(n[0] * toward[0] + n[1] * toward[1] + n[2] * toward[2], 0);
       const plane = seen[k];
       const left = plane ? 1 - rig.shadow + rig.shadow * this.#upsampled(i, plane, width, height) : 1;
-      const strength = cosine * arrives * left * light.intensity;
+      const strength = cosine * arrives * left * light.intensity * this.#masked(light.mask, i);
       const shiny = rig.specular && strength ? rig.specular * ggx(n, toward, cosine, rig.roughness) : 0;
       light.color.forEach((c, channel) => {
         lit[channel] += c * strength;
@@ -1140,6 +1321,10 @@ uniform ivec2 size, grid;
 uniform int step;             // every so manyth pixel is drawn
 uniform vec2 scale;           // texels of the shadows a pixel
 uniform float ambient, strength, delight, highlight, focal, alpha2, gloss;
+#if MASKS
+uniform sampler2DArray masks;
+uniform ivec2 masked[LIGHTS + 1];  // of the lights, then of the picture: a layer, or -1 for everywhere; 1: inverted
+#endif
 #if LIGHTS > 0 || AROUND
 uniform sampler2DArray shadows;  // a layer a light: what shadows leave of it, see fourAround
 #endif
@@ -1198,6 +1383,14 @@ float ggx(vec3 n, vec3 l, float NoL) {
 vec2 unsignedPair(uint x) { return vec2(ivec2(x & 65535u, x >> 16)) * (1.0 / 65535.0); }
 vec2 signedPair(uint x) { return vec2(ivec2(x << 16, x) >> 16) * (1.0 / 32767.0); }
 
+#if MASKS
+float within(ivec2 mask, ivec2 pixel) {
+  if (mask.x < 0) return 1.0;
+  float share = texelFetch(masks, ivec3(pixel, mask.x), 0).r;
+  return mask.y > 0 ? 1.0 - share : share;
+}
+#endif
+
 void main() {
   ivec2 pixel = ivec2(gl_FragCoord.xy);
   pixel.y = (size.y - 1) / step - pixel.y;
@@ -1206,6 +1399,9 @@ void main() {
   vec2 there = unsignedPair(bits.y);  // q, occlusion
   ivec4 eights = ivec4(bits.x, bits.x >> 8, bits.x >> 16, bits.x >> 24) & 255;
   float share = float(eights.w) * (1.0 / 255.0);
+#if MASKS
+  share *= within(masked[LIGHTS], pixel);
+#endif
   uvec4 all = texelFetch(pixels, pixel, 0);
   vec2 s = signedPair(all.y);
   vec3 n = vec3(signedPair(all.x), s.x), lit = vec3(ambient * there.y), shine = vec3(0);
@@ -1245,6 +1441,9 @@ void main() {
     float arrives = dot(w, texelFetch(shadows, ivec3(at, i), 0));
 #else
     float arrives = 1.0;
+#endif
+#if MASKS
+    arrives *= within(masked[i], pixel);
 #endif
 #if LAMPS
     if (lamp[i].x > 0.0) {
@@ -1308,6 +1507,7 @@ class Gpu {
     gl.bindVertexArray(null);
     gl.disable(gl.DITHER);
     gl.disable(gl.BLEND);
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
   }
 
   /** Begins to build what the first picture takes, as a rule: drivers do it meanwhile. */
@@ -1367,7 +1567,7 @@ class Gpu {
     gl.useProgram(program);
     Object.entries(textures).forEach(([name, texture], k) => {
       gl.activeTexture(gl.TEXTURE0 + k);
-      gl.bindTexture(name === 'shadows' ? gl.TEXTURE_2D_ARRAY : gl.TEXTURE_2D, texture);
+      gl.bindTexture(name === 'shadows' || name === 'masks' ? gl.TEXTURE_2D_ARRAY : gl.TEXTURE_2D, texture);
       gl.uniform1i(this.#place(program, name), k);
     });
     for (const [name, { set, value }] of Object.entries(numbers)) {
@@ -1418,10 +1618,10 @@ class Gpu {
     return texture;
   }
 
-  /** @type {(width: number, height: number, layers: number) => WebGLTexture} */
-  layers(width, height, layers) {
+  /** @type {(format: number, width: number, height: number, layers: number) => WebGLTexture} */
+  layers(format, width, height, layers) {
     const texture = this.#texture(this.gl.TEXTURE_2D_ARRAY);
-    this.gl.texStorage3D(this.gl.TEXTURE_2D_ARRAY, 1, this.gl.RGBA32F, width, height, layers);
+    this.gl.texStorage3D(this.gl.TEXTURE_2D_ARRAY, 1, format, width, height, layers);
     return texture;
   }
 
@@ -1466,7 +1666,7 @@ class Gpu {
 }
 
 const one = (/** @type {number} */ value) => ({ set: '1f', value });
-const pair = (/** @type {[number, number]} */ value) => ({ set: '2iv', value });
+const pair = (/** @type {number[]} */ value) => ({ set: '2iv', value });
 const many = (/** @type {1 | 3 | 4} */ size, /** @type {number[]} */ value) => ({ set: `${size}fv`, value });
 
 /**
@@ -1529,12 +1729,17 @@ class Lamp {
     this.layers = 0;
     /** @type {WebGLTexture | null} */
     this.shade = null;
+    /** @type {WebGLTexture | null} */
+    this.masks = null;
+    /** @type {(Uint8Array | undefined)[]} what lies in its layers */
+    this.masked = [];
   }
 
   /** Bytes of textures, and of a canvas that is kept twice. */
   get bytes() {
     const { texels } = this.shadows;
-    return this.picture.bytes + this.layers * texels * 16 + this.maps.width * this.maps.height * 8;
+    const pixels = this.maps.width * this.maps.height;
+    return this.picture.bytes + this.layers * texels * 16 + pixels * (8 + this.masked.length);
   }
 
   /**
@@ -1626,7 +1831,7 @@ class Lamp {
     if (lights.length + around.length > this.layers) {
       if (this.shade) gpu.drop(this.shade);
       this.layers = lights.length + around.length;
-      this.shade = gpu.layers(width, height, this.layers);
+      this.shade = gpu.layers(gl.RGBA32F, width, height, this.layers);
     }
     gl.activeTexture(gl.TEXTURE0);
     gl.bindTexture(gl.TEXTURE_2D_ARRAY, this.shade);
@@ -1638,6 +1843,28 @@ class Lamp {
       else data.fill(1);
       gl.texSubImage3D(gl.TEXTURE_2D_ARRAY, 0, 0, 0, layer, width, height, 1, gl.RGBA, gl.FLOAT, data);
     });
+  }
+
+  /**
+   * Brings masks to the GPU that are not there, and tells in which layer each is.
+   * @type {(masks: (Mask | null)[]) => number[]}
+   */
+  #mask(masks) {
+    const { gpu, gpu: { gl }, maps: { width, height } } = this;
+    const wanted = [...new Set(masks.flatMap((mask) => mask?.codes ?? []))];
+    if (wanted.length > this.masked.length) {
+      if (this.masks) gpu.drop(this.masks);
+      this.masks = gpu.layers(gl.R8, width, height, wanted.length);
+      this.masked = wanted.map(() => undefined);
+    }
+    for (const codes of wanted.filter((each) => !this.masked.includes(each))) {
+      const layer = this.masked.findIndex((held) => !held || !wanted.includes(held));
+      this.masked[layer] = codes;
+      gl.activeTexture(gl.TEXTURE0);
+      gl.bindTexture(gl.TEXTURE_2D_ARRAY, this.masks);
+      gl.texSubImage3D(gl.TEXTURE_2D_ARRAY, 0, 0, 0, layer, width, height, 1, gl.RED, gl.UNSIGNED_BYTE, codes);
+    }
+    return masks.map((mask) => this.masked.indexOf(mask?.codes));
   }
 
   /**
@@ -1670,6 +1897,7 @@ class Lamp {
     const { gpu, maps: { scene }, shadows } = this;
     const { photo, pixels, packed, ranges, width, height } = this.picture;
     const { lights } = rig;
+    const masks = [...lights.map(({ mask }) => mask), rig.mask];
     const switches = switchesOf({
       lights: lights.length,
       lamps: lights.some(({ kind }) => kind !== 'directional'),
@@ -1678,11 +1906,14 @@ class Lamp {
       glossy: rig.specular > 0,
       alpha: this.maps.alpha,
       alone,
+      masks: masks.some(Boolean),
     });
     const factor = even * gain;
     const [spheres, surrounding] = this.#surround(around, factor);
+    const layers = switches.MASKS ? this.#mask(masks) : [];
     gpu.draw(gpu.program(RELIGHT, switches), [Math.ceil(width / step), Math.ceil(height / step)], {
       photo, pixels, packed, ...(this.shade ? { shadows: this.shade } : {}), ...spheres,
+      ...(this.masks ? { masks: this.masks } : {}),
     }, {
       size: pair([width, height]),
       grid: pair([shadows.width, shadows.height]),
@@ -1698,6 +1929,7 @@ class Lamp {
       ranges: many(3, ranges),
       ...(lights.length ? lightNumbers(lights, factor) : {}),
       ...surrounding,
+      ...(layers.length ? { masked: pair(layers.flatMap((layer, k) => [layer, Number(masks[k]?.invert)])) } : {}),
     });
   }
 }
@@ -1705,9 +1937,9 @@ class Lamp {
 /**
  * What RELIGHT is built for.
  * @param {{lights: number, lamps?: boolean, shadows?: boolean, around?: boolean, glossy?: boolean, alpha?: boolean,
- *   alone?: boolean}} wanted
+ *   alone?: boolean, masks?: boolean}} wanted
  */
-const switchesOf = ({ lights, lamps, shadows, around, glossy, alpha, alone }) => ({
+const switchesOf = ({ lights, lamps, shadows, around, glossy, alpha, alone, masks }) => ({
   LIGHTS: lights,
   LAMPS: Number(lamps ?? false),
   SHADOWS: Number(shadows ?? false),
@@ -1715,6 +1947,7 @@ const switchesOf = ({ lights, lamps, shadows, around, glossy, alpha, alone }) =>
   GLOSSY: Number(glossy ?? false),
   ALPHA: Number(alpha ?? false),
   LIGHT_ALONE: Number(alone ?? false),
+  MASKS: Number(masks ?? false),
 });
 
 /** @type {(lights: Light[], strength: number) => boolean} */
@@ -1848,11 +2081,14 @@ class View extends EventTarget {
   /** @type {Options} */ #options;
   /** @type {Maps} */ #maps;
   /** @type {LiveEngine | RemoteEngine} */ #engine;
+  /** @type {Masks} */ #masks;
   /** @type {Promise<void>} */ #flying = Promise.resolve();
   #newest = 0;
+  #last = 0; // that was drawn
   #destroyed = false;
   /** @type {Body | null} */ #body = null;
-  /** @type {import('./relight.d.ts').RenderOptions} */ #how = {};
+  /** @type {RenderOptions} */ #how = {};
+  /** @type {[Body | null, RenderOptions]} what stands in the canvas */ #shown = [null, {}];
   /** @type {Promise<void> | null} */ #restored = null;
   /** @type {() => void} */ #wake = () => {};
 
@@ -1870,6 +2106,7 @@ class View extends EventTarget {
     this.#server = server;
     this.#options = options;
     this.#maps = maps;
+    this.#masks = new Masks(server);
     this.#fit();
     this.#engine = this.#start(photo, gpu);
     canvas.addEventListener('webglcontextlost', this.#onLost);
@@ -1888,6 +2125,10 @@ class View extends EventTarget {
     const context = this.canvas.getContext('2d');
     if (!context) throw new RelightError('The canvas has another context already.', 'no_webgl');
     return new RemoteEngine(/** @type {CanvasRenderingContext2D} */ (context));
+  }
+
+  get #maxSide() {
+    return this.#options.maxSide ?? MAX_SIDE;
   }
 
   get #lamp() {
@@ -1945,7 +2186,7 @@ class View extends EventTarget {
 
   /**
    * @param {Body} body
-   * @param {import('./relight.d.ts').RenderOptions} [how]
+   * @param {RenderOptions} [how]
    * @returns {Promise<Drawn | null>}
    */
   async render(body, how = {}) {
@@ -1959,7 +2200,12 @@ class View extends EventTarget {
       await this.#restored;
       if (mine !== this.#newest) return null;
     }
-    return this.#lit(mine);
+    try {
+      return await this.#lit(mine);
+    } catch (error) {
+      if (mine === this.#newest) [this.#body, this.#how] = this.#shown;
+      throw error;
+    }
   }
 
   /**
@@ -1968,14 +2214,20 @@ class View extends EventTarget {
    * @returns {Promise<Drawn | null>}
    */
   async #lit(mine) {
-    const lamp = this.#lamp;
-    if (lamp && isLitHere(/** @type {Body} */ (this.#body))) {
-      const { step = 1, show = 'picture' } = this.#how;
-      const rig = rigOf(/** @type {Body} */ (this.#body), this.#maps);
-      this.#fit(step);
-      return this.#drawn(lamp.render(rig, step, show === 'light'));
-    }
-    // One request at a time, so that pictures come in order; of those that wait, the newest goes
+    const [body, how] = [/** @type {Body} */ (this.#body), this.#how];
+    if (!this.#isLitHere(body)) return this.#inTurn(mine, () => this.#litByServer(mine, body, how));
+    if (!this.#lacking(body).length) return this.#litHere(mine, body, how);
+    return this.#inTurn(mine, async () => {
+      await this.#fetchMasks(() => body);
+      return this.#isLate(mine) ? null : this.#litHere(mine, body, how);
+    });
+  }
+
+  /**
+   * One at a time, so that pictures come in order; of those that wait, the newest goes.
+   * @type {(mine: number, make: () => Promise<Drawn | null>) => Promise<Drawn | null>}
+   */
+  async #inTurn(mine, make) {
     const before = this.#flying;
     let landed = () => {};
     this.#flying = new Promise((resolve) => {
@@ -1983,20 +2235,64 @@ class View extends EventTarget {
     });
     try {
       await before;
-      if (mine !== this.#newest) return null;
-      const { maxSide = 1024 } = this.#options;
-      const picture = await this.#server.preview({ ...this.#body, max_side: maxSide, quality: 90 });
-      this.#fit();
-      if (!this.#destroyed) this.#engine.show(picture);
-      picture.close();
-      return this.#destroyed ? null : this.#drawn(null);
+      return mine === this.#newest ? await make() : null;
     } finally {
       landed();
     }
   }
 
-  /** @param {number | null} exposure  @returns {Drawn} */
-  #drawn(exposure) {
+  /** Is there a newer picture already, or nobody who wants one? @param {number} mine */
+  #isLate(mine) {
+    return this.#destroyed || mine < this.#last;
+  }
+
+  /** @param {Body | null} body */
+  #isLitHere(body) {
+    return this.#lamp !== null && body !== null && isLitHere(body);
+  }
+
+  /** @type {(mine: number, body: Body, how: RenderOptions) => Drawn} */
+  #litHere(mine, body, how) {
+    const { step = 1, show = 'picture' } = how;
+    const lamp = /** @type {Lamp} */ (this.#lamp);
+    const rig = rigOf(body, this.#maps);
+    for (const mask of masksOf(rig)) mask.codes = this.#masks.of(mask, this.#maxSide, this.#maps);
+    this.#fit(step);
+    return this.#drawn(mine, body, how, lamp.render(rig, step, show === 'light'));
+  }
+
+  /** @type {(mine: number, body: Body, how: RenderOptions) => Promise<Drawn | null>} */
+  async #litByServer(mine, body, how) {
+    const picture = await this.#server.preview({ ...body, max_side: this.#maxSide, quality: 90 });
+    const late = this.#isLate(mine);
+    if (!late) {
+      this.#fit();
+      this.#engine.show(picture);
+    }
+    picture.close();
+    return late ? null : this.#drawn(mine, body, how, null);
+  }
+
+  /** The masks that a picture waits for. @type {(body: Body | null, maps?: Maps, maxSide?: MaxSide) => Mask[]} */
+  #lacking(body, maps = this.#maps, maxSide = this.#maxSide) {
+    if (!body || !this.#isLitHere(body)) return [];
+    return masksOf(rigOf(body, maps)).filter((mask) => !this.#masks.of(mask, maxSide, maps));
+  }
+
+  /** @type {(body: () => Body | null, maps?: Maps, maxSide?: MaxSide) => Promise<void>} */
+  async #fetchMasks(body, maps, maxSide) {
+    for (let lacking = this.#lacking(body(), maps, maxSide); lacking.length && !this.#destroyed;) {
+      const found = await Promise.allSettled(lacking.map((mask) => this.#masks.fetch(mask, maxSide ?? this.#maxSide)));
+      for (const each of found) if (each.status === 'rejected') throw each.reason;
+      await this.#restored;
+      lacking = this.#lacking(body(), maps, maxSide);
+    }
+  }
+
+  /** @type {(mine: number, body: Body, how: RenderOptions, exposure: number | null) => Drawn} */
+  #drawn(mine, body, how, exposure) {
+    this.#last = mine;
+    this.#shown = [body, how];
     const { width, height } = this.canvas;
     /** @type {Drawn} */
     const drawn = { exposure, mode: exposure === null ? 'preview' : 'webgl', width, height };
@@ -2004,19 +2300,25 @@ class View extends EventTarget {
     return drawn;
   }
 
+  /** @type {(name: string, source: MaskSource | null) => void} */
+  setMask(name, source) {
+    this.#masks.set(name, this.#lamp && source);
+  }
+
   /** @param {MaxSide} maxSide */
   async resize(maxSide) {
     const options = { ...this.#options, maxSide };
     const [maps, photo] = await fetchMaps(this.#server, options);
-    if (this.#destroyed) {
+    try {
+      await this.#fetchMasks(() => this.#body, maps, maxSide);
+      if (this.#destroyed) return;
+      this.#options = options;
+      this.#maps = maps;
+      this.#fit();
+      if (this.#engine instanceof LiveEngine) this.#engine.take(maps, photo);
+    } finally {
       photo?.close();
-      return;
     }
-    this.#options = options;
-    this.#maps = maps;
-    this.#fit();
-    if (this.#engine instanceof LiveEngine) this.#engine.take(maps, photo);
-    photo?.close();
     if (this.#body) await this.render(this.#body, this.#how);
   }
 
@@ -2071,7 +2373,7 @@ async function bitmapOf(maps) {
  * @param {Options} options
  * @returns {Promise<[Maps, ImageBitmap | null]>}
  */
-async function fetchMaps(server, { maxSide = 1024, mode = 'auto' }) {
+async function fetchMaps(server, { maxSide = MAX_SIDE, mode = 'auto' }) {
   const maps = await readMaps(await server.maps(maxSide));
   if (mode === 'webgl' && !maps.planes.size) {
     throw new RelightError('The model of this job does not say what its surfaces see.', 'no_webgl');

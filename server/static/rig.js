@@ -8,7 +8,8 @@ import { clamp } from './dom.js';
  * @typedef {'intensity' | 'angle' | 'radius' | 'range' | 'cone' | 'blend' | 'temperature'} LightKey  what has a number
  * @typedef {'ambient' | 'delight' | 'strength' | 'exposure' | 'shadow.strength' | 'specular.strength'
  *   | 'specular.roughness'} SceneKey  what has a number in the scene; after a dot, a field within a field
- * @typedef {Partial<Record<LightKey, number>> & {color?: string, shadow?: boolean, on?: boolean}} Shine
+ * @typedef {{name: string, invert?: boolean, feather?: number}} Mask  where light goes; feather in picture widths
+ * @typedef {Partial<Record<LightKey, number>> & {color?: string, shadow?: boolean, on?: boolean, mask?: Mask}} Shine
  * @typedef {Shine & {type: 'directional', direction: Vector}} DirectionalLight
  * @typedef {Shine & {type: 'point', position: Vector}} PointLight
  * @typedef {Shine & {type: 'spot', position: Vector, target: Vector}} SpotLight
@@ -21,6 +22,7 @@ import { clamp } from './dom.js';
  * @property {number} [exposure]
  * @property {{strength?: number}} [shadow]
  * @property {{strength?: number, roughness?: number}} [specular]
+ * @property {Mask} [mask]  where the picture is lit anew at all
  * @typedef {object} Environment  light from all around: a built-in one by name, or that of another photo, a job
  * @property {string} [name]
  * @property {string} [photo]
@@ -35,6 +37,7 @@ import { clamp } from './dom.js';
  */
 
 export const MOST_LIGHTS = 16;
+export const MOST_FEATHER = 0.1;
 /** @type {Record<LightType, string>} */
 export const TYPES = { directional: 'Sun', point: 'Lamp', spot: 'Spot' };
 
@@ -178,7 +181,7 @@ export const newRig = () => ({ lights: [newLight()], auto: true });
  * @returns {Light}
  */
 export function retype(light, type) {
-  const kept = ['on', 'intensity', 'color', 'temperature', 'shadow', ...KEYS[type]];
+  const kept = ['on', 'intensity', 'color', 'temperature', 'shadow', 'mask', ...KEYS[type]];
   const shine = Object.entries(light).filter(([key, value]) => kept.includes(key) && value !== undefined);
   return Object.assign(newLight(type, placeOf(light)), Object.fromEntries(shine));
 }
@@ -203,6 +206,8 @@ function cleanLight(raw) {
     if (isNumber(value)) light[key] = clamp(value, ...BOUNDS[key]);
   }
   tint(light, raw);
+  const mask = cleanMask(raw.mask);
+  if (mask) light.mask = mask;
   if (raw.shadow === false) light.shadow = false;
   if (raw.on === false) light.on = false;
   return light;
@@ -237,6 +242,16 @@ function cleanEnvironment(raw) {
   return environment;
 }
 
+/** @type {(raw: unknown) => Mask | null} */
+function cleanMask(raw) {
+  if (!hasFields(raw) || typeof raw.name !== 'string' || !/^[a-z0-9_-]{1,32}$/.test(raw.name)) return null;
+  /** @type {Mask} */
+  const mask = { name: raw.name };
+  if (raw.invert === true) mask.invert = true;
+  if (isNumber(raw.feather) && raw.feather > 0) mask.feather = Math.min(raw.feather, MOST_FEATHER);
+  return mask;
+}
+
 /**
  * A rig from anywhere (an address, a preset): known fields, in bounds, at least one light; null when there is none.
  * @param {Rig | Fields | null} raw
@@ -251,6 +266,8 @@ export function cleanRig(raw) {
   if (raw.auto === true) rig.auto = true;
   const environment = cleanEnvironment(raw.environment);
   if (environment) rig.environment = environment;
+  const mask = cleanMask(raw.mask);
+  if (mask) rig.mask = mask;
   for (const key of SCENE_KEYS) {
     const value = statedScene(raw, key);
     if (value !== undefined) setScene(rig, key, clamp(value, ...SCENE_BOUNDS[key]));

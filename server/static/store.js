@@ -90,6 +90,16 @@ export class Store extends EventTarget {
     this.commit(kind);
   }
 
+  /**
+   * Changes the rig that stands, with no way back.
+   * @param {Edit} edit
+   */
+  amend(edit) {
+    this.change(edit);
+    this.#keep('replaceState', encode(this.rig));
+    this.#tell('change', false);
+  }
+
   undo() {
     if (this.canUndo) history.back();
   }

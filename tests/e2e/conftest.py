@@ -119,6 +119,18 @@ def open_page(browser, server):
     watch.check()
 
 
+@pytest.fixture
+def bare(open_page):
+    """A page of the server's own, with its policy, and nothing on it."""
+
+    def make(server=None, **options):
+        page = open_page("health", **({"server": server} if server else {}), **options)
+        page.watch.expect("favicon.ico")  # which only the page names
+        return page
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory):
     """A matt ball before a wall, lit evenly: any side that is brighter afterwards comes from the light asked for."""

@@ -1,5 +1,7 @@
 """`make parity`: relight.js against the server, 200 bodies on ten photos, with a table by kind of light.
 
+Every other body is tried within masks, too.
+
 Photos are those that come with scikit-image, or the pictures of --photos DIR, at most 1024 pixels long.
 """
 
@@ -13,7 +15,7 @@ import numpy as np
 from harness import FLAGS, Server, chromium
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from views import apart, bodies, open_view, relit, rendered, upload
+from views import apart, blot, bodies, give_mask, open_view, relit, rendered, upload, within
 
 NAMES = (
     "astronaut.png",
@@ -50,8 +52,13 @@ def compare(server, files, all_bodies, rows, received):
             image.thumbnail((1024, 1024))
             job = upload(server, image)
             received.append(open_view(page, server, job)["bytes"]["received"])
-            for body in all_bodies[k :: len(files)]:
+            for n in (0, 1):
+                give_mask(server, job, f"blot-{n}", blot(image.size[::-1], 2 * k + n))
+            for n, body in enumerate(all_bodies[k :: len(files)]):
                 rows[kind_of(body)].append(apart(rendered(page, body)[0], relit(server, job, body)))
+                if n % 2:
+                    masked = within(body, ["blot-0", "blot-1", "sky"], n)
+                    rows["in masks"].append(apart(rendered(page, masked)[0], relit(server, job, masked)))
             server.call(f"job/{job}", method="DELETE")
 
 

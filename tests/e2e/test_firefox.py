@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from conftest import need
 from harness import READY
-from test_live import SUN, photo
-from views import OPEN, RENDER, apart, bodies, relit, upload
+from test_live import SUN
+from views import OPEN, RENDER, apart, blot, bodies, give_mask, photo, relit, upload
 
 PREFERENCES = {"webgl.force-enabled": True, "remote.active-protocols": 1, "browser.shell.checkDefaultBrowser": False}
 
@@ -102,12 +102,15 @@ def fox():
 
 
 def test_the_same_light_in_firefox(fox, server):
-    job = upload(server, photo("coffee.png"))
+    picture = photo("coffee.png")
+    job = upload(server, picture)
+    give_mask(server, job, "blot", blot(picture.size[::-1]))
     fox.goto(server.url + "docs")
     base = server.url.rstrip("/")
     told = fox.evaluate(OPEN, [f"{base}/static/relight.js", {"base": base, "jobId": job}])
     need(told["mode"] == "webgl", "Firefox has no WebGL2 here: install libgl1 and libgl1-mesa-dri")
-    for body in [*bodies(16)[1::2], {**SUN, "strength": 0}]:
+    masked = {**SUN, "mask": {"name": "blot", "feather": 0.01, "invert": True}}
+    for body in [*bodies(16)[1::2], masked, {**SUN, "strength": 0}]:
         drawn = fox.evaluate(RENDER, body)
         pixels = np.frombuffer(base64.b64decode(drawn["data"]), np.uint8)
         found, wanted = pixels.reshape(drawn["height"], drawn["width"], 4), relit(server, job, body)
@@ -129,3 +132,20 @@ def test_the_page_in_firefox(fox, server):
     assert fox.evaluate("() => location.hash") != before
     assert fox.evaluate("() => document.querySelector('#readout').title") == "Lit in this browser"
     assert fox.evaluate("() => document.querySelector('#problem').hidden")
+    fox.evaluate("() => document.querySelector('#paint').click()")
+    while not fox.evaluate("() => Boolean(document.querySelector('.stage[data-brush]'))"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    x, y = fox.evaluate("""() => {
+        const { left, top, width, height } = document.querySelector('#live').getBoundingClientRect();
+        return [Math.round(left + width / 2), Math.round(top + height / 2)];
+    }""")
+    move = [{"type": "pointerMove", "x": x + 10 * step, "y": y} for step in range(5)]
+    stroke = [move[0], {"type": "pointerDown", "button": 0}, *move[1:], {"type": "pointerUp", "button": 0}]
+    fox.call(
+        "input.performActions", context=fox.context, actions=[{"type": "pointer", "id": "hand", "actions": stroke}]
+    )
+    job = fox.evaluate("() => JSON.parse(sessionStorage.getItem('relight.job')).id")
+    while server.json(f"job/{job}")["masks"] != ["painted-1"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

@@ -5,7 +5,6 @@ import http.server
 import json
 import re
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,33 +13,12 @@ from fakes import SeeingEngine, SphereEngine
 from harness import ROOT, pixels
 from PIL import Image
 from support import encoded, gradient, serving
-from views import REFUSED, apart, bodies, open_view, relit, rendered, upload
+from views import REFUSED, apart, bodies, open_view, photo, relit, rendered, upload
 
 from server.application import create_app
 
 PHOTOS = ("chelsea.png", "coffee.png", "astronaut.png")
 SUN = {"x": -0.6, "y": 0.4, "z": 0.7}
-
-
-def photo(name):
-    """A photograph that comes with scikit-image, at most 600 pixels long."""
-    from skimage import data
-
-    image = Image.open(Path(data.__file__).parent / name).convert("RGB")
-    image.thumbnail((600, 600))
-    return image
-
-
-@pytest.fixture
-def bare(open_page):
-    """A page of the server's own, with its policy, and nothing on it."""
-
-    def make(server=None, **options):
-        page = open_page("health", **({"server": server} if server else {}), **options)
-        page.watch.expect("favicon.ico")  # which only the page names
-        return page
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -104,26 +82,6 @@ def test_the_light_of_another_photo_is_the_servers_and_comes_the_same_way(bare, 
     assert rendered(page, SUN)[1]["mode"] == "webgl"
     page.watch.expect("Failed to load resource")
     assert page.evaluate(REFUSED, {"environment": {"type": "upload"}})["code"] == "environment_not_found"
-
-
-def test_masks_are_the_servers(bare, server, cat):
-    """It draws what names one, and says what is wrong with it."""
-    page = bare()
-    told = open_view(page, server, cat)
-    left = np.zeros((told["height"], told["width"]), np.uint8)
-    left[:, : told["width"] // 2] = 255
-    assert server.call(f"job/{cat}/mask/left", encoded(left), method="PUT")[0] == 200
-    found, drawn = rendered(page, {**SUN, "mask": "left"})
-    assert drawn["mode"] == "preview"
-    assert apart(found, relit(server, cat, {**SUN, "mask": "left"}))[0] < 4 < apart(found, relit(server, cat, SUN))[0]
-    light = {"type": "directional", "direction": [0, 0, 1]}
-    for body in ({**SUN, "mask": "none"}, {"lights": [light, {**light, "mask": {"name": "none"}}]}):
-        page.watch.expect("Failed to load resource")
-        assert page.evaluate(REFUSED, body)["code"] == "mask_not_found"
-    page.watch.expect("Failed to load resource")
-    wrong = page.evaluate(REFUSED, {**SUN, "mask": {"name": "left", "feather": 1}})
-    assert wrong["code"] == "invalid_request" and "mask.feather" in wrong["message"]
-    assert rendered(page, {**SUN, "mask": None})[1]["mode"] == "webgl"
 
 
 def test_a_lost_context_comes_back_with_its_picture(bare, server, cat):

@@ -66,7 +66,7 @@ def test_the_light_alone_and_the_albedo(open_page, photo):
     page = open_page()
     choose(page, photo)
     whole = on_screen(page)
-    page.get_by_role("radio", name="Light").check()
+    page.get_by_role("radio", name="Light", exact=True).check()
     settled(page)
     alone = on_screen(page)
     assert abs(alone - alone.mean(2, keepdims=True)).max() < 3 < abs(whole - whole.mean(2, keepdims=True)).max()

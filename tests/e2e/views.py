@@ -4,6 +4,7 @@ import base64
 import io
 import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -31,12 +32,53 @@ REFUSED = """async (body) => view.render(body).then(() => null, ({ name, code, s
   { name, code, status, message }))"""
 
 
+def photo(name, side=600):
+    """A photograph that comes with scikit-image, at most so many pixels long."""
+    from skimage import data
+
+    image = Image.open(Path(data.__file__).parent / name).convert("RGB")
+    image.thumbnail((side, side))
+    return image
+
+
 def upload(server, pixels, **headers):
     """Upload a picture array, or PIL image, to a server of the harness; the job's id."""
     kind, data = multipart(encoded(pixels))
     status, content = server.call("upload", data, headers={**kind, **headers})
     assert status == 200, content
     return json.loads(content)["job_id"]
+
+
+def give_mask(server, job_id, name, mask):
+    """Give a job a mask (H, W) uint8."""
+    status, content = server.call(f"job/{job_id}/mask/{name}", encoded(mask), method="PUT")
+    assert status == 200, content
+
+
+def blot(size, seed=0):
+    """(H, W) uint8: a mask as people paint them: a few strokes, some soft, over part of the picture."""
+    (h, w), rng = size, np.random.default_rng(seed)
+    y, x = np.mgrid[:h, :w] / max(h, w)
+    mask = np.zeros((h, w))
+    for _ in range(4):
+        cx, cy, r = rng.uniform(0, w / max(h, w)), rng.uniform(0, h / max(h, w)), rng.uniform(0.08, 0.3)
+        soft = rng.choice([0.002, 0.05])
+        mask = np.maximum(mask, np.clip((r - np.hypot(x - cx, y - cy)) / soft + 0.5, 0, 1))
+    return np.rint(mask * 255).astype(np.uint8)
+
+
+def within(body, names, seed):
+    """A body whose picture or lights, or both, are masked: inverted and feathered or not."""
+    rng = np.random.default_rng(seed)
+
+    def mask():
+        name = str(rng.choice(names))
+        more = {"invert": bool(rng.random() < 0.5), "feather": float(rng.choice([0, 0.004, 0.03, 0.1]))}
+        return name if rng.random() < 0.3 else {"name": name, **more}
+
+    lights = [{**light, "mask": mask()} if rng.random() < 0.6 else light for light in body.get("lights", [])]
+    both = {**body, **({"lights": lights} if lights else {})}
+    return {**both, "mask": mask()} if lights == body.get("lights", []) or rng.random() < 0.5 else both
 
 
 def open_view(page, server, job_id, **options):
