@@ -255,15 +255,13 @@ class Analyst:
     async def watch(self, job_id: str) -> AsyncGenerator[Record, None]:
         """The record of a job, at once, then whenever it may have changed, and now and then all the same.
 
-        Ends once the job is ready or failed. Raises JobNotFound.
+        Has no end of its own. Raises JobNotFound.
         """
         with self.notifier.subscribe(job_id) as changed:
             while True:
                 changed.clear()
                 record = self.as_it_stands(await asyncio.to_thread(load_record, self.store, job_id))
                 yield record
-                if record.state in (READY, FAILED):
-                    return
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(changed.wait(), POLL_SECONDS)
 

@@ -46,6 +46,10 @@ class JobFile(str, enum.Enum):
     MAPS_512 = "maps-512.bin"
     MAPS_1024 = "maps-1024.bin"
     MAPS_2048 = "maps-2048.bin"
+    MOTION = "motion.json"
+    MOTION_WEBP = "motion.webp"
+    MOTION_GIF = "motion.gif"
+    MOTION_MP4 = "motion.mp4"
 
 
 # Made of the geometry when they are first asked for
@@ -64,6 +68,8 @@ PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
 LARGE = (JobFile.GLB, *LIT)  # of these, HEAD makes none, and room is made for them first
 ARCHIVE = "passes.zip"  # of all of them but the mesh; never stored
 ARCHIVED = tuple(file for file in PASSES if file != JobFile.GLB)
+MOTIONS = (JobFile.MOTION_WEBP, JobFile.MOTION_GIF, JobFile.MOTION_MP4)
+DOWNLOADS = (*PASSES, *MOTIONS)
 
 
 class MapsSide(enum.IntEnum):
@@ -132,6 +138,7 @@ class Coordination(Protocol):
     def is_alive(self, worker: str) -> bool: ...
     def is_alone(self) -> bool: ...
     def analysis_lock(self, fingerprint: str) -> Lock: ...
+    def motion_lock(self, job_id: str, timeout: float) -> Lock: ...
     def sweep_lock(self, timeout: float) -> Lock: ...
     def room_lock(self, timeout: float) -> Lock: ...
     def take_ticket(self, stream: str, came: int) -> Optional[str]: ...
@@ -170,12 +177,12 @@ def is_job_folder(name: str) -> bool:
         return False
 
 
-def parse_pass(text: str) -> JobFile:
-    """The pass of that file name. Raises FileNotFound for any other name."""
-    for name in PASSES:
+def parse_download(text: str) -> JobFile:
+    """The pass or motion of that file name. Raises FileNotFound for any other name."""
+    for name in DOWNLOADS:
         if name.value == text:
             return name
-    raise FileNotFound(f"There is no such file. A job has {', '.join(n.value for n in PASSES)} and {ARCHIVE}.")
+    raise FileNotFound(f"There is no such file. A job has {', '.join(n.value for n in DOWNLOADS)} and {ARCHIVE}.")
 
 
 def jobs_to_evict(entries: List[Entry], quota: int, need: int, keep: Callable[[str], bool]) -> Optional[List[str]]:
