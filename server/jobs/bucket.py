@@ -80,7 +80,9 @@ class Bucket:
             self.requests[verb] += 1
         try:
             answer = call(self._objects, *args, **more)
-        except FileNotFoundError:
+        except FileNotFoundError as exc:
+            if "NoSuchBucket" in str(exc):  # a store that is only just starting says so of all
+                raise self._gone(exc) from None
             raise Missing from None
         except (errors.AlreadyExistsError, errors.PreconditionError):
             raise Conflict from None
