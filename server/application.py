@@ -144,6 +144,7 @@ def create_app(
             for fault in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(fault, Exception):
                     log.error("a task broke off", exc_info=fault)
+            await service.motions.close()
             await asyncio.to_thread(service.close)
 
     app = FastAPI(

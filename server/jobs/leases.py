@@ -153,6 +153,10 @@ class LeasedProcesses:
         """The turn of making an analysis, told by its fingerprint (hexadecimal); 256 serve all of them."""
         return Turn(self, f"analysis-{fingerprint[:2]}", -1)
 
+    def motion_lock(self, job_id: str, timeout: float) -> "Turn":
+        """The turn of changing what is known of a job's motion; 256 serve all of them."""
+        return Turn(self, f"motion-{job_id[:2]}", timeout)
+
     def here(self, name: str) -> threading.Lock:
         """Who in this process has, or wants, a turn."""
         with self._lock:

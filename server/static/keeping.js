@@ -71,4 +71,5 @@ export function keeping(store, open, { gone, erased, saved }) {
     say(words);
     if (open() === mine) erased(mine, words); // else another was opened meanwhile
   };
+  return keep;
 }

@@ -90,6 +90,21 @@ def know_each_others_masks(servers, job):
         assert server.ask("POST", "/preview", {"job_id": job, **LIGHT, "mask": "m2"})[0] == 200
 
 
+def show_each_others_motions(servers, job):
+    order = {"job_id": job, "orbit": {"turns": 1, "elevation": 20}, "frames": 4, "max_side": 64}
+    assert servers[0].ask("POST", "/animate", order)[0] == 202
+    status, again = servers[1].json("POST", "/animate", order)
+    assert status == 202 or again["code"] == "motion_busy"
+    end = time.monotonic() + 30
+    while (state := servers[1].json("GET", f"/job/{job}")[1]["motion"]["state"]) != "ready":
+        assert state == "rendering" and time.monotonic() < end
+        time.sleep(0.1)
+    found = [server.ask("GET", f"/download/{job}/motion.webp") for server in servers]
+    assert found[0][0] == 200 and found[0][2] == found[1][2]
+    assert servers[0].ask("DELETE", f"/job/{job}/motion")[0] == 200
+    assert servers[1].json("GET", f"/job/{job}")[1]["motion"] is None
+
+
 def test_from_upload_to_delete_by_whichever_server(tmp_path, bucket, monkeypatch):
     (tmp_path / "count").mkdir()
     monkeypatch.setenv("FAKE_COUNT", str(tmp_path / "count"))
@@ -123,6 +138,7 @@ def test_from_upload_to_delete_by_whichever_server(tmp_path, bucket, monkeypatch
         for server in servers:
             hands_out_everything(server, job, found[0][2])
         know_each_others_masks(servers, job)
+        show_each_others_motions(servers, job)
         assert one.ask("DELETE", f"/job/{job}")[0] == 200
         for _ in range(4):
             assert other.ask("POST", "/preview", {"job_id": job, **LIGHT})[0] == 404
