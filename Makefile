@@ -27,6 +27,7 @@ fuzz: $(VENV_TEST)/.installed
 
 chaos: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/chaos.py --kills 200
+	$(VENV_TEST)/bin/python tests/chaos.py --kills 20 --bucket
 
 soak: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/soak.py --minutes $(MINUTES)
