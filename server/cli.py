@@ -309,7 +309,14 @@ def serve(host: str, port: int, workers: int, root_path: str, settings: Dict[str
     """Run the server until it is stopped; `settings` by name. Raises StartupError when one is bad."""
     for name, value in settings.items():
         os.environ[variable(name)] = value  # where the worker processes find them too
-    load().keys()  # a bad setting ends the start here, and not each worker again and again
+    loaded = load()
+    loaded.keys()  # a bad setting ends the start here, and not each worker again and again
+    if loaded.store:
+        from .jobs import backend
+
+        if loaded.store.startswith("memory:") and workers > 1:
+            raise StartupError("RELIGHT_STORE: memory:// is that of one process, and --workers asks for more")
+        backend.check(loaded)
     import uvicorn
 
     uvicorn.run("server:app", host=host, port=port, workers=workers, root_path=root_path)

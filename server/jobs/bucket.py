@@ -171,7 +171,7 @@ class Bucket:
 
         def pages(objects: Any) -> List[Listed]:
             found = []
-            for page in self._obstore.list(objects, f"{folder}/"):
+            for page in self._obstore.list(objects, f"{folder}/", chunk_size=1000):
                 with self._lock:
                     self.requests["list"] += 1
                 found += [Listed(m["path"], m["size"], m["e_tag"] or "", m["last_modified"].timestamp()) for m in page]
