@@ -2,6 +2,7 @@
 """Rebuild or replace the ONNX graphs in onnx_models/.
 
     python export/export_models.py                                       # the bundled network, from export/weights/
+    python export/export_models.py --network u2netp                      # likewise what finds the subject
     python export/export_models.py --list                                # networks known by name
     python export/export_models.py --network depth-anything-v2-small --weights DIR
     python export/export_models.py --network moge-2 --weights model.pt --as normals
@@ -9,8 +10,8 @@
 
 Each graph is one file beside a manifest that tells the server everything it has to know. Nothing is written unless
 torch and ONNX Runtime agree at two input shapes (or at the only one, if the network takes only one). Then set the
-graph's name for each role that it fills: RELIGHT_DEPTH_MODEL, RELIGHT_NORMALS_MODEL, RELIGHT_MASK_MODEL. The last two
-may be empty.
+graph's name for each role that it fills: RELIGHT_DEPTH_MODEL, RELIGHT_NORMALS_MODEL, RELIGHT_MASK_MODEL,
+RELIGHT_SUBJECT_MODEL. All but the first may be empty.
 """
 
 from __future__ import annotations

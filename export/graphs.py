@@ -53,6 +53,7 @@ class Exportable:
       normals  "axes": the direction of each channel in our axes (+x right, +y up, +z to the viewer), such as
                ["+x", "-y", "-z"]; and "relief", 0..1, if the server is to add relief from the photo's shading
       mask     "meaning": "probability" or "logit" of there being a surface
+      subject  "meaning": "probability" or "logit" of standing in front
       visibility "meaning": "probability" or "logit" of a distant light arriving; "directions": K unit vectors toward
                the lights, in our axes; (1, K, h', w')
       shading  "meaning": "linear" or "logarithm", of the light that the photo was taken in, red, green and blue each up

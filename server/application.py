@@ -58,7 +58,7 @@ async def _publish_metrics(service: Service, metrics: Metrics) -> None:
 
 
 async def _housekeeping(service: Service, every: float) -> None:
-    due = time.monotonic() + min(every, service.processes.lease or every)  # by then the dead are known to be
+    due = time.monotonic() + min(every, 1.5 * service.processes.lease or every)  # by then the dead are known
     while True:
         await asyncio.sleep(min(every, service.store.forget_seconds, service.processes.lease or every))
         try:
@@ -147,6 +147,7 @@ def create_app(
             for fault in await asyncio.gather(*tasks, return_exceptions=True):
                 if isinstance(fault, Exception):
                     log.error("a task broke off", exc_info=fault)
+            await service.motions.close()
             await asyncio.to_thread(service.close)
 
     app = FastAPI(

@@ -21,10 +21,13 @@ import numpy as np
 from .image.decode import read_png
 from .image.decoder_pool import Decoders
 from .image.encode import encode_jpeg, encode_png
+from .image.resample import shrink_image
 from .jobs import glb, look
+from .jobs.motions import SIDES, MotionOrder, film
 from .light.lights import Rig
-from .light.maps import Maps, prepare
+from .light.maps import Maps, prepare, prepare_picture
 from .light.masks import built_in_alone, masked
+from .light.motion import Orbit
 from .light.passes import albedo_pass, deep_pass, shading_factor, shading_pass, surface_pass
 from .light.shading import relight
 from .model.engine import Engine, digest
@@ -46,13 +49,22 @@ PASSES = ("normals", "depth", "albedo", "shading", "surface", "subject", "relit1
 
 @dataclass(frozen=True)
 class Order:
-    """What is wanted of every picture. `passes` are names of PASSES; `out` is a folder; `quality` is of JPEGs."""
+    """What is wanted of every picture. `passes` are names of PASSES; `out` is a folder; `quality` is of JPEGs.
 
-    rig: Rig
+    rig: of the relit picture; None: it is not wanted. orbit: the format of a motion, a light that goes round, if that
+    is wanted.
+    """
+
+    rig: Optional[Rig]
     out: Path
     format: str = "png"
     quality: int = 92
     passes: Tuple[str, ...] = ()
+    orbit: Optional[str] = None
+
+    def last(self, stem: str) -> str:
+        """The name of the file that is written last: all others are there with it."""
+        return f"{stem}_orbit.{self.orbit}" if self.orbit else f"{stem}.{self.format}"
 
 
 @dataclass
@@ -97,8 +109,8 @@ def run(order: Order, paths: List[Path], maker: Maker, stream: Optional[TextIO] 
     Progress goes to the stream, stderr by default; all that is known to out/REPORT.
     """
     order.out.mkdir(parents=True, exist_ok=True)
-    wanted = {"lights": json.loads(look.dump(order.rig)), "format": order.format, "passes": list(order.passes)}
-    wanted |= {"quality": order.quality, "made_by": maker.identity}
+    wanted: Dict[str, Any] = {"lights": order.rig and json.loads(look.dump(order.rig)), "format": order.format}
+    wanted |= {"passes": list(order.passes), "quality": order.quality, "orbit": order.orbit, "made_by": maker.identity}
     report, told = _Report(order.out / REPORT, wanted), _Progress(len(paths), stream or sys.stderr)
     todo = [picture for picture in pictures(paths) if not report.has(picture, order)]
     told.skip(len(paths) - len(todo))
@@ -157,10 +169,14 @@ class Here:
         geometry = unpack(pack(geometry))  # as precise as a job keeps it: the same picture as the server's
         maps = masked(
             prepare(rgb, geometry, fit),
-            order.rig,
+            order.rig or Rig(),
             lambda mask, at: built_in_alone(mask, at, geometry, decoded.pixels),
         )
-        return _write_all(order, picture.stem, maps, geometry, alpha)
+        names = _write_all(order, picture.stem, maps, geometry, alpha)
+        if order.orbit:
+            names.append(order.last(picture.stem))
+            _whole(order.out / names[-1], lambda path: _write_orbit(path, str(order.orbit), decoded.pixels, maps))
+        return names
 
     def close(self) -> None:
         """See Maker."""
@@ -178,17 +194,24 @@ class Elsewhere:
         """See Maker."""
         job = self._client.upload(picture.path)
         try:
-            self._client.relight(job, **self._body)
             names = []
+            if order.rig:
+                self._client.relight(job, **self._body)
             for name in order.passes:
                 theirs = WHOLE_FILES.get(name, f"{name}.png")
                 names.append(_file_name(picture.stem, name))
                 self._client.download(job, theirs, to=order.out / names[-1])
-            data = self._client.download(job, "relit.png")
-            if order.format == "jpg":
-                data = encode_jpeg(np.ascontiguousarray(read_png(data)[..., :3]), order.quality)
-            names.append(f"{picture.stem}.{order.format}")
-            _whole(order.out / names[-1], _bytes(data))
+            if order.rig:
+                data = self._client.download(job, "relit.png")
+                if order.format == "jpg":
+                    data = encode_jpeg(np.ascontiguousarray(read_png(data)[..., :3]), order.quality)
+                names.append(f"{picture.stem}.{order.format}")
+                _whole(order.out / names[-1], _bytes(data))
+            if order.orbit:
+                self._client.animate(job, orbit={}, format=order.orbit)
+                self._client.wait_for_motion(job)
+                names.append(order.last(picture.stem))
+                self._client.download(job, f"motion.{order.orbit}", to=order.out / names[-1])
         finally:
             self._client.delete(job)
         return names
@@ -198,6 +221,14 @@ class Elsewhere:
         self._client.close()
 
 
+def _write_orbit(path: str, kind: str, pixels: np.ndarray, maps: Maps) -> None:
+    """Write a light that goes round a photo (H, W, 3) or (H, W, 4), as the server does that is asked for no more."""
+    order = MotionOrder(Orbit(), kind, max_side=SIDES[kind])
+    small = shrink_image(pixels, order.max_side)
+    alpha = np.ascontiguousarray(small[..., 3]) if small.shape[2] == 4 else None
+    film(path, order, prepare_picture(np.ascontiguousarray(small[..., :3]), maps.shared, 1, maps.samples), alpha)
+
+
 def _file_name(stem: str, name: str) -> str:
     """The file of a pass."""
     return f"{stem}.{name}" if name in WHOLE_FILES else f"{stem}_{name}.png"
@@ -205,7 +236,8 @@ def _file_name(stem: str, name: str) -> str:
 
 def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: Optional[np.ndarray]) -> List[str]:
     """Write the relit picture, after its passes; returns the names."""
-    size, text = maps.size, look.dump(order.rig)
+    rig = order.rig or Rig()
+    size, text = maps.size, look.dump(rig)
     factor = shading_factor(maps.shared.light_samples)
 
     made: Dict[str, Callable[[], np.ndarray]] = {
@@ -215,18 +247,20 @@ def _write_all(order: Order, stem: str, maps: Maps, geometry: Geometry, alpha: O
         "shading": lambda: shading_pass(maps, factor),
         "surface": lambda: surface_pass(maps),
         "subject": lambda: subject_pass(geometry, maps.rgb, alpha),
-        "relit16": lambda: look.with_alpha(deep_pass(maps, order.rig), alpha),
+        "relit16": lambda: look.with_alpha(deep_pass(maps, rig), alpha),
     }
     names = []
     for name in order.passes:
         names.append(_file_name(stem, name))
         if name == "exr":
-            _whole(order.out / names[-1], lambda path: look.write_exr(path, maps, alpha, order.rig, text))
+            _whole(order.out / names[-1], lambda path: look.write_exr(path, maps, alpha, rig, text))
         elif name == "glb":
             _whole(order.out / names[-1], _bytes(glb.scene_glb(maps, factor, alpha)))
         else:
             _whole(order.out / names[-1], _bytes(encode_png(made[name](), 1, text if name == "relit16" else "")))
-    relit = relight(maps, order.rig)
+    if order.rig is None:
+        return names
+    relit = relight(maps, rig)
     jpg = order.format == "jpg"
     data = encode_jpeg(relit, order.quality) if jpg else encode_png(look.with_alpha(relit, alpha), 1, text)
     names.append(f"{stem}.{order.format}")
@@ -273,7 +307,7 @@ class _Report:
         try:
             return (
                 entry.get("of") == _state(picture.path)
-                and f"{picture.stem}.{order.format}" in entry["files"]
+                and order.last(picture.stem) in entry["files"]
                 and all((order.out / name).is_file() for name in entry["files"])
             )
         except (OSError, KeyError, TypeError):

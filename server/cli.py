@@ -149,6 +149,11 @@ def _add_relight(commands: Any) -> None:
     light.add_argument("--body", type=_body, metavar="BODY", help="as /relight takes it, or @FILE")
     relight.add_argument("--environment", metavar="NAME", help="light from all around by name, such as sky-sunset")
     relight.add_argument(
+        "--orbit",
+        choices=("webp", "gif", "mp4"),
+        help="a short film besides, of a white light that goes round once; without a light, the film alone",
+    )
+    relight.add_argument(
         "--mask", metavar="NAME", help="relight only this: subject, not-subject, sky or not-sky, as the models tell it"
     )
     relight.add_argument("--format", choices=("png", "jpg"), default="png", help="of the relit pictures (default: png)")
@@ -203,12 +208,18 @@ def photos(given: List[str]) -> List[Path]:
 
 
 def _body_of(given: Dict[str, Any]) -> Dict[str, Any]:
-    """The fields of a body of /relight that options stand for. Raises StartupError where they give no light."""
+    """The fields of a body of /relight that options stand for, none where an orbit alone is wanted.
+
+    Raises StartupError where they give no light to what takes one.
+    """
     fields = given["light"] or ({"preset": given["preset"]} if given["preset"] else given["body"]) or {}
     if given["environment"]:
         fields = {**fields, "environment": {"type": "preset", "name": given["environment"]}}
-    if not fields:
-        raise StartupError("one of --light, --preset, --body, --environment is required")
+    if not fields and (given["mask"] or not given["orbit"]):
+        raise StartupError("one of --light, --preset, --body, --environment is required, or --orbit")
+    unlit = [name for name in given["passes"] if name in ("relit16", "exr") and not fields]
+    if unlit:
+        raise StartupError(f"--passes: {unlit[0]} takes a light")
     if given["mask"]:
         name = given["mask"].removeprefix("not-")
         fields = {**fields, "mask": {"name": name, "invert": name != given["mask"]}}
@@ -220,10 +231,10 @@ def _rig_of(fields: Dict[str, Any], by_server: bool) -> "Rig":
     from pydantic import ValidationError
 
     from .light.lights import BUILT_IN
-    from .web.schemas import RelightBody
+    from .web.schemas import Look
 
     try:
-        rig = RelightBody(**{**fields, "job_id": ""}).rig()
+        rig = Look(**fields).rig()
     except ValidationError as exc:
         first = exc.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
@@ -241,16 +252,19 @@ def _rig_of(fields: Dict[str, Any], by_server: bool) -> "Rig":
 def relight(given: Dict[str, Any]) -> int:
     """Relight files; returns the exit status. Raises StartupError when something that was asked for makes no sense."""
     from . import batch
+    from .image import animation
 
     fields = _body_of(given)
-    rig = _rig_of(fields, bool(given["url"]))
+    rig = _rig_of(fields, bool(given["url"])) if fields else None
+    if given["orbit"] and not given["url"] and given["orbit"] not in animation.available():
+        raise StartupError(f"--orbit: {animation.NO_VIDEO}")
     unknown = [name for name in given["passes"] if name not in batch.PASSES]
     if unknown:
         raise StartupError(f"--passes: there is no {unknown[0]!r}; there are {', '.join(batch.PASSES)}")
     paths, settings = photos(given["photos"]), load()
     if not paths:
         raise StartupError("no photos: nothing matches what was given")
-    order = batch.Order(rig, given["out"], given["format"], given["quality"], given["passes"])
+    order = batch.Order(rig, given["out"], given["format"], given["quality"], given["passes"], given["orbit"])
     try:
         maker = _server(given["url"], fields) if given["url"] else _here(settings, len(paths))
         return 1 if batch.run(order, paths, maker) else 0
@@ -295,7 +309,14 @@ def serve(host: str, port: int, workers: int, root_path: str, settings: Dict[str
     """Run the server until it is stopped; `settings` by name. Raises StartupError when one is bad."""
     for name, value in settings.items():
         os.environ[variable(name)] = value  # where the worker processes find them too
-    load().keys()  # a bad setting ends the start here, and not each worker again and again
+    loaded = load()
+    loaded.keys()  # a bad setting ends the start here, and not each worker again and again
+    if loaded.store:
+        from .jobs import backend
+
+        if loaded.store.startswith("memory:") and workers > 1:
+            raise StartupError("RELIGHT_STORE: memory:// is that of one process, and --workers asks for more")
+        backend.check(loaded)
     import uvicorn
 
     uvicorn.run("server:app", host=host, port=port, workers=workers, root_path=root_path)

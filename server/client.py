@@ -69,6 +69,21 @@ class Size(TypedDict):
     height: int
 
 
+class Animated(TypedDict):
+    """The answer of POST /animate."""
+
+    status: str
+    motion_path: str
+
+
+class Motion(TypedDict):
+    """Of a job's state: its motion."""
+
+    state: str  # rendering, ready or failed
+    progress: float
+    error: Optional[Dict[str, Any]]
+
+
 class Mask(Size):
     """The answer of PUT /job/{job_id}/mask/{name}: the mask's size is the photo's."""
 
@@ -92,6 +107,7 @@ class State(TypedDict):
     depth_range: Optional[List[float]]
     shading_factor: Optional[float]
     environment: Optional[Size]
+    motion: Optional[Motion]
     masks: List[str]
     files: List[str]
     created: str
@@ -164,6 +180,14 @@ def _relight(job: Job, body: Mapping[str, Any]) -> _Call:
 
 def _preview(job: Job, body: Mapping[str, Any]) -> _Call:
     return _Call("POST", "preview", lambda response: response.content, {"json": {"job_id": _id(job), **body}})
+
+
+def _animate(job: Job, body: Mapping[str, Any]) -> _Call:
+    return _Call("POST", "animate", more={"json": {"job_id": _id(job), **body}}, repeatable=False)
+
+
+def _delete_motion(job: Job) -> _Call:
+    return _Call("DELETE", f"job/{_id(job)}/motion", repeatable=False)
 
 
 def _put_environment(job: Job, content: Any) -> _Call:
@@ -287,18 +311,36 @@ class RelightClient(_Client):
 
     def wait(self, job: Job, progress: Optional[Progress] = None) -> State:
         """Wait until a job is ready; `progress` is called with its states. Raises RelightError when it failed."""
+        return _ended(self._until(_is_over, job, progress))
+
+    def _until(self, is_over: Callable[[State], bool], job: Job, progress: Optional[Progress]) -> State:
         for attempt in range(self.retries + 1):
             try:
                 for state in self.events(job):
                     if progress:
                         progress(state)
-                    if state["state"] in ("ready", "failed"):
-                        return _ended(state)
+                    if is_over(state):
+                        return state
             except httpx.TransportError:
                 if attempt == self.retries:
                     raise
             time.sleep(_backoff(attempt))
-        return _ended(self.state(job))
+        return self.state(job)
+
+    def animate(self, job: Job, **body: Any) -> Animated:
+        """Begin to render a light that moves, with the fields of the body of /animate; `wait_for_motion` follows it."""
+        return cast(Animated, self._do(_animate(job, body)))
+
+    def wait_for_motion(self, job: Job, progress: Optional[Progress] = None) -> State:
+        """Wait until a job's motion is rendered; `progress` is called with the job's states.
+
+        Raises RelightError when it failed, or was stopped.
+        """
+        return _rendered(self._until(_is_rendered, job, progress))
+
+    def delete_motion(self, job: Job) -> None:
+        """Stop a job's motion, or remove the one that was made."""
+        self._do(_delete_motion(job))
 
     def maps(self, job: Job, max_side: int = 1024) -> bytes:
         """What a page lights the photo with, as relight.js reads it; max_side: 512, 1024 or 2048."""
@@ -452,18 +494,33 @@ class AsyncRelightClient(_Client):
 
     async def wait(self, job: Job, progress: Optional[Progress] = None) -> State:
         """See RelightClient."""
+        return _ended(await self._until(_is_over, job, progress))
+
+    async def _until(self, is_over: Callable[[State], bool], job: Job, progress: Optional[Progress]) -> State:
         for attempt in range(self.retries + 1):
             try:
                 async for state in self.events(job):
                     if progress:
                         progress(state)
-                    if state["state"] in ("ready", "failed"):
-                        return _ended(state)
+                    if is_over(state):
+                        return state
             except httpx.TransportError:
                 if attempt == self.retries:
                     raise
             await asyncio.sleep(_backoff(attempt))
-        return _ended(await self.state(job))
+        return await self.state(job)
+
+    async def animate(self, job: Job, **body: Any) -> Animated:
+        """See RelightClient."""
+        return cast(Animated, await self._do(_animate(job, body)))
+
+    async def wait_for_motion(self, job: Job, progress: Optional[Progress] = None) -> State:
+        """See RelightClient."""
+        return _rendered(await self._until(_is_rendered, job, progress))
+
+    async def delete_motion(self, job: Job) -> None:
+        """See RelightClient."""
+        await self._do(_delete_motion(job))
 
     async def maps(self, job: Job, max_side: int = 1024) -> bytes:
         """See RelightClient."""
@@ -539,12 +596,33 @@ def _maps(job: Job, max_side: int) -> _Call:
     return _Call("GET", f"job/{_id(job)}/maps?max_side={max_side}", lambda response: response.content)
 
 
+def _is_over(state: State) -> bool:
+    return state["state"] in ("ready", "failed")
+
+
+def _is_rendered(state: State) -> bool:
+    return state["motion"] is None or state["motion"]["state"] != "rendering"
+
+
 def _ended(state: State) -> State:
     """The state of a job that is ready. Raises RelightError for one that failed."""
-    error = state["error"]
     if state["state"] == "failed":
-        said = error or {}
-        raise RelightError(
-            said.get("status", 500), said.get("code", "internal"), said.get("title", ""), said.get("detail", "")
-        )
+        raise _told(state["error"] or {})
     return state
+
+
+def _rendered(state: State) -> State:
+    """The state of a job with a motion. Raises RelightError for one that failed or is gone."""
+    motion = state["motion"]
+    if motion is None:
+        raise RelightError(404, "file_not_found", "File not found", "The motion was stopped.")
+    if motion["state"] == "failed":
+        raise _told(motion["error"] or {})
+    return state
+
+
+def _told(error: Mapping[str, Any]) -> RelightError:
+    """An error of a job's state."""
+    return RelightError(
+        error.get("status", 500), error.get("code", "internal"), error.get("title", ""), error.get("detail", "")
+    )

@@ -201,6 +201,15 @@ class Superseded(RelightError):
     default_detail = "A newer preview of the same stream took this one's place."
 
 
+class MotionBusy(RelightError):
+    """The job's motion is being rendered."""
+
+    status = 409
+    code = "motion_busy"
+    title = "Motion busy"
+    default_detail = "A motion of this job is being rendered. Wait for it, or stop it by DELETE /job/{job_id}/motion."
+
+
 class StorageFull(RelightError):
     """The disk or a quota is full."""
 
@@ -241,6 +250,7 @@ ALL = {
         ModelMissing,
         Overloaded,
         Superseded,
+        MotionBusy,
         StorageFull,
         Unauthorized,
     )

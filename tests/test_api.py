@@ -778,9 +778,9 @@ def test_openapi_says_how_a_key_is_sent_and_where(settings):
                 wanted = None if path in ("/health", "/ready") else [*[{}] * open_too, {"key": []}]
                 assert operation.get("security") == wanted, path
         names = api["paths"]["/download/{job_id}/{filename}"]["get"]["parameters"]
-        assert set(PASSES) | {"relit.png", "relit16.png", "passes.exr", "passes.zip"} == {
-            v for p in names if p["name"] == "filename" for v in p["schema"]["enum"]
-        }
+        more = {"subject.png", "relit.png", "relit16.png", "passes.exr", "passes.zip"}
+        more |= {"motion.webp", "motion.gif", "motion.mp4"}
+        assert set(PASSES) | more == {v for p in names if p["name"] == "filename" for v in p["schema"]["enum"]}
 
 
 def test_every_answer_about_a_job_is_logged_with_it(settings, caplog):

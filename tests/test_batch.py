@@ -254,6 +254,8 @@ def test_the_command_relights(photos, engine, tmp_path, monkeypatch, capsys, lig
         (["--body", '{"x": 0, "y": 0, "z": 1, "mask": {"name": "sky", "feather": 1}}'], "mask.feather"),
         (["--light", "0,0,1", "--passes", "normals,halo"], "halo"),
         (["--light", "0,0,1", "--quality", "0"], "quality"),
+        (["--orbit", "avi"], "orbit"),
+        (["--orbit", "webp", "--passes", "exr"], "takes a light"),
     ],
 )
 def test_a_wrong_command_is_told_in_one_line_and_makes_nothing(photos, engine, tmp_path, capsys, wrong, words):
@@ -264,6 +266,21 @@ def test_a_wrong_command_is_told_in_one_line_and_makes_nothing(photos, engine, t
         status = end.code
     said = capsys.readouterr().err.strip()
     assert status == 2 and words in said and "\n" not in said and not out.exists() and engine.asked == 0
+
+
+def test_an_orbit_beside_a_light_and_alone(photos, engine, tmp_path):
+    photos[0].write_bytes(encoded(np.dstack([gradient(30, 40), np.full((30, 40), 99, np.uint8)])))
+    words = ["relight", str(photos[0]), "--orbit", "webp", "--out", str(tmp_path / "lit")]
+    assert cli.main([*words, "--preset", "rim"]) == 0
+    assert names(tmp_path / "lit") == ["0.png", "0_orbit.webp", batch.REPORT]
+    film = Image.open(tmp_path / "lit" / "0_orbit.webp")
+    assert film.n_frames == 48 and film.size == (40, 30) and film.convert("RGBA").getextrema()[3] == (99, 99)
+    asked = engine.asked
+    assert cli.main([*words, "--preset", "rim"]) == 0 and engine.asked == asked, "it is there"
+    (tmp_path / "lit" / "0_orbit.webp").unlink()
+    assert cli.main([*words, "--preset", "rim"]) == 0 and engine.asked == asked + 1
+    assert cli.main([*words[:-1], str(tmp_path / "alone"), "--passes", "normals"]) == 0
+    assert names(tmp_path / "alone") == ["0_normals.png", "0_orbit.webp", batch.REPORT]
 
 
 def test_pictures_that_cannot_be_made_are_an_exit_status_of_1(photos, engine, tmp_path, capsys):
@@ -297,6 +314,11 @@ def test_a_server_makes_the_same_and_keeps_nothing(photos, address, engine, tmp_
     for name in ("0.png", "0_albedo.png", "2.png"):
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
     assert names(tmp_path / "there") == names(tmp_path / "here")
+    words = ["relight", str(photos[0]), "--orbit", "webp", "--out"]
+    assert cli.main([*words, str(tmp_path / "film")]) == 0
+    assert cli.main([*words, str(tmp_path / "film2"), "--url", address]) == 0
+    assert names(tmp_path / "film") == names(tmp_path / "film2") == ["0_orbit.webp", batch.REPORT]
+    assert (tmp_path / "film" / "0_orbit.webp").read_bytes() == (tmp_path / "film2" / "0_orbit.webp").read_bytes()
     assert [p.name for p in (tmp_path / "jobs").iterdir() if len(p.name) == 36] == [], "jobs stayed"
 
 

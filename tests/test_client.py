@@ -91,6 +91,7 @@ def test_it_knows_every_endpoint_and_every_field_of_the_answers(serve):
         relight.wait(job)
         relight.relight(job, x=0, y=0, z=1), relight.preview(job, x=0, y=0, z=1), relight.download(job, "relit.png")
         relight.put_environment(job, encoded(gradient(40, 80))), relight.delete_environment(job), relight.maps(job)
+        relight.animate(job, orbit={}, frames=2), relight.wait_for_motion(job), relight.delete_motion(job)
         relight.put_mask(job, "m", encoded(gradient())), relight.mask(job, "m"), relight.delete_mask(job, "m")
         relight.state(job), relight.delete(job), relight.models(), relight.ready(), relight.health(), relight.metrics()
         api = httpx.get(relight.base_url + "openapi.json").json()
@@ -121,6 +122,25 @@ def test_an_environment_from_a_path_bytes_or_a_file(serve, client, tmp_path):
             relight.delete_environment(job)
         with pytest.raises(RelightError, match="environment_not_found"):
             relight.delete_environment(job)
+
+
+@both
+def test_a_motion_is_followed_to_its_end_or_to_its_stop(serve, client):
+    with client(serve()) as relight:
+        job = relight.upload(encoded(gradient()))
+        seen = []
+        answer = relight.animate(job, orbit={"turns": 2}, frames=5, format="gif")
+        assert relight.wait_for_motion(job, lambda state: seen.append(state["motion"]["progress"]))["state"] == "ready"
+        assert seen[-1] == 1 and answer["motion_path"] == f"jobs/{job['job_id']}/motion.gif"
+        assert Image.open(io.BytesIO(relight.download(job, "motion.gif"))).n_frames == 5
+        relight.delete_motion(job)
+        for call in (relight.wait_for_motion, relight.delete_motion):
+            with pytest.raises(RelightError, match="file_not_found"):
+                call(job)
+    with client(serve(Raising(ModelError("It went wrong.")))) as relight:
+        job = relight.upload(encoded(gradient(50, 70)))
+        with pytest.raises(RelightError, match="model_error"):
+            relight.animate(job, orbit={}), relight.wait_for_motion(job)
 
 
 @both

@@ -61,8 +61,17 @@ ALLOWED = {  # room -> the rooms, or single modules of rooms, that it may import
     "scene": {"image.srgb", "image.resample"},
     "image": set(),
     "client": set(),
-    "batch": {"model", "light", "scene", "image", "jobs.glb", "jobs.look", "client"},
-    "cli": {"batch", "client", "light.lights", "model.engine", "web.schemas", "jobs.migrate"},
+    "batch": {"model", "light", "scene", "image", "jobs.glb", "jobs.look", "jobs.motions", "client"},
+    "cli": {
+        "batch",
+        "client",
+        "image.animation",
+        "light.lights",
+        "model.engine",
+        "web.schemas",
+        "jobs.backend",
+        "jobs.migrate",
+    },
     "__main__": {"cli"},
 }
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import threading
+from dataclasses import replace
 
 import numpy as np
 import OpenEXR
@@ -247,6 +248,30 @@ def test_the_sky_is_the_surface_turned_round(client, settings):
         assert np.array_equal(relit(telling, job, **LIT, mask="sky")[sure], gradient()[sure])
         turned = relit(telling, job, **LIT, exposure=0, mask={"name": "sky", "invert": True})
         assert np.array_equal(turned[sure], relit(telling, job, **LIT, exposure=0)[sure])
+
+
+class Telling(SphereEngine):
+    """Tells what stands in front: the left half."""
+
+    def analyse(self, rgb):
+        geometry = super().analyse(rgb)
+        return replace(geometry, subject=left_half(*geometry.inverse_depth.shape))
+
+
+def test_the_subject_is_subject_png(settings):
+    with TestClient(create_app(settings(), Telling(side=64))) as client:
+        faded = np.dstack([gradient(), np.tile(np.linspace(0, 255, W).astype(np.uint8), (H, 1))])
+        for photo in (gradient(), faded):
+            job = upload(client, encoded(photo))
+            subject = got(client, job, "subject")
+            assert np.array_equal(subject, picture(client, job, "subject.png")) and subject.max() > 100
+        job = upload(client)
+        subject = got(client, job, "subject")
+        made = relit(client, job, **LIT, mask="subject")
+        assert np.array_equal(made[subject == 0], gradient()[subject == 0]) and (subject == 0).any()
+        assert np.abs(made - gradient())[subject == 255].mean() > 5
+        back = relit(client, job, **LIT, mask={"name": "subject", "invert": True, "feather": 0.01})
+        assert np.abs(back - gradient())[:, -10:].mean() > 5 > np.abs(back - gradient())[:, :10].max()
 
 
 # -- where the light goes

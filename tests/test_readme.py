@@ -81,8 +81,12 @@ def test_the_recipes_of_masks(served, photo):
     assert np.abs(red - blue)[inside].mean() < 1 and (red - blue)[outside].mean() > 15
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["client", "httpx"])
-def test_python(served, photo, number):
+@pytest.mark.parametrize(
+    "number, made",
+    [(0, "relit.png"), (1, "relit.png"), (2, "motion.webp")],
+    ids=["client", "httpx", "motion"],
+)
+def test_python(served, photo, number, made):
     snippet = snippets("python")[number]
     done = subprocess.run(
         [sys.executable, "-c", snippet.replace("http://127.0.0.1:8000", served)],
@@ -92,7 +96,7 @@ def test_python(served, photo, number):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    with Image.open(photo / "relit.png") as picture:
+    with Image.open(photo / made) as picture:
         assert picture.size == (64, 48)
 
 

@@ -136,7 +136,7 @@ def test_ids_and_names_are_parsed_never_joined():
             jobs.parse_id(bad)
     for bad in ("job.json", "geometry.npz", "../x", "relit.png\0", "Relit.png", ""):
         with pytest.raises(errors.FileNotFound):
-            jobs.parse_pass(bad)
+            jobs.parse_download(bad)
 
 
 def test_free_of_takes_the_oldest_that_may_go():

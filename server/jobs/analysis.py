@@ -290,7 +290,7 @@ class Analyst:
     async def watch(self, job_id: str) -> AsyncGenerator[Record, None]:
         """The record of a job, at once, then whenever it may have changed, and now and then all the same.
 
-        Ends once the job is ready or failed. Raises JobNotFound.
+        Has no end of its own. Raises JobNotFound.
         """
         seen = False
         with self.notifier.subscribe(job_id) as changed:
@@ -300,8 +300,6 @@ class Analyst:
                     record = self.as_it_stands(await asyncio.to_thread(load_record, self.store, job_id))
                     seen = True
                     yield record
-                    if record.state in (READY, FAILED):
-                        return
                 except StoreAway:  # who watches is patient once there was something to see
                     if not seen:
                         raise

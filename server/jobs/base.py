@@ -47,6 +47,10 @@ class JobFile(str, enum.Enum):
     MAPS_512 = "maps-512.bin"
     MAPS_1024 = "maps-1024.bin"
     MAPS_2048 = "maps-2048.bin"
+    MOTION = "motion.json"
+    MOTION_WEBP = "motion.webp"
+    MOTION_GIF = "motion.gif"
+    MOTION_MP4 = "motion.mp4"
 
 
 # Made of the geometry when they are first asked for
@@ -65,6 +69,8 @@ PASSES = (JobFile.INPUT, *DERIVED, JobFile.RELIT, *LIT)
 LARGE = (JobFile.GLB, *LIT)  # of these, HEAD makes none, and room is made for them first
 ARCHIVE = "passes.zip"  # of all of them but the mesh; never stored
 ARCHIVED = tuple(file for file in PASSES if file != JobFile.GLB)
+MOTIONS = (JobFile.MOTION_WEBP, JobFile.MOTION_GIF, JobFile.MOTION_MP4)
+DOWNLOADS = (*PASSES, *MOTIONS)
 
 
 MEDIA_TYPES = {  # of what can be downloaded
@@ -73,8 +79,11 @@ MEDIA_TYPES = {  # of what can be downloaded
     ".exr": "image/x-exr",
     ".zip": "application/zip",
     ".glb": "model/gltf-binary",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".mp4": "video/mp4",
 }
-SHOWN = ("image/png", "image/jpeg")  # by browsers
+SHOWN = ("image/png", "image/jpeg", "image/webp", "image/gif", "video/mp4")  # by browsers
 
 
 def media_type(name: str) -> str:
@@ -132,11 +141,12 @@ class JobStore(Protocol):
 
     Where a store is away, they raise StoreAway; where a job is to be `held` and another process took it over,
     TakenOver. `now` is the store's time, by which it tells when jobs were used; `own_clock`: that is this machine's,
-    which may leap. `look_seconds`: how often to look at what another process changes; `forget_seconds`: how soon what
-    another process deleted leaves the memory of this one.
+    which may leap. `look_seconds`: how often to look at what another process changes, and `note_seconds`, to
+    note how far work is; `forget_seconds`: how soon what another process deleted leaves the memory of this one.
     """
 
     look_seconds: float
+    note_seconds: float
     forget_seconds: float
     own_clock: bool
 
@@ -183,6 +193,7 @@ class Coordination(Protocol):
     def is_alive(self, worker: str) -> bool: ...
     def is_alone(self) -> bool: ...
     def analysis_lock(self, fingerprint: str) -> Lock: ...
+    def motion_lock(self, job_id: str, timeout: float) -> Lock: ...
     def sweep_lock(self, timeout: float) -> Lock: ...
     def room_lock(self, timeout: float) -> Lock: ...
     def take_ticket(self, stream: str, came: int) -> Optional[str]: ...
@@ -244,12 +255,12 @@ def is_job_folder(name: str) -> bool:
         return False
 
 
-def parse_pass(text: str) -> JobFile:
-    """The pass of that file name. Raises FileNotFound for any other name."""
-    for name in PASSES:
+def parse_download(text: str) -> JobFile:
+    """The pass or motion of that file name. Raises FileNotFound for any other name."""
+    for name in DOWNLOADS:
         if name.value == text:
             return name
-    raise FileNotFound(f"There is no such file. A job has {', '.join(n.value for n in PASSES)} and {ARCHIVE}.")
+    raise FileNotFound(f"There is no such file. A job has {', '.join(n.value for n in DOWNLOADS)} and {ARCHIVE}.")
 
 
 def jobs_to_evict(entries: List[Entry], quota: int, need: int, keep: Callable[[str], bool]) -> Optional[List[str]]:

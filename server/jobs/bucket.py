@@ -80,7 +80,9 @@ class Bucket:
             self.requests[verb] += 1
         try:
             answer = call(self._objects, *args, **more)
-        except FileNotFoundError:
+        except FileNotFoundError as exc:
+            if "NoSuchBucket" in str(exc):  # a store that is only just starting says so of all
+                raise self._gone(exc) from None
             raise Missing from None
         except (errors.AlreadyExistsError, errors.PreconditionError):
             raise Conflict from None
@@ -169,7 +171,7 @@ class Bucket:
 
         def pages(objects: Any) -> List[Listed]:
             found = []
-            for page in self._obstore.list(objects, f"{folder}/"):
+            for page in self._obstore.list(objects, f"{folder}/", chunk_size=1000):
                 with self._lock:
                     self.requests["list"] += 1
                 found += [Listed(m["path"], m["size"], m["e_tag"] or "", m["last_modified"].timestamp()) for m in page]

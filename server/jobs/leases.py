@@ -6,6 +6,7 @@ over its turns and its work. One that was only held up finds so out when it writ
 """
 
 import logging
+import math
 import re
 import threading
 import time
@@ -20,7 +21,7 @@ from .bucket import NEW, Bucket, Conflict, Expected, Missing, Version
 
 log = logging.getLogger("relight")
 FREE = b"free"  # what lies there while nobody has a turn
-PAUSE = 0.1  # seconds between two looks at a turn that another process has
+PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between two looks at a turn that another process has
 TICKETS_SECONDS = 60.0  # how long a stream's ticket is kept
 WORKER = re.compile("[0-9a-f]{32}")
 
@@ -152,6 +153,10 @@ class LeasedProcesses:
         """The turn of making an analysis, told by its fingerprint (hexadecimal); 256 serve all of them."""
         return Turn(self, f"analysis-{fingerprint[:2]}", -1)
 
+    def motion_lock(self, job_id: str, timeout: float) -> "Turn":
+        """The turn of changing what is known of a job's motion; 256 serve all of them."""
+        return Turn(self, f"motion-{job_id[:2]}", timeout)
+
     def here(self, name: str) -> threading.Lock:
         """Who in this process has, or wants, a turn."""
         with self._lock:
@@ -216,15 +221,18 @@ class Turn:
     def acquire(self, timeout: Optional[float] = None) -> "Turn":
         """Wait for it; below 0: for ever. Raises Timeout, StoreAway."""
         timeout = self._timeout if timeout is None else timeout
-        end = time.monotonic() + timeout
+        end = time.monotonic() + timeout if timeout >= 0 else math.inf
         here = self._processes.here(self._name)
         if not here.acquire(timeout=timeout if timeout >= 0 else -1):
             raise Timeout(self._name)
         try:
+            pause = PAUSE
             while not self._take():
-                if timeout >= 0 and time.monotonic() + PAUSE > end:
+                rest = end - time.monotonic()
+                if rest <= 0:
                     raise Timeout(self._name)
-                time.sleep(PAUSE)
+                time.sleep(min(pause, rest))
+                pause = min(1.5 * pause, LONGEST_PAUSE)
         except BaseException:
             here.release()
             raise

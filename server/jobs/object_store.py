@@ -105,7 +105,7 @@ def about(name: JobFile) -> Dict[str, str]:
 class ObjectStore:
     """Jobs in a bucket, shared by any number of processes; see JobStore."""
 
-    look_seconds = 1.0
+    look_seconds = note_seconds = 1.0
     forget_seconds = 10.0
     own_clock = False
 

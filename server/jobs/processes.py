@@ -75,6 +75,14 @@ class ProcessRegistry:
         """
         return FileLock(self.folder / f"analysis-{fingerprint[:2]}", mode=0o600, thread_local=False)
 
+    def motion_lock(self, job_id: str, timeout: float) -> FileLock:
+        """The lock under which one process at a time changes what is known of a job's motion. Raises Timeout.
+
+        256 locks serve all of them.
+        """
+        path = self.folder / f"motion-{job_id[:2]}"
+        return FileLock(path, timeout=timeout, mode=0o600, thread_local=False, poll_interval=0.01)
+
     def is_alone(self) -> bool:
         """Is there no mark of life of another process? (A mark may outlive its process until the next sweep.)"""
         return not any(name.endswith(".lock") and name[:-5] != self.worker for name in os.listdir(self.folder))

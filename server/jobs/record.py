@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ..errors import ALL, FileNotFound, JobNotFound, RelightError
 from ..scene.fit import SceneFit
-from .base import ARCHIVE, DERIVED, LIT, PASSES, Held, JobFile, JobStore, parse_id
+from .base import ARCHIVE, DERIVED, DOWNLOADS, LIT, Held, JobFile, JobStore, parse_id
 
 State = Literal["queued", "analysing", "ready", "failed"]
 QUEUED: State = "queued"
@@ -36,6 +36,11 @@ class StoredError(BaseModel):
 
     code: str = Field(pattern="^(" + "|".join(ALL) + ")$")
     detail: str
+
+    def public(self) -> Dict[str, Any]:
+        """As clients see it."""
+        kind = ALL[self.code]
+        return {**self.model_dump(), "title": kind.title, "status": kind.status}
 
 
 class Record(BaseModel):
@@ -97,7 +102,7 @@ class Record(BaseModel):
     def _downloads(self, files: List[JobFile]) -> List[str]:
         """The names of what can be downloaded: what is there, and what is made when it is asked for."""
         ready, lit = self.state == READY, self.state == READY and JobFile.RELIT in files
-        passes = [f for f in PASSES if not self.lacks(f)]
+        passes = [f for f in DOWNLOADS if not self.lacks(f)]
         there = [f.value for f in passes if f in files or (f in DERIVED and ready) or (f in LIT and lit)]
         return [*there, ARCHIVE] if lit else there
 
@@ -108,15 +113,13 @@ class Record(BaseModel):
         ttl: float,
         environment: Optional[Tuple[int, int]] = None,
         masks: Sequence[str] = (),
+        motion: Optional[Dict[str, Any]] = None,
     ) -> Dict[str, Any]:
         """As clients see it.
 
-        environment: (height, width) of the light from all around that it was given. masks: their names.
+        environment: (height, width) of the light from all around that it was given. masks: their names. motion: as
+        clients see it.
         """
-        error = None
-        if self.error is not None:
-            kind = ALL[self.error.code]
-            error = {**self.error.model_dump(), "title": kind.title, "status": kind.status}
         return {
             "job_id": self.job_id,
             "job_dir": f"jobs/{self.job_id}",
@@ -133,10 +136,11 @@ class Record(BaseModel):
             "shading_factor": self.shading_factor,
             "environment": environment and {"width": environment[1], "height": environment[0]},
             "masks": list(masks),
+            "motion": motion,
             "files": self._downloads(files),
             "created": _iso(self.created),
             "expires": _iso(used + ttl),
-            "error": error,
+            "error": self.error and self.error.public(),
         }
 
 

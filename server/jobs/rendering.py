@@ -25,7 +25,7 @@ from ..errors import (
 from ..image.encode import encode_jpeg, encode_png
 from ..image.resample import fit_within, shrink_image
 from ..light.environment import pack
-from ..light.lights import BUILT_IN, UPLOADED, Mask, Rig, Vector
+from ..light.lights import BUILT_IN, UPLOADED, Light, Mask, Rig, Vector
 from ..light.maps import GridMaps, Maps, prepare_grid, prepare_picture, prepare_samples
 from ..light.masks import GRIDS, built_in, feathered, in_picture, masked, scaled, told_by
 from ..light.passes import (
@@ -348,6 +348,35 @@ class Renderer:
         timer.lap("store")
         del out, data
         give_back()
+
+    async def settled(
+        self, job_id: str, rigs: Tuple[Rig, ...], owner: str, is_disconnected: IsDisconnected
+    ) -> Tuple[Record, Tuple[Rig, ...]]:
+        """A job once it is ready, and rigs whose environments are known. Raises what `relight` does."""
+        record = await self._ready(job_id, owner, is_disconnected)
+        return record, tuple([await self._resolved(record, rig, owner, is_disconnected) for rig in rigs])
+
+    def prepared(
+        self, record: Record, rigs: Tuple[Rig, ...], max_side: int
+    ) -> Tuple[Tuple[Rig, ...], Maps, Optional[np.ndarray]]:
+        """(rigs with their masks looked up, maps with all those masks, alpha) of a job's picture, ready to be relit.
+
+        Its longer side is at most max_side. Raises MaskNotFound, what `damaged` tells.
+        """
+        prepared = self._prepared(record, max_side)
+        asked = list(dict.fromkeys(mask for rig in rigs for mask in rig.masks))
+        together = Rig(lights=tuple(Light(mask=mask) for mask in asked))
+        together, maps = self._masked(record, together, prepared.maps)
+        known: Dict[Optional[Mask], Optional[Mask]] = {a: light.mask for a, light in zip(asked, together.lights)}
+        named = (
+            replace(
+                rig,
+                mask=known.get(rig.mask),
+                lights=tuple(replace(light, mask=known.get(light.mask)) for light in rig.lights),
+            )
+            for rig in rigs
+        )
+        return tuple(named), maps, prepared.alpha
 
     async def make_pass(self, record: Record, file: JobFile) -> None:
         """Make one of the passes that follow from the geometry of a job that is ready, and from its last lights.

@@ -22,6 +22,7 @@ from ..errors import (
     RelightError,
     StoreAway,
 )
+from ..image import animation
 from ..image.decoder_pool import Decoders
 from ..image.encode import encode_png
 from ..light.lights import Mask, Rig
@@ -33,12 +34,13 @@ from ..settings import Settings
 from . import glb, masks, surroundings
 from .analysis import Analyst, IsDisconnected
 from .backend import open_backend
-from .base import ARCHIVE, ARCHIVED, DERIVED, LARGE, LIT, JobFile, begin, facts, parse_pass
+from .base import ARCHIVE, ARCHIVED, DERIVED, LARGE, LIT, JobFile, begin, facts, parse_download
 from .cache import Cache
+from .motions import RENDERING, Motions
 from .photos import Photos
 from .pool import Pool
 from .preview_queue import PreviewQueue
-from .record import ANALYSING, QUEUED, READY, Record, load_owned_record, load_record
+from .record import ANALYSING, FAILED, QUEUED, READY, Record, load_owned_record, load_record
 from .rendering import PreviewOptions, Renderer
 from .sheet import Looks
 from .usage import JobsInUse, Quota
@@ -88,13 +90,16 @@ class Service:
         self.renderer = Renderer(
             self.store, self.photos, previews, self.analyst, self.pool, self.cache, self.jobs_in_use, observe, looks
         )
+        self.motion_pool = Pool("motion", 1, settings.max_queue)
+        self.motions = Motions(self.store, self.renderer, self.processes, self.pool, self.motion_pool, self._room)
         self._uploads = 0
         self.clock = (time.time(), time.monotonic())  # at the last sweep
         self.settled: Dict[str, str] = {}  # jobs that a sweep found ready or failed, and the version it looked at
 
     def close(self) -> None:
-        """Finish what runs and give up the store."""
+        """Finish what runs and give up the store; `motions` are closed before."""
         self.analyst.closing.set()
+        self.motion_pool.close()
         self.pool.close()
         self.analysis_pool.close()
         self.decoders.close()
@@ -151,6 +156,7 @@ class Service:
                 "upload_bytes": s.max_upload_bytes,
                 "pixels": s.max_pixels,
                 "formats": list(self.decoders.formats),
+                "motions": list(animation.available()),
                 "job_ttl_seconds": s.job_ttl_seconds,
             },
         }
@@ -369,10 +375,11 @@ class Service:
         used, files = self.store.touch(record.job_id), self.store.names(record.job_id)
         around = surroundings.size(self.store, record.job_id) if JobFile.ENVIRONMENT in files else None
         names = sorted(masks.versions(self.store, record.job_id)) if JobFile.MASKS in files else []
-        return record.public(files, used, self.settings.job_ttl_seconds, around, names)
+        motion = self.motions.public(record.job_id) if JobFile.MOTION in files else None
+        return record.public(files, used, self.settings.job_ttl_seconds, around, names, motion)
 
     async def events(self, job_id: str, owner: str) -> AsyncIterator[Optional[Dict[str, Any]]]:
-        """The state whenever it changes, until the job is ready, failed or deleted.
+        """The state whenever it changes, until the job is ready, failed or deleted and no motion of it renders.
 
         None now and then as a sign of life.
         """
@@ -392,19 +399,21 @@ class Service:
                 elif time.monotonic() - quiet > KEPT_ALIVE:
                     quiet = time.monotonic()
                     yield None
+                if state["state"] in (READY, FAILED) and (state["motion"] or {}).get("state") != RENDERING:
+                    return
         except JobNotFound:
             return
         finally:
             await watched.aclose()
 
     async def open_pass(self, job_id: str, name: str, owner: str, make: bool = True) -> Tuple[JobFile, BinaryIO]:
-        """A pass, open for reading; those that follow from others are made when first asked for.
+        """A pass or motion, open for reading; passes that follow from others are made when first asked for.
 
         make: also those of LARGE. Raises JobNotFound, FileNotFound; for what has to be
         made, Overloaded and StorageFull.
         """
         record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
-        file = parse_pass(name)
+        file = parse_download(name)
         await asyncio.to_thread(self.store.touch, record.job_id)
         return file, await self._open(record, file, make)
 

@@ -41,6 +41,7 @@ class LocalStore:
     """Jobs in a folder on this machine, shared by any number of processes."""
 
     look_seconds = 0.25
+    note_seconds = 0.0
     forget_seconds = 2.0
     own_clock = True
 

@@ -108,7 +108,7 @@ def breaks(q: np.ndarray, surface: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
 def _breaks_in_rows(q: np.ndarray, surface: np.ndarray) -> np.ndarray:
     """(h, w - 1) bool: is there a break right of each pixel but the last?"""
     step = np.diff(q, axis=1)
-    around, n = np.pad(step, ((0, 0), (REACH, REACH)), mode="edge"), step.shape[1]
+    around, n = np.pad(step, ((0, 0), (REACH, REACH)), mode="reflect"), step.shape[1]
     alike = sum((around[:, k : k + n] * step >= step * step / 2).astype(np.int8) for k in range(2 * REACH + 1))
     breaking = (np.abs(np.diff(np.log(q), axis=1)) > STEP) & (alike < GOES_ON)
     return (surface[:, 1:] != surface[:, :-1]) | (surface[:, 1:] & breaking)

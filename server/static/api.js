@@ -13,12 +13,15 @@
  * @property {Partial<ProblemFields> | null} [error]
  * @property {string[]} [masks]  names of those it was given
  * @property {string[]} [files]
+ * @property {{state: 'rendering' | 'ready' | 'failed', progress: number, error: Partial<ProblemFields> | null} | null}
+ *   [motion]
+ * @typedef {{keyframes: Body[], frames: number, fps: number, loop: boolean, format: string}} Order  of /animate
  * @typedef {{job_id: string, width: number, height: number}} UploadAnswer
  * @typedef {{title: string} & Record<string, unknown>} Preset  what a body of /relight says that names it
  * @typedef {{name: string, title: string}} Named
  * @typedef {{roles_filled?: string[]}} Model
- * @typedef {{defaults: Record<string, unknown>, presets: Preset[], environments: Named[], models: Model[]}} Models
- *   GET /models
+ * @typedef {{defaults: Record<string, unknown>, presets: Preset[], environments: Named[], models: Model[],
+ *   limits: {motions?: string[]}}} Models  GET /models
  * @typedef {{up: boolean, keys?: boolean} & Partial<ProblemFields>} Ready  GET /ready; `up`: it answered at all
  * @typedef {Body & {max_side?: number, quality?: number, stream?: string}} PreviewBody  less the job
  * @typedef {{blob: Blob, ms: number, stages: [string, number][]}} Preview  `stages`: names with milliseconds
@@ -137,6 +140,11 @@ export async function mask(id, name, query = '') {
 export const putMask = (id, name, png) => getJson(`job/${id}/mask/${name}`, { method: 'PUT', body: png });
 /** @type {(id: string, name: string) => Promise<unknown>} */
 export const eraseMask = (id, name) => request(`job/${id}/mask/${name}`, { method: 'DELETE' });
+/** @type {(id: string, order: Order, options?: RequestInit) => Promise<{motion_path: string}>} */
+export const animate = async (id, order, options) => /** @type {{motion_path: string}} */ (
+  await getJson('animate', { json: { job_id: id, ...order }, ...options }));
+/** @param {string} id */
+export const stopMotion = (id) => getJson(`job/${id}/motion`, { method: 'DELETE' });
 /** @type {(id: string, body: Body, options?: RequestInit) => Promise<unknown>} */
 export const relight = (id, body, options) => getJson('relight', { json: { job_id: id, ...body }, ...options });
 

@@ -9,6 +9,7 @@ import { hero } from './hero.js';
 import { keeping } from './keeping.js';
 import { Live } from './live.js';
 import { Masks } from './masks.js';
+import { Motion } from './motion.js';
 import { complain, hideToast, say, settle, stageWords, toast, working } from './notices.js';
 import { exampleFile, watchForPhotos } from './open.js';
 import { Panel } from './panel.js';
@@ -28,13 +29,16 @@ import { Viewer } from './viewer.js';
 
 const store = new Store();
 const viewer = new Viewer(canvasAt('#canvas'));
-const live = new Live(canvasAt('#live'), () => toBody(store.rig), () => viewer.sharpSide);
+/** @type {Motion | null} */
+let motion = null;
+const live = new Live(canvasAt('#live'), () => motion?.body ?? toBody(store.rig), () => viewer.sharpSide);
 const handles = new Handles(store, viewer);
 const panel = new Panel(store);
 const surroundings = new Surroundings(store, (...of) => live.irradiance(...of));
 const masks = new Masks(store, viewer, live, {
   gone: (error) => gone(error), tool: (tool) => { gestures.tool = tool; },
 });
+motion = new Motion(store, (options) => live.ask(options), () => photo);
 const drawHero = hero();
 const sharing = new Sharing(store, () => photo?.id || '…');
 /** @type {Photo | null} */
@@ -58,6 +62,7 @@ async function openPhoto(next) {
   settle();
   hideToast();
   masks.close();
+  motion?.stop();
   live.close();
   delete document.body.dataset.live;
   handles.ownLight = null;
@@ -143,6 +148,7 @@ function explain(error, failed) {
 
 function closePhoto() {
   masks.close();
+  motion?.stop();
   live.close();
   delete document.body.dataset.live;
   photo?.close();
@@ -251,7 +257,7 @@ function gone(error) {
   complain(error, file ? { action: 'Upload it again', onAction: () => openPhoto(new Photo({ file })) } : {});
 }
 
-keeping(store, () => photo, {
+const keep = keeping(store, () => photo, {
   gone,
   saved: () => masks.saved(),
   erased: ({ file }, words) => {
@@ -261,15 +267,18 @@ keeping(store, () => photo, {
   },
 });
 
+motion.keepWith(keep);
+
 // ---- begin ---------------------------------------------------------------------------------------------------------
 
 /** The defaults and presets of this server; it also proves the key. */
 async function learn() {
-  const { defaults, presets, environments, models } = await api.models();
+  const { defaults, presets, environments, models, limits } = await api.models();
   learnDefaults(defaults);
   panel.learnPresets(presets);
   surroundings.learn(environments);
   masks.learn(models);
+  motion?.learn(limits.motions ?? []);
   panel.update();
 }
 onKey(learn);

@@ -5,7 +5,7 @@ import { $, find, h, icon } from './dom.js';
 
 /**
  * @typedef {import('./api.js').Stage} Stage
- * @typedef {'sending' | 'checking' | 'reconnecting' | 'relighting' | 'downloading'} PageStage
+ * @typedef {'sending' | 'checking' | 'reconnecting' | 'relighting' | 'rendering' | 'downloading'} PageStage
  * @typedef {{stage: Stage | PageStage, progress: number | null}} Step  `progress` 0..1, or null while unknown
  * @typedef {{action?: string, onAction?: () => void}} Offer  a button beside a message, and what it does
  */
@@ -95,6 +95,7 @@ const PAGE_STAGES = {
   checking: 'Checking the photo',
   reconnecting: 'The server is not responding; trying again',
   relighting: 'Relighting at full size',
+  rendering: 'Rendering the motion',
   downloading: 'Downloading',
 };
 

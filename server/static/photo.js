@@ -108,6 +108,23 @@ export class Photo {
     return api.download(this.id, name, { signal: this.#abort.signal, onProgress });
   }
 
+  /**
+   * A light that moves, as the server renders it, as a file.
+   * @param {import('./api.js').Order} order
+   * @param {OnStep} onStep
+   */
+  async motion(order, onStep) {
+    onStep({ stage: 'rendering', progress: 0 });
+    const { motion_path: path } = await api.animate(this.id, order, { signal: this.#abort.signal });
+    for await (const { motion } of this.#states(onStep)) {
+      if (!motion) throw new DOMException('stopped', 'AbortError');
+      if (motion.state === 'failed') throw new api.Problem(motion.error ?? { title: 'The motion failed' });
+      if (motion.state === 'ready') break;
+      onStep({ stage: 'rendering', progress: motion.progress });
+    }
+    return this.pass(path.split('/').pop() ?? '', onStep);
+  }
+
   async erase() {
     try {
       await api.erase(this.id);

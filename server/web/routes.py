@@ -76,7 +76,7 @@ async def get_owner(request: Request) -> str:
 
 Services = Annotated[Service, Depends(get_service)]
 Owner = Annotated[str, Depends(get_owner)]
-FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [*(p.value for p in jobs.PASSES), jobs.ARCHIVE]})]
+FileName = Annotated[str, PathParameter(json_schema_extra={"enum": [*(p.value for p in jobs.DOWNLOADS), jobs.ARCHIVE]})]
 MaskName = Annotated[str, PathParameter(pattern=schemas.MASK_NAME, description="`subject` and `sky` are built in")]
 Feather = Annotated[float, Query(ge=0, le=0.1, allow_inf_nan=False, description="as of `mask` in a body")]
 Side = Annotated[int, Field(ge=64, le=4096)]
@@ -196,6 +196,39 @@ async def preview(body: schemas.PreviewBody, request: Request, service: Services
     return Response(data, media_type="image/jpeg", headers={"Server-Timing": timing, "Cache-Control": "no-store"})
 
 
+@guarded.post(
+    "/animate",
+    response_model=schemas.AnimateAnswer,
+    status_code=202,
+    tags=["light"],
+    responses=problems(*LIGHT_PROBLEMS, "motion_busy", statuses=(400, 408)),
+)
+@takes(JSON_BODY)
+async def animate(body: schemas.AnimateBody, request: Request, service: Services, owner: Owner) -> Any:
+    """Render a light that moves over a photo, in the background.
+
+    It takes the place of the job's motion before. The job's state and its events tell how far it is and when the file
+    is there. One a job at a time.
+    """
+    job_id = request.state.job_id = jobs.parse_id(body.job_id)
+    order = body.order()
+    await service.motions.start(job_id, order, owner)
+    return {"status": "rendering", "motion_path": f"jobs/{job_id}/{order.file.value}"}
+
+
+@guarded.delete(
+    "/job/{job_id}/motion",
+    response_model=schemas.DeleteAnswer,
+    tags=["light"],
+    responses=problems("job_not_found", "file_not_found", "overloaded"),
+)
+async def delete_motion(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
+    """Stop a job's motion, or remove the one that was made."""
+    job_id = request.state.job_id = jobs.parse_id(job_id)
+    await service.motions.stop(job_id, owner)
+    return {"status": "deleted"}
+
+
 @guarded.get(
     "/job/{job_id}/maps",
     response_class=Response,
@@ -277,7 +310,7 @@ async def maps(
 async def download(
     job_id: str, filename: FileName, request: Request, service: Services, owner: Owner, direct: bool = False
 ) -> Response:
-    """One pass, such as normals.png or relit.png, or all of them in passes.zip.
+    """One pass, such as normals.png or relit.png, or all of them in passes.zip; or the job's motion.
 
     Those that take the lights of the last relight, and scene.glb, are made when they are first asked for, unless by
     HEAD. HEAD answers likewise, without the bytes. `direct`: where the server allows it, answer with an address, valid
@@ -586,7 +619,7 @@ async def job(job_id: str, request: Request, service: Services, owner: Owner) ->
     },
 )
 async def events(job_id: str, request: Request, service: Services, owner: Owner) -> Response:
-    """The state of a job whenever it changes, until it is ready or failed."""
+    """The state of a job whenever it changes, until it is ready or failed and no motion of it renders."""
     job_id = request.state.job_id = jobs.parse_id(job_id)
     await service.state(job_id, owner)
 

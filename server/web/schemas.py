@@ -19,8 +19,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ..errors import InvalidLight
 from ..jobs.base import parse_id
 from ..jobs.masks import NAME as MASK_NAME
+from ..jobs.motions import SIDES, MotionOrder, Orbit
 from ..jobs.rendering import PreviewOptions
 from ..light import lights, skies
 from ..light.lights import Environment, Light, Rig
@@ -300,21 +302,14 @@ class PhotoEnvironment(BaseEnvironment):
 AnyEnvironment = Annotated[Union[PresetEnvironment, UploadEnvironment, PhotoEnvironment], Field(discriminator="type")]
 
 
-class RelightBody(Strict):
-    """Which job, which lights, how much of what.
+class Look(Strict):
+    """Which lights, how much of what.
 
     Give x, y, z (one white distant light), or lights, or a preset; or an environment, or both.
     """
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [{"job_id": "2f1f0f6e-5d3c-4c8e-9a53-0a4d5a0c7c11", "x": -0.6, "y": 0.4, "z": 0.7}],
-            **ONE_WAY,
-        },
-    )
+    model_config = ConfigDict(extra="forbid", json_schema_extra=ONE_WAY)
 
-    job_id: str = Field(description="from POST /upload")
     x: Optional[Number] = Field(None, description="toward the light, + right")
     y: Optional[Number] = Field(None, description="toward the light, + up")
     z: Optional[Number] = Field(None, description="toward the light, + toward the viewer")
@@ -350,7 +345,7 @@ class RelightBody(Strict):
     )
 
     @model_validator(mode="after")
-    def _one_way(self) -> "RelightBody":
+    def _one_way(self) -> "Look":
         short = (self.x, self.y, self.z)
         given = [v is not None for v in short]
         if (self.lights is not None) + (self.preset is not None) + any(given) > 1:
@@ -372,12 +367,12 @@ class RelightBody(Strict):
         """As the engine takes it. Raises JobNotFound for an environment of what cannot be a job."""
         around = self.environment
         if self.preset is not None:
-            mine = (self.model_fields_set & set(RelightBody.model_fields)) - {"preset"}
+            mine = (self.model_fields_set & set(Look.model_fields)) - {"preset"}
             said = {name: getattr(self, name) for name in mine if getattr(self, name) is not None}
             usual_body = {"exposure": lights.SHORTHAND_EXPOSURE, **PRESETS[self.preset].body}
             if around is not None:  # it takes the place of the preset's ambient light
                 usual_body = {"exposure": DEFAULT.exposure, **PRESETS[self.preset].body, "ambient": 0.0}
-            return RelightBody(**{**usual_body, **said}).rig()
+            return Look(**{**usual_body, **said}).rig()
         made: Tuple[Light, ...] = tuple(light.to_light() for light in self.lights or ())
         usual = DEFAULT.exposure if self.lights or around is not None else lights.SHORTHAND_EXPOSURE
         if self.x is not None and self.y is not None and self.z is not None:
@@ -398,7 +393,24 @@ class RelightBody(Strict):
 
 def sheet_looks() -> List[Tuple[str, Rig]]:
     """The looks of sheet.jpg with their titles."""
-    return [(PRESETS[name].title, RelightBody.model_validate({"job_id": "", "preset": name}).rig()) for name in SHEET]
+    return [(PRESETS[name].title, Look.model_validate({"preset": name}).rig()) for name in SHEET]
+
+
+class RelightBody(Look):
+    """Which job, which lights, how much of what.
+
+    Give x, y, z (one white distant light), or lights, or a preset; or an environment, or both.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"job_id": "2f1f0f6e-5d3c-4c8e-9a53-0a4d5a0c7c11", "x": -0.6, "y": 0.4, "z": 0.7}],
+            **ONE_WAY,
+        },
+    )
+
+    job_id: str = Field(description="from POST /upload")
 
 
 class PreviewBody(RelightBody):
@@ -415,6 +427,96 @@ class PreviewBody(RelightBody):
     def options(self) -> PreviewOptions:
         """How the renderer takes it."""
         return PreviewOptions(max_side=self.max_side, quality=self.quality, stream=self.stream)
+
+
+ONE_MOTION: Dict[str, Any] = {
+    "allOf": [
+        {
+            "oneOf": [
+                {"required": ["keyframes"], "properties": {"keyframes": {"type": "array"}, **_none("orbit")}},
+                {"required": ["orbit"], "properties": {"orbit": {"type": "object"}, **_none("keyframes")}},
+            ]
+        },
+        {
+            "if": {"required": ["format"], "properties": {"format": {"const": "gif"}}},
+            "then": {"properties": {"max_side": {"maximum": SIDES["gif"]}}},
+        },
+    ]
+}
+TURNS = {"anyOf": [{"minimum": 0.25, "maximum": 4}, {"minimum": -4, "maximum": -0.25}]}
+
+
+class OrbitBody(Strict):
+    """A white light that goes round the viewer's axis, from the top."""
+
+    turns: float = _number(Orbit().turns, -4, 4, "how often, at least a quarter; + clockwise", json_schema_extra=TURNS)
+    elevation: float = _number(Orbit().elevation, -80, 80, "degrees toward the viewer from the picture's plane")
+
+    @field_validator("turns")
+    @classmethod
+    def _some(cls, value: float) -> float:
+        if abs(value) < 0.25:
+            raise _invalid_light("at least a quarter, 0.25 or -0.25")
+        return value
+
+
+class AnimateBody(Strict):
+    """Which job, how its light moves, and what the file is to be. Give key frames or an orbit."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {"job_id": "2f1f0f6e-5d3c-4c8e-9a53-0a4d5a0c7c11", "orbit": {"turns": 1, "elevation": 35}},
+            ],
+            **ONE_MOTION,
+        },
+    )
+
+    job_id: str = Field(description="from POST /upload")
+    keyframes: Optional[List[Look]] = Field(
+        None,
+        min_length=2,
+        max_length=16,
+        description="bodies of /relight without job_id, evenly apart in time, with the same number and types of lights",
+    )
+    orbit: Optional[OrbitBody] = Field(None, description="instead: one light round the viewer's axis")
+    frames: Integer = Field(MotionOrder.frames, strict=True, ge=2, le=120)
+    fps: Integer = Field(MotionOrder.fps, strict=True, ge=1, le=30, description="frames a second")
+    loop: Annotated[bool, Field(strict=True)] = Field(
+        MotionOrder.loop,
+        description="goes on for ever: key frames lead from the last to the first again, and no frame is twice",
+    )
+    max_side: Optional[Annotated[int, Field(strict=True, ge=64, le=1280), BeforeValidator(_whole)]] = Field(
+        None,
+        description=f"pixels; the longer side, never enlarged; by default {MotionOrder.max_side}, of a GIF "
+        f"{SIDES['gif']}, which is its largest",
+    )
+    format: Literal["webp", "gif", "mp4"] = Field("webp", description="GET /models lists those of this server")
+
+    @model_validator(mode="after")
+    def _one_motion(self) -> "AnimateBody":
+        if (self.keyframes is None) == (self.orbit is None):
+            raise PydanticCustomError("motion", "keyframes: send either key frames or an orbit")
+        if self.format == "gif" and (self.max_side or 0) > SIDES["gif"]:
+            raise PydanticCustomError("motion", f"max_side: at most {SIDES['gif']} for a GIF")
+        return self
+
+    def order(self) -> MotionOrder:
+        """How the renderer takes it. Raises InvalidLight, and JobNotFound as Look does."""
+        way: Any = ()
+        if self.orbit is not None:
+            way = Orbit(self.orbit.turns, self.orbit.elevation)
+        elif self.keyframes is not None:
+            way = tuple(look.rig() for look in self.keyframes)
+            first, *others = [[light.kind for light in rig.lights] for rig in way]
+            for k, kinds in enumerate(others, 1):
+                if kinds != first:
+                    raise InvalidLight(
+                        f"keyframes.{k}.lights: the same number and types as in the first: {', '.join(first) or 'none'}"
+                    )
+        side = SIDES[self.format] if self.max_side is None else self.max_side
+        return MotionOrder(way, self.format, self.frames, self.fps, self.loop, side)
 
 
 def contract() -> bytes:
@@ -457,6 +559,11 @@ class RelightAnswer(BaseModel):
     timings: Dict[str, float] = Field(description="seconds by stage")
 
 
+class AnimateAnswer(BaseModel):
+    status: Literal["rendering"]
+    motion_path: str
+
+
 class DeleteAnswer(BaseModel):
     status: Literal["deleted"]
 
@@ -464,6 +571,12 @@ class DeleteAnswer(BaseModel):
 class Size(BaseModel):
     width: int
     height: int
+
+
+class MotionState(BaseModel):
+    state: Literal["rendering", "ready", "failed"]
+    progress: float = Field(ge=0, le=1)
+    error: Optional[Dict[str, Any]] = None
 
 
 class MaskAnswer(Size):
@@ -487,6 +600,7 @@ class JobState(BaseModel):
         None, description="linear photo = albedo.png * shading.png * this; null for jobs of older versions, until asked"
     )
     environment: Optional[Size] = Field(None, description="of the light from all around that it was given")
+    motion: Optional[MotionState] = Field(None, description="the last that was asked for by POST /animate")
     masks: List[str] = Field(description="the names of the masks that it was given")
     files: List[str]
     created: str

@@ -57,7 +57,7 @@ class Store:
     puts_a_second: float = 3500.0
     upload: tuple = (1, 5)  # (GET and its like, PUT and LIST), as bench_bucket.py counts them
     analysis: tuple = (1, 10)
-    preview: tuple = (1, 0)
+    preview: tuple = (2, 1)  # of a stream, as pages drag
     prepare: tuple = (2, 0)
     relight: tuple = (1, 2)
     maps: tuple = (3, 0)
@@ -478,8 +478,8 @@ def arguments():
     """The command line; every field of Times, Store, Prices and Habits is an option."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--people", type=int, default=1000)
-    parser.add_argument("--seconds", type=float, default=60, help="that are counted")
-    parser.add_argument("--settle", type=float, default=240, help="that pass before")
+    parser.add_argument("--seconds", type=float, default=40, help="that are counted")
+    parser.add_argument("--settle", type=float, default=200, help="that pass before")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=2, help="that simulate at a time")
     parser.add_argument("--times", type=Path, help="JSON as --measure writes it")

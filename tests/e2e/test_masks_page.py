@@ -301,7 +301,9 @@ def test_the_brush_is_for_everyone(start, quick, size, scheme):
     page.set_viewport_size({"width": size[0], "height": size[1]})
     bar.get_by_role("button", name="Show mask").click()
     assert bar.get_by_role("button", name="Show mask").get_attribute("aria-pressed") == "false"
-    assert "mask" not in page.url  # nothing is painted yet
+    page.get_by_role("button", name="Painted 1").click()
+    assert "mask" not in page.url and bar.is_visible()  # nothing is painted yet
+    below = page.get_by_label("Brush size").bounding_box()
     ring = page.get_by_role("button", name="Brush", exact=True)
     ring.focus()
     page.keyboard.down("Space")
@@ -310,6 +312,7 @@ def test_the_brush_is_for_everyone(start, quick, size, scheme):
     page.keyboard.up("Space")
     mask = stored(page, quick)
     assert near(mask, 0.5, 0.5) > 0.95
+    assert page.get_by_label("Brush size").bounding_box() == below
     page.wait_for_timeout(100)
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.id") == "paint"
@@ -318,17 +321,21 @@ def test_the_brush_is_for_everyone(start, quick, size, scheme):
 
 
 class Outdoors(SeeingEngine):
-    """A sphere before the sky; a photo that is taller than wide has none."""
+    """A sphere before the sky, its left half the subject; a photo that is taller than wide has neither."""
 
     def analyse(self, rgb):
         geometry = super().analyse(rgb)
-        return replace(geometry, mask=np.ones_like(geometry.mask)) if rgb.shape[0] > rgb.shape[1] else geometry
+        if rgb.shape[0] > rgb.shape[1]:
+            return replace(geometry, mask=np.ones_like(geometry.mask))
+        subject = (255 * geometry.mask).astype(np.uint8)
+        subject[:, subject.shape[1] // 2 :] = 0
+        return replace(geometry, subject=subject)
 
     def describe(self):
         return [{**each, "roles_filled": each["roles"]} for each in super().describe()]
 
 
-def test_the_sky_by_one_click(open_page, tmp_path, picture):
+def test_sky_and_subject_by_one_click(open_page, tmp_path, picture):
     settings = load(jobs_dir=tmp_path / "jobs", log_level="warning")
     with serving(create_app(settings, Outdoors(mask=True))) as url:
         page = open_page("#light=directional:0,0,1;intensity=0.2&ambient=0&exposure=0", server=Quick(url))
@@ -344,10 +351,24 @@ def test_the_sky_by_one_click(open_page, tmp_path, picture):
         settled(page)
         assert abs(on_screen(page) - relit).mean() < 3
         assert page.get_by_role("button", name="Discard mask").is_disabled()
+        page.get_by_label("Invert", exact=True).uncheck()
+        page.get_by_role("button", name="Subject", exact=True).click()
+        settled(page)
+        subject, (h, w) = on_screen(page), relit.shape[:2]
+        left, right = (np.s_[h // 3 : h // 2, w * k // 16 : w * (k + 1) // 16] for k in (6, 9))  # within the sphere
+        assert abs(subject - relit)[left].mean() < 3 < 20 < abs(subject - photo)[left].mean()
+        assert abs(subject - photo)[right].mean() < 3 < 20 < abs(subject - relit)[right].mean()
+        take_brush(page)  # a mask of one's own begins with it
+        stroke(page, (0.9, 0.1), (0.95, 0.1))
+        mask = stored(page, Quick(url))
+        assert near(mask, 6.5 / 16, 0.4) > 0.95 and near(mask, 0.92, 0.1) > 0.95 and near(mask, 9.5 / 16, 0.4) == 0
+        page.keyboard.press("Escape")
+        page.get_by_role("button", name="Sky", exact=True).click()
         tall = tmp_path / "tall.png"
         tall.write_bytes(encoded(gradient(W, H)))
         choose(page, tall)
-        assert "mask=!sky" in page.url  # that photo can have one too
+        assert "mask=sky" in page.url  # that photo can have one too
+        assert page.get_by_role("button", name="Subject").count() == 0
         page.get_by_role("button", name="Everywhere").click()
         page.get_by_role("button", name="Sky", exact=True).click()
         page.get_by_text("Sky: nothing of it was found in this photo.").wait_for()

@@ -21,7 +21,8 @@ from serving import Server
 def unsayable(case):
     """What a schema cannot say.
 
-    Random bytes are no photo, black gives no light, a direction and a spot must lead somewhere.
+    Random bytes are no photo, black gives no light, a direction and a spot must lead somewhere, key frames have the
+    same lights.
     """
     body = case.body if isinstance(case.body, dict) else {}
     lights = body.get("lights") if isinstance(body.get("lights"), list) else []
@@ -30,6 +31,7 @@ def unsayable(case):
     return (
         (case.path in ("/upload", "/job/{job_id}/environment", "/job/{job_id}/mask/{name}") and case.method != "GET")
         or nowhere
+        or body.get("keyframes") is not None
         or any(light.get("direction") in ([0, 0, 0], (0, 0, 0)) or light.get("color") == "#000000" for light in lights)
     )
 

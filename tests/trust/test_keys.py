@@ -48,6 +48,8 @@ def calls(job):
         ("HEAD", f"/download/{job}/input.png", None),
         ("PUT", f"/job/{job}/environment", AROUND),
         ("DELETE", f"/job/{job}/environment", None),
+        ("POST", "/animate", {"job_id": job, "orbit": {}, "frames": 2}),
+        ("DELETE", f"/job/{job}/motion", None),
         ("PUT", f"/job/{job}/mask/m", encoded(gradient())),
         ("GET", f"/job/{job}/mask/m", None),
         ("HEAD", f"/job/{job}/mask/m", None),
@@ -100,7 +102,7 @@ def test_a_job_belongs_to_its_key(keyed):
             if method != "HEAD":
                 problem(answer, 404, "job_not_found")
     for method, path, body in calls(job):
-        assert ask(keyed, method, path, body, auth(ONE)).status_code == 200
+        assert ask(keyed, method, path, body, auth(ONE)).status_code == (202 if path == "/animate" else 200)
 
 
 def test_the_light_of_anothers_photo_is_not_to_be_had(keyed):
@@ -109,6 +111,14 @@ def test_the_light_of_anothers_photo_is_not_to_be_had(keyed):
         body = {"job_id": mine, "environment": {"type": "photo", "job_id": theirs}}
         problem(keyed.post(path, json=body, headers=auth(TWO)), 404, "job_not_found")
     assert keyed.post("/relight", json={**body, "job_id": theirs}, headers=auth(ONE)).status_code == 200
+
+
+def test_a_motion_counts_to_its_key_and_takes_no_light_of_another(keyed):
+    theirs, mine = upload(keyed, headers=auth(ONE)), upload(keyed, encoded(gradient(480, 640)), headers=auth(TWO))
+    body = {"job_id": mine, "keyframes": [{"environment": {"type": "photo", "job_id": theirs}}] * 2, "frames": 2}
+    problem(keyed.post("/animate", json=body, headers=auth(TWO)), 404, "job_not_found")
+    body = {"job_id": mine, "orbit": {}, "frames": 120, "max_side": 640}
+    problem(keyed.post("/animate", json=body, headers=auth(TWO)), 507, "storage_full")
 
 
 def test_an_environment_counts_to_its_key(keyed):

@@ -67,6 +67,44 @@ def pixels(data):
     return np.array(Image.open(io.BytesIO(data)))
 
 
+def hands_out_everything(server, job, relit):
+    assert server.ask("POST", "/preview", {"job_id": job, **LIGHT})[0] == 200
+    head = server.ask("HEAD", f"/download/{job}/relit.png")
+    assert head[0] == 200 and int(head[1]["content-length"]) == len(relit)
+    part = server.ask("GET", f"/download/{job}/relit.png", headers={"Range": "bytes=10-19"})
+    assert part[0] == 206 and part[2] == relit[10:20]
+    known = server.ask("GET", f"/download/{job}/relit.png", headers={"If-None-Match": head[1]["etag"]})
+    assert known[0] == 304
+    for name in ("passes.zip", "passes.exr", "relit16.png", "sheet.jpg", "depth.png", "albedo.png", "scene.glb"):
+        assert server.ask("GET", f"/download/{job}/{name}")[0] == 200, name
+    assert server.ask("GET", f"/job/{job}/maps")[0] == 200
+
+
+def know_each_others_masks(servers, job):
+    drawn = encoded(np.uint8(np.arange(90 * 120).reshape(90, 120) % 251))
+    for k in range(4):
+        assert servers[k % 2].ask("PUT", f"/job/{job}/mask/m{k}", drawn)[0] == 200
+    for server in servers:
+        assert server.json("GET", f"/job/{job}")[1]["masks"] == ["m0", "m1", "m2", "m3"]
+        assert server.ask("GET", f"/job/{job}/mask/m1")[0] == 200
+        assert server.ask("POST", "/preview", {"job_id": job, **LIGHT, "mask": "m2"})[0] == 200
+
+
+def show_each_others_motions(servers, job):
+    order = {"job_id": job, "orbit": {"turns": 1, "elevation": 20}, "frames": 4, "max_side": 64}
+    assert servers[0].ask("POST", "/animate", order)[0] == 202
+    status, again = servers[1].json("POST", "/animate", order)
+    assert status == 202 or again["code"] == "motion_busy"
+    end = time.monotonic() + 30
+    while (state := servers[1].json("GET", f"/job/{job}")[1]["motion"]["state"]) != "ready":
+        assert state == "rendering" and time.monotonic() < end
+        time.sleep(0.1)
+    found = [server.ask("GET", f"/download/{job}/motion.webp") for server in servers]
+    assert found[0][0] == 200 and found[0][2] == found[1][2]
+    assert servers[0].ask("DELETE", f"/job/{job}/motion")[0] == 200
+    assert servers[1].json("GET", f"/job/{job}")[1]["motion"] is None
+
+
 def test_from_upload_to_delete_by_whichever_server(tmp_path, bucket, monkeypatch):
     (tmp_path / "count").mkdir()
     monkeypatch.setenv("FAKE_COUNT", str(tmp_path / "count"))
@@ -98,23 +136,9 @@ def test_from_upload_to_delete_by_whichever_server(tmp_path, bucket, monkeypatch
             assert found[0][1]["etag"] == found[1][1]["etag"] and found[0][2] == found[1][2]
             assert np.array_equal(pixels(found[0][2]), pictures[0]) == (light == LIGHT)
         for server in servers:
-            assert server.ask("POST", "/preview", {"job_id": job, **LIGHT})[0] == 200
-            head = server.ask("HEAD", f"/download/{job}/relit.png")
-            assert head[0] == 200 and int(head[1]["content-length"]) == len(found[0][2])
-            part = server.ask("GET", f"/download/{job}/relit.png", headers={"Range": "bytes=10-19"})
-            assert part[0] == 206 and part[2] == found[0][2][10:20]
-            known = server.ask("GET", f"/download/{job}/relit.png", headers={"If-None-Match": head[1]["etag"]})
-            assert known[0] == 304
-            for name in ("passes.zip", "passes.exr", "relit16.png", "sheet.jpg", "depth.png", "albedo.png"):
-                assert server.ask("GET", f"/download/{job}/{name}")[0] == 200, name
-            assert server.ask("GET", f"/job/{job}/maps")[0] == 200
-        drawn = encoded(np.uint8(np.arange(90 * 120).reshape(90, 120) % 251))
-        for k in range(4):  # each of them knows the masks that the other was given
-            assert servers[k % 2].ask("PUT", f"/job/{job}/mask/m{k}", drawn)[0] == 200
-        for server in servers:
-            assert server.json("GET", f"/job/{job}")[1]["masks"] == ["m0", "m1", "m2", "m3"]
-            assert server.ask("GET", f"/job/{job}/mask/m1")[0] == 200
-            assert server.ask("POST", "/preview", {"job_id": job, **LIGHT, "mask": "m2"})[0] == 200
+            hands_out_everything(server, job, found[0][2])
+        know_each_others_masks(servers, job)
+        show_each_others_motions(servers, job)
         assert one.ask("DELETE", f"/job/{job}")[0] == 200
         for _ in range(4):
             assert other.ask("POST", "/preview", {"job_id": job, **LIGHT})[0] == 404
