@@ -31,6 +31,7 @@ WEB, ANALYSIS, PROXY = "ray::ServeReplica:relight:web", "ray::ServeReplica:relig
 SERVER = re.compile("ray::ServeReplica|.*uvicorn|.*decoder_process|.*multiprocessing")
 SETTINGS = {"lease_seconds": "3", "sweep_seconds": "2", "decoders": "1", "log_level": "warning"}
 CUT = (OSError, EOFError, http.client.HTTPException)
+FEWER = signal.SIGUSR1  # the cluster takes one replica away
 CLIENTS, JOBS, AWAY, IDLE = 4, 8, 8.0, 5.0
 PATIENCE = 180  # seconds until everything has to be whole again
 
@@ -59,12 +60,21 @@ def serve(port, replicas):
 
     from server.cluster import Arguments, app
 
+    def deploy(count):
+        arguments = Arguments(replicas=count, max_replicas=count, max_analysts=1, engine="serving:engine")
+        ray_serve.run(app(arguments), name="relight")
+
+    wanted = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    signal.signal(FEWER, lambda *_: wanted.append(replicas - 1))
     with tempfile.TemporaryDirectory(prefix="ray-") as folder:
         ray.init(num_cpus=8, include_dashboard=False, object_store_memory=100 * 2**20, _temp_dir=folder)
         ray_serve.start(http_options={"host": "127.0.0.1", "port": port})
-        arguments = Arguments(replicas=replicas, max_replicas=replicas, max_analysts=1, engine="serving:engine")
-        ray_serve.run(app(arguments), name="relight", blocking=True)
+        deploy(replicas)
+        while True:
+            time.sleep(0.2)
+            if wanted:
+                deploy(wanted.pop())
 
 
 def tree(pid):
@@ -301,7 +311,12 @@ def faults_part(folder, bucket, store, say):
             time.sleep(AWAY)
             gate.open()
 
+        def fewer():
+            os.kill(server.process.pid, FEWER)
+
         faults += event(server, truth, files, f"the store away for {AWAY:.0f} s", away, lambda: True, say)
+        name = "a replica taken away"
+        faults += event(server, truth, files, name, fewer, lambda: len(server.pids(WEB)) == 1, say)
     finally:
         server.close()
         gate.close()
