@@ -371,7 +371,9 @@ def breaks(found):
     """In words: what is missed, and where people wait."""
     if not found["missed"]:
         return "holds"
-    where, share = max(found["busiest"].items(), key=lambda pair: pair[1])
+    analysed = {"ready", "refused"} & set(found["missed"])  # nothing else waits for analyses
+    busy = {k: v for k, v in found["busiest"].items() if analysed or k != "analysis"}
+    where, share = max(busy.items(), key=lambda pair: pair[1])
     more = f", {100 * found['misses']:.0f} % of previews prepared anew" if found["misses"] > 0.02 else ""
     return f"{', '.join(found['missed'])}: {where} {100 * share:.0f} % busy{more}"
 
