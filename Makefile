@@ -13,7 +13,7 @@ run: $(VENV)/.installed
 	$(VENV)/bin/uvicorn server:app --host $(HOST) --port $(PORT)
 
 test: $(VENV_TEST)/.installed
-	$(VENV_TEST)/bin/python -m pytest
+	$(VENV_TEST)/bin/python -m pytest -n 2 --dist loadfile
 
 smoke:
 	$(PYTHON) tests/smoke.py
@@ -27,6 +27,7 @@ fuzz: $(VENV_TEST)/.installed
 
 chaos: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/chaos.py --kills 200
+	$(VENV_TEST)/bin/python tests/chaos.py --kills 20 --bucket
 
 soak: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/soak.py --minutes $(MINUTES)

@@ -11,8 +11,8 @@ import cv2
 from fastapi import FastAPI
 
 from . import __version__
-from .errors import ModelMissing, RelightError
-from .jobs.processes import check_writable
+from .errors import ModelMissing, RelightError, StoreAway
+from .jobs.backend import check
 from .jobs.service import Service
 from .jobs.sweep import sweep
 from .metrics import Metrics
@@ -25,8 +25,6 @@ from .web.body import BodyLimitMiddleware
 from .web.middleware import CrossOriginMiddleware, KnownHostsMiddleware, RequestContextMiddleware, RequestIdFilter
 
 log = logging.getLogger("relight")
-PUBLISH_SECONDS = 0.5
-FORGET_SECONDS = 2.0  # how soon what another process deleted leaves the memory of this one
 DESCRIPTION = "Upload a photo once, relight it from any light, download every pass."
 
 
@@ -56,18 +54,20 @@ async def _publish_metrics(service: Service, metrics: Metrics) -> None:
         if data != last:
             last = data
             await asyncio.to_thread(service.metrics_exchange.publish_metrics, data)
-        await asyncio.sleep(PUBLISH_SECONDS)
+        await asyncio.sleep(service.metrics_exchange.seconds)
 
 
 async def _housekeeping(service: Service, every: float) -> None:
-    due = time.monotonic() + every
+    due = time.monotonic() + min(every, 1.5 * service.processes.lease or every)  # by then the dead are known
     while True:
-        await asyncio.sleep(min(every, FORGET_SECONDS))
+        await asyncio.sleep(min(every, service.store.forget_seconds, service.processes.lease or every))
         try:
             await asyncio.to_thread(service.forget_deleted)
             if time.monotonic() >= due:
                 due = time.monotonic() + every
                 await asyncio.to_thread(sweep, service)
+        except StoreAway:  # the log has it
+            pass
         except Exception as exc:
             log.error("housekeeping failed", exc_info=exc)
 
@@ -117,7 +117,7 @@ def create_app(
     settings = settings or load_settings()
     load_one = load or partial(load_engine, settings)
     api_keys = settings.keys()
-    check_writable(settings.jobs_dir)
+    check(settings)
     if engine is None:
         sessions.check_provider(settings.provider)
     _set_up_log(settings.log_level)

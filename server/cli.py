@@ -1,4 +1,4 @@
-"""The command line: `relight-server serve` and `relight-server relight`. It imports what they need only to do it."""
+"""The command line: `relight-server serve`, `relight` and `migrate`. It imports what they need only to do it."""
 
 import argparse
 import glob
@@ -55,7 +55,7 @@ def _shown(field: FieldInfo, what: str) -> str:
 def _metavar(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return "{" + ",".join(get_args(field.annotation)) + "}"
-    kinds = {int: "N", float: "N", str: "NAME"}
+    kinds = {int: "N", float: "N", str: "NAME", bool: "BOOL"}
     kind: Any = field.annotation
     return unit_of(field).split(" ")[0].upper() or kinds.get(
         kind, "LIST" if isinstance(field.default, list) else "PATH"
@@ -110,7 +110,22 @@ def parser() -> argparse.ArgumentParser:
                 f"{EPILOG} One is only read from there, since a process list shows options: {_help(name, field)}."
             )
     _add_relight(commands)
+    _add_migrate(commands)
     return top
+
+
+def _add_migrate(commands: Any) -> None:
+    migrate = commands.add_parser(
+        "migrate",
+        help="copy jobs from one store to another",
+        description="Copy all jobs from one store to another: a folder, or a bucket such as s3://bucket/prefix. Stop "
+        "the servers over the first before. Jobs that the second has are left alone, so that the same command goes on "
+        "where it was stopped; nothing is removed.",
+        epilog="Exit status: 0 all is copied, 1 some jobs could not be copied, 2 the command is wrong.",
+        allow_abbrev=False,
+    )
+    migrate.add_argument("source", metavar="FROM", help="folder, or address of a bucket")
+    migrate.add_argument("target", metavar="TO", help="the same")
 
 
 def _add_relight(commands: Any) -> None:
@@ -294,7 +309,14 @@ def serve(host: str, port: int, workers: int, root_path: str, settings: Dict[str
     """Run the server until it is stopped; `settings` by name. Raises StartupError when one is bad."""
     for name, value in settings.items():
         os.environ[variable(name)] = value  # where the worker processes find them too
-    load().keys()  # a bad setting ends the start here, and not each worker again and again
+    loaded = load()
+    loaded.keys()  # a bad setting ends the start here, and not each worker again and again
+    if loaded.store:
+        from .jobs import backend
+
+        if loaded.store.startswith("memory:") and workers > 1:
+            raise StartupError("RELIGHT_STORE: memory:// is that of one process, and --workers asks for more")
+        backend.check(loaded)
     import uvicorn
 
     uvicorn.run("server:app", host=host, port=port, workers=workers, root_path=root_path)
@@ -318,6 +340,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
     try:
         if given["command"] == "relight":
             return relight(given)
+        if given["command"] == "migrate":
+            from .jobs import migrate
+
+            return migrate.run(given["source"], given["target"])
         serve(given["host"], given["port"], given["workers"], given["root_path"], settings)
     except StartupError as exc:
         print(f"relight: {exc}", file=sys.stderr)

@@ -177,6 +177,21 @@ class Overloaded(RelightError):
     default_detail = "The server is busy. Retry after a moment."
 
 
+class StoreAway(Overloaded):
+    """The store of the jobs does not answer, or not as it should."""
+
+    default_detail = "The store of the jobs cannot be reached. Retry after a moment."
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": "5"})
+
+
+class TakenOver(Overloaded):
+    """Another process did something with this job meanwhile, so that what was to be written is out of date."""
+
+    default_detail = "Another process works on this job. Retry after a moment."
+
+
 class Superseded(RelightError):
     """Nobody waits for this answer any more."""
 

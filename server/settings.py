@@ -17,6 +17,7 @@ INSTALLED = (PACKAGE / "onnx_models").is_dir()  # a wheel holds the graphs insid
 LOCAL_HOSTS, LOCAL_PORTS = ("localhost", "127.0.0.1"), (3000, 4200, 5173, 8000, 8080)
 # Pillow refuses what is twice this; the header is judged before any pixel is decoded.
 PIXEL_CEILING = 89_478_485
+STORES = ("s3", "gs", "az", "memory")  # schemes of addresses of buckets
 WEB, ANY = TypeAdapter(AnyHttpUrl), TypeAdapter(AnyUrl)
 
 
@@ -67,6 +68,24 @@ class Settings(BaseSettings):
 
     jobs_dir: Path = Field(
         Path("jobs") if INSTALLED else ROOT / "jobs", description="folder of the jobs; several processes may share it"
+    )
+    store: str = Field(
+        "",
+        json_schema_extra=shown(default="none"),
+        description="bucket that holds the jobs instead of the folder, so that servers on several machines may share "
+        "them: `s3://bucket/prefix`, `gs://…`, `az://…`, or `memory://` to try it; takes requirements-cluster.txt",
+    )
+    lease_seconds: float = Field(
+        30,
+        ge=1,
+        le=3600,
+        json_schema_extra=shown("seconds"),
+        description="with a bucket: how long a process may give no sign of life before others take up its work",
+    )
+    direct_downloads: bool = Field(
+        False,
+        description="with a bucket: answer `GET /download/…?direct=1` with an address, valid for a minute, from which "
+        "the store itself sends the file",
     )
     models_dir: Path = Field(
         (PACKAGE if INSTALLED else ROOT) / "onnx_models", description="folder of the graphs and their manifests"
@@ -194,6 +213,14 @@ class Settings(BaseSettings):
         if isinstance(value, str) and value.strip(" ,") != value.strip() and not cls._split(value):
             raise ValueError("holds no key: a server without keys would be open to everyone")
         return value
+
+    @field_validator("store")
+    @classmethod
+    def _bucket(cls, value: str) -> str:
+        scheme, _, rest = value.partition("://")
+        if value and (scheme not in STORES or set(rest) & set("?#@ ") or not (rest or scheme == "memory")):
+            raise ValueError(f"give {', '.join(f'{s}://…' for s in STORES)}; credentials come from the environment")
+        return value.rstrip("/") if rest else value
 
     @field_validator("allowed_hosts")
     @classmethod

@@ -1,11 +1,15 @@
 """Chaos: kill -9 at random moments under a mixed load, restart, look whether anything promised was lost or left behind.
 
-`python tests/chaos.py --kills 200 [--seed 8]`; `make test` does 20.
+`python tests/chaos.py --kills 200 [--seed 8]`; `make test` does 20. With `--bucket` there are two servers, which have
+nothing in common but a bucket of SeaweedFS, and one of them is killed at a time; `make test` does 2 of those.
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
+import json
+import os
 import random
 import sys
 import tempfile
@@ -14,8 +18,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+import s3
 from PIL import Image
 from serving import Server, free_port
+
+from server.jobs.bucket import connect
 
 LIGHTS = [{"x": -1, "y": 0.5, "z": 0.6}, {"x": 1, "y": 0, "z": 0.3}, {"x": 0, "y": -1, "z": 1}]
 KEPT = 4  # jobs of one client
@@ -68,11 +75,12 @@ class Client(threading.Thread):
     def __init__(self, server, seed, files, truth, jobs):
         super().__init__(daemon=True)
         self.server, self.random, self.files, self.truth = server, random.Random(seed), files, truth
+        self.stopped = False
         self.jobs, self.faults, self.done = jobs, [], 0  # job id -> {picture, relit: allowed digests or None, deleting}
 
     def run(self):
         try:
-            while True:
+            while not self.stopped:
                 self.step()
                 self.done += 1
         except (OSError, EOFError, ValueError):  # the server was killed
@@ -154,46 +162,72 @@ def leftovers(root):
     ]
 
 
-def run(kills, seed, folder, clients=3, say=lambda text: None):
+def lost_objects(bucket):
+    """Objects in a bucket that no job knows of and no living process wrote; those of the dead go within seconds."""
+    end = time.monotonic() + 20
+    while True:
+        living = {entry.path.rpartition("/")[2] for entry in bucket.list("workers")}
+        known, there = set(), []
+        for entry in bucket.list("jobs"):
+            job, _, name = entry.path.partition("/")[2].partition("/")
+            if name == "index.json":
+                found = bucket.find(entry.path)
+                files = json.loads(found.data)["files"] if found is not None and found.data else {}
+                known |= {f"jobs/{job}/{n}/{place['object']}" for n, place in files.items()}
+            elif name.rpartition("/")[2][:32] not in living:
+                there.append(entry.path)
+        lost = sorted(set(there) - known)
+        if not lost or time.monotonic() > end:
+            return lost
+        time.sleep(0.5)
+
+
+def work_until(kill, threads, rng):
+    """Let clients work, kill what they work with, and wait for them."""
+    for t in threads:
+        t.start()
+    end = time.monotonic() + (10 if rng.random() < 0.8 else 0)  # mostly in the middle of the work, sometimes before it
+    while not any(t.done for t in threads) and time.monotonic() < end:
+        time.sleep(0.005)
+    time.sleep(rng.uniform(0.0, 1.0))
+    kill()
+    for t in threads:
+        t.stopped = True
+    for t in threads:
+        t.join(60)
+
+
+def run(kills, seed, folder, clients=3, say=lambda text: None, store=""):
     """Returns (faults, figures)."""
-    files, rng, port = pictures(), random.Random(seed), free_port()
-    options = {
-        "seconds": 0.02,
-        "port": port,
-        "sweep_seconds": 3600,
-        "decoders": 1,
-        "log": Path(folder).parent / "chaos.log",
-    }
-    server = Server(folder, **options).wait()
-    truth = Truth(server, files)
+    files, rng = pictures(), random.Random(seed)
+    options = {"seconds": 0.02, "sweep_seconds": 3600, "decoders": 1, "log": Path(folder).parent / "chaos.log"}
+    if store:
+        options.update(store=store, sweep_seconds=1, lease_seconds=1, decoders=0)
+    ports = [free_port() for _ in range(2 if store else 1)]
+    servers = [Server(folder, port=port, **options) for port in ports]
+    for server in servers:
+        server.wait()
+    truth = Truth(servers[0], files)
     ledgers = [{} for _ in range(clients)]
     faults, done = [], 0
     for k in range(kills):
-        threads = [Client(server, rng.random(), files, truth, ledger) for ledger in ledgers]
-        for t in threads:
-            t.start()
-        end = time.monotonic() + (
-            10 if rng.random() < 0.8 else 0
-        )  # mostly in the middle of the work, sometimes before it
-        while not any(t.done for t in threads) and time.monotonic() < end:
-            time.sleep(0.005)
-        time.sleep(rng.uniform(0.0, 1.0))
-        server.kill()
-        for t in threads:
-            t.join(60)
-            faults += t.faults
-            done += t.done
-        server = Server(folder, **options).wait()
-        for ledger in ledgers:
-            faults += check(server, truth, ledger)
-        faults += [
-            f"left behind: {name}" for name in leftovers(folder)
-        ]  # now that no analysis taken up again writes any more
+        threads = [
+            Client(servers[(i + k) % len(servers)], rng.random(), files, truth, l) for i, l in enumerate(ledgers)
+        ]
+        victim = rng.randrange(len(servers))
+        work_until(servers[victim].kill, threads, rng)
+        faults += [fault for t in threads for fault in t.faults]
+        done += sum(t.done for t in threads)
+        servers[victim] = Server(folder, port=ports[victim], **options).wait()
+        for i, ledger in enumerate(ledgers):
+            faults += check(servers[i % len(servers)], truth, ledger)
+        left = lost_objects(connect(store)) if store else leftovers(folder)
+        faults += [f"left behind: {name}" for name in left]  # now that no analysis taken up again writes any more
         say(f"kill {k + 1}: {sum(map(len, ledgers))} jobs kept, {done} requests so far, {len(faults)} faults")
         if faults:
             break
     kept = sum(map(len, ledgers))
-    if server.stop() not in (0, -15):  # uvicorn ends by the signal it was sent
+    if {server.stop() for server in servers} - {0, -15}:  # uvicorn ends by the signal it was sent
         faults.append("the last server did not stop cleanly")
     return faults, {"kills": kills, "requests": done, "jobs kept": kept}
 
@@ -202,10 +236,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=8)
+    parser.add_argument("--bucket", action="store_true", help="two servers over a bucket")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        store = ""
+        if options.bucket:
+            port = stack.enter_context(s3.seaweed(Path(folder) / "weed")).port
+            os.environ.update(s3.environment(port))
+            store = f"s3://{s3.new_bucket(port)}/chaos"
         faults, figures = run(
-            options.kills, options.seed, Path(folder) / "jobs", say=lambda text: print(text, flush=True)
+            options.kills, options.seed, Path(folder) / "jobs", say=lambda text: print(text, flush=True), store=store
         )
     print(figures)
     print("\n".join(faults) or "nothing lost, nothing left behind")

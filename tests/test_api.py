@@ -704,7 +704,7 @@ def test_room_is_made_though_an_owner_was_quicker(settings, monkeypatch):
         service = client.app.state.service
         remove, removed = service.remove, []
 
-        def late(job_id):
+        def late(job_id, used=None):
             removed.append(job_id)
             remove(job_id)
             remove(job_id)  # as if DELETE had come between

@@ -115,3 +115,14 @@ def test_python_m_server_serves(tmp_path):
         process.send_signal(signal.SIGTERM)
         rest, _ = process.communicate(timeout=60)
     assert process.returncode in (0, -signal.SIGTERM), rest
+
+
+@pytest.mark.parametrize("store, words", [("memory://", "workers"), ("s3://nowhere", "RELIGHT_STORE")])
+def test_a_store_that_cannot_be_ends_the_start_and_not_each_worker(served, monkeypatch, capsys, store, words):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    assert cli.main(["serve", "--workers", "2", "--store", store]) == 2 and served == []
+    told = capsys.readouterr().err
+    assert told.startswith("relight: ") and words in told and told.count("\n") == 1

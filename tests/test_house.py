@@ -62,7 +62,16 @@ ALLOWED = {  # room -> the rooms, or single modules of rooms, that it may import
     "image": set(),
     "client": set(),
     "batch": {"model", "light", "scene", "image", "jobs.glb", "jobs.look", "jobs.motions", "client"},
-    "cli": {"batch", "client", "image.animation", "light.lights", "model.engine", "web.schemas"},
+    "cli": {
+        "batch",
+        "client",
+        "image.animation",
+        "light.lights",
+        "model.engine",
+        "web.schemas",
+        "jobs.backend",
+        "jobs.migrate",
+    },
     "__main__": {"cli"},
 }
 

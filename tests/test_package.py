@@ -66,6 +66,17 @@ def test_what_the_wheel_needs_is_the_list_of_requirements(wheel):
     assert needed and {same(r) for r in needed} == {same(r) for r in listed}
 
 
+def test_what_a_cluster_needs_is_its_list_of_requirements(wheel):
+    lines = [line.partition("#")[0].strip() for line in (ROOT / "requirements-cluster.txt").read_text().splitlines()]
+    listed = {canonicalize_name(r.name): str(r.specifier) for r in map(Requirement, filter(None, lines))}
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+    needed = [Requirement(line) for line in re.findall(r"^Requires-Dist: (.*)$", metadata, re.M)]
+    extra = [r for r in needed if str(r.marker) == 'extra == "cluster"']
+    assert listed and {canonicalize_name(r.name): str(r.specifier) for r in extra} == listed
+
+
 def test_installed_the_jobs_lie_in_the_working_directory_and_the_graphs_in_the_package(wheel, tmp_path):
     site, cwd = tmp_path / "site", tmp_path / "cwd"
     cwd.mkdir()

@@ -22,7 +22,9 @@ from ..errors import (
     Overloaded,
     RelightError,
     StorageFull,
+    StoreAway,
     Superseded,
+    TakenOver,
     from_oserror,
 )
 from ..light.maps import prepare_grid
@@ -45,7 +47,8 @@ log = logging.getLogger("relight")
 IsDisconnected = Callable[[], Awaitable[bool]]  # has the client left?
 MAX_ATTEMPTS = 3  # the first, and twice more after a crash
 MAX_STUCK = 3
-POLL_SECONDS = 0.25  # how often a job that another process works on is looked at
+POLL_SECONDS = 0.25  # how often a turn is asked for while the server may be stopping
+AWAY_SECONDS = 1.0  # how soon an analysis is tried again whose store was away
 
 
 class Analyst:
@@ -112,10 +115,24 @@ class Analyst:
         self.notifier.notify(record.job_id)
 
     def _work(self, job_id: str) -> None:
+        away = False
+        while self._work_once(job_id, away):
+            away = True
+            if self.closing.wait(AWAY_SECONDS):
+                return
+
+    def _work_once(self, job_id: str, away: bool) -> bool:
+        """Analyse a job, unless it is done. True when the store was away and it has to be tried again."""
         try:
             record = load_record(self.store, job_id)
+            if away and record.worker == self.processes.worker:
+                record.attempts = max(0, record.attempts - 1)  # no fault of the photo's
             if record.state not in (READY, FAILED):
                 self._attempt(record)
+        except StoreAway:
+            return True
+        except TakenOver:
+            log.warning("job %s: another process took its analysis over", job_id)
         except JobNotFound:
             log.info("job %s: deleted during its analysis", job_id)
         except StorageFull as exc:
@@ -124,9 +141,10 @@ class Analyst:
         except Exception as exc:
             self.unsaved[job_id] = exc if isinstance(exc, RelightError) else RelightError()
             log.error("job %s: analysis broke off", job_id, exc_info=exc)
+        return False
 
     def _attempt(self, record: Record) -> None:
-        """Analyse a job and write down what came of it. Raises JobNotFound and StorageFull."""
+        """Analyse a job and write down what came of it. Raises JobNotFound, StorageFull, StoreAway, TakenOver."""
         record.worker = self.processes.worker
         record.attempts += 1
         self._step(record, "reading")
@@ -143,6 +161,8 @@ class Analyst:
         except JobNotFound:
             self.store.unregister(record.fingerprint, record.job_id)
             raise
+        except (StoreAway, TakenOver):
+            raise
         except Exception as exc:
             self._note_failure(record, exc)
 
@@ -156,7 +176,7 @@ class Analyst:
             error = from_oserror(exc)
         log.error("job %s: analysis failed: %s", record.job_id, error.detail, exc_info=exc)
         record.fail(error)
-        self.store.discard(record.job_id, list(ANALYSIS))  # of no use, and on a full disk room to say so
+        self.store.discard(record.job_id, list(ANALYSIS), record.held)  # of no use, and on a full disk room to say so
         save_record(self.store, record)
 
     @contextmanager
@@ -188,7 +208,9 @@ class Analyst:
                 unpack(self.store.get(other, JobFile.GEOMETRY))
                 maps = maps_file(MapsSide.USUAL, record.width, record.height)
                 there = maps in self.store.names(other)
-                self.store.link_files(other, record.job_id, [JobFile.GEOMETRY, *([maps] if there else [])])
+                self.store.link_files(other, record.job_id, [JobFile.GEOMETRY, *([maps] if there else [])], record.held)
+            except (StoreAway, TakenOver):
+                raise
             except (RelightError, DamagedFile):
                 if not (self.store.names(record.job_id)):
                     raise JobNotFound() from None
@@ -217,7 +239,7 @@ class Analyst:
         timer.lap("fitting")
         self._step(record, "storing")
         packed = pack(geometry)
-        self.store.put(record.job_id, JobFile.GEOMETRY, packed)
+        self.store.put(record.job_id, JobFile.GEOMETRY, packed, record.held)
         record.depth_range = list(depth_range(geometry, rgb.shape[:2]))
         record.subject = geometry.subject is not None
         record.models = [str(m.get("name", "")) for m in engine.describe()]
@@ -230,7 +252,7 @@ class Analyst:
         record.shading_factor = shading_factor(shared.light_samples)
         if can_be_lit(geometry):
             file = maps_file(MapsSide.USUAL, record.width, record.height)
-            self.store.put(record.job_id, file, pack_maps(photo, side_of(file), shared))
+            self.store.put(record.job_id, file, pack_maps(photo, side_of(file), shared), record.held)
 
     def _ask(self, engine: Engine, rgb: np.ndarray) -> Geometry:
         """Ask the engine, in a thread that is left behind when it hangs."""
@@ -257,13 +279,19 @@ class Analyst:
 
         Has no end of its own. Raises JobNotFound.
         """
+        seen = False
         with self.notifier.subscribe(job_id) as changed:
             while True:
                 changed.clear()
-                record = self.as_it_stands(await asyncio.to_thread(load_record, self.store, job_id))
-                yield record
+                try:
+                    record = self.as_it_stands(await asyncio.to_thread(load_record, self.store, job_id))
+                    seen = True
+                    yield record
+                except StoreAway:  # who watches is patient once there was something to see
+                    if not seen:
+                        raise
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+                    await asyncio.wait_for(changed.wait(), self.store.look_seconds)
 
     async def ready(self, job_id: str, is_disconnected: IsDisconnected) -> Record:
         """Wait until a job is ready.

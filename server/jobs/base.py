@@ -1,6 +1,7 @@
 """Job storage: what a job consists of, and the small protocol of a place to keep jobs."""
 
 import enum
+import os
 import uuid
 from typing import Any, BinaryIO, Callable, Iterator, List, Mapping, NamedTuple, Optional, Protocol, Tuple
 
@@ -72,6 +73,29 @@ MOTIONS = (JobFile.MOTION_WEBP, JobFile.MOTION_GIF, JobFile.MOTION_MP4)
 DOWNLOADS = (*PASSES, *MOTIONS)
 
 
+MEDIA_TYPES = {  # of what can be downloaded
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".exr": "image/x-exr",
+    ".zip": "application/zip",
+    ".glb": "model/gltf-binary",
+    ".webp": "image/webp",
+    ".gif": "image/gif",
+    ".mp4": "video/mp4",
+}
+SHOWN = ("image/png", "image/jpeg", "image/webp", "image/gif", "video/mp4")  # by browsers
+
+
+def media_type(name: str) -> str:
+    """That of a file by its name."""
+    return MEDIA_TYPES.get(os.path.splitext(name)[1], "application/octet-stream")
+
+
+def disposition(name: str) -> str:
+    """How a browser is told to take a file: to show it, or to save it under its name."""
+    return f'{"inline" if media_type(name) in SHOWN else "attachment"}; filename="{name}"'
+
+
 class MapsSide(enum.IntEnum):
     """The longer side, in pixels, of pictures that a browser lights. USUAL: made as soon as a photo is analysed."""
 
@@ -90,25 +114,54 @@ MASK_SLOTS = tuple(name for name in JobFile if name.name.startswith("MASK_"))
 
 
 class Entry(NamedTuple):
-    """What `list` tells of a job: its bytes and when it was last used (seconds since the epoch)."""
+    """What `list` tells of a job: its bytes and when it was last used (seconds since the epoch).
+
+    version: another whenever its record or its files are; "" where the store does not tell.
+    """
 
     job_id: str
     size: int
     used: float
+    version: str = ""
+
+
+class Facts(NamedTuple):
+    """What is known of an open file: its bytes, a tag that no other content has, when it was made."""
+
+    size: int
+    tag: str
+    modified: float
+
+
+Held = Tuple[str, int]  # who works on a job, and at which attempt
 
 
 class JobStore(Protocol):
-    """Where jobs lie. All methods block and raise JobNotFound for an unknown job, StorageFull when there is no room."""
+    """Where jobs lie. All methods block and raise JobNotFound for an unknown job, StorageFull when there is no room.
 
+    Where a store is away, they raise StoreAway; where a job is to be `held` and another process took it over,
+    TakenOver. `now` is the store's time, by which it tells when jobs were used; `own_clock`: that is this machine's,
+    which may leap. `look_seconds`: how often to look at what another process changes, and `note_seconds`, to
+    note how far work is; `forget_seconds`: how soon what another process deleted leaves the memory of this one.
+    """
+
+    look_seconds: float
+    note_seconds: float
+    forget_seconds: float
+    own_clock: bool
+
+    def now(self) -> float: ...
     def create(self, job_id: str, files: Mapping[JobFile, bytes]) -> None: ...
-    def put(self, job_id: str, name: JobFile, data: bytes) -> None: ...
+    def put(self, job_id: str, name: JobFile, data: bytes, held: Optional[Held] = None) -> None: ...
     def put_written(self, job_id: str, name: JobFile, write: Callable[[str], None]) -> None: ...
-    def discard(self, job_id: str, names: List[JobFile]) -> None: ...
+    def put_record(self, job_id: str, data: bytes, held: Optional[Held] = None) -> None: ...
+    def discard(self, job_id: str, names: List[JobFile], held: Optional[Held] = None) -> None: ...
     def get(self, job_id: str, name: JobFile) -> bytes: ...
     def open(self, job_id: str, name: JobFile) -> BinaryIO: ...
-    def link_files(self, source: str, target: str, names: List[JobFile]) -> None: ...
+    def link_files(self, source: str, target: str, names: List[JobFile], held: Optional[Held] = None) -> None: ...
     def names(self, job_id: str) -> List[JobFile]: ...
-    def delete(self, job_id: str) -> None: ...
+    def direct(self, job_id: str, name: JobFile, seconds: float) -> Optional[str]: ...
+    def delete(self, job_id: str, used: Optional[float] = None) -> None: ...
     def list(self) -> Iterator[Entry]: ...
     def touch(self, job_id: str) -> float: ...
     def exists(self, job_id: str) -> bool: ...
@@ -131,9 +184,11 @@ class Coordination(Protocol):
     """What processes that share a store agree on: who lives, whose turn it is, which preview is the newest.
 
     `worker` names this process; `is_alive` asks about any, so that the work of the dead can be taken up by others.
+    `lease`: for how many seconds at most the dead may still seem alive.
     """
 
     worker: str
+    lease: float
 
     def is_alive(self, worker: str) -> bool: ...
     def is_alone(self) -> bool: ...
@@ -148,11 +203,34 @@ class Coordination(Protocol):
 
 
 class MetricsExchange(Protocol):
-    """How processes tell each other their metrics, so that whoever is asked can add them up."""
+    """How processes tell each other their metrics, so that whoever is asked can add them up, every `seconds`."""
+
+    seconds: float
 
     def publish_metrics(self, data: bytes) -> None: ...
     def peer_metrics(self) -> List[Tuple[bytes, bool]]: ...
     def fold_dead_metrics(self, add: Callable[[List[bytes]], bytes]) -> None: ...
+
+
+def facts(file: BinaryIO) -> Facts:
+    """What is known of a file that a store opened."""
+    told: Optional[Facts] = getattr(file, "facts", None)
+    if told is not None:
+        return told
+    stat = os.fstat(file.fileno())
+    return Facts(stat.st_size, f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}", stat.st_mtime)
+
+
+def begin(file: BinaryIO, first: int, count: int) -> None:
+    """Stand at byte `first` of an open file; so many can be read from there whatever becomes of the job meanwhile.
+
+    A file of a folder is whole once it is open; one of a bucket is fetched here. Raises JobNotFound, FileNotFound.
+    """
+    fetch: Optional[Callable[[int, int], None]] = getattr(file, "begin", None)
+    if fetch is not None:
+        fetch(first, count)
+    else:
+        file.seek(first)
 
 
 def parse_id(text: str) -> str:

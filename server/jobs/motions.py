@@ -27,6 +27,7 @@ from ..errors import (
     MotionBusy,
     Overloaded,
     RelightError,
+    StoreAway,
     Superseded,
 )
 from ..image import animation
@@ -254,6 +255,8 @@ class Motions:
             try:
                 await asyncio.to_thread(self._check, job_id, token)
                 return False
+            except StoreAway:
+                return False
             except _Stopped:
                 return True
 
@@ -282,8 +285,9 @@ class Motions:
 
         def step(done: int) -> None:
             nonlocal noted
-            if time.monotonic() - noted > NOTED_SECONDS or self._closing.is_set():
-                self._note(job_id, token, progress=done / order.frames)
+            if time.monotonic() - noted > max(NOTED_SECONDS, self.store.note_seconds) or self._closing.is_set():
+                with suppress(StoreAway):  # it may be back at the end
+                    self._note(job_id, token, progress=done / order.frames)
                 noted = time.monotonic()
 
         step(0)

@@ -35,6 +35,8 @@ def check_writable(root: Path) -> None:
 class ProcessRegistry:
     """This process among those over one folder. Each holds the lock of its own file; the system drops it at death."""
 
+    lease = 0.0
+
     def __init__(self, root: Path):
         self.root = Path(root)
         self.folder = self.root / ".workers"
@@ -142,6 +144,8 @@ class ProcessRegistry:
 
 class LocalMetricsExchange:
     """Each process leaves its metrics beside its mark of life; see MetricsExchange."""
+
+    seconds = 0.5
 
     def __init__(self, processes: ProcessRegistry):
         self.processes = processes

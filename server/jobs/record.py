@@ -5,11 +5,11 @@ import time
 from datetime import datetime, timezone
 from typing import Annotated, Any, Dict, List, Literal, Optional, Sequence, Tuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from ..errors import ALL, FileNotFound, JobNotFound, RelightError
 from ..scene.fit import SceneFit
-from .base import ARCHIVE, DERIVED, DOWNLOADS, LIT, JobFile, JobStore, parse_id
+from .base import ARCHIVE, DERIVED, DOWNLOADS, LIT, Held, JobFile, JobStore, parse_id
 
 State = Literal["queued", "analysing", "ready", "failed"]
 QUEUED: State = "queued"
@@ -71,6 +71,16 @@ class Record(BaseModel):
     fit: Optional[SceneFit] = None  # of a job that is ready, None means that it was damaged: it is analysed anew
     timings: Dict[str, float] = Field(default_factory=dict)
     error: Optional[StoredError] = None
+    _held: Optional[Held] = PrivateAttr(None)  # as it was read or written last: whose it must still be when it is saved
+
+    def note_held(self) -> None:
+        """Note that the store holds this record as it is now."""
+        self._held = (self.worker, self.attempts)
+
+    @property
+    def held(self) -> Optional[Held]:
+        """Who held the job when its record was read or written last."""
+        return self._held
 
     def dump(self) -> bytes:
         """As job.json."""
@@ -150,6 +160,7 @@ def load_record(store: JobStore, job_id: str) -> Record:
         raise JobNotFound() from None
     if record.job_id != job_id:
         raise JobNotFound()
+    record.note_held()
     return record
 
 
@@ -171,5 +182,7 @@ def load_owned_record(store: JobStore, job_id: str, owner: str) -> Record:
 
 
 def save_record(store: JobStore, record: Record) -> None:
-    """Write job.json. Raises JobNotFound when the job was deleted meanwhile, StorageFull."""
-    store.put(record.job_id, JobFile.JOB, record.dump())
+    """Write job.json. Raises JobNotFound when the job was deleted meanwhile, TakenOver when it was taken over since it
+    was read (where processes can be mistaken for dead), StorageFull."""
+    store.put_record(record.job_id, record.dump(), record.held)
+    record.note_held()

@@ -18,7 +18,9 @@ from ..errors import (
     Overloaded,
     RelightError,
     StorageFull,
+    StoreAway,
     Superseded,
+    TakenOver,
 )
 from ..image.encode import encode_jpeg, encode_png
 from ..image.resample import fit_within, shrink_image
@@ -167,14 +169,15 @@ class Renderer:
         self.store.unregister(record.fingerprint, record.job_id)  # no twin may take over what is damaged
         record.attempts = 1  # its analysis went well before
         record.healing = True
-        self.analyst.adopt(record)
+        with suppress(TakenOver):  # another process is at it
+            self.analyst.adopt(record)
         return Overloaded("The files of this job were damaged; it is being analysed again. Retry after a moment.")
 
     def note_whole(self, record: Record) -> None:
         """Note that a job which was analysed anew could be read: should it be damaged again, it is healed again."""
         if record.healing:
             record.healing = False
-            with suppress(StorageFull):  # it is lit all the same
+            with suppress(StorageFull, StoreAway, TakenOver):  # it is lit all the same
                 save_record(self.store, record)
 
     def _prepared(self, record: Record, max_side: int) -> PreparedImage:
@@ -495,7 +498,8 @@ class Renderer:
         """That of the record. A job that an older version analysed is given one."""
         if record.shading_factor is None:
             record.shading_factor = shading_factor(maps.shared.light_samples)
-            save_record(self.store, record)
+            with suppress(TakenOver):
+                save_record(self.store, record)
         return record.shading_factor
 
     async def preview(

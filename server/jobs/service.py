@@ -6,7 +6,7 @@ import logging
 import os
 import time
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterator, List, Optional, Tuple
 
 from filelock import Timeout
@@ -20,6 +20,7 @@ from ..errors import (
     ModelMissing,
     Overloaded,
     RelightError,
+    StoreAway,
 )
 from ..image import animation
 from ..image.decoder_pool import Decoders
@@ -32,28 +33,16 @@ from ..scene.subject import UNKNOWN
 from ..settings import Settings
 from . import glb, masks, surroundings
 from .analysis import Analyst, IsDisconnected
-from .base import (
-    ARCHIVE,
-    ARCHIVED,
-    DERIVED,
-    LARGE,
-    LIT,
-    Coordination,
-    JobFile,
-    JobStore,
-    MetricsExchange,
-    parse_download,
-)
+from .backend import open_backend
+from .base import ARCHIVE, ARCHIVED, DERIVED, LARGE, LIT, JobFile, begin, facts, parse_download
 from .cache import Cache
 from .motions import RENDERING, Motions
 from .photos import Photos
 from .pool import Pool
 from .preview_queue import PreviewQueue
-from .processes import LocalMetricsExchange, ProcessRegistry
 from .record import ANALYSING, FAILED, QUEUED, READY, Record, load_owned_record, load_record
 from .rendering import PreviewOptions, Renderer
 from .sheet import Looks
-from .store import LocalStore
 from .usage import JobsInUse, Quota
 
 log = logging.getLogger("relight")
@@ -75,9 +64,7 @@ class Service:
         looks: Looks = (),
     ):
         self.settings, self.engine, self.problem, self.observe = settings, engine, problem, observe
-        self.processes: Coordination = ProcessRegistry(settings.jobs_dir)
-        self.store: JobStore = LocalStore(settings.jobs_dir, self.processes)
-        self.metrics_exchange: MetricsExchange = LocalMetricsExchange(self.processes)
+        self.processes, self.store, self.metrics_exchange = open_backend(settings)
         threads = settings.processors
         self.pool = Pool("work", threads, settings.max_queue)
         self.analysis_pool = Pool("analysis", 1, settings.max_queue)
@@ -104,6 +91,7 @@ class Service:
         self.motions = Motions(self.store, self.renderer, self.processes, self.pool, self.motion_pool, self._room)
         self._uploads = 0
         self.clock = (time.time(), time.monotonic())  # at the last sweep
+        self.settled: Dict[str, str] = {}  # jobs that a sweep found ready or failed, and the version it looked at
 
     def close(self) -> None:
         """Finish what runs and give up the store; `motions` are closed before."""
@@ -125,13 +113,13 @@ class Service:
         except JobNotFound:
             return False
 
-    def remove(self, job_id: str) -> None:
-        """Delete a job and all that is known of it. Raises JobNotFound."""
+    def remove(self, job_id: str, used: Optional[float] = None) -> None:
+        """Delete a job and all that is known of it. Raises JobNotFound, TakenOver where it was used since `used`."""
         try:
             fingerprint = load_record(self.store, job_id).fingerprint
         except JobNotFound:
             fingerprint = ""
-        self.store.delete(job_id)
+        self.store.delete(job_id, used)
         if fingerprint:
             self.store.unregister(fingerprint, job_id)
         self.cache.drop(job_id)
@@ -252,7 +240,7 @@ class Service:
             focal=photo.focal,
         )
         png = encode_png(photo.pixels, self.pool.threads_per_task())
-        with self._room(owner, len(png), jobs=1):
+        with self._room(owner, len(png), jobs=1) if self.quota.limits(owner) else nullcontext():
             self.store.create(record.job_id, {JobFile.INPUT: png, JobFile.JOB: record.dump()})
         self.photos.keep(record.job_id, photo.pixels)
         return record
@@ -398,7 +386,10 @@ class Service:
             async for record in watched:
                 if record.owner != owner:
                     return
-                state = await asyncio.to_thread(self._public, record)
+                try:
+                    state = await asyncio.to_thread(self._public, record)
+                except StoreAway:  # as patient as `watch`
+                    continue
                 if state != last:
                     last, quiet = state, time.monotonic()
                     yield state
@@ -455,6 +446,12 @@ class Service:
         with self.renderer.in_use.hold(record.job_id), self._room(record.owner, need):
             pass
 
+    async def direct(self, job_id: str, file: JobFile, seconds: float) -> Optional[str]:
+        """An address from which anybody may read a pass for so long; None where the server alone can send it."""
+        if not self.settings.direct_downloads:
+            return None
+        return await asyncio.to_thread(self.store.direct, job_id, file, seconds)
+
     async def open_archive(self, job_id: str, owner: str, make: bool = True) -> List[Tuple[str, BinaryIO]]:
         """All passes of a job that was relit, open for reading, by name; none of them unless they are to be made.
 
@@ -467,7 +464,9 @@ class Service:
         files: List[Tuple[str, BinaryIO]] = []
         try:
             for file in (f for f in ARCHIVED if make and not record.lacks(f)):
-                files.append((file.value, await self._open(record, file, make=True)))
+                stream = await self._open(record, file, make=True)
+                files.append((file.value, stream))
+                await asyncio.to_thread(begin, stream, 0, facts(stream).size)
         except BaseException:
             for _, stream in files:
                 stream.close()

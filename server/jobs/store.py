@@ -13,10 +13,10 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Tuple
+from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from ..errors import FileNotFound, JobNotFound, from_oserror
-from .base import Entry, JobFile, is_job_folder
+from .base import Entry, Held, JobFile, is_job_folder
 from .processes import ProcessRegistry
 
 TEMPORARY = re.compile(r"\.(new|gone|tmp)-([0-9a-f]{32})-[0-9]+-[0-9a-f]{8}")  # kind, worker
@@ -40,6 +40,11 @@ def _sync_folder(path: Path) -> None:
 class LocalStore:
     """Jobs in a folder on this machine, shared by any number of processes."""
 
+    look_seconds = 0.25
+    note_seconds = 0.0
+    forget_seconds = 2.0
+    own_clock = True
+
     def __init__(self, root: Path, processes: ProcessRegistry):
         self.root, self.processes = Path(root), processes
         self._count = 0
@@ -47,6 +52,10 @@ class LocalStore:
     def _temporary(self, kind: str) -> str:
         self._count += 1
         return f".{kind}-{self.processes.worker}-{self._count}-{uuid.uuid4().hex[:8]}"
+
+    def now(self) -> float:
+        """The time, in seconds since the epoch."""
+        return time.time()
 
     # -- files
 
@@ -82,7 +91,9 @@ class LocalStore:
                 shutil.rmtree(folder, ignore_errors=True)
             raise from_oserror(exc) from exc
 
-    def put(self, job_id: str, name: JobFile, data: bytes) -> None:
+    # `held` needs no look here: the lock that a process lives by falls with the process, and not before.
+
+    def put(self, job_id: str, name: JobFile, data: bytes, held: Optional[Held] = None) -> None:
         """Replace one file of a job, all or nothing."""
         self._put(job_id, name, lambda draft: self._write(draft, data))
 
@@ -97,6 +108,10 @@ class LocalStore:
 
         self._put(job_id, name, fill)
 
+    def put_record(self, job_id: str, data: bytes, held: Optional[Held] = None) -> None:
+        """Replace job.json."""
+        self.put(job_id, JobFile.JOB, data)
+
     def _put(self, job_id: str, name: JobFile, fill: Callable[[Path], None]) -> None:
         def work(folder: Path) -> None:
             draft = folder / self._temporary("tmp")
@@ -110,13 +125,13 @@ class LocalStore:
 
         self._guard(job_id, work)
 
-    def discard(self, job_id: str, names: List[JobFile]) -> None:
+    def discard(self, job_id: str, names: List[JobFile], held: Optional[Held] = None) -> None:
         """Remove files of a job, as far as that can be done."""
         for name in names:
             with suppress(OSError):
                 (self.root / job_id / name.value).unlink(missing_ok=True)
 
-    def link_files(self, source: str, target: str, names: List[JobFile]) -> None:
+    def link_files(self, source: str, target: str, names: List[JobFile], held: Optional[Held] = None) -> None:
         """Give one job files of another: by hard link where the file system can, else by copy."""
 
         def work(folder: Path) -> None:
@@ -158,9 +173,13 @@ class LocalStore:
         """Which files a job has."""
         return [n for n in JobFile if (self.root / job_id / n.value).is_file()]
 
+    def direct(self, job_id: str, name: JobFile, seconds: float) -> Optional[str]:
+        """None: nobody but the server reads a folder."""
+        return None
+
     # -- jobs
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str, used: Optional[float] = None) -> None:
         """Make a job vanish at once, then free its files."""
         gone = self.root / self._temporary("gone")
         try:

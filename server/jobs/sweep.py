@@ -5,9 +5,9 @@ import time
 
 from filelock import Timeout
 
-from ..errors import JobNotFound, RelightError, StorageFull
+from ..errors import JobNotFound, RelightError, StorageFull, StoreAway, TakenOver
 from ..metrics import add_dumps
-from .base import JobFile
+from .base import Entry, JobFile
 from .record import ANALYSING, QUEUED, load_record
 from .service import Service
 
@@ -22,23 +22,29 @@ def sweep(service: Service, timeout: float = 0) -> bool:
         lock.acquire()
     except Timeout:
         return False
+    except StoreAway:
+        return True
     try:
         try:
             service.store.clean()
         except OSError as exc:  # jobs expire all the same
             log.error("sweep: leftovers remain", exc_info=exc)
         service.metrics_exchange.fold_dead_metrics(add_dumps)
-        jumped = _clock_jumped(service)
-        for entry in list(service.store.list()):
+        jumped, entries = _clock_jumped(service), list(service.store.list())
+        there = {entry.job_id for entry in entries}
+        service.settled = {job: version for job, version in service.settled.items() if job in there}
+        for entry in entries:
             try:
-                if jumped or entry.used > time.time() + JUMP:
+                if jumped or entry.used > service.store.now() + JUMP:
                     service.store.touch(entry.job_id)  # its age cannot be told: it is young again
-                _look_after(service, entry.job_id, time.time() if jumped else entry.used)
-            except JobNotFound:
+                _look_after(service, entry, service.store.now() if jumped else entry.used)
+            except (JobNotFound, TakenOver):
                 pass
             except RelightError as exc:
                 log.error("sweep: job %s: %s", entry.job_id, exc.detail)
         _keep_to_the_quota(service)
+        return True
+    except StoreAway:
         return True
     except OSError as exc:
         log.error("sweep: broke off", exc_info=exc)
@@ -64,6 +70,8 @@ def _clock_jumped(service: Service) -> bool:
 
     Then no job has been unused as long as it seems.
     """
+    if not service.store.own_clock:
+        return False
     wall, steady = time.time(), time.monotonic()
     before, service.clock = service.clock, (wall, steady)
     leap = (wall - before[0]) - (steady - before[1])
@@ -73,8 +81,11 @@ def _clock_jumped(service: Service) -> bool:
     return True
 
 
-def _look_after(service: Service, job_id: str, used: float) -> None:
-    expired = used + service.settings.job_ttl_seconds < time.time()
+def _look_after(service: Service, entry: Entry, used: float) -> None:
+    job_id, now = entry.job_id, service.store.now()
+    expired = used + service.settings.job_ttl_seconds < now
+    if entry.version and service.settled.get(job_id) == entry.version and not expired:
+        return
     if service.analyst.holds(job_id):  # asked before its record is read, which its analysis may be about to change
         return
     try:
@@ -86,9 +97,7 @@ def _look_after(service: Service, job_id: str, used: float) -> None:
     unfinished = record.state in (QUEUED, ANALYSING)
     if unfinished and service.processes.is_alive(record.worker) and record.worker != service.processes.worker:
         return
-    if unfinished and not (
-        record.worker == service.processes.worker and time.time() - used < 5
-    ):  # not one just being made
+    if unfinished and not (record.worker == service.processes.worker and now - used < 5):  # not one just being made
         if JobFile.INPUT not in service.store.names(job_id):
             service.remove(job_id)
         elif service.engine is not None:
@@ -96,4 +105,6 @@ def _look_after(service: Service, job_id: str, used: float) -> None:
             service.analyst.adopt(record)
     elif expired and not service.in_use(job_id):
         log.info("job %s: expired", job_id)
-        service.remove(job_id)
+        service.remove(job_id, entry.used)
+    elif not unfinished:
+        service.settled[job_id] = entry.version

@@ -1,16 +1,17 @@
 """Which jobs are in use, so that nobody deletes them meanwhile, and how much all of them may take."""
 
 import threading
-import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Callable, Iterator, Optional
+from typing import Callable, Dict, Iterator, List, Optional
 
-from ..errors import JobNotFound, StorageFull
+from ..errors import JobNotFound, StorageFull, TakenOver
 from ..settings import Settings
 from .base import Coordination, JobStore, jobs_to_evict
 from .record import load_record
 
+READERS = 8  # records read at a time
 RECENT = 30.0  # seconds; what was used so lately may be in use in another process, if there is one
 
 
@@ -48,32 +49,49 @@ class Quota:
         store: JobStore,
         processes: Coordination,
         in_use: Callable[[str], bool],
-        remove: Callable[[str], None],
+        remove: Callable[[str, Optional[float]], None],
     ):
         self._settings, self._store, self._processes = settings, store, processes
         self._in_use, self._remove = in_use, remove
+        self._owners: Dict[str, Optional[str]] = {}  # of jobs that were seen: they never change
+
+    def limits(self, owner: str) -> bool:
+        """Is there a limit to what that key may take?"""
+        s = self._settings
+        return bool(s.jobs_quota_bytes or (owner and (s.key_jobs or s.key_bytes)))
 
     def make_room(self, owner: str, need: int, jobs: int = 0) -> None:
         """Delete the least recently used jobs until `need` more bytes, of so many new jobs, fit. Raises StorageFull."""
         s = self._settings
-        if not (s.jobs_quota_bytes or s.key_jobs or s.key_bytes):
+        if not self.limits(owner):
             return
         entries = list(self._store.list())
         if owner and (s.key_jobs or s.key_bytes):
-            mine = [e for e in entries if self._owner(e.job_id) == owner]
+            self._learn_owners([e.job_id for e in entries])
+            mine = [e for e in entries if self._owners[e.job_id] == owner]
             if s.key_jobs and len(mine) + jobs > s.key_jobs:
                 raise StorageFull(f"This key has {len(mine)} jobs and may have {s.key_jobs}. Delete one first.")
             if s.key_bytes and sum(e.size for e in mine) + need > s.key_bytes:
                 raise StorageFull(f"The jobs of this key may take {s.key_bytes} bytes. Delete one first.")
         if s.jobs_quota_bytes:
-            now, alone = time.time(), self._processes.is_alone()
+            now, alone = self._store.now(), self._processes.is_alone()
             lately = set() if alone else {e.job_id for e in entries if abs(now - e.used) < RECENT}
             victims = jobs_to_evict(entries, s.jobs_quota_bytes, need, lambda j: j in lately or self._in_use(j))
             if victims is None:
                 raise StorageFull()
+            used = {e.job_id: e.used for e in entries}
             for job_id in victims:
-                with suppress(JobNotFound):  # its owner was quicker
-                    self._remove(job_id)
+                with suppress(JobNotFound, TakenOver):  # its owner was quicker
+                    self._remove(job_id, used[job_id])
+
+    def _learn_owners(self, job_ids: List[str]) -> None:
+        """Read whose jobs these are: those not seen yet, several at a time, as each may be a request to the store."""
+        owners = {j: self._owners[j] for j in job_ids if self._owners.get(j) is not None}
+        new = [j for j in job_ids if j not in owners]
+        if new:
+            with ThreadPoolExecutor(READERS) as readers:
+                owners.update(zip(new, readers.map(self._owner, new)))
+        self._owners = owners
 
     def _owner(self, job_id: str) -> Optional[str]:
         try:

@@ -30,6 +30,7 @@ export function keeping(store, open, { gone, erased, saved }) {
     button.disabled = true;
     const name = `${mine.name}-${file}`;
     try {
+      await saved();
       const blob = await make(mine);
       save(blob, name);
       say(`Saved ${name}.`);
@@ -47,11 +48,7 @@ export function keeping(store, open, { gone, erased, saved }) {
   }
 
   const download = buttonAt('#download');
-  const result = async (/** @type {Photo} */ mine) => {
-    await saved();
-    return mine.result(toBody(store.rig), working);
-  };
-  download.onclick = () => keep(download, result, 'relit.png');
+  download.onclick = () => keep(download, (mine) => mine.result(toBody(store.rig), working), 'relit.png');
   for (const button of findAll('[data-pass]', HTMLButtonElement)) {
     const { pass = '' } = button.dataset;
     button.onclick = () => keep(button, (mine) => mine.pass(pass, working), pass);

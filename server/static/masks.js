@@ -175,16 +175,26 @@ export class Masks {
     this.#edge = (mask?.feather ?? 0) * 100;
     for (const control of this.#controls) control.update();
     $('#mask-edge').hidden = !mask;
-    const names = ['', ...new Set([...this.#names, ...(mask ? [mask.name] : [])])]; // one may be on its way
-    const shown = [...$('#masks').children].map((node) => /** @type {HTMLElement} */ (node).dataset.mask);
-    if (JSON.stringify(names) !== JSON.stringify(shown)) {
-      $('#masks').replaceChildren(...names.map((name) => this.#choice(name)));
-    }
-    for (const node of $('#masks').children) {
-      node.setAttribute('aria-pressed', String(/** @type {HTMLElement} */ (node).dataset.mask === (mask?.name ?? '')));
-    }
+    this.#offer(mask?.name ?? '');
     buttonAt('#discard-mask').disabled = !mask || isFound(mask.name);
     this.#painting?.update();
+  }
+
+  /** @param {string} chosen  name of the target's mask; empty: everywhere */
+  #offer(chosen) {
+    const list = $('#masks');
+    const names = ['', ...this.#names];
+    // One may be on its way, or about to be painted: what lies below does not move then
+    for (const coming of [chosen, this.#painting?.isOpen ? this.#sheet?.name : '']) {
+      if (coming && !names.includes(coming)) names.push(coming);
+    }
+    const shown = [...list.querySelectorAll('button')].map((node) => node.dataset.mask);
+    if (names.join('/') !== shown.join('/') || !shown.length) {
+      list.replaceChildren(...names.map((name) => this.#choice(name)));
+    }
+    for (const node of list.querySelectorAll('button')) {
+      node.setAttribute('aria-pressed', String(node.dataset.mask === chosen));
+    }
   }
 
   /** @param {string} name */
@@ -197,6 +207,7 @@ export class Masks {
 
   /** @param {string} name  of a mask; empty: everywhere */
   #choose(name) {
+    if (this.#fresh && this.#painting?.isOpen && name === this.#sheet?.name) return; // nothing is painted yet
     this.#painting?.close();
     this.#fresh = false;
     this.#store.apply(() => {
@@ -283,6 +294,7 @@ export class Masks {
       this.#fresh = !own;
       this.#act.tool(this.#painting);
       this.#painting.begin(brush);
+      this.update();
       $('#brush').scrollIntoView({ block: 'nearest' });
       buttonAt('#paint').disabled = true;
     }, () => this.paint());
@@ -295,6 +307,7 @@ export class Masks {
   #closed() {
     this.#act.tool(null);
     buttonAt('#paint').disabled = !this.#photo;
+    this.update();
     this.#save();
   }
 

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import re
 import tempfile
 from email.utils import formatdate
@@ -35,18 +34,8 @@ from .problems import printable, problem_response
 STATIC = Path(__file__).resolve().parents[1] / "static"
 BLOCK = 1 << 18
 SPOOLED = 1 << 20  # bytes of a body held in memory; what is larger waits on disk
-MEDIA_TYPES = {
-    ".png": "image/png",
-    ".jpg": "image/jpeg",
-    ".exr": "image/x-exr",
-    ".zip": "application/zip",
-    ".glb": "model/gltf-binary",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".mp4": "video/mp4",
-}
-SHOWN = ("image/png", "image/jpeg", "image/webp", "image/gif", "video/mp4")  # by browsers
-PASS = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in MEDIA_TYPES.values()}
+DIRECT_SECONDS = 60.0  # for which a signed address is valid
+PASS = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in jobs.MEDIA_TYPES.values()}
 NO_PHOTO = "file: send the photo as multipart/form-data in the field `file`"
 
 
@@ -270,7 +259,8 @@ async def maps(
     if _is_known(headers["ETag"], request):
         file.close()
         return Response(status_code=304, headers=headers)
-    size = os.fstat(file.fileno()).st_size
+    size = jobs.facts(file).size
+    await _begin(file, 0, size)
     headers["Content-Length"] = str(len(contract) + size)
     return _FilesResponse(_blocks(file, size, contract), [file], 200, headers, MAPS_TYPE)
 
@@ -292,7 +282,12 @@ async def maps(
             "headers": text_headers("ETag", "Last-Modified", "Cache-Control", "Accept-Ranges", "Content-Range"),
         },
         304: {"description": "Not modified", "headers": text_headers("ETag")},
+        307: {
+            "description": "Where the store sends the pass from",
+            "headers": text_headers("Location", "Cache-Control"),
+        },
         **problems(
+            "invalid_request",
             "job_not_found",
             "file_not_found",
             "mask_not_found",
@@ -312,64 +307,79 @@ async def maps(
         ]
     },
 )
-async def download(job_id: str, filename: FileName, request: Request, service: Services, owner: Owner) -> Response:
+async def download(
+    job_id: str, filename: FileName, request: Request, service: Services, owner: Owner, direct: bool = False
+) -> Response:
     """One pass, such as normals.png or relit.png, or all of them in passes.zip; or the job's motion.
 
     Those that take the lights of the last relight, and scene.glb, are made when they are first asked for, unless by
-    HEAD. HEAD answers likewise, without the bytes.
+    HEAD. HEAD answers likewise, without the bytes. `direct`: where the server allows it, answer with an address, valid
+    for a minute, from which the store of the jobs sends the pass; else the pass is sent as without it.
     """
     job_id = request.state.job_id = jobs.parse_id(job_id)
     make = request.method != "HEAD"
     if filename == jobs.ARCHIVE:
         return await _archive(await service.open_archive(job_id, owner, make), request)
     name, file = await service.open_pass(job_id, filename, owner, make)
-    stat = os.fstat(file.fileno())
-    media_type = MEDIA_TYPES[Path(name.value).suffix]
+    stat = jobs.facts(file)
+    media_type = jobs.media_type(name.value)
     headers = {
         "ETag": _etag([file]),
         "Cache-Control": "private, no-cache",
         "Accept-Ranges": "bytes",
-        "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
-        "Content-Disposition": f'{"inline" if media_type in SHOWN else "attachment"}; filename="{name.value}"',
+        "Last-Modified": formatdate(stat.modified, usegmt=True),
+        "Content-Disposition": jobs.disposition(name.value),
     }
     if _is_known(headers["ETag"], request):
         file.close()
         return Response(status_code=304, headers=headers)
     if not make:
         file.close()
-        return Response(headers={**headers, "Content-Length": str(stat.st_size)}, media_type=media_type)
+        return Response(headers={**headers, "Content-Length": str(stat.size)}, media_type=media_type)
+    url = await service.direct(job_id, name, DIRECT_SECONDS) if direct else None
+    if url is not None:
+        file.close()
+        return Response(status_code=307, headers={"Location": url, "Cache-Control": "no-store"})
     part = None
     if request.headers.get("if-range", headers["ETag"]).strip() == headers["ETag"]:
         try:
-            part = byte_range(request.headers.get("range", ""), stat.st_size)
+            part = byte_range(request.headers.get("range", ""), stat.size)
         except InvalidRequest:
             file.close()
             raise
-    first, count = part or (0, stat.st_size)
+    first, count = part or (0, stat.size)
     headers["Content-Length"] = str(count)
     if part:
-        headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stat.st_size}"
-        file.seek(first)
+        headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stat.size}"
+    await _begin(file, first, count)
     return _FilesResponse(_blocks(file, count), [file], 206 if part else 200, headers, media_type)
+
+
+async def _begin(file: BinaryIO, first: int, count: int) -> None:
+    """Have so many bytes of an open file ready, before a word is sent. Closes it where they cannot be had."""
+    try:
+        await asyncio.to_thread(jobs.begin, file, first, count)
+    except BaseException:
+        file.close()
+        raise
 
 
 async def _archive(files: List[Tuple[str, BinaryIO]], request: Request) -> Response:
     """passes.zip of open files, which are closed; none: of HEAD, which makes nothing."""
-    headers = {"Cache-Control": "private, no-cache", "Content-Disposition": f'attachment; filename="{jobs.ARCHIVE}"'}
+    headers = {"Cache-Control": "private, no-cache", "Content-Disposition": jobs.disposition(jobs.ARCHIVE)}
     if files:
         headers["ETag"] = _etag([file for _, file in files])
     if not files or _is_known(headers["ETag"], request):
         for _, file in files:
             file.close()
-        return Response(status_code=304 if files else 200, headers=headers, media_type=MEDIA_TYPES[".zip"])
+        return Response(status_code=304 if files else 200, headers=headers, media_type=jobs.media_type(jobs.ARCHIVE))
     opened = [file for _, file in files]
-    return _FilesResponse(archive.stream(files), opened, 200, headers, MEDIA_TYPES[".zip"])
+    return _FilesResponse(archive.stream(files), opened, 200, headers, jobs.media_type(jobs.ARCHIVE))
 
 
 def _etag(files: List[BinaryIO], before: bytes = b"") -> str:
     """Changes whenever one of the open files is another, or what is sent before them."""
-    stats = (os.fstat(file.fileno()) for file in files)
-    text = " ".join(f"{s.st_mtime_ns}-{s.st_size}-{s.st_ino}" for s in stats)
+    text = " ".join(jobs.facts(file).tag for file in files)
     return '"' + hashlib.sha256(before + text.encode()).hexdigest()[:32] + '"'
 
 

@@ -301,7 +301,9 @@ def test_the_brush_is_for_everyone(start, quick, size, scheme):
     page.set_viewport_size({"width": size[0], "height": size[1]})
     bar.get_by_role("button", name="Show mask").click()
     assert bar.get_by_role("button", name="Show mask").get_attribute("aria-pressed") == "false"
-    assert "mask" not in page.url  # nothing is painted yet
+    page.get_by_role("button", name="Painted 1").click()
+    assert "mask" not in page.url and bar.is_visible()  # nothing is painted yet
+    below = page.get_by_label("Brush size").bounding_box()
     ring = page.get_by_role("button", name="Brush", exact=True)
     ring.focus()
     page.keyboard.down("Space")
@@ -310,6 +312,7 @@ def test_the_brush_is_for_everyone(start, quick, size, scheme):
     page.keyboard.up("Space")
     mask = stored(page, quick)
     assert near(mask, 0.5, 0.5) > 0.95
+    assert page.get_by_label("Brush size").bounding_box() == below
     page.wait_for_timeout(100)
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement.id") == "paint"

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import AXE, choose, handle, job_id, middle, need, on_screen, settled, until
+from conftest import choose, handle, job_id, middle, on_screen, settled, until
 from PIL import Image
 
 PLAYING = "document.querySelector('#stage').hasAttribute('data-playing')"
@@ -80,6 +80,7 @@ def test_a_drag_is_recorded_played_and_saved(open_page, photo):
     shown = pictures(page, 3, 120)
     assert max(np.abs(one - shown[0]).mean() for one in shown[1:]) > 1
     page.locator("#motion-format").select_option("gif")
+    page.get_by_role("slider", name="Length").fill("0.5")
     order, file = saved(page)
     assert not page.evaluate(PLAYING) and file.suggested_filename == "ball-motion.gif"
     xs = [key["lights"][0]["direction"][0] for key in order["keyframes"]]
@@ -130,15 +131,3 @@ def test_it_is_cancelled(open_page, server, photo):
     assert page.locator("#cancel-motion").is_hidden() and page.locator("#problem").is_hidden()
     assert page.locator("#work").is_hidden()
     assert server.json(f"job/{job_id(page)}")["motion"] is None
-
-
-@pytest.mark.parametrize("scheme, width", [("dark", 1280), ("light", 390)])
-def test_axe_finds_nothing(open_page, photo, scheme, width):
-    need(AXE.exists(), "axe-core is missing: npm ci")
-    page = open_page(scheme=scheme, width=width)
-    choose(page, photo)
-    record(page)
-    page.get_by_role("button", name="Play").click()
-    page.evaluate(AXE.read_text())
-    found = page.evaluate("axe.run('#panel').then((r) => r.violations.map((v) => `${v.id}: ${v.nodes[0].html}`))")
-    assert found == []
