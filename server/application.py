@@ -90,6 +90,7 @@ async def _load(
     engine: Optional[Engine],
     load_one: Callable[[], Engine],
     observe: Callable[[str, float], None],
+    analyse: Optional[Callable[[str], None]],
 ) -> Service:
     """The service, with the engine handed in or the one that is loaded; without one where it is missing."""
     problem: Optional[RelightError] = None
@@ -99,7 +100,7 @@ async def _load(
         except ModelMissing as exc:
             problem = exc
             log.error("%s Uploads are refused until then.", exc.detail)
-    service = Service(settings, engine, problem, observe, schemas.sheet_looks())
+    service = Service(settings, engine, problem, observe, schemas.sheet_looks(), analyse)
     for m in service.models():
         log.info("model %s runs on %s", m.get("name"), m.get("provider"))
     return service
@@ -109,10 +110,12 @@ def create_app(
     settings: Optional[Settings] = None,
     engine: Optional[Engine] = None,
     load: Optional[Callable[[], Engine]] = None,
+    analyse: Optional[Callable[[str], None]] = None,
 ) -> FastAPI:
     """The application. Raises StartupError when a setting is bad.
 
-    With an `engine` no graph is loaded; else, once it starts, `load` gives one, or the settings say which.
+    With an `engine` no graph is loaded; else, once it starts, `load` gives one, or the settings say which. `analyse`
+    has the job of that id analysed by another process, and returns when it is done.
     """
     settings = settings or load_settings()
     load_one = load or partial(load_engine, settings)
@@ -126,7 +129,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         cv2.setNumThreads(settings.processors)
-        app.state.service = service = await _load(settings, engine, load_one, metrics.observe)
+        app.state.service = service = await _load(settings, engine, load_one, metrics.observe, analyse)
         _register_gauges(metrics, service)
         if not api_keys:
             log.warning("no RELIGHT_API_KEYS: everyone who reaches this server may use it")

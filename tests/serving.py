@@ -127,11 +127,9 @@ class Server:
             raise AssertionError("the server does not stop") from None
 
 
-def build():
-    """The application, for uvicorn's workers."""
+def engine():
+    """An analytic engine that takes as long as FAKE_SECONDS says."""
     from fakes import SphereEngine
-
-    from server.application import create_app
 
     class Counted(SphereEngine):
         """Leaves one file for every analysis made, so that those of all processes can be counted."""
@@ -141,7 +139,14 @@ def build():
                 Path(os.environ["FAKE_COUNT"], uuid.uuid4().hex).touch()
             return super().analyse(rgb)
 
-    return create_app(engine=Counted(side=32, seconds=float(os.environ.get("FAKE_SECONDS", 0))))
+    return Counted(side=32, seconds=float(os.environ.get("FAKE_SECONDS", 0)))
+
+
+def build():
+    """The application, for uvicorn's workers."""
+    from server.application import create_app
+
+    return create_app(engine=engine())
 
 
 if __name__ == "__main__":

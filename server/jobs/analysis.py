@@ -52,7 +52,10 @@ AWAY_SECONDS = 1.0  # how soon an analysis is tried again whose store was away
 
 
 class Analyst:
-    """Takes jobs from `queued` to `ready` or `failed`, one at a time (the graph itself uses all processors)."""
+    """Takes jobs from `queued` to `ready` or `failed`, one at a time (the graph itself uses all processors).
+
+    elsewhere: has another process analyse the job of that id, and returns when it is done; None: it is done here.
+    """
 
     def __init__(
         self,
@@ -63,9 +66,10 @@ class Analyst:
         pool: Pool,
         timeout: float,
         observe: Any,
+        elsewhere: Optional[Callable[[str], None]] = None,
     ):
         self.store, self.photos, self.processes, self.engine = store, photos, processes, engine
-        self.pool, self.timeout = pool, timeout
+        self.pool, self.timeout, self.elsewhere = pool, timeout, elsewhere
         self.observe = observe  # (stage, seconds)
         self.notifier = Notifier()
         self.closing = threading.Event()
@@ -93,7 +97,7 @@ class Analyst:
             self._mine.add(job_id)
         self.unsaved.pop(job_id, None)
         try:
-            future = self.pool.submit(self._work, job_id, force=force)
+            future = self.pool.submit(self._hand_over if self.elsewhere else self.work, job_id, force=force)
         except Overloaded:
             self._done(job_id)
             raise
@@ -114,7 +118,16 @@ class Analyst:
         save_record(self.store, record)
         self.notifier.notify(record.job_id)
 
-    def _work(self, job_id: str) -> None:
+    def _hand_over(self, job_id: str) -> None:
+        try:
+            assert self.elsewhere is not None
+            self.elsewhere(job_id)
+        except RelightError as exc:
+            self.unsaved[job_id] = exc
+            log.error("job %s: %s", job_id, exc.detail)
+
+    def work(self, job_id: str) -> None:
+        """Analyse a job here and now, in the calling thread; its record says what came of it."""
         away = False
         while self._work_once(job_id, away):
             away = True

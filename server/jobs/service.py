@@ -62,12 +62,14 @@ class Service:
         problem: Optional[RelightError],
         observe: Callable[[str, float], None],
         looks: Looks = (),
+        analyse: Optional[Callable[[str], None]] = None,
     ):
         self.settings, self.engine, self.problem, self.observe = settings, engine, problem, observe
         self.processes, self.store, self.metrics_exchange = open_backend(settings)
         threads = settings.processors
         self.pool = Pool("work", threads, settings.max_queue)
-        self.analysis_pool = Pool("analysis", 1, settings.max_queue)
+        at_once = settings.max_queue + 1 if analyse else 1  # those made elsewhere are only waited for
+        self.analysis_pool = Pool("analysis", at_once, settings.max_queue + 1 - at_once)
         self.cache = Cache(settings.maps_cache_bytes)
         self.photos = Photos(self.store, self.cache)
         self.analyst = Analyst(
@@ -78,6 +80,7 @@ class Service:
             self.analysis_pool,
             settings.analysis_timeout_seconds,
             observe,
+            analyse,
         )
         self.decoders = Decoders(settings.decoder_processes, settings.max_pixels, settings.max_upload_bytes)
         self.engine_digest = digest_of(engine) if engine is not None else ""
