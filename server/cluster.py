@@ -27,9 +27,7 @@ TRIES, PAUSE = 3, 1.0  # of an analysis whose replica dies; seconds in between
 SESSION = b"x-session-id"  # what the router goes by
 ROUTER = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
 JOB = re.compile(rb"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-SPARE = (
-    1 << 20
-)  # bytes of a body that Ray's proxy takes beyond the largest file: the server's own bounds are the tighter
+SPARE = 1 << 20  # bytes of a body beyond the largest file that Ray's proxies take: the server's bounds are tighter
 GONE = "A part of the server has gone and is being replaced. Send the request again after a moment."
 PROBLEM = b"application/problem+json"
 

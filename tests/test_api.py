@@ -472,12 +472,12 @@ def test_numbers_that_are_not_finite(client, number):
         "%2e%2e",
         "..%5c..",
         "a%00b",
-        str(uuid.uuid1()),
-        str(uuid.uuid4()).upper(),
-        "{" + str(uuid.uuid4()) + "}",
+        "9b950210-eade-11f1-a039-02fc00000001",  # made of the time
+        "941E2E60-A02E-44DF-A61C-34B22F7C64AE",
+        "{d99ec516-eec5-457e-9186-3722d555a49c}",
         "jobs",
         ".workers",
-        str(uuid.uuid4()),
+        "7c6076d8-f1d1-47a4-8a25-f2c78803f7fb",
     ],
 )
 def test_ids_that_are_none(client, job_id):
