@@ -207,7 +207,7 @@ class OwnWords:
         started = replaced = False
 
         async def instead(why: object, request_id: bytes) -> None:
-            log.warning("%s: instead of Ray's own answer: %s", scope["path"], why)
+            log.warning("overloaded instead of Ray's own answer: %s", why)
             answer = problem_response(Overloaded(GONE), request_id.decode("ascii", "replace"))
             answer.raw_headers.append((b"x-request-id", request_id))
             await answer(scope, receive, send)
@@ -226,13 +226,13 @@ class OwnWords:
             if not replaced:
                 await send(message)
 
-        fault: Optional[Exception] = None
+        fault = "none"
         try:
             await self._app(scope, receive, forward)
         except Exception as exc:
             if started:
                 raise  # the answer is cut off
-            fault = exc
+            fault = type(exc).__name__
         if not started:  # when a replica dies, Ray says nothing at all
             await instead(fault, uuid.uuid4().hex.encode())
 
