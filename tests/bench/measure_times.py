@@ -74,7 +74,7 @@ def measure():
         for data in files[:-1]:
             both, job = m.cost(lambda data=data: m.uploaded(data))
             upload, _ = m.cost(lambda data=data: m.uploaded(data))  # a twin's analysis is taken over
-            first, _ = m.cost(lambda job=job: m.post("/preview", job))
+            m.post("/preview", job)  # prepares it
             preview, picture = m.cost(lambda job=job: m.post("/preview", job), PREVIEWS)
             relight, _ = m.cost(lambda job=job: m.post("/relight", job))
             maps, planes = m.cost(lambda job=job: m.get(f"/job/{job}/maps"), 10)
@@ -83,7 +83,6 @@ def measure():
                 {
                     "upload": upload,
                     "analysis": both - upload,
-                    "prepare": first - preview,
                     "preview": preview,
                     "relight": relight,
                     "maps": maps,
