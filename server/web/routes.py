@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import tempfile
+from contextlib import asynccontextmanager
 from email.utils import formatdate
 from pathlib import Path
 from typing import Annotated, Any, AsyncIterator, BinaryIO, Dict, List, Optional, Tuple, Union, cast
@@ -81,6 +82,12 @@ MaskName = Annotated[str, PathParameter(pattern=schemas.MASK_NAME, description="
 Feather = Annotated[float, Query(ge=0, le=0.1, allow_inf_nan=False, description="as of `mask` in a body")]
 Side = Annotated[int, Field(ge=64, le=4096)]
 MaskSide = Annotated[Union[Side, SkipJsonSchema[None]], Query(description="pixels; never enlarged")]
+FILE_AS_BODY: Dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
 BAD_FILES = ("empty_file", "corrupt_image", "unsupported_image", "file_too_large", "image_too_large")
 LIGHT_PROBLEMS = (
     "invalid_request",
@@ -446,6 +453,15 @@ async def delete(job_id: str, request: Request, service: Services, owner: Owner)
     return {"status": "deleted"}
 
 
+@asynccontextmanager
+async def received(request: Request, service: Service) -> AsyncIterator[BinaryIO]:
+    """The body of a request as a file; past SPOOLED it waits on disk. It counts as an upload."""
+    with service.uploads(), tempfile.SpooledTemporaryFile(SPOOLED) as file:
+        async for block in request.stream():
+            await asyncio.to_thread(file.write, block)
+        yield cast(BinaryIO, file)
+
+
 @guarded.put(
     "/job/{job_id}/environment",
     response_model=schemas.Size,
@@ -458,12 +474,7 @@ async def delete(job_id: str, request: Request, service: Services, owner: Owner)
         "storage_full",
         statuses=(400, 408),
     ),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    openapi_extra=FILE_AS_BODY,
 )
 @takes(FILE_BODY)
 async def put_environment(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
@@ -475,10 +486,8 @@ async def put_environment(job_id: str, request: Request, service: Services, owne
     """
     job_id = request.state.job_id = jobs.parse_id(job_id)
     await service.check_job(job_id, owner)
-    with service.uploads(), tempfile.SpooledTemporaryFile(SPOOLED) as file:
-        async for block in request.stream():
-            await asyncio.to_thread(file.write, block)
-        height, width = await service.put_environment(job_id, cast(BinaryIO, file), owner)
+    async with received(request, service) as file:
+        height, width = await service.put_environment(job_id, file, owner)
     return {"width": width, "height": height}
 
 
@@ -508,12 +517,7 @@ async def delete_environment(job_id: str, request: Request, service: Services, o
         "storage_full",
         statuses=(400, 408),
     ),
-    openapi_extra={
-        "requestBody": {
-            "required": True,
-            "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        }
-    },
+    openapi_extra=FILE_AS_BODY,
 )
 @takes(FILE_BODY)
 async def put_mask(job_id: str, name: MaskName, request: Request, service: Services, owner: Owner) -> Any:
@@ -524,10 +528,8 @@ async def put_mask(job_id: str, name: MaskName, request: Request, service: Servi
     """
     job_id = request.state.job_id = jobs.parse_id(job_id)
     await service.check_mask(job_id, name, owner)
-    with service.uploads(), tempfile.SpooledTemporaryFile(SPOOLED) as file:
-        async for block in request.stream():
-            await asyncio.to_thread(file.write, block)
-        height, width = await service.put_mask(job_id, name, cast(BinaryIO, file), owner)
+    async with received(request, service) as file:
+        height, width = await service.put_mask(job_id, name, file, owner)
     return {"name": name, "width": width, "height": height}
 
 
