@@ -14,7 +14,7 @@ run: $(VENV)/.installed
 	$(VENV)/bin/uvicorn server:app --host $(HOST) --port $(PORT)
 
 test: $(VENV_TEST)/.installed
-	$(VENV_TEST)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV_TEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 smoke:
 	$(PYTHON) tests/smoke.py

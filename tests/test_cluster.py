@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import json
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -21,6 +22,12 @@ from server.settings import load
 
 JOB = "0f0e0d0c-1111-4222-8333-abcdefabcdef"
 LIGHT = {"x": -0.5, "y": 0.5, "z": 0.7}
+
+
+def alone(work):
+    """What a coroutine returns, run in a thread of its own: this one may have a loop that runs."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 # -- the proxies
@@ -106,7 +113,7 @@ def test_a_body_that_no_replica_takes_is_refused_before_it_is_in_memory():
         await cluster.Bounded(drains, 1000)({"type": "http", "headers": []}, receive, send)
         return sent
 
-    start, body = asyncio.run(endless())  # one answer, and no more
+    start, body = alone(endless())  # one answer, and no more
     assert (start["status"], json.loads(body["body"])["code"], sum(taken)) == (413, "file_too_large", 900)
 
 
@@ -211,7 +218,7 @@ def test_an_analyst_works_by_ids(settings, monkeypatch):
             monkeypatch.delattr(cluster.Analysis, "__del__")  # Ray awaits it; Python, in the end, would not
             return models
 
-        assert asyncio.run(analyse()) == SphereEngine(side=32).describe()
+        assert alone(analyse()) == SphereEngine(side=32).describe()
         assert finished(here, job)["state"] == "ready"
 
 
