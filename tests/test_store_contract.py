@@ -67,28 +67,26 @@ class Place:
         return sorted(e.path for f in ("jobs", "analyses", "workers", "locks") for e in self.bucket.list(f))
 
 
-@pytest.fixture(params=KINDS)
-def place(request, tmp_path, servers, monkeypatch):
-    made = Place(request.param, tmp_path, servers, monkeypatch)
+def opened_place(*of):
+    made = Place(*of)
     yield made
     for process in made.opened:
         process.processes.close()
+
+
+@pytest.fixture(params=KINDS)
+def place(request, tmp_path, servers, monkeypatch):
+    yield from opened_place(request.param, tmp_path, servers, monkeypatch)
 
 
 @pytest.fixture(params=BUCKETS)
 def bucket_place(request, tmp_path, servers, monkeypatch):
-    made = Place(request.param, tmp_path, servers, monkeypatch)
-    yield made
-    for process in made.opened:
-        process.processes.close()
+    yield from opened_place(request.param, tmp_path, servers, monkeypatch)
 
 
 @pytest.fixture(params=SLOW)
 def slow_place(request, tmp_path, servers, monkeypatch):
-    made = Place(request.param, tmp_path, servers, monkeypatch)
-    yield made
-    for process in made.opened:
-        process.processes.close()
+    yield from opened_place(request.param, tmp_path, servers, monkeypatch)
 
 
 def record_of(worker="w", **fields):

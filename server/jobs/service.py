@@ -219,6 +219,13 @@ class Service:
         if size > self.settings.max_upload_bytes:
             raise FileTooLarge(f"The file has more than {self.settings.max_upload_bytes} bytes.")
 
+    def _measured(self, file: BinaryIO) -> int:
+        """The bytes of a file, which is at its beginning then. Raises FileTooLarge."""
+        size = file.seek(0, os.SEEK_END)
+        self._check_bytes(size)
+        file.seek(0)
+        return size
+
     def _store_upload(self, file: BinaryIO, owner: str) -> Record:
         digest, size = hashlib.sha256(), 0
         while True:
@@ -274,11 +281,7 @@ class Service:
         return size
 
     def _store_environment(self, job_id: str, file: BinaryIO, owner: str) -> Tuple[int, int]:
-        file.seek(0, os.SEEK_END)
-        size = file.tell()
-        self._check_bytes(size)
-        file.seek(0)
-        radiance = self.decoders.decode_environment(file, size)
+        radiance = self.decoders.decode_environment(file, self._measured(file))
         record, data = load_owned_record(self.store, job_id, owner), surroundings.pack(radiance)
         with self._room(owner, len(data)):
             self.store.put(record.job_id, JobFile.ENVIRONMENT, data)
@@ -317,11 +320,7 @@ class Service:
         return size
 
     def _store_mask(self, job_id: str, name: str, file: BinaryIO, owner: str) -> Tuple[int, int]:
-        file.seek(0, os.SEEK_END)
-        size = file.tell()
-        self._check_bytes(size)
-        file.seek(0)
-        decoded = self.decoders.decode(file, size)
+        decoded = self.decoders.decode(file, self._measured(file))
         record = load_owned_record(self.store, job_id, owner)
         mask = masks.made_of(decoded, (record.height, record.width))
         data, mark = masks.encoded(mask, self.pool.threads_per_task())
