@@ -15,6 +15,7 @@ from PIL import Image
 from support import ROOT, encoded, finished, gradient, linear, picture, problem, upload
 
 from server.application import create_app
+from server.jobs import masks, rendering
 from server.jobs.base import MASK_SLOTS, JobFile
 
 NONE = "00000000-0000-4000-8000-000000000000"
@@ -418,6 +419,63 @@ def test_passes_keep_the_masks_of_the_last_relight(shared, job):
     assert slots(shared, job) == 1
 
 
+@pytest.fixture
+def meanwhile(shared, monkeypatch):
+    """Have something done with the masks of a job while a picture is being lit, the first times that one is."""
+    real = rendering.relight
+
+    def install(change, times):
+        left = [times]
+
+        def relight(*args, **options):
+            if left[0]:
+                left[0] -= 1
+                with shared.app.state.service.processes.room_lock(1):
+                    change(shared.app.state.service.store)
+            return real(*args, **options)
+
+        monkeypatch.setattr(rendering, "relight", relight)
+
+    return install
+
+
+def test_a_mask_that_is_replaced_during_a_relight_is_the_new_one_throughout(shared, job, meanwhile):
+    put(shared, job, "m", left_half())
+    meanwhile(lambda store: masks.put(store, job, "m", *masks.encoded(255 - left_half(), 1)), 1)
+    made = relit(shared, job, **LIT, mask="m")
+    deep = picture(shared, job, "relit16.png").astype(int)
+    assert np.abs(deep - made).max() <= 1
+    assert shared.get(f"/download/{job}/passes.exr").status_code == 200
+    photo = picture(shared, job, "input.png").astype(int)
+    assert (made[:, : W // 2] == photo[:, : W // 2]).all() and (made[:, W // 2 :] != photo[:, W // 2 :]).any()
+    assert slots(shared, job) == 1
+
+
+def test_a_mask_that_is_deleted_during_a_relight_leaves_the_picture_before(shared, job, meanwhile):
+    put(shared, job, "m", left_half())
+    before = relit(shared, job, **LIT)
+    meanwhile(lambda store: masks.delete(store, job, "m"), 1)
+    problem(shared.post("/relight", json={"job_id": job, **LIT, "mask": "m"}), 404, "mask_not_found")
+    assert (picture(shared, job) == before).all()
+    assert shared.get(f"/download/{job}/relit16.png").status_code == 200
+
+
+def test_a_mask_that_relit_png_holds_may_be_replaced_during_the_next_relight(shared, job, meanwhile):
+    put(shared, job, "m", left_half())
+    before = relit(shared, job, **LIT, mask="m")
+    meanwhile(lambda store: masks.put(store, job, "m", *masks.encoded(255 - left_half(), 1)), 1)
+    assert (relit(shared, job, **LIT, mask="m") == before).all()
+    assert shared.get(f"/download/{job}/relit16.png").status_code == 200
+
+
+def test_a_mask_that_never_stands_still_is_told_of(shared, job, meanwhile):
+    put(shared, job, "m", left_half())
+    meanwhile(lambda store: masks.put(store, job, "m", *masks.encoded(left_half(), 1)), 100)
+    answer = shared.post("/relight", json={"job_id": job, **LIT, "mask": "m"})
+    assert "mask" in problem(answer, 503, "overloaded") and answer.headers["retry-after"]
+    problem(shared.get(f"/download/{job}/relit.png"), 404, "file_not_found")
+
+
 def test_a_mask_that_is_gone_all_the_same_is_told_of(shared, job):
     put(shared, job, "left", left_half())
     relit(shared, job, **LIT, mask="left")
@@ -512,6 +570,32 @@ def test_many_at_once(shared, job):
         thread.join()
     assert not faults
     assert shared.get(f"/job/{job}").json()["masks"] == ["m", "n0", "n1", "n2", "n3"] and slots(shared, job) == 5
+
+
+def test_a_mask_that_is_replaced_while_it_is_read_is_there(shared, job, monkeypatch):
+    put(shared, job, "m", left_half())
+    finished(shared, job)
+    real, left = masks.read_version, [0]
+
+    def read(store, job_id, version):
+        if left[0]:
+            left[0] -= 1
+            with shared.app.state.service.processes.room_lock(1):
+                masks.put(store, job_id, "m", *masks.encoded(left_half(), 1))
+        return real(store, job_id, version)
+
+    monkeypatch.setattr(masks, "read_version", read)
+    left[0] = 8
+    assert shared.get(f"/job/{job}/mask/m").status_code == 200 and not left[0]
+    left[0] = 8
+    answer = shared.post("/preview", json={"job_id": job, **LIT, "mask": "m", "max_side": 64})
+    assert answer.status_code == 200 and not left[0]
+    for ask in (
+        lambda: shared.get(f"/job/{job}/mask/m"),
+        lambda: shared.post("/preview", json={"job_id": job, **LIT, "mask": "m", "max_side": 64}),
+    ):
+        left[0] = 100
+        assert problem(ask(), 503, "overloaded").startswith("A mask")
 
 
 def test_the_text_of_a_picture_tells_which_mask(shared, job):

@@ -156,6 +156,15 @@ def delete(store: JobStore, job_id: str, name: str) -> None:
     _save(store, job_id, {other: version for other, version in named.items() if other != name})
 
 
+def are_kept(store: JobStore, job_id: str, rig: Rig) -> bool:
+    """Are the pictures of a rig's masks there still, as no name came to stand for others? Raises JobNotFound.
+
+    To be used under the lock of the room, by whoever makes relit.png hold on to them.
+    """
+    wanted, named = {mask.version for mask in rig.masks if mask.version}, versions(store, job_id)
+    return wanted <= set(named.values()) or wanted <= _held(store, job_id, named)
+
+
 def _save(store: JobStore, job_id: str, named: Dict[str, str]) -> None:
     """Write down which picture each name stands for, and let go of those that nobody needs."""
     store.put(job_id, JobFile.MASKS, VERSIONS.dump_json(named))

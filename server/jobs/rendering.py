@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple
@@ -51,10 +51,12 @@ from .pool import Pool
 from .preview_queue import PreviewQueue, PreviewTicket
 from .record import READY, Record, load_owned_record, save_record
 from .sheet import SIDE, Looks, sheet
-from .usage import JobsInUse
+from .usage import JobsInUse, room_held
 
 log = logging.getLogger("relight")
-TRIES = 5  # to read a mask that is being replaced
+READS = 20  # of a mask that is being replaced
+TRIES = 5  # to make a full picture with one
+REPLACED = "A mask of this job is being replaced again and again. Retry after a moment."
 
 
 @dataclass(frozen=True)
@@ -231,17 +233,19 @@ class Renderer:
         return found
 
     def _masked(self, record: Record, rig: Rig, maps: Maps) -> Tuple[Rig, Maps]:
-        """A rig with its masks looked up, and the maps with them. Raises MaskNotFound."""
-        tries = TRIES if rig.masks else 0
-        while tries:
-            tries -= 1
-            rig_now = masks.found(self.store, record, rig, lambda: told_by(self._geometry(record)))
+        """A rig with its masks looked up, and the maps with them. Raises MaskNotFound, Overloaded."""
+        if not rig.masks:
+            return rig, maps
+        tried: Optional[Rig] = None
+        for _ in range(READS):
+            resolved = masks.found(self.store, record, rig, lambda: told_by(self._geometry(record)))
             try:
-                return rig_now, masked(maps, rig_now, partial(self._mask, record))
-            except MaskNotFound:  # it was replaced meanwhile
-                if not tries:
+                return resolved, masked(maps, resolved, partial(self._mask, record))
+            except MaskNotFound:
+                if resolved == tried:
                     raise
-        return rig, maps
+                tried = resolved  # it was replaced meanwhile, or else is the same the next time
+        raise Overloaded(REPLACED)
 
     def _mask(self, record: Record, mask: Mask, maps: Maps) -> np.ndarray:
         """A mask as it is before it is inverted, (H, W) uint8 at the size of maps. Raises MaskNotFound."""
@@ -284,9 +288,8 @@ class Renderer:
         else:
             record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
             await asyncio.to_thread(self.store.touch, record.job_id)
-        tries = TRIES
-        while True:
-            tries -= 1
+        tried: Optional[Mask] = None
+        for _ in range(READS):
             found = await asyncio.to_thread(self._found, record, mask)
             tag = f"{found.version or record.fingerprint} {found.name} {found.invert} {found.feather} {max_side}"
             if not is_wanted(tag):
@@ -295,9 +298,11 @@ class Renderer:
                 with self.in_use.hold(record.job_id):
                     data: bytes = await self.pool.run(self._encode_mask, record, found, max_side)
                     return data
-            except MaskNotFound:  # it was replaced meanwhile
-                if not tries:
+            except MaskNotFound:
+                if found == tried:
                     raise
+                tried = found  # as in _masked
+        raise Overloaded(REPLACED)
 
     def _found(self, record: Record, mask: Mask) -> Mask:
         named = masks.versions(self.store, record.job_id)
@@ -338,16 +343,32 @@ class Renderer:
 
     def _relight(self, record: Record, rig: Rig, timer: StageTimer) -> None:
         timer.lap("queue")
-        out, prepared, rig = self._shade(record, max(record.width, record.height), rig, timer)
-        out = look.with_alpha(out, prepared.alpha)
-        timer.lap("shade")
-        data = encode_png(out, self.pool.threads_per_task(), look.dump(rig))
-        timer.lap("encode")
-        self.store.put(record.job_id, JobFile.RELIT, data)
+        for _ in range(TRIES):
+            out, prepared, resolved = self._shade(record, max(record.width, record.height), rig, timer)
+            out = look.with_alpha(out, prepared.alpha)
+            timer.lap("shade")
+            data = encode_png(out, self.pool.threads_per_task(), look.dump(resolved))
+            timer.lap("encode")
+            stored = self._store_relit(record, resolved, data)
+            timer.lap("store")
+            del out, data
+            give_back()
+            if stored:
+                return
+        raise Overloaded(REPLACED)
+
+    def _store_relit(self, record: Record, rig: Rig, data: bytes) -> bool:
+        """Put relit.png in its place. False where a mask that it was made with has gone meanwhile: passes take those.
+
+        Raises JobNotFound, StorageFull, Overloaded.
+        """
+        drawn = any(mask.version for mask in rig.masks)
+        with room_held(self.analyst.processes) if drawn else nullcontext():
+            if drawn and not masks.are_kept(self.store, record.job_id, rig):
+                return False
+            self.store.put(record.job_id, JobFile.RELIT, data)
         self.store.discard(record.job_id, list(LIT))
-        timer.lap("store")
-        del out, data
-        give_back()
+        return True
 
     async def settled(
         self, job_id: str, rigs: Tuple[Rig, ...], owner: str, is_disconnected: IsDisconnected

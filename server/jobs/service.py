@@ -9,8 +9,6 @@ import uuid
 from contextlib import contextmanager, nullcontext
 from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterator, List, Optional, Tuple
 
-from filelock import Timeout
-
 from .. import __version__
 from ..errors import (
     EnvironmentNotFound,
@@ -43,10 +41,9 @@ from .preview_queue import PreviewQueue
 from .record import ANALYSING, FAILED, QUEUED, READY, Record, load_owned_record, load_record
 from .rendering import PreviewOptions, Renderer
 from .sheet import Looks
-from .usage import JobsInUse, Quota
+from .usage import JobsInUse, Quota, room_held
 
 log = logging.getLogger("relight")
-ROOM_SECONDS = 30.0  # how long an upload may wait for its turn to take room
 LIT_BYTES = {JobFile.RELIT16: 6, JobFile.EXR: 40}  # a pixel, at most as a rule
 ARRIVING = 8  # uploads on their way for each place in line
 KEPT_ALIVE = 15.0  # seconds between two looks at a job that an event stream watches
@@ -258,12 +255,9 @@ class Service:
     @contextmanager
     def _room(self, owner: str, need: int, jobs: int = 0) -> Iterator[None]:
         """Room for so many bytes more, of so many new jobs, while they are taken. Raises StorageFull, Overloaded."""
-        try:
-            with self.processes.room_lock(ROOM_SECONDS):
-                self.quota.make_room(owner, need, jobs)
-                yield
-        except Timeout:
-            raise Overloaded() from None
+        with room_held(self.processes):
+            self.quota.make_room(owner, need, jobs)
+            yield
 
     # -- light from all around
 
@@ -346,11 +340,8 @@ class Service:
         def work() -> None:
             record = load_owned_record(self.store, job_id, owner)
             masks.check_writable(name)
-            try:
-                with self.processes.room_lock(ROOM_SECONDS):
-                    masks.delete(self.store, record.job_id, name)
-            except Timeout:
-                raise Overloaded() from None
+            with room_held(self.processes):
+                masks.delete(self.store, record.job_id, name)
 
         await asyncio.to_thread(work)
 

@@ -6,13 +6,26 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Callable, Dict, Iterator, List, Optional
 
-from ..errors import JobNotFound, StorageFull, TakenOver
+from filelock import Timeout
+
+from ..errors import JobNotFound, Overloaded, StorageFull, TakenOver
 from ..settings import Settings
 from .base import Coordination, JobStore, jobs_to_evict
 from .record import load_record
 
 READERS = 8  # records read at a time
+ROOM_SECONDS = 30.0  # how long whoever changes what takes room may wait for its turn
 RECENT = 30.0  # seconds; what was used so lately may be in use in another process, if there is one
+
+
+@contextmanager
+def room_held(processes: Coordination) -> Iterator[None]:
+    """The lock of the room. Raises Overloaded where it is not had in time."""
+    try:
+        with processes.room_lock(ROOM_SECONDS):
+            yield
+    except Timeout:
+        raise Overloaded() from None
 
 
 class JobsInUse:
