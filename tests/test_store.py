@@ -276,7 +276,8 @@ def test_leftovers_that_hold_nothing_go_too(store):
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
-    store.clean()
+    job = new(store)
+    assert [e.job_id for e in store.clean()] == [job]
     assert not (store.root / ".analyses" / "ab").exists() and not old.exists() and young.exists()
 
 

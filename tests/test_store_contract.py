@@ -254,11 +254,11 @@ def test_objects_that_no_file_is_any_more_go(slow_place, monkeypatch):
     for k in range(3):
         one.store.put(job, JobFile.RELIT, b"%d" % k)
     assert len([p for p in slow_place.paths() if "relit.png" in p]) == 3, "somebody may be about to read them"
-    other.store.clean()
+    assert other.store.clean() == list(other.store.list())
     assert one.store.get(job, JobFile.RELIT) == b"2"
     slow_place.kill(one)
     until(lambda: not other.processes.is_alive(one.processes.worker))
-    other.store.clean()
+    assert other.store.clean() == list(other.store.list())
     assert len([p for p in slow_place.paths() if "relit.png" in p]) == 1
     assert other.store.get(job, JobFile.RELIT) == b"2"
 
@@ -375,7 +375,7 @@ def test_an_index_that_is_damaged_is_no_job(bucket_place, text):
         with pytest.raises(errors.JobNotFound):
             call(job, JobFile.JOB)
         load_record(store, whole)
-    store.clean()
+    assert store.clean() == list(store.list())
     assert {e.job_id for e in store.list()} == {job, whole}  # the sweep finds it, and takes it away
     store.delete(job)
     assert {e.job_id for e in store.list()} == {whole}

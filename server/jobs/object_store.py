@@ -421,9 +421,9 @@ class ObjectStore:
     def list(self) -> Iterator[Entry]:
         """All jobs, in no order."""
         for job_id, entries in self._jobs().items():
-            index = _index_of(entries)
-            if index is not None and index.size:
-                yield Entry(job_id, sum(e.size for e in entries), index.modified, index.e_tag)
+            entry = _entry(job_id, entries)
+            if entry is not None:
+                yield entry
 
     def touch(self, job_id: str) -> float:
         """Note that a job is used now; returns when it was last used (seconds since the epoch)."""
@@ -452,39 +452,48 @@ class ObjectStore:
 
     # -- leftovers
 
-    def clean(self) -> None:
-        """Remove what dead processes left: objects without an index that knows them, notes of jobs that are gone."""
+    def clean(self) -> List[Entry]:
+        """Remove what dead processes left; returns the jobs that are there, by the one listing that it takes.
+
+        Objects without an index that knows them, notes of jobs that are gone.
+        """
         self._delete_replaced()
         notes = [e.path for e in self.bucket.list("analyses")]  # before the jobs: a job is there before its note
-        jobs = self._jobs()
+        jobs, living = self._jobs(), {}
         for job_id, entries in jobs.items():
-            self._clean_job(job_id, entries)
+            gone = self._clean_job(job_id, entries)
+            entry = _entry(job_id, [e for e in entries if e.path not in gone])
+            if entry is not None:
+                living[job_id] = entry
         self._whole = {j: w for j, w in self._whole.items() if j in jobs}
-        living = {j for j, entries in jobs.items() if (i := _index_of(entries)) is not None and i.size}
         parts = [(path, path.split("/")) for path in notes]
         self.bucket.delete([path for path, p in parts if len(p) == 3 and is_job_folder(p[2]) and p[2] not in living])
         self.processes.forget_dead()
+        return list(living.values())
 
-    def _clean_job(self, job_id: str, entries: List[Listed]) -> None:
+    def _clean_job(self, job_id: str, entries: List[Listed]) -> Set[str]:
+        """Remove what is left of a job, or in it; returns the names of those objects."""
         listed = _index_of(entries)
         if listed is not None and not listed.size:
             self._delete_objects(job_id, entries)
-            return
+            return {e.path for e in entries}
         files = [e for e in entries if e is not listed]
         state = (listed.e_tag if listed is not None else "", {e.path for e in files})
         if listed is not None and self._whole.get(job_id) == state:
-            return
+            return set()
         left = [e.path for e in files if self._may_be_left(e.path)]  # asked before the index is read
         try:
             index: Optional[Index] = self._load(job_id).job
         except JobNotFound:
             if listed is not None:  # damaged: that is for the sweep to judge
-                return
+                return set()
             index = None
         known = {f"jobs/{job_id}/{n}/{p.object}" for n, p in index.files.items()} if index else set()
-        self.bucket.delete([path for path in left if path not in known])
+        gone = [path for path in left if path not in known]
+        self.bucket.delete(gone)
         if index is not None and state[1] <= known:
             self._whole[job_id] = state
+        return set(gone)
 
     def _may_be_left(self, path: str) -> bool:
         """Was this object written by a process that is dead, or by us and not about to become a file?"""
@@ -516,6 +525,14 @@ def _parse(path: str) -> Optional[Tuple[str, str]]:
 
 def _index_of(entries: List[Listed]) -> Optional[Listed]:
     return next((e for e in entries if e.path.endswith(f"/{INDEX}") and e.path.count("/") == 2), None)
+
+
+def _entry(job_id: str, entries: List[Listed]) -> Optional[Entry]:
+    """A job by its objects; None where there is none, or no more."""
+    index = _index_of(entries)
+    if index is None or not index.size:
+        return None
+    return Entry(job_id, sum(e.size for e in entries), index.modified, index.e_tag)
 
 
 class RemoteFile(io.RawIOBase):

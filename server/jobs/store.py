@@ -264,8 +264,8 @@ class LocalStore:
 
     # -- leftovers
 
-    def clean(self) -> None:
-        """Remove what dead processes left.
+    def clean(self) -> List[Entry]:
+        """Remove what dead processes left; returns the jobs that are there.
 
         Half-made and half-deleted jobs, temporaries, notes of jobs that are gone.
         """
@@ -282,6 +282,7 @@ class LocalStore:
                     self.unregister(notes.name, job_id)
             with suppress(OSError):
                 notes.rmdir()  # empty, if its last note was never written
+        return list(self.list())
 
     def _clean_job(self, folder: Path, leftovers: "_Leftovers") -> None:
         try:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import List
 
 from filelock import Timeout
 
@@ -25,12 +26,9 @@ def sweep(service: Service, timeout: float = 0) -> bool:
     except StoreAway:
         return True
     try:
-        try:
-            service.store.clean()
-        except OSError as exc:  # jobs expire all the same
-            log.error("sweep: leftovers remain", exc_info=exc)
+        entries = _cleaned(service)
         service.metrics_exchange.fold_dead_metrics(add_dumps)
-        jumped, entries = _clock_jumped(service), list(service.store.list())
+        jumped = _clock_jumped(service)
         there = {entry.job_id for entry in entries}
         service.settled = {job: version for job, version in service.settled.items() if job in there}
         for entry in entries:
@@ -40,9 +38,11 @@ def sweep(service: Service, timeout: float = 0) -> bool:
                 _look_after(service, entry, service.store.now() if jumped else entry.used)
             except (JobNotFound, TakenOver):
                 pass
+            except StoreAway:  # for all other jobs too
+                raise
             except RelightError as exc:
                 log.error("sweep: job %s: %s", entry.job_id, exc.detail)
-        _keep_to_the_quota(service)
+        _keep_to_the_quota(service, entries)
         return True
     except StoreAway:
         return True
@@ -53,7 +53,19 @@ def sweep(service: Service, timeout: float = 0) -> bool:
         lock.release()
 
 
-def _keep_to_the_quota(service: Service) -> None:
+def _cleaned(service: Service) -> List[Entry]:
+    """Remove leftovers; returns the jobs that are there."""
+    try:
+        return service.store.clean()
+    except OSError as exc:  # jobs expire all the same
+        log.error("sweep: leftovers remain", exc_info=exc)
+        return list(service.store.list())
+
+
+def _keep_to_the_quota(service: Service, entries: List[Entry]) -> None:
+    """entries: the jobs that were there when the sweep began. Only if they are too many is it looked anew."""
+    if service.quota.fits(entries):
+        return
     try:
         with service.processes.room_lock(1):
             service.quota.make_room("", 0)

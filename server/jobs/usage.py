@@ -10,7 +10,7 @@ from filelock import Timeout
 
 from ..errors import JobNotFound, Overloaded, StorageFull, TakenOver
 from ..settings import Settings
-from .base import Coordination, JobStore, jobs_to_evict
+from .base import Coordination, Entry, JobStore, jobs_to_evict
 from .record import load_record
 
 READERS = 8  # records read at a time
@@ -72,6 +72,11 @@ class Quota:
         """Is there a limit to what that key may take?"""
         s = self._settings
         return bool(s.jobs_quota_bytes or (owner and (s.key_jobs or s.key_bytes)))
+
+    def fits(self, entries: List[Entry]) -> bool:
+        """Do those jobs keep to the limit of all together?"""
+        limit = self._settings.jobs_quota_bytes
+        return not limit or sum(e.size for e in entries) <= limit
 
     def make_room(self, owner: str, need: int, jobs: int = 0) -> None:
         """Delete the least recently used jobs until `need` more bytes, of so many new jobs, fit. Raises StorageFull."""

@@ -25,8 +25,10 @@ from support import encoded, finished, gradient, problem, upload
 from server import cli
 from server.application import create_app
 from server.errors import StoreAway
+from server.jobs.bucket import Bucket
 from server.jobs.leases import LeasedProcesses
 from server.jobs.object_store import ObjectStore
+from server.jobs.sweep import sweep
 from server.settings import load
 
 LIGHT = {"x": -0.5, "y": 0.5, "z": 0.7}
@@ -332,6 +334,53 @@ def test_without_the_setting_or_the_means_the_server_sends_it(settings, override
         finished(client, job)
         answer = client.get(f"/download/{job}/input.png?direct=1", follow_redirects=False)
         assert answer.status_code == 200 and answer.content == client.get(f"/download/{job}/input.png").content
+
+
+# -- the sweep
+
+
+def swept(client, monkeypatch, away=()):
+    """Sweep once; returns what was listed and which jobs were read. `away`: what cannot be read meanwhile."""
+    service, listed, read = client.app.state.service, [], []
+    listing, finding = Bucket.list, Bucket.find
+
+    def find(self, path):
+        read.append(path)
+        if path.startswith(away):
+            raise StoreAway()
+        return finding(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "list", lambda self, folder: [listed.append(folder), listing(self, folder)][1])
+        patch.setattr(Bucket, "find", find)
+        assert sweep(service)
+    return listed, [path for path in read if path.startswith("jobs/")]
+
+
+def test_a_sweep_lists_the_jobs_once(settings, monkeypatch):
+    app = create_app(settings(store="memory://"), SphereEngine(side=32))
+    with TestClient(app) as client:
+        job = upload(client)
+        finished(client, job)
+        listed, _ = swept(client, monkeypatch)
+        assert listed.count("jobs") == 1
+        app.state.service.settings.jobs_quota_bytes = 10  # now somebody has to go, and who is seen anew
+        listed, _ = swept(client, monkeypatch)
+        assert listed.count("jobs") == 2 and client.get(f"/job/{job}").status_code == 404
+
+
+def test_a_sweep_breaks_off_when_the_store_is_away(settings, monkeypatch, caplog):
+    """It would wait some seconds for each job."""
+    app = create_app(settings(store="memory://"), SphereEngine(side=32))
+    monkeypatch.setattr(logging.getLogger("relight"), "propagate", True)
+    with TestClient(app) as client:
+        for k in range(3):
+            finished(client, upload(client, encoded(gradient(30 + k, 40))))
+        assert len(set(swept(client, monkeypatch)[1])) == 3
+        app.state.service.settled.clear()
+        caplog.clear()
+        assert len(swept(client, monkeypatch, away=("jobs/",))[1]) == 1
+        assert "sweep" not in caplog.text
 
 
 # -- moving
