@@ -569,6 +569,35 @@ def test_an_answer_that_was_lost_is_found_out(bucket_place, monkeypatch):
     assert bytes(one.store.get(job, JobFile.RELIT)) == b"lit"
 
 
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_write_whose_answer_never_came_leaves_the_file_whole(bucket_place, monkeypatch, arrives):
+    """The store wrote the index, or did not, and was away before it said so: one of the two contents is there."""
+    one = bucket_place.process()
+    job = new(one.store)
+    one.store.put(job, JobFile.MASKS, b"old")
+    real = Bucket.put
+
+    def put(self, path, data, expected=None, *more, **options):
+        if not path.endswith("index.json"):
+            return real(self, path, data, expected, *more, **options)
+        if arrives:
+            real(self, path, data, expected, *more, **options)
+        raise errors.StoreAway()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Bucket, "put", put)
+        with pytest.raises(errors.StoreAway):
+            one.store.put(job, JobFile.MASKS, b"new")
+        with pytest.raises(errors.StoreAway):
+            new(one.store)
+    other = bucket_place.process()
+    for _ in range(2):
+        assert bytes(other.store.get(job, JobFile.MASKS)) == (b"new" if arrives else b"old")
+        one.store.clean()
+    assert [e.job_id for e in other.store.list()] == [job]
+    assert {p.split("/")[1] for p in bucket_place.paths() if p.startswith("jobs/")} == {job}
+
+
 # -- the start
 
 

@@ -195,7 +195,10 @@ class ObjectStore:
 
     @contextmanager
     def _writing(self, job_id: str, names: List[JobFile]) -> Iterator[Dict[JobFile, str]]:
-        """Names for new objects of files; without an index that knows them they are removed again."""
+        """Names for new objects of files; without an index that knows them they are removed again.
+
+        Where the store was away, an index may know them all the same: a sweep finds out.
+        """
         tokens = {n: f"{self.processes.worker}-{uuid.uuid4().hex[:16]}" for n in names}
         with self._lock:
             self._pending.update(tokens.values())
@@ -203,6 +206,8 @@ class ObjectStore:
             yield tokens
             if not self.processes.is_sure():  # they may have been taken for leftovers of the dead
                 self._check_written(job_id, tokens)
+        except StoreAway:
+            raise
         except BaseException:
             with suppress(RelightError):
                 self.bucket.delete([self._path(job_id, n, t) for n, t in tokens.items()])
