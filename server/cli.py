@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Dict, List, Literal, NoReturn, Optional, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Literal, NoReturn, Optional, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -270,9 +270,6 @@ def relight(given: Dict[str, Any]) -> int:
         return 1 if batch.run(order, paths, maker) else 0
     except OSError as exc:
         raise StartupError(f"{given['out']}: {exc.strerror or exc}") from None
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
 
 
 def _here(settings: Settings, count: int) -> Any:
@@ -322,6 +319,22 @@ def serve(host: str, port: int, workers: int, root_path: str, settings: Dict[str
     uvicorn.run("server:app", host=host, port=port, workers=workers, root_path=root_path)
 
 
+def _migrate(given: Dict[str, Any]) -> int:
+    """Copy jobs; returns the exit status. Raises StartupError."""
+    from .jobs import migrate
+
+    return migrate.run(given["source"], given["target"])
+
+
+def _stoppable(command: Callable[[Dict[str, Any]], int], given: Dict[str, Any]) -> int:
+    """The exit status of a command that goes on where Ctrl+C ended it."""
+    try:
+        return command(given)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
 def _joined(arguments: List[str]) -> List[str]:
     """The arguments with `--light -1,0,1` as `--light=-1,0,1`: else argparse takes the direction for an option."""
     out: List[str] = []
@@ -338,12 +351,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     given = vars(parser().parse_args(_joined(sys.argv[1:] if arguments is None else arguments)))
     settings = {name: given[name] for name in Settings.model_fields if given.get(name) is not None}
     try:
-        if given["command"] == "relight":
-            return relight(given)
-        if given["command"] == "migrate":
-            from .jobs import migrate
-
-            return migrate.run(given["source"], given["target"])
+        if given["command"] in ("relight", "migrate"):
+            return _stoppable(relight if given["command"] == "relight" else _migrate, given)
         serve(given["host"], given["port"], given["workers"], given["root_path"], settings)
     except StartupError as exc:
         print(f"relight: {exc}", file=sys.stderr)

@@ -45,10 +45,14 @@ def copy_all(source: Backend, target: Backend, say: Callable[[str], None]) -> Co
     results = {"copied": 0, "there": 0, "gone": 0, "failed": 0}
     jobs = sorted(entry.job_id for entry in source.store.list())
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for k, result in enumerate(pool.map(one, jobs), 1):
-            results[result] += 1
-            if k % 100 == 0:
-                say(f"{k} of {len(jobs)} jobs")
+        try:
+            for k, result in enumerate(pool.map(one, jobs), 1):
+                results[result] += 1
+                if k % 100 == 0:
+                    say(f"{k} of {len(jobs)} jobs")
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else all that wait would be copied first
+            raise
     return Copied(results["copied"], results["there"], results["failed"])
 
 

@@ -7,6 +7,8 @@ import re
 import signal
 import threading
 import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import chaos
 import numpy as np
@@ -20,14 +22,17 @@ from fakes import SphereEngine
 from fastapi.testclient import TestClient
 from PIL import Image
 from serving import Server
-from support import encoded, finished, gradient, problem, upload
+from support import encoded, finished, gradient, local_store, problem, upload
 
 from server import cli
 from server.application import create_app
 from server.errors import StoreAway
+from server.jobs import migrate
+from server.jobs.base import JobFile
 from server.jobs.bucket import Bucket
 from server.jobs.leases import LeasedProcesses
 from server.jobs.object_store import ObjectStore
+from server.jobs.record import Record
 from server.jobs.sweep import sweep
 from server.settings import load
 
@@ -424,6 +429,42 @@ def test_jobs_move_to_a_bucket_and_back(settings, tmp_path, bucket, monkeypatch,
             assert finished(client, again)["timings"] == {"shared": 0.0} and engine.calls == 0
             client.delete(f"/job/{again}")
     assert {p.name for p in back.iterdir() if not p.name.startswith(".")} == set(lit)
+
+
+def test_a_move_that_is_stopped_begins_no_more_jobs(tmp_path, monkeypatch, capsys):
+    """As by Ctrl+C; the same command goes on."""
+    folder, store = tmp_path / "jobs", local_store(tmp_path / "jobs")
+    for _ in range(20):
+        job = str(uuid.uuid4())
+        store.create(
+            job, {JobFile.JOB: Record(job_id=job, width=8, height=6, key="ab12").dump(), JobFile.INPUT: b"photo"}
+        )
+    store.processes.close()
+    begun, stopped, real = [], threading.Event(), migrate._copy
+
+    class Stopped(ThreadPoolExecutor):
+        def shutdown(self, wait=True, *, cancel_futures=False):
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            stopped.set()
+            super().shutdown(wait=wait)
+
+    def copy(*arguments):
+        begun.append(arguments)
+        if len(begun) == 1:
+            raise KeyboardInterrupt
+        assert stopped.wait(30)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(migrate, "ThreadPoolExecutor", Stopped)
+        patch.setattr(migrate, "_copy", copy)
+        assert cli.main(["migrate", str(folder), str(tmp_path / "other")]) == 130
+    assert len(begun) <= migrate.AT_ONCE + 1 and "goes on from here" in capsys.readouterr().err
+    assert cli.main(["migrate", str(folder), str(tmp_path / "other")]) == 0
+    assert (
+        capsys.readouterr().out
+        == f"{20 - len(begun) + 1} jobs copied, {len(begun) - 1} were there, 0 could not be copied\n"
+    )
 
 
 @pytest.mark.parametrize(
