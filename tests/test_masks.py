@@ -15,8 +15,10 @@ from PIL import Image
 from support import ROOT, encoded, finished, gradient, linear, picture, problem, upload
 
 from server.application import create_app
+from server.errors import StorageFull
 from server.jobs import masks, rendering
 from server.jobs.base import MASK_SLOTS, JobFile
+from server.jobs.store import LocalStore
 
 NONE = "00000000-0000-4000-8000-000000000000"
 H, W = 60, 80
@@ -542,6 +544,23 @@ def test_masks_count_to_the_quota(settings):
         problem(put(client, job, "m", noise), 507, "storage_full")
         assert client.get(f"/job/{job}").json()["masks"] == [] and slots(client, job) == 0
         assert put(client, job, "m", left_half(400, 600)).status_code == 200
+
+
+def test_a_disk_that_is_full_leaves_the_masks_before(shared, job, monkeypatch):
+    put(shared, job, "m", left_half())
+    real = LocalStore.put
+
+    def put_file(self, job_id, name, data, held=None):
+        if name == JobFile.MASKS:
+            raise StorageFull()
+        real(self, job_id, name, data, held)
+
+    monkeypatch.setattr(LocalStore, "put", put_file)
+    problem(put(shared, job, "m", 255 - left_half()), 507, "storage_full")
+    problem(put(shared, job, "n", left_half()), 507, "storage_full")
+    monkeypatch.undo()
+    assert (got(shared, job, "m") == left_half()).all() and slots(shared, job) == 1
+    assert shared.get(f"/job/{job}").json()["masks"] == ["m"]
 
 
 def test_many_at_once(shared, job):

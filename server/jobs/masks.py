@@ -14,7 +14,7 @@ from typing import Annotated, BinaryIO, Callable, Dict, Optional, Sequence, Set,
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from ..errors import DamagedFile, FileNotFound, InvalidMask, MaskNotFound, UnsupportedImage
+from ..errors import DamagedFile, FileNotFound, InvalidMask, MaskNotFound, StorageFull, UnsupportedImage
 from ..image.decode import read_png
 from ..image.decoder_pool import Decoded
 from ..image.encode import encode_png, png_about
@@ -145,7 +145,11 @@ def put(store: JobStore, job_id: str, name: str, data: bytes, mark: str) -> None
     kept = {_slot(version) for version in _held(store, job_id, named)}
     number = next(k for k, slot in enumerate(MASK_SLOTS) if slot not in kept)
     store.put(job_id, MASK_SLOTS[number], data)
-    _save(store, job_id, {**named, name: f"{number}-{mark}"})
+    try:
+        _save(store, job_id, {**named, name: f"{number}-{mark}"})
+    except StorageFull:
+        store.discard(job_id, [MASK_SLOTS[number]])
+        raise
 
 
 def delete(store: JobStore, job_id: str, name: str) -> None:
