@@ -396,6 +396,23 @@ def test_a_full_disk_fails_it_and_leaves_nothing(client, monkeypatch):
     assert ended(client, job)["state"] == "ready"
 
 
+def test_a_motion_that_finds_no_room_leaves_the_one_before(client, monkeypatch):
+    job = upload(client)
+    animate(client, job)
+    assert ended(client, job)["state"] == "ready"
+    real = LocalStore.put
+
+    def put(self, job_id, name, data, held=None):
+        if name == JobFile.MOTION:
+            raise StorageFull()
+        real(self, job_id, name, data, held)
+
+    monkeypatch.setattr(LocalStore, "put", put)
+    problem(client.post("/animate", json={"job_id": job, **ORBIT}), 507, "storage_full")
+    monkeypatch.undo()
+    assert client.get(f"/job/{job}").json()["motion"]["state"] == "ready" and len(frames(client, job)) == 6
+
+
 def test_no_room_in_the_quota(settings):
     with TestClient(create_app(settings(jobs_quota_bytes=300_000), SphereEngine()), raise_server_exceptions=False) as c:
         job = upload(c, encoded(gradient(200, 300)))

@@ -229,8 +229,8 @@ class Motions:
             if self._renders(self._load(job_id)):
                 raise MotionBusy()
             with self.room(owner, need):
-                self.store.discard(job_id, list(MOTIONS))
                 self._save(job_id, Motion(token=token, worker=self.processes.worker))
+                self.store.discard(job_id, list(MOTIONS))  # not before: where there is no room, the one before stays
         self.store.touch(job_id)
 
     def _check_names(self, record: Record, order: MotionOrder) -> None:
