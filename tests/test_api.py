@@ -768,6 +768,15 @@ def test_openapi_says_in_words_what_each_operation_does(client):
             assert operation.get("description") != operation["summary"]
 
 
+def test_openapi_says_that_a_store_may_be_away(client):
+    """Then whatever asks for a job is answered so."""
+    for path, operations in client.get("/openapi.json").json()["paths"].items():
+        for method, operation in operations.items():
+            if "{job_id}" in path or method == "post":
+                answers = operation["responses"]["503"]["content"]["application/problem+json"]["examples"]
+                assert "overloaded" in answers and "Retry-After" in operation["responses"]["503"]["headers"], path
+
+
 def test_openapi_says_how_a_key_is_sent_and_where(settings):
     for keys, open_too in (([], True), (["k"], False)):
         with TestClient(create_app(settings(api_keys=keys), FakeEngine())) as client:

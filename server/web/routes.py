@@ -444,7 +444,10 @@ async def _blocks(file: BinaryIO, count: int, before: bytes = b"") -> AsyncItera
 
 
 @guarded.delete(
-    "/job/{job_id}", response_model=schemas.DeleteAnswer, tags=["jobs"], responses=problems("job_not_found")
+    "/job/{job_id}",
+    response_model=schemas.DeleteAnswer,
+    tags=["jobs"],
+    responses=problems("job_not_found", "overloaded"),
 )
 async def delete(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
     """Delete a job and all its files."""
@@ -495,7 +498,7 @@ async def put_environment(job_id: str, request: Request, service: Services, owne
     "/job/{job_id}/environment",
     response_model=schemas.DeleteAnswer,
     tags=["light"],
-    responses=problems("job_not_found", "environment_not_found"),
+    responses=problems("job_not_found", "environment_not_found", "overloaded"),
 )
 async def delete_environment(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
     """Take a job's light from all around away; what was made with it stays."""
@@ -601,7 +604,9 @@ async def delete_mask(job_id: str, name: MaskName, request: Request, service: Se
     return {"status": "deleted"}
 
 
-@guarded.get("/job/{job_id}", response_model=schemas.JobState, tags=["jobs"], responses=problems("job_not_found"))
+@guarded.get(
+    "/job/{job_id}", response_model=schemas.JobState, tags=["jobs"], responses=problems("job_not_found", "overloaded")
+)
 async def job(job_id: str, request: Request, service: Services, owner: Owner) -> Any:
     """The state of a job."""
     job_id = request.state.job_id = jobs.parse_id(job_id)
@@ -617,7 +622,7 @@ async def job(job_id: str, request: Request, service: Services, owner: Owner) ->
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
             "description": "Events named `state`; the data is that of GET /job/{job_id}",
         },
-        **problems("job_not_found"),
+        **problems("job_not_found", "overloaded"),
     },
 )
 async def events(job_id: str, request: Request, service: Services, owner: Owner) -> Response:
