@@ -607,6 +607,7 @@ def test_a_store_without_conditional_puts_is_refused(tmp_path):
     check(Bucket(MemoryStore()), "probe")
     with pytest.raises(errors.StartupError, match="conditional"):
         check(Bucket(LocalStore(tmp_path)), "probe")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
     class Careless(Bucket):
         """One that takes no notice of conditions."""

@@ -226,7 +226,7 @@ def check(bucket: Bucket, name: str) -> None:
 
     name: a name that nobody else uses.
     """
-    path = f"probes/{name}"
+    path, first = f"probes/{name}", None
     try:
         first = bucket.put(path, b"1", NEW)
         kept = [_refused(bucket, path, NEW)]
@@ -237,6 +237,9 @@ def check(bucket: Bucket, name: str) -> None:
         bucket.delete([path])
         kept.append(bucket.find(path) is None)
     except (StoreAway, Conflict, Missing):
+        if first is not None:
+            with suppress(StoreAway):
+                bucket.delete([path])
         raise StartupError(
             "RELIGHT_STORE: the store cannot be read and written: is the bucket there, is the address right, may these "
             "credentials get, put, list and delete, and has it conditional puts?"
