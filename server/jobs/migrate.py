@@ -6,8 +6,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from ..errors import FileNotFound, JobNotFound, RelightError, StartupError, StoreAway
-from ..settings import STORES, Settings, load
+from ..errors import FileNotFound, JobNotFound, RelightError, StartupError, StoreAway, from_oserror
+from ..settings import Settings, load
 from .backend import Backend, check, open_backend
 from .base import LIT, JobFile, JobStore
 from .record import READY, load_record
@@ -25,7 +25,7 @@ class Copied(NamedTuple):
 
 def settings_of(place: str) -> Settings:
     """Settings with the store of that name: an address as RELIGHT_STORE takes it, or a folder. Raises StartupError."""
-    if place.split("://")[0] in STORES and "://" in place:
+    if "://" in place:  # a scheme that is none is refused, and does not become a folder's name
         return load(store=place)
     return load(store="", jobs_dir=Path(place))
 
@@ -38,8 +38,9 @@ def copy_all(source: Backend, target: Backend, say: Callable[[str], None]) -> Co
             return "there" if target.store.exists(job_id) else _copy(source.store, target.store, job_id)
         except JobNotFound:  # deleted meanwhile, or damaged
             return "gone"
-        except RelightError as exc:
-            say(f"job {job_id}: {exc.detail}")
+        except (RelightError, OSError) as exc:
+            error = exc if isinstance(exc, RelightError) else from_oserror(exc)
+            say(f"job {job_id}: {error.detail}")
             return "failed"
 
     results = {"copied": 0, "there": 0, "gone": 0, "failed": 0}
@@ -78,6 +79,8 @@ def run(source: str, target: str) -> int:
     if settings[0].store == settings[1].store and settings[0].jobs_dir.resolve() == settings[1].jobs_dir.resolve():
         raise StartupError("the two are one and the same")
     for each in settings:
+        if each.store.startswith("memory:"):
+            raise StartupError("RELIGHT_STORE: memory:// is that of one process, and ends with this one")
         check(each)
     with ExitStack() as stack:
         try:

@@ -1,5 +1,6 @@
 """Servers that have nothing in common but a bucket behave as one; and what is promised of a folder holds for it."""
 
+import errno
 import io
 import logging
 import os
@@ -33,6 +34,7 @@ from server.jobs.bucket import Bucket
 from server.jobs.leases import LeasedProcesses
 from server.jobs.object_store import ObjectStore
 from server.jobs.record import Record
+from server.jobs.store import LocalStore
 from server.jobs.sweep import sweep
 from server.settings import load
 
@@ -431,14 +433,32 @@ def test_jobs_move_to_a_bucket_and_back(settings, tmp_path, bucket, monkeypatch,
     assert {p.name for p in back.iterdir() if not p.name.startswith(".")} == set(lit)
 
 
+def test_a_file_that_cannot_be_read_fails_its_job_and_not_the_move(tmp_path, monkeypatch, capsys):
+    store, real = local_store(tmp_path / "jobs"), LocalStore.get
+    jobs = [str(uuid.uuid4()) for _ in range(3)]
+    for job in jobs:
+        record = Record(job_id=job, width=8, height=6, key="ab12")
+        store.create(job, {JobFile.JOB: record.dump(), JobFile.INPUT: b"photo"})
+    store.processes.close()
+
+    def get(self, job_id, name):
+        if job_id == jobs[0] and name == JobFile.INPUT:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, job_id, name)
+
+    monkeypatch.setattr(LocalStore, "get", get)
+    assert cli.main(["migrate", str(tmp_path / "jobs"), str(tmp_path / "other")]) == 1
+    told = capsys.readouterr()
+    assert told.out.startswith("2 jobs copied") and told.err.startswith(f"job {jobs[0]}: ")
+
+
 def test_a_move_that_is_stopped_begins_no_more_jobs(tmp_path, monkeypatch, capsys):
     """As by Ctrl+C; the same command goes on."""
     folder, store = tmp_path / "jobs", local_store(tmp_path / "jobs")
-    for _ in range(20):
-        job = str(uuid.uuid4())
-        store.create(
-            job, {JobFile.JOB: Record(job_id=job, width=8, height=6, key="ab12").dump(), JobFile.INPUT: b"photo"}
-        )
+    jobs = sorted(str(uuid.uuid4()) for _ in range(20))
+    for job in jobs:
+        record = Record(job_id=job, width=8, height=6, key="ab12")
+        store.create(job, {JobFile.JOB: record.dump(), JobFile.INPUT: b"photo"})
     store.processes.close()
     begun, stopped, real = [], threading.Event(), migrate._copy
 
@@ -448,12 +468,12 @@ def test_a_move_that_is_stopped_begins_no_more_jobs(tmp_path, monkeypatch, capsy
             stopped.set()
             super().shutdown(wait=wait)
 
-    def copy(*arguments):
-        begun.append(arguments)
-        if len(begun) == 1:
+    def copy(source, target, job_id):
+        begun.append(job_id)
+        if job_id == jobs[0]:
             raise KeyboardInterrupt
         assert stopped.wait(30)
-        return real(*arguments)
+        return real(source, target, job_id)
 
     with monkeypatch.context() as patch:
         patch.setattr(migrate, "ThreadPoolExecutor", Stopped)
@@ -461,17 +481,25 @@ def test_a_move_that_is_stopped_begins_no_more_jobs(tmp_path, monkeypatch, capsy
         assert cli.main(["migrate", str(folder), str(tmp_path / "other")]) == 130
     assert len(begun) <= migrate.AT_ONCE + 1 and "goes on from here" in capsys.readouterr().err
     assert cli.main(["migrate", str(folder), str(tmp_path / "other")]) == 0
-    assert (
-        capsys.readouterr().out
-        == f"{20 - len(begun) + 1} jobs copied, {len(begun) - 1} were there, 0 could not be copied\n"
-    )
+    there = len(begun) - 1
+    assert capsys.readouterr().out == f"{20 - there} jobs copied, {there} were there, 0 could not be copied\n"
 
 
 @pytest.mark.parametrize(
-    "places", [("nowhere", "memory://"), ("jobs", "jobs"), ("s3://", "jobs"), ("jobs", "s3://a?b")]
+    "places",
+    [
+        ("nowhere", "other"),
+        ("jobs", "jobs"),
+        ("s3://", "jobs"),
+        ("jobs", "s3://a?b"),
+        ("jobs", "S3://bucket/prefix"),
+        ("ftp://bucket/prefix", "jobs"),
+        ("jobs", "memory://"),
+    ],
 )
 def test_a_move_that_makes_no_sense_says_so(tmp_path, monkeypatch, capsys, places):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "jobs").mkdir()
     assert cli.main(["migrate", *places]) == 2
     assert capsys.readouterr().err.startswith("relight: ")
+    assert os.listdir(tmp_path) == ["jobs"]
