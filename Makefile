@@ -69,7 +69,7 @@ $(VENV)/.installed: requirements.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV_TEST)/.installed: requirements.txt requirements-export.txt
+$(VENV_TEST)/.installed: requirements.txt requirements-cluster.txt requirements-export.txt
 	$(PYTHON311) -m venv $(VENV_TEST)
 	$(VENV_TEST)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-export.txt
 	@touch $@

@@ -1,7 +1,8 @@
 """Requests to the store for what clients ask, and what a bucket takes longer than a folder, side by side in one run.
 
-`python tests/bench/bench_bucket.py [--delay MS]`: over SeaweedFS on this machine, each request delayed by so much, as
-on the way to a store elsewhere. No model is run.
+    PYTHONPATH=.:tests python tests/bench/bench_bucket.py [--delay MS]
+
+Over SeaweedFS on this machine, each request delayed by so much, as on the way to a store elsewhere. No model is run.
 """
 
 import argparse
