@@ -93,6 +93,11 @@ def test_a_look_is_held_beside_the_next(open_page, photo):
     assert page.locator("#divider").get_by_text("Held").is_visible()
     both, half = on_screen(page), held.shape[1] // 2
     assert abs(both - held)[:, : half - 20].mean() < 1 < abs(both - held)[:, half + 20 :].mean()
+    page.get_by_role("button", name="Hold").click()
+    assert page.locator("#divider").is_hidden()
+    assert page.get_by_role("button", name="Hold").get_attribute("aria-pressed") == "false"
+    page.get_by_role("button", name="Hold").click()
+    assert page.locator("#divider").get_by_text("Held").is_visible()
     page.get_by_role("button", name="Compare").click()
     assert page.locator("#divider").is_hidden()
 
