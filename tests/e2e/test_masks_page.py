@@ -156,6 +156,22 @@ def test_a_stroke_is_stored_where_it_was_painted(start, quick, kind):
         assert 0 < (mask[H * 6 // 10 :, W // 2] > 0.5).mean() * 0.4 < 0.6 * tall
 
 
+def test_a_stroke_crosses_the_divider(start, quick):
+    """Its line is not taken by a brush; its knob still is."""
+    page = start(brush=False)
+    page.get_by_role("button", name="Compare").click()
+    take_brush(page)
+    stroke(page, (0.5, 0.2), (0.5, 0.6))
+    mask = stored(page, quick)
+    assert near(mask, 0.5, 0.4) > 0.95
+    divider = page.locator("#divider")
+    assert divider.get_attribute("aria-valuenow") == "50"
+    stroke(page, (0.5, 0.8), (0.8, 0.8))
+    assert divider.get_attribute("aria-valuenow") == "80"
+    page.wait_for_function("document.body.dataset.frame === 'still'")
+    assert near(stored(page, quick), 0.65, 0.8) == 0
+
+
 def test_erasing_undoing_inverting_and_clearing(start, quick):
     page = start()
     stroke(page, (0.2, 0.5), (0.8, 0.5))
