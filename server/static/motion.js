@@ -185,21 +185,22 @@ export class Motion {
     return shares.map((share) => toBody(turned(this.#store.rig, 2 * Math.PI * share)));
   }
 
-  /** Of the whole motion: a recording in a loop goes there and back. */
-  get #frames() {
-    const ways = this.#loop && this.#way === 'recorded' ? 2 : 1;
-    return Math.min(MOST_FRAMES, Math.max(2, Math.round(this.#seconds * FPS * ways)));
+  /** Seconds of the whole motion: a recording in a loop goes there and back. */
+  get #length() {
+    return this.#seconds * (this.#loop && this.#way === 'recorded' ? 2 : 1);
   }
 
+  /** A long one has fewer frames a second, so that it is no faster than it was recorded. */
   #order() {
-    return { keyframes: this.#keys(), frames: this.#frames, fps: FPS, loop: this.#loop };
+    const fps = Math.min(FPS, Math.floor(MOST_FRAMES / this.#length));
+    return { keyframes: this.#keys(), frames: Math.round(this.#length * fps), fps, loop: this.#loop };
   }
 
   // ---- playing
 
   #play() {
     const keys = this.#keys();
-    const [spans, length] = [this.#loop ? KEYS : KEYS - 1, this.#frames / FPS];
+    const [spans, length] = [this.#loop ? KEYS : KEYS - 1, this.#length];
     const loop = this.#loop;
     /** @type {number | null} */
     let began = null;

@@ -86,6 +86,10 @@ def test_a_drag_is_recorded_played_and_saved(open_page, photo):
     xs = [key["lights"][0]["direction"][0] for key in order["keyframes"]]
     assert xs[0] < xs[4] < xs[8] > xs[12] > xs[15] and xs[8] - xs[0] > 0.3, "there and back"
     assert Image.open(io.BytesIO(file.path().read_bytes())).n_frames == order["frames"]
+    assert order["frames"] / order["fps"] == 1
+    page.get_by_role("slider", name="Length").fill("5")
+    order, _ = saved(page)
+    assert order["frames"] / order["fps"] == 10, "as slow as it was recorded, there and back"
     page.get_by_label("Loop").uncheck()
     order, _ = saved(page)
     xs = [key["lights"][0]["direction"][0] for key in order["keyframes"]]
