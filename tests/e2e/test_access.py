@@ -179,6 +179,11 @@ def test_fits_the_screen(open_page, photo, size):
     assert page.evaluate(CUT) == []
     picture = json.loads("[" + page.locator("#canvas").get_attribute("data-box").replace(" ", ",") + "]")
     assert picture[2] * picture[3] > 0.2 * stage["width"] * stage["height"]
+    page.get_by_role("button", name="As code").click()
+    last, copy = page.get_by_text("JavaScript").bounding_box(), page.get_by_role("button", name="Copy", exact=True)
+    copy = copy.bounding_box()
+    assert last["x"] + last["width"] <= copy["x"] or last["y"] + last["height"] <= copy["y"], "one lies over the other"
+    page.keyboard.press("Escape")
     if os.environ.get("E2E_SHOTS"):
         (HERE / "shots").mkdir(exist_ok=True)
         page.screenshot(path=HERE / "shots" / f"{size[0]}x{size[1]}.png")
