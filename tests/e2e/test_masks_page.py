@@ -297,6 +297,20 @@ def test_a_look_whose_mask_the_photo_does_not_have(start, quick):
     assert near(mask, 0.5, 0.5) < 0.05 and near(mask, 0.5, 0.1) > 0.95
 
 
+def test_a_photo_that_is_gone_is_not_called_a_refused_light(start, quick):
+    page = start()
+    stroke(page, (0.3, 0.5), (0.7, 0.5))
+    stored(page, quick)
+    page.get_by_role("button", name="Everywhere").click()
+    page.reload()
+    settled(page)
+    page.watch.expect("Failed to load resource")
+    quick.call(f"job/{job_id(page)}", method="DELETE")
+    page.get_by_role("button", name="Painted 1").click()
+    page.get_by_role("alert").get_by_text("Upload the photo again").wait_for()
+    assert "not found" in page.get_by_role("alert").inner_text() and "refused" not in page.content()
+
+
 @pytest.mark.parametrize("size, scheme", [((390, 844), "light"), ((1280, 800), "dark")])
 def test_the_brush_is_for_everyone(start, quick, size, scheme):
     """By keys alone, to a screen reader, and on small screens."""
