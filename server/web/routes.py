@@ -379,7 +379,9 @@ async def _archive(files: List[Tuple[str, BinaryIO]], request: Request) -> Respo
     if not files or _is_known(headers["ETag"], request):
         for _, file in files:
             file.close()
-        return Response(status_code=304 if files else 200, headers=headers, media_type=jobs.media_type(jobs.ARCHIVE))
+        answer = Response(status_code=304 if files else 200, headers=headers, media_type=jobs.media_type(jobs.ARCHIVE))
+        del answer.headers["content-length"]  # it is not known, and not 0
+        return answer
     opened = [file for _, file in files]
     return _FilesResponse(archive.stream(files), opened, 200, headers, jobs.media_type(jobs.ARCHIVE))
 
