@@ -101,6 +101,12 @@ def kinds():
     yield "palette", Image.fromarray(left_half()).convert("P"), left_half()
 
 
+@pytest.mark.parametrize("path", ["mask/m", "environment"])
+def test_a_form_is_refused_with_what_to_send_instead(shared, job, path):
+    answer = shared.put(f"/job/{job}/{path}", files={"file": ("m.png", encoded(left_half()))})
+    assert "not a form" in problem(answer, 422, "invalid_request")
+
+
 @pytest.mark.parametrize("name, pixels, expected", [pytest.param(*kind, id=kind[0]) for kind in kinds()])
 def test_kinds_of_pictures(shared, job, name, pixels, expected):
     assert put(shared, job, "m", pixels).status_code == 200

@@ -458,6 +458,8 @@ async def delete(job_id: str, request: Request, service: Services, owner: Owner)
 @asynccontextmanager
 async def received(request: Request, service: Service) -> AsyncIterator[BinaryIO]:
     """The body of a request as a file; past SPOOLED it waits on disk. It counts as an upload."""
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        raise InvalidRequest("body: send the picture itself as the body, not a form with it (curl: -T picture.png).")
     with service.uploads(), tempfile.SpooledTemporaryFile(SPOOLED) as file:
         async for block in request.stream():
             await asyncio.to_thread(file.write, block)
