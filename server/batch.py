@@ -109,7 +109,10 @@ def run(order: Order, paths: List[Path], maker: Maker, stream: Optional[TextIO] 
     Progress goes to the stream, stderr by default; all that is known to out/REPORT.
     """
     order.out.mkdir(parents=True, exist_ok=True)
-    wanted: Dict[str, Any] = {"lights": order.rig and json.loads(look.dump(order.rig)), "format": order.format}
+    lights = order.rig and json.loads(look.dump(order.rig))
+    if lights and lights["environment"]:  # people read this
+        lights["environment"]["texels"] = hashlib.sha256(lights["environment"]["texels"].encode()).hexdigest()
+    wanted: Dict[str, Any] = {"lights": lights, "format": order.format}
     wanted |= {"passes": list(order.passes), "quality": order.quality, "orbit": order.orbit, "made_by": maker.identity}
     report, told = _Report(order.out / REPORT, wanted), _Progress(len(paths), stream or sys.stderr)
     todo = [picture for picture in pictures(paths) if not report.has(picture, order)]

@@ -231,13 +231,14 @@ def _rig_of(fields: Dict[str, Any], by_server: bool) -> "Rig":
     from pydantic import ValidationError
 
     from .light.lights import BUILT_IN
+    from .web.problems import place
     from .web.schemas import Look
 
     try:
         rig = Look(**fields).rig()
     except ValidationError as exc:
         first = exc.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
+        where = ".".join(str(p) for p in place(("body", *first["loc"])))
         raise StartupError(f"{where}: {first['msg']}" if where else first["msg"]) from None
     except RelightError as exc:
         raise StartupError(f"environment: {exc.detail}") from None

@@ -32,6 +32,7 @@ from typing import (
     Union,
     cast,
 )
+from urllib.parse import quote
 
 import httpx
 
@@ -138,6 +139,14 @@ def _id(job: Job) -> str:
     return job if isinstance(job, str) else job["job_id"]
 
 
+def _path(*names: str) -> str:
+    """A path whose every part is one name: none leads to another address, which may be that of a whole job."""
+    for name in names:
+        if name in (".", ".."):
+            raise RelightError(422, "invalid_request", "Invalid request", f"{name!r} is no name of anything.")
+    return "/".join(quote(name, safe="") for name in names)
+
+
 def _failure(response: httpx.Response) -> RelightError:
     try:
         said = json.loads(response.content)
@@ -187,27 +196,27 @@ def _animate(job: Job, body: Mapping[str, Any]) -> _Call:
 
 
 def _delete_motion(job: Job) -> _Call:
-    return _Call("DELETE", f"job/{_id(job)}/motion", repeatable=False)
+    return _Call("DELETE", _path("job", _id(job), "motion"), repeatable=False)
 
 
 def _put_environment(job: Job, content: Any) -> _Call:
-    return _Call("PUT", f"job/{_id(job)}/environment", more={"content": content})
+    return _Call("PUT", _path("job", _id(job), "environment"), more={"content": content})
 
 
 def _delete_environment(job: Job) -> _Call:
-    return _Call("DELETE", f"job/{_id(job)}/environment", repeatable=False)
+    return _Call("DELETE", _path("job", _id(job), "environment"), repeatable=False)
 
 
 def _put_mask(job: Job, name: str, content: Any) -> _Call:
-    return _Call("PUT", f"job/{_id(job)}/mask/{name}", more={"content": content})
+    return _Call("PUT", _path("job", _id(job), "mask", name), more={"content": content})
 
 
 def _mask(job: Job, name: str, query: Mapping[str, Any]) -> _Call:
-    return _Call("GET", f"job/{_id(job)}/mask/{name}", lambda response: response.content, {"params": query})
+    return _Call("GET", _path("job", _id(job), "mask", name), lambda response: response.content, {"params": query})
 
 
 def _delete_mask(job: Job, name: str) -> _Call:
-    return _Call("DELETE", f"job/{_id(job)}/mask/{name}", repeatable=False)
+    return _Call("DELETE", _path("job", _id(job), "mask", name), repeatable=False)
 
 
 def _states(lines: Iterator[str]) -> Iterator[State]:
@@ -299,11 +308,11 @@ class RelightClient(_Client):
 
     def state(self, job: Job) -> State:
         """The state of a job."""
-        return cast(State, self._do(_Call("GET", f"job/{_id(job)}")))
+        return cast(State, self._do(_Call("GET", _path("job", _id(job)))))
 
     def events(self, job: Job) -> Iterator[State]:
         """The state of a job, at once and whenever it changes, until it is ready or failed."""
-        with self._http.stream("GET", f"job/{_id(job)}/events") as response:
+        with self._http.stream("GET", _path("job", _id(job), "events")) as response:
             if response.is_error:
                 response.read()
                 raise _failure(response)
@@ -348,7 +357,7 @@ class RelightClient(_Client):
 
     def download(self, job: Job, filename: str, to: Optional[Union[str, "os.PathLike[str]"]] = None) -> bytes:
         """A pass of a job, such as "relit.png". With `to`, it is written to that path, whole or not, and b"" comes."""
-        call = _Call("GET", f"download/{_id(job)}/{filename}", lambda response: response.content)
+        call = _Call("GET", _path("download", _id(job), filename), lambda response: response.content)
         if to is None:
             return cast(bytes, self._do(call))
         attempt, draft = 0, Path(f"{os.fspath(to)}.part")
@@ -374,7 +383,7 @@ class RelightClient(_Client):
 
     def delete(self, job: Job) -> None:
         """Delete a job and all its files."""
-        self._do(_Call("DELETE", f"job/{_id(job)}", repeatable=False))
+        self._do(_Call("DELETE", _path("job", _id(job)), repeatable=False))
 
     def put_environment(self, job: Job, picture: Photo) -> Size:
         """Give a job light from all around, an equirectangular picture: a path, bytes or an open binary file."""
@@ -480,11 +489,11 @@ class AsyncRelightClient(_Client):
 
     async def state(self, job: Job) -> State:
         """See RelightClient."""
-        return cast(State, await self._do(_Call("GET", f"job/{_id(job)}")))
+        return cast(State, await self._do(_Call("GET", _path("job", _id(job)))))
 
     async def events(self, job: Job) -> AsyncIterator[State]:
         """See RelightClient."""
-        async with self._http.stream("GET", f"job/{_id(job)}/events") as response:
+        async with self._http.stream("GET", _path("job", _id(job), "events")) as response:
             if response.is_error:
                 await response.aread()
                 raise _failure(response)
@@ -528,12 +537,12 @@ class AsyncRelightClient(_Client):
 
     async def download(self, job: Job, filename: str) -> bytes:
         """A pass of a job, such as "relit.png"."""
-        call = _Call("GET", f"download/{_id(job)}/{filename}", lambda response: response.content)
+        call = _Call("GET", _path("download", _id(job), filename), lambda response: response.content)
         return cast(bytes, await self._do(call))
 
     async def delete(self, job: Job) -> None:
         """See RelightClient."""
-        await self._do(_Call("DELETE", f"job/{_id(job)}", repeatable=False))
+        await self._do(_Call("DELETE", _path("job", _id(job)), repeatable=False))
 
     async def put_environment(self, job: Job, picture: Photo) -> Size:
         """See RelightClient."""
@@ -593,7 +602,7 @@ class AsyncRelightClient(_Client):
 
 
 def _maps(job: Job, max_side: int) -> _Call:
-    return _Call("GET", f"job/{_id(job)}/maps?max_side={max_side}", lambda response: response.content)
+    return _Call("GET", f"{_path('job', _id(job), 'maps')}?max_side={max_side}", lambda response: response.content)
 
 
 def _is_over(state: State) -> bool:

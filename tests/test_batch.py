@@ -231,6 +231,8 @@ def test_the_command_relights(photos, engine, tmp_path, monkeypatch, capsys, lig
     assert cli.main(arguments) == 0 and engine.asked == 3
     assert names(tmp_path / "lit") == ["0.jpg", "1.jpg", "2.jpg", batch.REPORT]
     assert "3 relit" in capsys.readouterr().err
+    report = (tmp_path / "lit" / batch.REPORT).read_text()
+    assert max(map(len, report.splitlines())) < 120, "it is for people too"
     assert cli.main([*arguments[:1], "photos", *arguments[3:]]) == 0 and engine.asked == 5
 
 
@@ -245,7 +247,7 @@ def test_the_command_relights(photos, engine, tmp_path, monkeypatch, capsys, lig
         (["--body", "@nowhere.json"], "nowhere.json"),
         (["--light", "0,0,1", "--preset", "rim"], "not allowed with"),
         ([], "required"),
-        (["--environment", "sky"], "there is none of that name"),
+        (["--environment", "sky"], "relight: environment.name: there is none of that name"),
         (["--body", '{"environment": {"type": "upload"}}'], "environment"),
         (["--body", '{"environment": {"type": "photo", "job_id": "nobody"}}'], "environment"),
         (["--mask", "subject"], "required"),

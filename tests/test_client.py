@@ -161,6 +161,24 @@ def test_a_mask_from_a_path_bytes_or_a_file(serve, client, tmp_path):
 
 
 @both
+@pytest.mark.parametrize("name", [".", "..", "../environment", "a/../..", "%2e%2e", "m?", "m#", "é m"])
+def test_no_name_leads_to_another_address(serve, client, name):
+    with client(serve()) as relight:
+        job = relight.upload(encoded(gradient(40, 80)))
+        relight.put_mask(job, "m", encoded(gradient(40, 80)))
+        relight.put_environment(job, encoded(gradient(40, 80)))
+        for call in (relight.delete_mask, relight.mask, relight.download):
+            with pytest.raises(RelightError, match=r"invalid_request|not_found"):
+                call(job, name)
+        with pytest.raises(RelightError, match=r"invalid_request|not_found"):
+            relight.put_mask(job, name, encoded(gradient(40, 80)))
+        with pytest.raises(RelightError, match=r"invalid_request|not_found"):
+            relight.state(f"x/../{job['job_id']}")
+        state = relight.state(job)
+        assert state["masks"] == ["m"] and state["environment"] == {"width": 80, "height": 40}
+
+
+@both
 def test_keys_and_refusals(serve, client):
     address = serve(api_keys=["sesame"])
     with client(address, key="wrong") as relight, pytest.raises(RelightError, match="unauthorized"):

@@ -104,6 +104,12 @@ def kinds():
     yield "palette", Image.fromarray(left_half()).convert("P"), left_half()
 
 
+@pytest.mark.parametrize("path", ["mask/m", "environment"])
+def test_a_form_is_refused_with_what_to_send_instead(shared, job, path):
+    answer = shared.put(f"/job/{job}/{path}", files={"file": ("m.png", encoded(left_half()))})
+    assert "not a form" in problem(answer, 422, "invalid_request")
+
+
 @pytest.mark.parametrize("name, pixels, expected", [pytest.param(*kind, id=kind[0]) for kind in kinds()])
 def test_kinds_of_pictures(shared, job, name, pixels, expected):
     assert put(shared, job, "m", pixels).status_code == 200
@@ -234,7 +240,8 @@ def test_etags_and_head(shared, job):
     assert len({first.headers["etag"], *others}) == 5
     assert shared.get(path, headers={"If-None-Match": first.headers["etag"]}).status_code == 200
     for query in ({"feather": 0.2}, {"feather": -1}, {"feather": "nan"}, {"max_side": 63}, {"max_side": 4097}):
-        problem(shared.get(path, params=query), 422, "invalid_request")
+        detail = problem(shared.get(path, params=query), 422, "invalid_request")
+        assert detail.startswith(f"{next(iter(query))}: Input should be") and ";" not in detail and "None" not in detail
 
 
 def test_the_sky_is_the_surface_turned_round(client, settings):

@@ -154,7 +154,8 @@ export class Live extends EventTarget {
       this.#shown(began);
     } catch (error) {
       const { message, code = 'internal', status = 0 } = /** @type {Partial<RelightError>} */ (error);
-      this.#tell('trouble', { error: new Problem({ title: 'The light is refused', detail: message, code, status }) });
+      const title = code === 'job_not_found' ? 'Photo not found' : 'The light is refused';
+      this.#tell('trouble', { error: new Problem({ title, detail: message, code, status }) });
       return;
     }
     if (!this.#moving) await this.#sharpen(view);

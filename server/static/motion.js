@@ -19,6 +19,8 @@ const KEYS = 16; // key frames that the server takes
 const FPS = 24;
 const MOST_FRAMES = 120;
 const LONGEST = 5; // seconds
+const BUSY = 'A motion of this photo is being rendered';
+const OFFER = 'Wait for it, or cancel it under Motion, then try again.';
 /** @type {Record<string, string>} */
 const FORMATS = { webp: 'WebP', gif: 'GIF', mp4: 'MP4' };
 
@@ -88,8 +90,16 @@ export class Motion {
       this.stop();
       $('#cancel-motion').hidden = false;
       const format = this.#format.value;
-      await keep(button, (mine) => mine.motion({ ...this.#order(), format }, working), `motion.${format}`);
-      $('#cancel-motion').hidden = true;
+      let isBusy = false; // with one that was asked for before a reload, or in another tab
+      await keep(button, async (mine) => {
+        try {
+          return await mine.motion({ ...this.#order(), format }, working);
+        } catch (error) {
+          isBusy = api.asProblem(error).code === 'motion_busy';
+          throw isBusy ? new api.Problem({ ...api.asProblem(error), title: BUSY, detail: OFFER }) : error;
+        }
+      }, `motion.${format}`);
+      $('#cancel-motion').hidden = !isBusy;
     };
   }
 
@@ -185,21 +195,22 @@ export class Motion {
     return shares.map((share) => toBody(turned(this.#store.rig, 2 * Math.PI * share)));
   }
 
-  /** Of the whole motion: a recording in a loop goes there and back. */
-  get #frames() {
-    const ways = this.#loop && this.#way === 'recorded' ? 2 : 1;
-    return Math.min(MOST_FRAMES, Math.max(2, Math.round(this.#seconds * FPS * ways)));
+  /** Seconds of the whole motion: a recording in a loop goes there and back. */
+  get #length() {
+    return this.#seconds * (this.#loop && this.#way === 'recorded' ? 2 : 1);
   }
 
+  /** A long one has fewer frames a second, so that it is no faster than it was recorded. */
   #order() {
-    return { keyframes: this.#keys(), frames: this.#frames, fps: FPS, loop: this.#loop };
+    const fps = Math.min(FPS, Math.floor(MOST_FRAMES / this.#length));
+    return { keyframes: this.#keys(), frames: Math.round(this.#length * fps), fps, loop: this.#loop };
   }
 
   // ---- playing
 
   #play() {
     const keys = this.#keys();
-    const [spans, length] = [this.#loop ? KEYS : KEYS - 1, this.#frames / FPS];
+    const [spans, length] = [this.#loop ? KEYS : KEYS - 1, this.#length];
     const loop = this.#loop;
     /** @type {number | null} */
     let began = null;
@@ -237,6 +248,7 @@ export class Motion {
     const mine = this.#photo();
     if (!mine) return;
     await api.stopMotion(mine.id).catch(() => {}); // it may have ended
+    $('#cancel-motion').hidden = true;
     say('Stopped.');
     toast('Stopped.');
   }

@@ -133,8 +133,12 @@ export class Seeing {
     this.#sync();
   }
 
-  /** The look as it is now beside those that follow. */
+  /** The look as it is now beside those that follow, or no more. */
   async #hold() {
+    if (this.#held && this.#viewer.split !== null) {
+      this.compare();
+      return;
+    }
     const mine = this.#photo();
     const shown = this.#viewer.frame('relit');
     if (!mine || !shown) return;

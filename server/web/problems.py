@@ -1,7 +1,7 @@
 """Errors as answers: one handler, one shape (RFC 9457 problem details)."""
 
 import logging
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, List, Sequence, Union
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -60,17 +60,27 @@ def printable(text: str) -> str:
     return text[:LONGEST].encode("utf-8", "replace").decode()
 
 
+def place(loc: Sequence[Union[str, int]]) -> List[Union[str, int]]:
+    """The field that a finding of pydantic's is about, without what tells which of several shapes was tried."""
+    where = list(loc)[1:]  # after "body"
+    if loc[:1] == ("query",):
+        return where[:1]
+    if where[:1] == ["lights"]:
+        where[2:3] = [w for w in where[2:3] if w not in KINDS]
+    if where[:1] == ["environment"]:
+        where[1:2] = [w for w in where[1:2] if w not in SOURCES]
+    return where
+
+
 def from_validation(errors: Any) -> RelightError:
     """Pydantic's findings as one sentence naming each field; those about a light get `invalid_light`."""
     parts, light = [], False
     for e in list(errors)[:5]:
         if e.get("type") == "json_invalid":
             return InvalidRequest(f"The body is not JSON, from character {e['loc'][-1]} on.")
-        where = list(e.get("loc", ()))[1:]  # after "body"
-        if where[:1] == ["lights"]:
-            where[2:3] = [w for w in where[2:3] if w not in KINDS]  # which of the lights' shapes was tried
-        if where[:1] == ["environment"]:
-            where[1:2] = [w for w in where[1:2] if w not in SOURCES]
+        if e.get("type") == "none_required":  # a parameter of an address may be left out, and can not be None
+            continue
+        where = place(e.get("loc", ()))
         if not where and e.get("type") in ("missing", "model_type", "model_attributes_type"):
             return InvalidRequest("body: send a JSON object, with the header Content-Type: application/json.")
         light = light or where[:1] in (["lights"], ["x"], ["y"], ["z"]) or e.get("type") == "invalid_light"

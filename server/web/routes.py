@@ -379,7 +379,9 @@ async def _archive(files: List[Tuple[str, BinaryIO]], request: Request) -> Respo
     if not files or _is_known(headers["ETag"], request):
         for _, file in files:
             file.close()
-        return Response(status_code=304 if files else 200, headers=headers, media_type=jobs.media_type(jobs.ARCHIVE))
+        answer = Response(status_code=304 if files else 200, headers=headers, media_type=jobs.media_type(jobs.ARCHIVE))
+        del answer.headers["content-length"]  # it is not known, and not 0
+        return answer
     opened = [file for _, file in files]
     return _FilesResponse(archive.stream(files), opened, 200, headers, jobs.media_type(jobs.ARCHIVE))
 
@@ -459,6 +461,8 @@ async def delete(job_id: str, request: Request, service: Services, owner: Owner)
 @asynccontextmanager
 async def received(request: Request, service: Service) -> AsyncIterator[BinaryIO]:
     """The body of a request as a file; past SPOOLED it waits on disk. It counts as an upload."""
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        raise InvalidRequest("body: send the picture itself as the body, not a form with it (curl: -T picture.png).")
     with service.uploads(), tempfile.SpooledTemporaryFile(SPOOLED) as file:
         async for block in request.stream():
             await asyncio.to_thread(file.write, block)

@@ -130,7 +130,29 @@ def test_motion_only_for_those_who_want_it(open_page, photo):
     assert page.evaluate("document.getAnimations().length") == 0
 
 
-@pytest.mark.parametrize("size", [(320, 640), (390, 844), (844, 390), (667, 375), (1280, 800), (2560, 1440)])
+# What of the tools under the picture, or of the panel's buttons, lies beyond its edge
+CUT = """() => {
+  const cut = [];
+  for (const [box, inside] of [['.tools', '*'], ['#stage', '.tools'], ['.tools .segments', 'label'],
+      ['.panel > section', 'button, select']]) {
+    for (const outer of document.querySelectorAll(box)) {
+      const room = outer.getBoundingClientRect();
+      for (const inner of outer.querySelectorAll(inside)) {
+        const { left, right, width } = inner.getBoundingClientRect();
+        if (!width) continue; // it is not shown
+        const slides = inner.closest('.presets') !== null;
+        const words = inner.matches('button:not(.chip), label') && inner.scrollWidth > inner.clientWidth;
+        if (!slides && (left < room.left - 1 || right > room.right + 1) || words) cut.push(inner.outerHTML);
+      }
+    }
+  }
+  return cut;
+}"""
+
+
+@pytest.mark.parametrize(
+    "size", [(320, 640), (390, 844), (844, 390), (667, 375), (821, 900), (1280, 800), (2560, 1440)]
+)
 def test_fits_the_screen(open_page, photo, size):
     phone = size[0] < 900
     page = open_page(
@@ -154,8 +176,14 @@ def test_fits_the_screen(open_page, photo, size):
         box = page.get_by_role("button", name=name).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= size[0], name
         assert min(box["width"], box["height"]) >= 24, name
+    assert page.evaluate(CUT) == []
     picture = json.loads("[" + page.locator("#canvas").get_attribute("data-box").replace(" ", ",") + "]")
     assert picture[2] * picture[3] > 0.2 * stage["width"] * stage["height"]
+    page.get_by_role("button", name="As code").click()
+    last, copy = page.get_by_text("JavaScript").bounding_box(), page.get_by_role("button", name="Copy", exact=True)
+    copy = copy.bounding_box()
+    assert last["x"] + last["width"] <= copy["x"] or last["y"] + last["height"] <= copy["y"], "one lies over the other"
+    page.keyboard.press("Escape")
     if os.environ.get("E2E_SHOTS"):
         (HERE / "shots").mkdir(exist_ok=True)
         page.screenshot(path=HERE / "shots" / f"{size[0]}x{size[1]}.png")

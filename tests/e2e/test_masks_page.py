@@ -156,6 +156,22 @@ def test_a_stroke_is_stored_where_it_was_painted(start, quick, kind):
         assert 0 < (mask[H * 6 // 10 :, W // 2] > 0.5).mean() * 0.4 < 0.6 * tall
 
 
+def test_a_stroke_crosses_the_divider(start, quick):
+    """Its line is not taken by a brush; its knob still is."""
+    page = start(brush=False)
+    page.get_by_role("button", name="Compare").click()
+    take_brush(page)
+    stroke(page, (0.5, 0.2), (0.5, 0.6))
+    mask = stored(page, quick)
+    assert near(mask, 0.5, 0.4) > 0.95
+    divider = page.locator("#divider")
+    assert divider.get_attribute("aria-valuenow") == "50"
+    stroke(page, (0.5, 0.8), (0.8, 0.8))
+    assert divider.get_attribute("aria-valuenow") == "80"
+    page.wait_for_function("document.body.dataset.frame === 'still'")
+    assert near(stored(page, quick), 0.65, 0.8) == 0
+
+
 def test_erasing_undoing_inverting_and_clearing(start, quick):
     page = start()
     stroke(page, (0.2, 0.5), (0.8, 0.5))
@@ -279,6 +295,20 @@ def test_a_look_whose_mask_the_photo_does_not_have(start, quick):
     stroke(page, (0.2, 0.5), (0.8, 0.5))
     mask = stored(page, quick)
     assert near(mask, 0.5, 0.5) < 0.05 and near(mask, 0.5, 0.1) > 0.95
+
+
+def test_a_photo_that_is_gone_is_not_called_a_refused_light(start, quick):
+    page = start()
+    stroke(page, (0.3, 0.5), (0.7, 0.5))
+    stored(page, quick)
+    page.get_by_role("button", name="Everywhere").click()
+    page.reload()
+    settled(page)
+    page.watch.expect("Failed to load resource")
+    quick.call(f"job/{job_id(page)}", method="DELETE")
+    page.get_by_role("button", name="Painted 1").click()
+    page.get_by_role("alert").get_by_text("Upload the photo again").wait_for()
+    assert "not found" in page.get_by_role("alert").inner_text() and "refused" not in page.content()
 
 
 @pytest.mark.parametrize("size, scheme", [((390, 844), "light"), ((1280, 800), "dark")])

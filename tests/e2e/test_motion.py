@@ -86,6 +86,10 @@ def test_a_drag_is_recorded_played_and_saved(open_page, photo):
     xs = [key["lights"][0]["direction"][0] for key in order["keyframes"]]
     assert xs[0] < xs[4] < xs[8] > xs[12] > xs[15] and xs[8] - xs[0] > 0.3, "there and back"
     assert Image.open(io.BytesIO(file.path().read_bytes())).n_frames == order["frames"]
+    assert order["frames"] / order["fps"] == 1
+    page.get_by_role("slider", name="Length").fill("5")
+    order, _ = saved(page)
+    assert order["frames"] / order["fps"] == 10, "as slow as it was recorded, there and back"
     page.get_by_label("Loop").uncheck()
     order, _ = saved(page)
     xs = [key["lights"][0]["direction"][0] for key in order["keyframes"]]
@@ -131,3 +135,25 @@ def test_it_is_cancelled(open_page, server, photo):
     assert page.locator("#cancel-motion").is_hidden() and page.locator("#problem").is_hidden()
     assert page.locator("#work").is_hidden()
     assert server.json(f"job/{job_id(page)}")["motion"] is None
+
+
+def test_one_that_renders_already_can_be_cancelled(open_page, photo):
+    """It was asked for before a reload, say: the page says so in its own words."""
+    page = open_page()
+    choose(page, photo)
+    page.watch.expect("Failed to load resource")
+    busy = {
+        "title": "Motion busy",
+        "code": "motion_busy",
+        "status": 409,
+        "detail": "stop it by DELETE",
+        "request_id": "",
+    }
+    page.route("**/animate", lambda route: route.fulfill(status=409, json=busy))
+    page.get_by_role("button", name="Save motion").click()
+    words = page.get_by_role("alert").get_by_text("cancel it")
+    words.wait_for()
+    assert "DELETE" not in page.get_by_role("alert").inner_text()
+    page.get_by_role("button", name="Cancel").click()
+    until(page, "document.querySelector('#toast').textContent.includes('Stopped')")
+    assert page.locator("#cancel-motion").is_hidden()

@@ -93,6 +93,11 @@ def test_a_look_is_held_beside_the_next(open_page, photo):
     assert page.locator("#divider").get_by_text("Held").is_visible()
     both, half = on_screen(page), held.shape[1] // 2
     assert abs(both - held)[:, : half - 20].mean() < 1 < abs(both - held)[:, half + 20 :].mean()
+    page.get_by_role("button", name="Hold").click()
+    assert page.locator("#divider").is_hidden()
+    assert page.get_by_role("button", name="Hold").get_attribute("aria-pressed") == "false"
+    page.get_by_role("button", name="Hold").click()
+    assert page.locator("#divider").get_by_text("Held").is_visible()
     page.get_by_role("button", name="Compare").click()
     assert page.locator("#divider").is_hidden()
 
@@ -210,13 +215,17 @@ def test_the_light_of_another_photo(open_page, server, photo, tmp_path):
     page.watch.expect("Failed to load resource")
     choose(page, photo)
     plain, mine = on_screen(page), job_id(page)
-    other = tmp_path / "other.png"
+    other = tmp_path / "other whose name is rather long, as cameras and phones do it.png"
     other.write_bytes(encoded(gradient(200, 300)))
     with page.expect_response(lambda r: r.url.endswith("/upload")) as sent:
         page.get_by_label("Photo whose light to match").set_input_files(other)
     page.wait_for_timeout(300)
     settled(page)
     assert page.get_by_label("Light from all around").input_value() == "photo"
+    words, choice = page.get_by_text("Light from all around", exact=True), page.get_by_label("Light from all around")
+    words, choice, room = (place.bounding_box() for place in (words, choice, page.locator("#scene")))
+    assert words["height"] < choice["height"], "on one line, however long the file's name is"
+    assert words["x"] + words["width"] <= choice["x"] and choice["x"] + choice["width"] <= room["x"] + room["width"] + 1
     assert abs(on_screen(page) - plain).mean() > 0.5 and job_id(page) == mine
     server.call(f"job/{sent.value.json()['job_id']}", method="DELETE")
     page.get_by_role("button", name="From below").click()  # a preset brings its own surroundings: none
