@@ -45,12 +45,19 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--seed", type=int, default=100, help="of scenes and batches; another run needs another (default 100)"
     )
     p.add_argument("--size", type=int, default=320, help="side of the rendered pictures in pixels (default 320)")
-    p.add_argument("--sizes", type=int, nargs=4, default=(192, 256, 320, 448), metavar="N", help="training sizes")
+    p.add_argument(
+        "--sizes",
+        type=int,
+        nargs=4,
+        default=(256, 256, 384, 384),
+        metavar="N",
+        help="training sizes, small to large; a GPU takes ten seconds to choose its kernels for each",
+    )
     p.add_argument("--batch", type=int, default=64 if cuda else 8, metavar="N", help="pictures a step (default 64)")
     p.add_argument("--rate", type=float, default=8e-4, help="peak learning rate of the decoder (default 8e-4)")
     p.add_argument("--renderers", type=int, default=max(1, cores - 1), help="processes (default: cores but one)")
     p.add_argument("--pool", type=int, default=20000 if cuda else 3000, help="pictures kept to train from")
-    p.add_argument("--unseen", type=int, default=96 if cuda else 16, help="pictures to score on (default 96)")
+    p.add_argument("--unseen", type=int, default=32 if cuda else 16, help="pictures to score on (default 32)")
     p.add_argument("--kinds", nargs="+", default=[], choices=ring.KINDS, help="kinds of scenes in turn, not the mix")
     p.add_argument("--save-seconds", type=float, default=60, help=argparse.SUPPRESS)
     args = p.parse_args(argv)
@@ -108,26 +115,25 @@ class Pool:
         return views.Pictures._make([self.arrays[name][k] for name in (*data.FIELDS, "focal")])
 
 
-# pictures, cameras, height, width, and the directions that they are lit from
-Plan = tuple[np.ndarray, list[tuple[np.ndarray, float]], int, int, np.ndarray]
+# pictures, cameras, size, and the directions that they are lit from
+Plan = tuple[np.ndarray, list[tuple[np.ndarray, float]], int, np.ndarray]
 
 
 def plan(pool: Pool, focal: np.ndarray, seed: int, step: int, size: int, count: int) -> Plan:
-    """What the next batch shows: the part of its making that is not the device's."""
+    """What the next batch shows: the part of its making that is not the device's. All views are square."""
     rng = np.random.default_rng([seed, step])
-    height, width = data.shape_of(size, rng)
     chosen, side = pool.draw(rng, count), pool.arrays["rgb"].shape[1]
-    cameras = [views.camera(rng, float(focal[k]), side, height, width) for k in chosen]
-    return chosen, cameras, height, width, rng.permutation(light.facing())[: light.LIT]
+    cameras = [views.camera(rng, float(focal[k]), side, size, size) for k in chosen]
+    return chosen, cameras, size, rng.permutation(light.facing())[: light.LIT]
 
 
 def made(pool: Pool, planned: Plan, dice: torch.Generator) -> loop.Batch:
     """The batch that was planned, augmented where the pool is."""
-    chosen, cameras, height, width, lights = planned
+    chosen, cameras, size, lights = planned
     device = pool.arrays["rgb"].device
     turn = torch.from_numpy(np.stack([t for t, _ in cameras])).to(device)
     reach = torch.tensor([r for _, r in cameras], dtype=torch.float32, device=device)
-    codes, truth = views.look(pool.pictures(chosen), turn, reach, height, width, torch.from_numpy(lights).to(device))
+    codes, truth = views.look(pool.pictures(chosen), turn, reach, size, size, torch.from_numpy(lights).to(device))
     codes, truth = colours.recoloured(codes, truth, dice)
     return views.normalised(codes), truth
 

@@ -199,10 +199,12 @@ def train_step(
             predicted = net.train()(image.to(device, memory_format=torch.channels_last))
         predicted = tuple(p.float() for p in predicted)
         terms, loss = objective(predicted, views.Truth(*(t.to(device) for t in target)), learns)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"step {state.step}: loss is {loss.item()}")
+        terms["loss"] = loss
+        told = dict(zip(terms, torch.stack([t.detach() for t in terms.values()]).tolist()))  # a GPU is waited for once
+        if not math.isfinite(told["loss"]):
+            raise FloatingPointError(f"step {state.step}: loss is {told['loss']}")
         loss.backward()
-        return {k: v.item() for k, v in terms.items()} | {"loss": loss.item(), "samples": image.shape[0]}
+        return told | {"samples": image.shape[0]}
 
     factor = learning_rate(state.step, done)
     for group in state.optimiser.param_groups:
