@@ -18,7 +18,7 @@ from support import ROOT, encoded, finished, gradient, picture, problem, upload
 from server.application import create_app
 from server.errors import DamagedFile
 from server.image.srgb import linear_to_srgb, srgb_to_linear
-from server.jobs import look
+from server.jobs import archive, look
 from server.jobs.base import JobFile
 from server.light.lights import Light, Rig, key_light
 
@@ -173,20 +173,14 @@ def test_they_take_a_relight_and_head_makes_none(client, name):
     assert name in client.get(f"/job/{job}").json()["files"]
     head = client.head(f"/download/{job}/{name}")
     assert head.status_code == (200 if name == "passes.zip" else 404)
+    assert name != "passes.zip" or "content-length" not in head.headers, "nobody knows it before it is made"
     folder = client.app.state.service.store.root / job
     assert not {"relit16.png", "passes.exr", "depth.png"} & set(os.listdir(folder))
     answer = client.get(f"/download/{job}/{name}")
     assert answer.status_code == 200 and not (folder / "passes.zip").exists()
-    if name != "passes.zip":
-        assert client.head(f"/download/{job}/{name}").headers["content-length"] == str(len(answer.content))
-        part = client.get(f"/download/{job}/{name}", headers={"Range": "bytes=5-20"})
-        assert part.status_code == 206 and part.content == answer.content[5:21]
-    else:
-        assert "content-length" not in client.head(f"/download/{job}/{name}").headers, "nobody knows it before"
-    again = client.get(f"/download/{job}/{name}", headers={"If-None-Match": answer.headers["etag"]})
-    assert again.status_code == 304 and not again.content
-    relight(client, job, x=1, y=0, z=1)
-    assert client.get(f"/download/{job}/{name}", headers={"If-None-Match": answer.headers["etag"]}).status_code == 200
+    assert client.head(f"/download/{job}/{name}").headers["content-length"] == str(len(answer.content))
+    part = client.get(f"/download/{job}/{name}", headers={"Range": "bytes=5-20"})
+    assert part.status_code == 206 and part.content == answer.content[5:21]
 
 
 def test_no_job_makes_room_for_what_cannot_be_made(settings):
@@ -260,6 +254,45 @@ def test_the_archive_holds_what_the_downloads_give(client):
         for name in files:
             assert archive.read(name) == client.get(f"/download/{job}/{name}").content, name
     assert client.get(f"/download/{job}/passes.zip").content == answer.content
+
+
+def test_an_archive_that_broke_off_is_continued(client):
+    job = relit(client)
+    address = f"/download/{job}/passes.zip"
+    whole = client.get(address)
+    etag, n = whole.headers["etag"], len(whole.content)
+    assert whole.headers["content-length"] == str(n) and whole.headers["accept-ranges"] == "bytes"
+    for asked, first, last in (
+        (f"bytes=0-{n - 1}", 0, n),
+        ("bytes=70000-", 70000, n),
+        ("bytes=-300", n - 300, n),
+        (f"bytes={n - 1}-{n + 5}", n - 1, n),
+    ):
+        part = client.get(address, headers={"Range": asked, "If-Range": etag})
+        assert part.status_code == 206 and part.content == whole.content[first:last], asked
+        assert part.headers["content-range"] == f"bytes {first}-{last - 1}/{n}"
+        assert part.headers["content-length"] == str(last - first)
+    problem(client.get(address, headers={"Range": f"bytes={n}-"}), 416, "invalid_request")
+    assert client.get(address, headers={"Range": "bytes=5-9", "If-Range": '"other"'}).content == whole.content
+    head = client.head(address, headers={"Range": "bytes=5-9"})
+    assert head.status_code == 200 and head.headers["content-length"] == str(n) and head.headers["etag"] == etag
+    for method in (client.get, client.head):
+        assert method(address, headers={"If-None-Match": etag}).status_code == 304
+    relight(client, job, x=0.3, y=0.2, z=0.9)
+    changed = client.get(address, headers={"Range": "bytes=5-9", "If-Range": etag})
+    assert changed.status_code == 200 and changed.headers["etag"] != etag
+
+
+def test_the_size_of_an_archive_is_known_before_it_is_made():
+    for sizes in ([], [0], [1, 0, 70_000], [300_000] * 20):
+        files = [(f"{k}.png", io.BytesIO(b"x" * size)) for k, size in enumerate(sizes)]
+        made = b"".join(archive.stream(files))
+        assert archive.size([(name, len(file.getvalue())) for name, file in files]) == len(made)
+    assert archive.size([("a", 1 << 31)]) is None
+    blocks = [b"abc", b"", b"defg", b"h"]
+    for first in range(8):
+        for count in range(1, 9 - first):
+            assert b"".join(archive.part(iter(blocks), first, count)) == b"abcdefgh"[first : first + count]
 
 
 @pytest.mark.parametrize("name", ["relit16.png", "passes.exr", "passes.zip"])

@@ -2,7 +2,7 @@
 
 import io
 import zipfile
-from typing import BinaryIO, Iterator, List, Tuple
+from typing import BinaryIO, Iterator, List, Optional, Tuple
 
 BLOCK = 1 << 18
 TIME = (1980, 1, 1, 0, 0, 0)  # the same files make the same archive
@@ -27,6 +27,25 @@ class _Sink(io.RawIOBase):
         """What was written since the last time."""
         data, self.held = bytes(self.held), bytearray()
         return data
+
+
+def size(files: List[Tuple[str, int]]) -> Optional[int]:
+    """The bytes of the archive of files of so many bytes, by name; None where ZIP64 makes it less simple."""
+    total = sum(count for _, count in files)
+    if total > zipfile.ZIP64_LIMIT - (1 << 20):
+        return None
+    return total + sum(map(len, stream([(name, io.BytesIO()) for name, _ in files])))
+
+
+def part(blocks: Iterator[bytes], first: int, count: int) -> Iterator[bytes]:
+    """So many bytes of a sequence of blocks, from byte `first` on."""
+    for block in blocks:
+        if first < len(block):
+            yield block[first : first + count]
+            count -= min(count, len(block) - first)
+            if not count:
+                return
+        first = max(0, first - len(block))
 
 
 def stream(files: List[Tuple[str, BinaryIO]]) -> Iterator[bytes]:

@@ -446,20 +446,27 @@ class Service:
         return await asyncio.to_thread(self.store.direct, job_id, file, seconds)
 
     async def open_archive(self, job_id: str, owner: str, make: bool = True) -> List[Tuple[str, BinaryIO]]:
-        """All passes of a job that was relit, open for reading, by name; none of them unless they are to be made.
+        """All passes of a job that was relit, open for reading, by name.
+
+        Those that are missing are made; unless they are to be, there are none where one is missing.
 
         Raises what open_pass does.
         """
         record = await asyncio.to_thread(load_owned_record, self.store, job_id, owner)
         await asyncio.to_thread(self.store.touch, record.job_id)
-        if record.state != READY or JobFile.RELIT not in await asyncio.to_thread(self.store.names, record.job_id):
+        there = await asyncio.to_thread(self.store.names, record.job_id)
+        if record.state != READY or JobFile.RELIT not in there:
             raise FileNotFound(f"{ARCHIVE} holds what the last relight made. Relight the job first.")
+        wanted = [file for file in ARCHIVED if not record.lacks(file)]
         files: List[Tuple[str, BinaryIO]] = []
+        if not make and not set(wanted) <= set(there):
+            return files
         try:
-            for file in (f for f in ARCHIVED if make and not record.lacks(f)):
-                stream = await self._open(record, file, make=True)
+            for file in wanted:
+                stream = await self._open(record, file, make)
                 files.append((file.value, stream))
-                await asyncio.to_thread(begin, stream, 0, facts(stream).size)
+                if make:
+                    await asyncio.to_thread(begin, stream, 0, facts(stream).size)
         except BaseException:
             for _, stream in files:
                 stream.close()

@@ -262,6 +262,7 @@ const keep = keeping(store, () => photo, {
   saved: () => masks.saved(),
   erased: ({ file }, words) => {
     closePhoto();
+    surroundings.forget();
     toast(words, file ? { action: 'Upload again', onAction: () => openPhoto(new Photo({ file })) } : {});
     $('#choose').focus();
   },

@@ -25,6 +25,8 @@ export class Surroundings {
   #choice = find('#environment', HTMLSelectElement);
   /** @type {import('./controls.js').Control[]} */
   #controls = [];
+  /** @type {Set<string>} The photos that were sent for their light alone. */
+  #others = new Set();
 
   /**
    * @param {import('./store.js').Store} store
@@ -100,6 +102,7 @@ export class Surroundings {
       const { job_id: photo } = await api.upload(file, {
         onProgress: (progress) => working({ stage: progress < 1 ? 'sending' : 'checking', progress }),
       });
+      this.#others.add(photo);
       this.#store.apply((rig) => { rig.environment = { photo, title: file.name }; });
       say(`Lit as ${file.name} was.`);
     } catch (error) {
@@ -107,6 +110,16 @@ export class Surroundings {
     } finally {
       working(null);
     }
+  }
+
+  /** Deletes the photos that were sent for their light alone; one that cannot be, expires. */
+  forget() {
+    const others = [...this.#others];
+    this.#others.clear();
+    if (others.includes(this.#store.rig.environment?.photo ?? '')) {
+      this.#store.apply((rig) => { delete rig.environment; });
+    }
+    return Promise.allSettled(others.map((id) => api.erase(id)));
   }
 
   /** The ball turns with the pointer. */

@@ -347,19 +347,28 @@ async def download(
     if url is not None:
         file.close()
         return Response(status_code=307, headers={"Location": url, "Cache-Control": "no-store"})
-    part = None
-    if request.headers.get("if-range", headers["ETag"]).strip() == headers["ETag"]:
-        try:
-            part = byte_range(request.headers.get("range", ""), stat.size)
-        except InvalidRequest:
-            file.close()
-            raise
-    first, count = part or (0, stat.size)
+    try:
+        first, count, status = _share(headers, stat.size, request)
+    except InvalidRequest:
+        file.close()
+        raise
+    await _begin(file, first, count)
+    return _FilesResponse(_blocks(file, count), [file], status, headers, media_type)
+
+
+def _share(headers: Dict[str, str], size: int, request: Request) -> Tuple[int, int, int]:
+    """What of a file of `size` bytes is asked for: the first byte, their number, the status; the headers tell it.
+
+    Raises InvalidRequest (416).
+    """
+    asked = request.headers.get("range", "")
+    same = request.headers.get("if-range", headers["ETag"]).strip() == headers["ETag"]
+    part = byte_range(asked, size) if same else None
+    first, count = part or (0, size)
     headers["Content-Length"] = str(count)
     if part:
-        headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{stat.size}"
-    await _begin(file, first, count)
-    return _FilesResponse(_blocks(file, count), [file], 206 if part else 200, headers, media_type)
+        headers["Content-Range"] = f"bytes {first}-{first + count - 1}/{size}"
+    return first, count, 206 if part else 200
 
 
 async def _begin(file: BinaryIO, first: int, count: int) -> None:
@@ -372,18 +381,38 @@ async def _begin(file: BinaryIO, first: int, count: int) -> None:
 
 
 async def _archive(files: List[Tuple[str, BinaryIO]], request: Request) -> Response:
-    """passes.zip of open files, which are closed; none: of HEAD, which makes nothing."""
+    """passes.zip of open files, which are closed; none: of HEAD while some are not made."""
     headers = {"Cache-Control": "private, no-cache", "Content-Disposition": jobs.disposition(jobs.ARCHIVE)}
+    media_type, opened = jobs.media_type(jobs.ARCHIVE), [file for _, file in files]
+    size = archive.size([(name, jobs.facts(file).size) for name, file in files]) if files else None
     if files:
-        headers["ETag"] = _etag([file for _, file in files])
-    if not files or _is_known(headers["ETag"], request):
-        for _, file in files:
-            file.close()
-        answer = Response(status_code=304 if files else 200, headers=headers, media_type=jobs.media_type(jobs.ARCHIVE))
-        del answer.headers["content-length"]  # it is not known, and not 0
+        headers["ETag"] = _etag(opened)
+    if size is not None:
+        headers["Accept-Ranges"] = "bytes"
+    if files and _is_known(headers["ETag"], request):
+        _close(opened)
+        return Response(status_code=304, headers=headers)
+    if request.method == "HEAD":
+        _close(opened)
+        answer = Response(headers=headers, media_type=media_type)
+        del answer.headers["content-length"]  # of no body
+        if size is not None:
+            answer.headers["Content-Length"] = str(size)
         return answer
-    opened = [file for _, file in files]
-    return _FilesResponse(archive.stream(files), opened, 200, headers, jobs.media_type(jobs.ARCHIVE))
+    blocks, status = archive.stream(files), 200
+    if size is not None:
+        try:
+            first, count, status = _share(headers, size, request)
+        except InvalidRequest:
+            _close(opened)
+            raise
+        blocks = archive.part(blocks, first, count)
+    return _FilesResponse(blocks, opened, status, headers, media_type)
+
+
+def _close(files: List[BinaryIO]) -> None:
+    for file in files:
+        file.close()
 
 
 def _etag(files: List[BinaryIO], before: bytes = b"") -> str:
@@ -430,8 +459,7 @@ class _FilesResponse(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            for file in self._files:
-                file.close()
+            _close(self._files)
 
 
 async def _blocks(file: BinaryIO, count: int, before: bytes = b"") -> AsyncIterator[bytes]:

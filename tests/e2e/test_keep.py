@@ -52,6 +52,23 @@ def test_delete(open_page, server, photo):
     assert job_id(page) != job
 
 
+def test_what_was_sent_for_its_light_is_deleted_too(open_page, server, photo):
+    page = open_page()
+    choose(page, photo)
+    with page.expect_response(lambda answer: answer.url.endswith("/upload")) as sent:
+        page.get_by_label("Photo whose light to match").set_input_files(photo)
+    other = sent.value.json()["job_id"]
+    page.wait_for_timeout(300)
+    settled(page)
+    assert page.get_by_label("Light from all around").input_value() == "photo" and (server.jobs / other).exists()
+    with page.expect_response(lambda answer: answer.url.endswith(other)):
+        page.get_by_role("button", name="Delete").click()
+    assert server.call(f"job/{other}")[0] == 404 and not (server.jobs / other).exists()
+    page.get_by_role("button", name="Upload again").click()
+    settled(page)
+    assert page.get_by_label("Light from all around").input_value() == ""
+
+
 def test_a_slow_delete_closes_no_other_photo(open_page, server, photo):
     page = open_page()
     choose(page, photo)
