@@ -93,6 +93,11 @@ export class Masks {
     buttonAt('#paint').onclick = () => this.paint();
     buttonAt('#discard-mask').onclick = () => this.#discard();
     for (const type of ['change', 'select']) store.addEventListener(type, () => this.#follow());
+    addEventListener('beforeunload', (event) => {
+      if (!this.#photo || this.#stored === this.#changes) return;
+      this.#save();
+      event.preventDefault(); // the browser asks whether to leave; meanwhile it is sent
+    });
     this.update();
   }
 

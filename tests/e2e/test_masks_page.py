@@ -280,6 +280,26 @@ def test_a_mask_for_each_light_and_one_for_the_picture(start, quick):
     assert quick.json(f"job/{job_id(page)}")["masks"] == ["painted-2"]
 
 
+def test_whoever_leaves_before_a_stroke_is_stored_is_asked(start, quick):
+    page, asked = start(), []
+
+    def stay(dialog):
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    page.on("dialog", stay)
+    stroke(page, (0.3, 0.4), (0.7, 0.4))
+    page.evaluate("location.reload()")
+    assert near(stored(page, quick), 0.5, 0.4) > 0.95, "it is sent meanwhile"
+    assert asked == ["beforeunload"]
+    page.wait_for_timeout(100)
+    settled(page)
+    page.reload()
+    settled(page)
+    assert asked == ["beforeunload"], "there is nothing that could be lost"
+    assert "mask=painted-1" in page.url
+
+
 def test_a_look_whose_mask_the_photo_does_not_have(start, quick):
     page = start("#light=directional:0.3,0,0.9;mask=painted-7&mask=!somewhere,0.02", brush=False)
     assert page.get_by_text("does not have the mask").is_visible()
