@@ -231,8 +231,7 @@ def _rig_of(fields: Dict[str, Any], by_server: bool) -> "Rig":
     from pydantic import ValidationError
 
     from .light.lights import BUILT_IN
-    from .web.problems import place
-    from .web.schemas import Look
+    from .web.schemas import Look, place
 
     try:
         rig = Look(**fields).rig()

@@ -26,6 +26,7 @@ REACH = 4  # among the steps between so many pixels on either side
 GOES_ON = 6  # are so many at least half as high
 SMOOTHINGS = 2  # of the outlines, which follow the sides of pixels at first
 LEAST = 0.05  # of its area that a triangle keeps thereby
+FINE = 1 << 14  # steps of a normal's coordinates to 1: sums in another order then make the same mesh
 A, B, C, D = range(4)  # the pixels around a corner of pixels: above left, above right, below left, below right
 # Corners of a square of pixels, and its middle: (row, column) in sides of the square
 TL, TR, BL, BR, MIDDLE = (0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)
@@ -85,12 +86,13 @@ def mesh(
     k, row, column = np.unravel_index(keys, first.shape)
     n = np.stack([_mean_of_surface(_around(plane), first)[k, row, column] for plane in normals], 1)
     length = np.linalg.norm(n, axis=1, keepdims=True)
+    unit = np.where(length > 1e-3, n / np.maximum(length, 1e-3), [0, 0, 1])
     place = places[row, column]
     depth = 1 / corners[k, row, column].astype(np.float64)
     positions = [(2 * place[:, 0] - 1) * depth, (1 - 2 * place[:, 1]) * ratio * depth, 2 * focal * (1 - depth)]
     return Mesh(
         positions=np.stack(positions, 1).astype(np.float32),
-        normals=np.where(length > 1e-3, n / np.maximum(length, 1e-3), np.array([0, 0, 1])).astype(np.float32),
+        normals=(np.rint(unit * FINE) / FINE).astype(np.float32),
         places=place.astype(np.float32),
         triangles=triangles.reshape(-1, 3).astype(np.uint32),
     )

@@ -1,7 +1,7 @@
 """Errors as answers: one handler, one shape (RFC 9457 problem details)."""
 
 import logging
-from typing import Any, Dict, List, Sequence, Union
+from typing import Any, Dict, Sequence
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,10 +22,9 @@ from ..errors import (
     Unauthorized,
     from_oserror,
 )
+from .schemas import place
 
 log = logging.getLogger("relight")
-KINDS = ("directional", "point", "spot")  # of lights
-SOURCES = ("preset", "upload", "photo")  # of environments
 UNREADABLE = (
     "The body could not be read. /upload takes multipart/form-data with one file in the field `file` and at most "
     "8 other fields, the others take JSON."
@@ -58,18 +57,6 @@ def problem_response(error: RelightError, request_id: str) -> JSONResponse:
 def printable(text: str) -> str:
     """A client's own words as they may stand in an answer: short, and of characters that UTF-8 has."""
     return text[:LONGEST].encode("utf-8", "replace").decode()
-
-
-def place(loc: Sequence[Union[str, int]]) -> List[Union[str, int]]:
-    """The field that a finding of pydantic's is about, without what tells which of several shapes was tried."""
-    where = list(loc)[1:]  # after "body"
-    if loc[:1] == ("query",):
-        return where[:1]
-    if where[:1] == ["lights"]:
-        where[2:3] = [w for w in where[2:3] if w not in KINDS]
-    if where[:1] == ["environment"]:
-        where[1:2] = [w for w in where[1:2] if w not in SOURCES]
-    return where
 
 
 def from_validation(errors: Any) -> RelightError:

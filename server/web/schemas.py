@@ -3,7 +3,7 @@
 import json
 import struct
 import zlib
-from typing import Annotated, Any, Dict, List, Literal, Optional, Tuple, Union
+from typing import Annotated, Any, Dict, List, Literal, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from pydantic import (
@@ -32,11 +32,25 @@ DEFAULT = Rig()
 KEY = Light()
 MAX_LIGHTS = 16
 TEMPERATURES = 196  # every five mired
+KINDS = ("directional", "point", "spot")  # of lights
+SOURCES = ("preset", "upload", "photo")  # of environments
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Coordinate = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-100, le=100)]
 Direction = Tuple[Number, Number, Number]
 Position = Tuple[Coordinate, Coordinate, Coordinate]
+
+
+def place(loc: Sequence[Union[str, int]]) -> List[Union[str, int]]:
+    """The field that a finding of pydantic's is about, without what tells which of several shapes was tried."""
+    where = list(loc)[1:]  # after "body"
+    if loc[:1] == ("query",):
+        return where[:1]
+    if where[:1] == ["lights"]:
+        where[2:3] = [w for w in where[2:3] if w not in KINDS]
+    if where[:1] == ["environment"]:
+        where[1:2] = [w for w in where[1:2] if w not in SOURCES]
+    return where
 
 
 def _whole(value: Any) -> Any:
