@@ -127,10 +127,7 @@ def test_many_uploads_at_once_do_not_pass_the_quota(settings):
         TestClient(first, raise_server_exceptions=False) as one,
         TestClient(second, raise_server_exceptions=False) as other,
     ):
-        for client in (
-            one,
-            other,
-        ):  # one after the other: the first request builds routes, and hides warnings from all threads
+        for client in (one, other):  # the first request builds routes, and hides warnings from all threads
             assert client.get("/health").status_code == 200
         statuses, most, largest = [], [0], [0]
         done = threading.Event()
