@@ -26,7 +26,7 @@ REACH = 4  # among the steps between so many pixels on either side
 GOES_ON = 6  # are so many at least half as high
 SMOOTHINGS = 2  # of the outlines, which follow the sides of pixels at first
 LEAST = 0.05  # of its area that a triangle keeps thereby
-FINE = 1 << 14  # steps of a normal's coordinates to 1: sums in another order then make the same mesh
+FINE = 1 << 18  # steps of a normal's coordinates to 1: sums in another order then make the same mesh
 A, B, C, D = range(4)  # the pixels around a corner of pixels: above left, above right, below left, below right
 # Corners of a square of pixels, and its middle: (row, column) in sides of the square
 TL, TR, BL, BR, MIDDLE = (0, 0), (0, 1), (1, 0), (1, 1), (0.5, 0.5)
