@@ -10,6 +10,7 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
+from server.errors import StorageFull
 from server.jobs.processes import ProcessRegistry
 from server.jobs.store import LocalStore
 
@@ -19,6 +20,18 @@ ROOT = Path(__file__).resolve().parent.parent
 def local_store(root):
     """Jobs in a folder, as one more process has them; `.processes.close()` ends it."""
     return LocalStore(root, ProcessRegistry(root))
+
+
+def no_room_for(wanted, monkeypatch):
+    """Whoever writes this file of a job finds the disk full, all other files are written."""
+    real = LocalStore.put
+
+    def put(self, job_id, name, data, held=None):
+        if name == wanted:
+            raise StorageFull()
+        real(self, job_id, name, data, held)
+
+    monkeypatch.setattr(LocalStore, "put", put)
 
 
 def encoded(pixels, kind="PNG", **options):

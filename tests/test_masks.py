@@ -12,13 +12,11 @@ import pytest
 from fakes import SphereEngine
 from fastapi.testclient import TestClient
 from PIL import Image
-from support import ROOT, encoded, finished, gradient, linear, picture, problem, upload
+from support import ROOT, encoded, finished, gradient, linear, no_room_for, picture, problem, upload
 
 from server.application import create_app
-from server.errors import StorageFull
 from server.jobs import masks, rendering
 from server.jobs.base import MASK_SLOTS, JobFile
-from server.jobs.store import LocalStore
 
 NONE = "00000000-0000-4000-8000-000000000000"
 H, W = 60, 80
@@ -555,14 +553,7 @@ def test_masks_count_to_the_quota(settings):
 
 def test_a_disk_that_is_full_leaves_the_masks_before(shared, job, monkeypatch):
     put(shared, job, "m", left_half())
-    real = LocalStore.put
-
-    def put_file(self, job_id, name, data, held=None):
-        if name == JobFile.MASKS:
-            raise StorageFull()
-        real(self, job_id, name, data, held)
-
-    monkeypatch.setattr(LocalStore, "put", put_file)
+    no_room_for(JobFile.MASKS, monkeypatch)
     problem(put(shared, job, "m", 255 - left_half()), 507, "storage_full")
     problem(put(shared, job, "n", left_half()), 507, "storage_full")
     monkeypatch.undo()

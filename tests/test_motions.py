@@ -12,7 +12,7 @@ import pytest
 from fakes import Gated, Raising, SphereEngine
 from fastapi.testclient import TestClient
 from PIL import Image
-from support import encoded, finished, gradient, picture, problem, serving, upload
+from support import encoded, finished, gradient, no_room_for, picture, problem, serving, upload
 
 from server.application import create_app
 from server.errors import StorageFull
@@ -400,14 +400,7 @@ def test_a_motion_that_finds_no_room_leaves_the_one_before(client, monkeypatch):
     job = upload(client)
     animate(client, job)
     assert ended(client, job)["state"] == "ready"
-    real = LocalStore.put
-
-    def put(self, job_id, name, data, held=None):
-        if name == JobFile.MOTION:
-            raise StorageFull()
-        real(self, job_id, name, data, held)
-
-    monkeypatch.setattr(LocalStore, "put", put)
+    no_room_for(JobFile.MOTION, monkeypatch)
     problem(client.post("/animate", json={"job_id": job, **ORBIT}), 507, "storage_full")
     monkeypatch.undo()
     assert client.get(f"/job/{job}").json()["motion"]["state"] == "ready" and len(frames(client, job)) == 6

@@ -433,13 +433,18 @@ def test_jobs_move_to_a_bucket_and_back(settings, tmp_path, bucket, monkeypatch,
     assert {p.name for p in back.iterdir() if not p.name.startswith(".")} == set(lit)
 
 
-def test_a_file_that_cannot_be_read_fails_its_job_and_not_the_move(tmp_path, monkeypatch, capsys):
-    store, real = local_store(tmp_path / "jobs"), LocalStore.get
-    jobs = [str(uuid.uuid4()) for _ in range(3)]
+def folder_of_jobs(path, count):
+    """A store in a folder that nobody serves; returns the ids of its jobs, sorted."""
+    store, jobs = local_store(path), sorted(str(uuid.uuid4()) for _ in range(count))
     for job in jobs:
         record = Record(job_id=job, width=8, height=6, key="ab12")
         store.create(job, {JobFile.JOB: record.dump(), JobFile.INPUT: b"photo"})
     store.processes.close()
+    return jobs
+
+
+def test_a_file_that_cannot_be_read_fails_its_job_and_not_the_move(tmp_path, monkeypatch, capsys):
+    jobs, real = folder_of_jobs(tmp_path / "jobs", 3), LocalStore.get
 
     def get(self, job_id, name):
         if job_id == jobs[0] and name == JobFile.INPUT:
@@ -454,12 +459,8 @@ def test_a_file_that_cannot_be_read_fails_its_job_and_not_the_move(tmp_path, mon
 
 def test_a_move_that_is_stopped_begins_no_more_jobs(tmp_path, monkeypatch, capsys):
     """As by Ctrl+C; the same command goes on."""
-    folder, store = tmp_path / "jobs", local_store(tmp_path / "jobs")
-    jobs = sorted(str(uuid.uuid4()) for _ in range(20))
-    for job in jobs:
-        record = Record(job_id=job, width=8, height=6, key="ab12")
-        store.create(job, {JobFile.JOB: record.dump(), JobFile.INPUT: b"photo"})
-    store.processes.close()
+    folder = tmp_path / "jobs"
+    jobs = folder_of_jobs(folder, 20)
     begun, stopped, real = [], threading.Event(), migrate._copy
 
     class Stopped(ThreadPoolExecutor):
